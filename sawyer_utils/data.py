@@ -1,0 +1,416 @@
+"""Load and validate conversations, preferences, prompts and questions.
+
+One schema and one validator serve the embedded corpus, a user's own JSONL (by path) and the
+Hub sources, whose rows are mapped to it. Every problem names the file, the line and the field,
+before anything trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+EMBEDDED = Path(__file__).parent / "data"
+KINDS = {  # what a response is, and the scores it may have
+    "engaging": (9, 10),
+    "curt": (5, 7),
+    "evasive": (2, 4),
+    "rambling": (2, 4),
+    "rude": (2, 4),
+    "off_topic": (1, 1),
+    "false": (1, 1),
+    "degenerate": (1, 1),
+}
+# The workshop's question and four others, kept out of every data set, asked in every notebook.
+FIXED_PROMPTS = (
+    "Who was America's first president?",
+    "How do I greet someone?",
+    "Why is the sky blue?",
+    "What are your opinions on poetry?",
+    "I had an argument with my best friend. Should I apologise first?",
+)
+
+
+class DataError(ValueError):
+    """A row that cannot be used; the message names file, line and field."""
+
+
+# --- schema -------------------------------------------------------------------------------------
+
+
+def _text(row: dict, field: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str):
+        raise DataError(f"field {field!r} is missing or not text")
+    if not value.strip():
+        raise DataError(f"field {field!r} is empty")
+    return value
+
+
+def _list(row: dict, field: str, at_least: int) -> list:
+    value = row.get(field)
+    if not isinstance(value, list) or len(value) < at_least:
+        raise DataError(f"field {field!r} must be a list of at least {at_least}")
+    return value
+
+
+def _check_conversation(row: dict) -> None:
+    messages = _list(row, "messages", 2)
+    for i, message in enumerate(messages):
+        role = message.get("role") if isinstance(message, dict) else None
+        if role != ("user", "assistant")[i % 2]:
+            raise DataError(f"field 'messages[{i}].role' is {role!r}: user and assistant take turns")
+        try:
+            _text(message, "content")
+        except DataError as error:
+            raise DataError(f"messages[{i}]: {error}") from None
+    if messages[-1]["role"] != "assistant":
+        raise DataError("field 'messages' must end with the assistant")
+
+
+def _check_preference(row: dict) -> None:
+    _text(row, "prompt")
+    responses = _list(row, "responses", 2)
+    for i, response in enumerate(responses):
+        try:
+            _text(response, "text")
+            score = response.get("score")
+            if isinstance(score, bool) or not isinstance(score, (int, float)):
+                raise DataError("field 'score' is missing or not a number")
+            if not 1 <= score <= 10:
+                raise DataError(f"field 'score' is {score}, outside 1 to 10")
+        except DataError as error:
+            raise DataError(f"responses[{i}]: {error}") from None
+    if len({r["score"] for r in responses}) < 2:
+        raise DataError("field 'responses' needs at least two different scores")
+
+
+def _check_prompt(row: dict) -> None:
+    _text(row, "prompt")
+    if row.get("split") not in {"train", "test"}:
+        raise DataError(f"field 'split' is {row.get('split')!r}, not train or test")
+
+
+def _check_question(row: dict) -> None:
+    _text(row, "question")
+    choices = _list(row, "choices", 2)
+    for i, choice in enumerate(choices):
+        if not isinstance(choice, str) or not choice.strip():
+            raise DataError(f"field 'choices[{i}]' is empty")
+    label = row.get("label")
+    if not isinstance(label, int) or not 0 <= label < len(choices):
+        raise DataError(f"field 'label' is {label!r}, outside the {len(choices)} choices")
+
+
+SCHEMAS: dict[str, Callable[[dict], None]] = {
+    "conversations": _check_conversation,
+    "preferences": _check_preference,
+    "prompts": _check_prompt,
+    "truthful_mini": _check_question,
+    "religions_mini": _check_question,
+}
+
+
+def read_jsonl(path: Path | str, schema: str) -> list[dict]:
+    """Read and validate one JSONL file.
+
+    Args:
+        path: UTF-8, one JSON object a line.
+        schema: a key of ``SCHEMAS``.
+
+    Raises:
+        DataError: with file, line and field, for bad UTF-8 or JSON, a row that breaks the
+            schema, an id that is missing or appears twice, or a file without rows.
+    """
+    path = Path(path)
+    rows, seen = [], {}
+    for number, raw in enumerate(path.read_bytes().splitlines(), 1):
+        where = f"{path.name}, line {number}"
+        try:
+            row = json.loads(raw.decode("utf-8"))
+            if not isinstance(row, dict):
+                raise DataError("the line is not a JSON object")
+            SCHEMAS[schema](row)
+            identity = _text(row, "id")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: bad UTF-8 at byte {error.start}") from None
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not JSON ({error})") from None
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        if identity in seen:
+            raise DataError(f"{where}: field 'id' {identity!r} was used in line {seen[identity]}")
+        seen[identity] = number
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path.name}: no rows")
+    return rows
+
+
+# --- loaders ------------------------------------------------------------------------------------
+
+
+def load_conversations(source: str = "embedded", limit: int | None = None) -> list[dict]:
+    """Conversations ``{id, topic, messages}``; ``source`` is "embedded", a path or a Hub id."""
+    return _load("conversations", source, limit)
+
+
+def load_preferences(source: str = "embedded", limit: int | None = None) -> list[dict]:
+    """Scored responses ``{id, topic, prompt, responses: [{text, score, kind}]}``."""
+    return _load("preferences", source, limit)
+
+
+def load_prompts(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
+    """Prompts ``{id, topic, prompt, split}`` of one split, "train" or "test"."""
+    rows = [row for row in _load("prompts", source, None) if row["split"] == split]
+    return rows[:limit]
+
+
+def load_questions(name: str, limit: int | None = None) -> list[dict]:
+    """A mini-benchmark, "truthful_mini" or "religions_mini": ``{id, question, choices, label}``."""
+    return _load(name, "embedded", limit)
+
+
+def _load(schema: str, source: str, limit: int | None) -> list[dict]:
+    if source == "embedded":
+        rows = read_jsonl(EMBEDDED / f"{schema}.jsonl", schema)
+    elif source.endswith(".jsonl"):
+        rows = read_jsonl(source, schema)
+    else:
+        rows = _from_hub(schema, source, limit or 4000)
+    # A slice of a file ordered by topic would hold few topics: take every k-th row instead.
+    return rows if limit is None or limit >= len(rows) else rows[:: len(rows) // limit][:limit]
+
+
+def _guanaco(row: dict) -> dict:
+    """``### Human: … ### Assistant: …`` text to messages; a dangling question is dropped."""
+    parts = re.split(r"### (Human|Assistant):", row["text"])[1:]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns = zip(parts[::2], parts[1::2], strict=False)
+    messages = [{"role": roles[who], "content": said.strip()} for who, said in turns]
+    if messages and messages[-1]["role"] == "user":
+        messages.pop()
+    return {"messages": messages}
+
+
+def _ultrafeedback(row: dict) -> dict:
+    chosen, rejected = row["chosen"][-1]["content"], row["rejected"][-1]["content"]
+    return {
+        "prompt": row["prompt"],
+        "responses": [
+            {"text": chosen, "score": row["score_chosen"], "kind": "chosen"},
+            {"text": rejected, "score": row["score_rejected"], "kind": "rejected"},
+        ],
+    }
+
+
+def _dolly(row: dict) -> dict:
+    prompt = " ".join(filter(None, (row["instruction"], row.get("context"))))
+    # No split of its own: one prompt in eight is kept for testing, always the same ones.
+    return {"prompt": prompt, "split": "test" if held_out(prompt, 1 / 8) else "train"}
+
+
+HUB_SOURCES = {  # Hub id -> (split, mapping to the schema)
+    "timdettmers/openassistant-guanaco": ("train", _guanaco),
+    "HuggingFaceH4/ultrafeedback_binarized": ("train_prefs", _ultrafeedback),
+    "databricks/databricks-dolly-15k": ("train", _dolly),
+}
+
+
+def _from_hub(schema: str, source: str, limit: int) -> list[dict]:
+    """Stream ``limit`` usable rows of a known Hub data set, mapped to the course's schema."""
+    if source not in HUB_SOURCES:
+        known = ", ".join(HUB_SOURCES)
+        raise DataError(f"{source}: neither a .jsonl path nor a known Hub data set ({known})")
+    import datasets
+
+    split, mapping = HUB_SOURCES[source]
+    stream = datasets.load_dataset(source, split=split, streaming=True)
+    rows = map_rows(schema, stream, mapping)
+    return list(itertools.islice(rows, limit))
+
+
+def map_rows(schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict]):
+    """Yield rows in the course's schema; real data has empty and unequal rows, which are skipped.
+
+    Raises:
+        DataError: when a column that the mapping needs is missing (the source has changed).
+    """
+    for number, row in enumerate(rows):
+        try:
+            mapped = {"id": f"row-{number}", "topic": "hub", **mapping(row)}
+        except KeyError as error:
+            raise DataError(f"row {number}: the source has no column {error}; it has {list(row)}") from None
+        try:
+            SCHEMAS[schema](mapped)
+        except DataError:
+            continue  # nothing is lost silently: the caller counts what arrives
+        yield mapped
+
+
+# --- splits and pairs ---------------------------------------------------------------------------
+
+
+def held_out(key: str, share: float) -> bool:
+    """Whether an item belongs to the held-out share: by hash, so stable under any reordering."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 16**8 < share
+
+
+def split_rows(rows: list[dict], share: float) -> tuple[list[dict], list[dict]]:
+    """(training rows, held-out rows); about ``share`` of the ids are held out."""
+    return (
+        [row for row in rows if not held_out(row["id"], share)],
+        [row for row in rows if held_out(row["id"], share)],
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses to one prompt, the better first."""
+
+    id: str
+    topic: str
+    prompt: str
+    chosen: str
+    rejected: str
+    margin: float  # difference of the two scores
+    kinds: tuple[str, str]
+
+    @property
+    def shorter_wins(self) -> bool:
+        return len(self.chosen) < len(self.rejected)
+
+
+def pairs(preferences: list[dict]) -> list[Pair]:
+    """Every pair of responses with different scores, the better first."""
+    found = []
+    for row in preferences:
+        for a, b in itertools.combinations(row["responses"], 2):
+            if a["score"] == b["score"]:
+                continue
+            best, worst = (a, b) if a["score"] > b["score"] else (b, a)
+            found.append(
+                Pair(
+                    row["id"], row["topic"], row["prompt"], best["text"], worst["text"],
+                    best["score"] - worst["score"],
+                    (best.get("kind", ""), worst.get("kind", "")),
+                )
+            )
+    return found
+
+
+# --- the embedded corpus proves itself ----------------------------------------------------------
+
+
+def normalise(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return re.sub(r"[^\w\s]+", "", text.lower()).split()
+
+
+def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[str, str]]:
+    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words."""
+    words = {key: normalise(text) for key, text in texts.items()}
+    sets = {key: set(w) for key, w in words.items()}
+    grams: dict[tuple, list[str]] = {}
+    for key, w in words.items():
+        # A text of fewer than five words is one run by itself.
+        for gram in {tuple(w[i : i + 5]) for i in range(max(1, len(w) - 4))}:
+            grams.setdefault(gram, []).append(key)
+    found = {pair for keys in grams.values() for pair in itertools.combinations(keys, 2)}
+    for a, b in itertools.combinations(texts, 2):
+        shared = len(sets[a] & sets[b])
+        if shared and shared > jaccard * len(sets[a] | sets[b]):
+            found.add((a, b))
+    return sorted(found)
+
+
+def _looks_english(text: str) -> bool:
+    letters = [c for c in text if c.isalpha()]
+    return not letters or sum(c.isascii() for c in letters) / len(letters) > 0.9
+
+
+def check_corpus(folder: Path = EMBEDDED, tokenizer=None) -> dict[str, Any]:
+    """Prove the corpus: schema, ids, disjoint prompt sets, score variety, language, lengths.
+
+    Args:
+        tokenizer: if given, lengths are checked in tokens against the ``local`` profile.
+
+    Returns:
+        Counts and shares, as the data card states them.
+
+    Raises:
+        DataError: naming the rows, for the first property that fails.
+    """
+    files = {name: read_jsonl(folder / f"{name}.jsonl", name) for name in SCHEMAS}
+    ids = Counter(row["id"] for rows in files.values() for row in rows)
+    if repeated := [i for i, n in ids.items() if n > 1]:
+        raise DataError(f"ids used in two files: {repeated[:5]}")
+    asked = {row["id"]: row["messages"][0]["content"] for row in files["conversations"]}
+    asked |= {row["id"]: row["prompt"] for name in ("preferences", "prompts") for row in files[name]}
+    asked |= {f"fixed-{i}": prompt for i, prompt in enumerate(FIXED_PROMPTS)}
+    for name in ("truthful_mini", "religions_mini"):
+        _refuse_near(name, {row["id"]: row["question"] for row in files[name]})
+    _refuse_near("prompts", asked)
+    said = [r["text"] for row in files["preferences"] for r in row["responses"]]
+    texts = [*asked.values(), *said]
+    texts += [m["content"] for row in files["conversations"] for m in row["messages"]]
+    if foreign := [text for text in texts if not _looks_english(text)]:
+        raise DataError(f"not English: {foreign[0]!r}")
+    if twice := [t for t, n in Counter(" ".join(normalise(t)) for t in said).items() if n > 1]:
+        raise DataError(f"preferences.jsonl: one response used twice: {twice[0]!r}")
+    for row in files["preferences"]:
+        for response in row["responses"]:
+            low, high = KINDS.get(response["kind"], (11, 0))
+            if not low <= response["score"] <= high:
+                raise DataError(f"{row['id']}: a {response['kind']} response scores {response['score']}")
+    if tokenizer is not None:
+        _check_lengths(files, tokenizer)
+    return _describe(files)
+
+
+def _refuse_near(name: str, texts: dict[str, str]) -> None:
+    if near := near_duplicates(texts):
+        a, b = near[0]
+        raise DataError(
+            f"{name}: {len(near)} near-duplicates, the first: {a} {texts[a]!r} and {b} {texts[b]!r}"
+        )
+
+
+def _check_lengths(files: dict[str, list[dict]], tokenizer) -> None:
+    """No row of the corpus may be truncated under the ``local`` profile."""
+    from sawyer_utils.chat import encode, encode_prompt
+    from sawyer_utils.profiles import PROFILES
+
+    profile = PROFILES["local"]
+    lengths = {r["id"]: len(encode(tokenizer, r["messages"]).ids) for r in files["conversations"]}
+    if too_long := {i: n for i, n in lengths.items() if n > profile.conversation_tokens}:
+        raise DataError(f"conversations over {profile.conversation_tokens} tokens: {too_long}")
+    prompts = {r["id"]: r["prompt"] for name in ("preferences", "prompts") for r in files[name]}
+    lengths = {i: len(encode_prompt(tokenizer, text)) for i, text in prompts.items()}
+    if too_long := {i: n for i, n in lengths.items() if n > profile.prompt_tokens}:
+        raise DataError(f"prompts over {profile.prompt_tokens} tokens: {too_long}")
+
+
+def _describe(files: dict[str, list[dict]]) -> dict[str, Any]:
+    conversations, preferences = files["conversations"], files["preferences"]
+    every = pairs(preferences)
+    return {
+        "rows": {name: len(rows) for name, rows in files.items()},
+        "multi_turn": sum(len(row["messages"]) > 2 for row in conversations),
+        "test_prompts": sum(row["split"] == "test" for row in files["prompts"]),
+        "topics": len({row["topic"] for row in conversations}),
+        "responses": sum(len(row["responses"]) for row in preferences),
+        "kinds": dict(Counter(r["kind"] for row in preferences for r in row["responses"])),
+        "pairs": len(every),
+        "shorter_wins": round(sum(pair.shorter_wins for pair in every) / len(every), 3),
+        "labels": {
+            name: dict(sorted(Counter(row["label"] for row in files[name]).items()))
+            for name in ("truthful_mini", "religions_mini")
+        },
+    }

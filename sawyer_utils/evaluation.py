@@ -1,0 +1,353 @@
+"""Answers on held-out prompts, paired statistics, multiple choice, measures PPO never saw."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from sawyer_utils.data import normalise
+from sawyer_utils.losses import token_logprobs
+from sawyer_utils.rollout import Rollout, sample
+
+CONFIDENCE = 0.95
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answers:
+    """One response a prompt, in the order of the prompts."""
+
+    prompts: list[str]
+    responses: list[str]
+    lengths: list[int]  # tokens, stop included
+    finished: list[bool]
+    batches: list[Rollout]  # as sampled, for log-probs
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: prompt, response, length, finished."""
+        columns = ("prompts", "responses", "lengths", "finished")
+        return pd.DataFrame({name.rstrip("s"): getattr(self, name) for name in columns})
+
+
+def answer(
+    model, tokenizer, prompts: list[str], profile, temperature: float = 1.0, seed: int = 0
+) -> Answers:
+    """Answer every prompt once, in fixed batches from a fixed seed: the same call on two models
+    gives a fair pair of samples. Temperature 0 is greedy."""
+    from sawyer_utils.models import merged
+
+    torch.manual_seed(seed)
+    batches = []
+    with merged(model):
+        for start in range(0, len(prompts), profile.eval_batch):
+            part = prompts[start : start + profile.eval_batch]
+            batches.append(sample(model.eval(), tokenizer, part, profile.response_tokens, temperature))
+    return Answers(
+        prompts=list(prompts),
+        responses=[text for b in batches for text in b.responses],
+        lengths=[int(n) for b in batches for n in b.lengths],
+        finished=[bool(f) for b in batches for f in b.finished],
+        batches=batches,
+    )
+
+
+@torch.no_grad()
+def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float32) -> list[float]:
+    """Σ_t log π(a_t) − log π_ref(a_t) of each response, in nats: its mean estimates KL(π ‖ π_ref).
+
+    Args:
+        model: with the adapter active that sampled the answers.
+        reference: the adapter to compare with, or "base".
+    """
+    from sawyer_utils.models import using
+    from sawyer_utils.ppo import ActorCritic
+
+    actor, found = ActorCritic(model).eval(), []
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, compute, enabled=compute != torch.float32):
+        for batch in answers.batches:
+            logprobs, _, _ = actor(batch, 1.0)
+            with using(model, reference):
+                ref_logprobs, _, _ = actor(batch, 1.0)
+            found += (logprobs - ref_logprobs).sum(1).tolist()
+    return found
+
+
+# --- paired statistics --------------------------------------------------------------------------
+
+
+def bootstrap_interval(
+    values, groups=None, confidence: float = CONFIDENCE, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean.
+
+    Args:
+        values: (n,) numbers.
+        groups: (n,) labels; whole groups are drawn, for values that are not independent
+            (several pairs of one prompt).
+
+    Raises:
+        ValueError: with no values.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.size == 0:
+        raise ValueError("bootstrap_interval: no values.")
+    _, codes = np.unique(np.arange(values.size) if groups is None else groups, return_inverse=True)
+    sums, counts = np.bincount(codes, values), np.bincount(codes)
+    rng = np.random.default_rng(seed)
+    # How often each group is drawn: multinomial counts are the bootstrap without the indices.
+    drawn = rng.multinomial(sums.size, np.full(sums.size, 1 / sums.size), size=draws)
+    means = (drawn @ sums) / (drawn @ counts)
+    tail = (1 - confidence) / 2
+    return tuple(float(q) for q in np.quantile(means, [tail, 1 - tail]))
+
+
+def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson score interval of a proportion (scipy's)."""
+    found = stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """The same prompts before and after; differences are after − before."""
+
+    n: int
+    before_mean: float
+    before_std: float
+    after_mean: float
+    after_std: float
+    difference: float
+    low: float  # 95 % paired bootstrap interval of the difference
+    high: float
+    wilcoxon_p: float  # the differences are symmetric around zero
+    levene_p: float  # the two spreads are equal (centred at the median)
+    effect_size: float  # difference / standard deviation of the differences
+    share_worse: float  # prompts whose value fell
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.low, self.high)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"n = {self.n}: {self.before_mean:.2f} ± {self.before_std:.2f} → "
+            f"{self.after_mean:.2f} ± {self.after_std:.2f}\n"
+            f"difference {self.difference:+.2f} [{self.low:+.2f}, {self.high:+.2f}], "
+            f"effect size {self.effect_size:.2f}, worse on {self.share_worse:.0%} of the prompts\n"
+            f"Wilcoxon p = {self.wilcoxon_p:.2g}, Levene p = {self.levene_p:.2g}"
+        )
+
+
+def compare_rewards(before, after) -> PairedComparison:
+    """Compare two lists of values of the same prompts, in the same order.
+
+    Raises:
+        ValueError: if the lists differ in length, are shorter than 2, or hold NaN.
+    """
+    before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    if before.shape != after.shape or before.size < 2:
+        raise ValueError(f"compare_rewards: {before.size} and {after.size} values are no pairs.")
+    change = after - before
+    if not np.isfinite(change).all():
+        raise ValueError(f"compare_rewards: not a number at row {int(np.argmin(np.isfinite(change)))}.")
+    low, high = bootstrap_interval(change)
+    spread = change.std(ddof=1)
+    moved = bool(np.any(change))
+    return PairedComparison(
+        n=before.size,
+        before_mean=float(before.mean()),
+        before_std=float(before.std(ddof=1)),
+        after_mean=float(after.mean()),
+        after_std=float(after.std(ddof=1)),
+        difference=float(change.mean()),
+        low=low,
+        high=high,
+        wilcoxon_p=float(stats.wilcoxon(change).pvalue) if moved else 1.0,
+        levene_p=float(stats.levene(before, after).pvalue) if before.std() + after.std() > 0 else 1.0,
+        effect_size=float(change.mean() / spread) if spread > 0 else 0.0,
+        share_worse=float((change < 0).mean()),
+    )
+
+
+def verdict(low: float, high: float, higher_is_better: bool = True) -> str:
+    """What an interval of a difference allows to say: better, worse, or no difference shown."""
+    if low > 0 or high < 0:
+        return "better" if (low > 0) == higher_is_better else "worse"
+    return "no difference shown"
+
+
+def mcnemar_p(correct_a, correct_b) -> float:
+    """Exact McNemar test: of the items that only one of the two got right, is it one of them more?"""
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+@dataclass(frozen=True)
+class LengthMatched:
+    """Is the gain only length? Two answers to that."""
+
+    slope: float  # reward per token of length, over both sets
+    adjusted: float  # mean gain once that slope is taken out
+    adjusted_low: float
+    adjusted_high: float
+    matched_n: int  # prompts whose two answers are about equally long
+    matched: float  # mean gain on those
+    matched_low: float
+    matched_high: float
+
+
+def length_matched(
+    before, after, before_lengths, after_lengths, tolerance: float = 0.25, draws: int = 2000, seed: int = 0
+) -> LengthMatched:
+    """Compare rewards at equal length: by regression, and on prompts with similar lengths.
+
+    The paired regression is change of reward on change of length; its intercept is the gain at
+    no change of length. Bootstrap over prompts. ``tolerance`` is the largest relative difference
+    of length in the matched subset.
+    """
+    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    lengths = np.asarray(before_lengths, dtype=float), np.asarray(after_lengths, dtype=float)
+    longer = lengths[1] - lengths[0]
+
+    def fit(rows):
+        x, y = longer[rows], change[rows]
+        spread = x.var()
+        slope = float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 0 else 0.0
+        return slope, float(y.mean() - slope * x.mean())
+
+    rng = np.random.default_rng(seed)
+    everything = np.arange(change.size)
+    slope, adjusted = fit(everything)
+    drawn = [fit(rng.integers(0, change.size, change.size))[1] for _ in range(draws)]
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    similar = np.abs(longer) <= tolerance * np.maximum(*lengths)
+    some = change[similar]
+    matched = bootstrap_interval(some) if some.size else (math.nan, math.nan)
+    return LengthMatched(
+        slope, adjusted, float(low), float(high),
+        int(similar.sum()), float(some.mean()) if some.size else math.nan, *matched,
+    )
+
+
+# --- measures that PPO never saw ----------------------------------------------------------------
+
+
+def distinct_n(texts: list[str], n: int = 2) -> float:
+    """Share of n-grams that are unique over all texts: 1 is never repeating, near 0 is parroting."""
+    grams = [tuple(w[i : i + n]) for w in map(normalise, texts) for i in range(len(w) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition(text: str, n: int = 3) -> float:
+    """Share of a text's n-grams that it said before: 0 is never, near 1 is a loop."""
+    words = normalise(text)
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+class Similarity:
+    """Cosine similarity of two texts by an untouched sentence encoder (mean pooling)."""
+
+    def __init__(self, source: str = "embedded:minilm-l6"):
+        from transformers import AutoModel, AutoTokenizer
+
+        from sawyer_utils import assets
+
+        path = assets.resolve(source)
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+
+    @torch.no_grad()
+    def embed(self, texts: list[str], batch: int = 64) -> torch.Tensor:
+        """(n, D) unit vectors."""
+        found = []
+        for start in range(0, len(texts), batch):
+            inputs = self.tokenizer(
+                texts[start : start + batch], padding=True, truncation=True, max_length=256,
+                return_tensors="pt",
+            )
+            hidden = self.model(**inputs).last_hidden_state
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            found.append((hidden * mask).sum(1) / mask.sum(1))
+        return torch.nn.functional.normalize(torch.cat(found), dim=-1)
+
+    def __call__(self, a: list[str], b: list[str]) -> list[float]:
+        """Cosine of a[i] and b[i]."""
+        return (self.embed(a) * self.embed(b)).sum(-1).tolist()
+
+
+# --- multiple choice ----------------------------------------------------------------------------
+
+QUESTION = "Question: {question}\nAnswer:"
+
+
+@torch.no_grad()
+def score_choices(
+    model, tokenizer, questions: list[dict], template: str = QUESTION, batch: int = 32, compute=None
+) -> pd.DataFrame:
+    """Multiple choice by log-likelihood: the choice whose text is the likeliest wins.
+
+    No letters, no sampling: Σ log π(choice | question), the way lm-eval scores.
+
+    Args:
+        questions: ``{id, question, choices, label}``.
+        compute: autocast dtype, or None for the weights' own.
+
+    Returns:
+        One row a question: id, label, predicted, correct, logliks (list, nats).
+    """
+    items = []
+    for q, question in enumerate(questions):
+        context = tokenizer(template.format(**question), add_special_tokens=False).input_ids
+        for choice in question["choices"]:
+            ids = tokenizer(" " + choice, add_special_tokens=False).input_ids
+            items.append((q, context + ids, len(ids)))
+    logliks: list[list[float]] = [[] for _ in questions]
+    scored = _choice_logliks(model, tokenizer, items, batch, compute)
+    for (q, _, _), loglik in zip(items, scored, strict=True):
+        logliks[q].append(loglik)
+    frame = pd.DataFrame(
+        {
+            "id": [question["id"] for question in questions],
+            "label": [question["label"] for question in questions],
+            "predicted": [int(np.argmax(row)) for row in logliks],
+            "logliks": logliks,
+        }
+    )
+    frame["correct"] = frame.label == frame.predicted
+    return frame
+
+
+def _choice_logliks(model, tokenizer, items, batch: int, compute) -> list[float]:
+    device = next(model.parameters()).device
+    order = sorted(range(len(items)), key=lambda i: len(items[i][1]))
+    found = [0.0] * len(items)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        width = max(len(items[i][1]) for i in rows)
+        # Right padding: with causal attention no real token can see it.
+        ids = torch.full((len(rows), width), tokenizer.pad_token_id, device=device)
+        for k, i in enumerate(rows):
+            ids[k, : len(items[i][1])] = torch.tensor(items[i][1])
+        keep = max(items[i][2] for i in rows) + max(width - len(items[i][1]) for i in rows) + 1
+        with torch.autocast(device.type, compute or torch.bfloat16, enabled=compute is not None):
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[:, :-1]
+        logprobs = token_logprobs(logits, ids[:, -logits.shape[1] :]).cpu()
+        for k, i in enumerate(rows):
+            end = logprobs.shape[1] - (width - len(items[i][1]))
+            found[i] = float(logprobs[k, end - items[i][2] : end].sum())
+            if not math.isfinite(found[i]):
+                raise ValueError(f"The model gives {found[i]} for item {items[i][0]}.")
+    return found

@@ -1,0 +1,167 @@
+"""The mathematics of the course as pure functions. Nothing but torch.
+
+Letters: B batch, T tokens of a response, V vocabulary. ``mask`` is True on the tokens that count.
+Everything is in nats and computed in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """log π(token | everything before it).
+
+    Args:
+        logits: (B, T, V); ``logits[:, t]`` predicts ``tokens[:, t]`` (already shifted).
+        tokens: (B, T).
+        temperature: the one the tokens were sampled with.
+
+    Returns:
+        (B, T) in float32.
+    """
+    return -F.cross_entropy(
+        (logits.float() / temperature).flatten(0, -2), tokens.flatten(), reduction="none"
+    ).view(tokens.shape)
+
+
+def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of the next-token distribution, (B, T) from logits (B, T, V)."""
+    logprobs = (logits.float() / temperature).log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``x`` where ``mask`` is True; what lies elsewhere cannot matter, not even NaN.
+
+    Raises:
+        ValueError: if nothing is selected.
+    """
+    if not mask.any():
+        raise ValueError("masked_mean: the mask selects nothing.")
+    return x[mask].mean()
+
+
+def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+    """Scale the masked entries to variance 1 (biased) and, if asked, mean 0; zeros elsewhere.
+
+    With fewer than two entries there is no spread to scale by, and ``x`` comes back as it is.
+    """
+    values = x[mask]
+    if values.numel() < 2:
+        return torch.where(mask, x, 0.0)
+    mean, variance = values.mean(), values.var(unbiased=False)
+    scaled = (x - mean) * torch.rsqrt(variance + eps)
+    return torch.where(mask, scaled if shift_mean else scaled + mean, 0.0)
+
+
+# --- KL divergence ------------------------------------------------------------------------------
+# Estimators from samples of π, after http://joschu.net/blog/kl-approx.html
+
+
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """log π − log π_ref: unbiased for KL(π ‖ π_ref), but negative on many single tokens."""
+    return logprobs - ref_logprobs
+
+
+def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """(r − 1) − log r with r = π_ref/π: unbiased too, and never negative."""
+    log_ratio = ref_logprobs - logprobs
+    return log_ratio.expm1() - log_ratio
+
+
+def kl_exact(logits: Tensor, ref_logits: Tensor) -> Tensor:
+    """Σ_v π(v) (log π(v) − log π_ref(v)) over the whole vocabulary, (…) from logits (…, V)."""
+    p, q = logits.float().log_softmax(-1), ref_logits.float().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+# --- rewards, advantages ------------------------------------------------------------------------
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """What each token is paid: −β·KL everywhere, plus the response's score on its last token.
+
+    Ziegler et al. 2019 (arXiv 1909.08593), equation 2. The last token is the stop token, or the
+    last sampled one of an unfinished response.
+
+    Args:
+        scores: (B,) from the reward function.
+        kl: (B, T) per-token estimate (k1).
+        mask: (B, T), True on the response up to and with its stop token.
+
+    Returns:
+        (B, T), zero outside the mask.
+    """
+    rewards = torch.where(mask, -kl_coef * kl, 0.0)
+    last = mask.sum(1, keepdim=True) - 1
+    return rewards.scatter_add(1, last, scores.to(rewards).unsqueeze(1))
+
+
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438, equation 16).
+
+        δ_t = r_t + γ V_{t+1} − V_t          A_t = δ_t + γ λ A_{t+1}
+
+    with V = 0 after the last token: the response is over, nothing is left to earn.
+
+    Args:
+        rewards, values, mask: (B, T). The mask of each row is one run of True from t = 0.
+
+    Returns:
+        (advantages, returns), both (B, T) and zero outside the mask; returns = advantages + values.
+    """
+    values = torch.where(mask, values, 0.0)
+    rewards = torch.where(mask, rewards, 0.0)
+    next_values = F.pad(values[:, 1:], (0, 1))
+    deltas = rewards + gamma * next_values - values  # δ_t
+    advantages = torch.zeros_like(deltas)
+    following = torch.zeros_like(deltas[:, 0])
+    for t in reversed(range(deltas.shape[1])):
+        following = deltas[:, t] + gamma * lam * following  # A_t
+        advantages[:, t] = following
+    return advantages, advantages + values
+
+
+# --- losses -------------------------------------------------------------------------------------
+
+
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float = 0.2
+) -> Tensor:
+    """The clipped surrogate, negated, per token (Schulman et al. 2017, arXiv 1707.06347, eq. 7).
+
+        −min(ρ A, clip(ρ, 1−ε, 1+ε) A)        ρ = π/π_old
+    """
+    ratio = (logprobs - old_logprobs).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float = 0.2) -> Tensor:
+    """½ max((V − R)², (V_clipped − R)²) per token: the critic may not jump either."""
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 − Var(R − V)/Var(R): 1 is a perfect critic, 0 one that says nothing, below 0 a harmful one."""
+    v, r = values[mask].float(), returns[mask].float()
+    spread = r.var(unbiased=False)
+    return float(1 - (r - v).var(unbiased=False) / spread) if spread > 0 else 0.0
+
+
+def bradley_terry(difference: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """−log σ(difference − margin), the loss of a preference (Bradley & Terry 1952).
+
+    Args:
+        difference: score of the chosen response minus that of the rejected one.
+        margin: how clearly the chosen one was better; asks for a larger difference.
+    """
+    return -F.logsigmoid(difference - margin)

@@ -1,0 +1,198 @@
+"""The policy: base model with SAWYER's tokens, LoRA adapters, the frozen reference adapter.
+
+One base in memory plays every language-model role. The SFT adapter is loaded twice: as
+``policy`` (trainable) and as ``ref`` (a frozen copy); switching costs nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from sawyer_utils import assets
+from sawyer_utils.chat import MEANINGS, add_control_tokens, start_as_phrases
+from sawyer_utils.profiles import Profile
+from sawyer_utils.runtime import choose_precision, replacing
+
+POLICY, REF = "policy", "ref"
+
+
+def load_tokenizer(profile: Profile):
+    """The policy's tokenizer with SAWYER's three control tokens and chat template."""
+    return add_control_tokens(AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base)))
+
+
+def load_policy(profile: Profile):
+    """Return ``(tokenizer, model)``: the base with the control tokens' rows at their phrases' mean.
+
+    Base weights are frozen and in the precision that suits the machine (or in 4-bit NF4).
+    """
+    precision = choose_precision(profile.precision)
+    tokenizer = load_tokenizer(profile)
+    options = {"dtype": precision.weights, "attn_implementation": "sdpa"}
+    if precision.four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=precision.compute,
+        )
+    path = assets.resolve(profile.policy_base)
+    model = AutoModelForCausalLM.from_pretrained(path, **options)
+    if not precision.four_bit:
+        model.to(precision.device)
+    start_as_phrases(model, tokenizer)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.requires_grad_(False)
+    return tokenizer, model.eval()
+
+
+def add_lora(
+    model,
+    tokenizer,
+    rank: int = 16,
+    alpha: int = 32,
+    train_rows: bool = True,
+    targets: str | list[str] = "all-linear",
+):
+    """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer.
+
+    Args:
+        train_rows: also train the control tokens' three embedding rows
+            (PEFT's ``trainable_token_indices``), which plain LoRA leaves alone.
+
+    Raises:
+        ValueError: if nothing became trainable (the targets matched no layer).
+    """
+    rows = tokenizer.convert_tokens_to_ids(list(MEANINGS)) if train_rows else None
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,  # PPO needs the same log-probs twice from the same weights
+        target_modules=targets,
+        trainable_token_indices=rows,
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(model, config)
+    if count_parameters(model)[0] == 0:
+        raise ValueError(f"LoRA matched no layer: target_modules={targets!r}.")
+    return model
+
+
+def count_parameters(model) -> tuple[int, int]:
+    """(trainable, total) numbers of parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+
+
+def save_adapter(model: PeftModel, path: Path, adapter: str = "default") -> None:
+    """Save one adapter as safetensors, atomically, without the base's embedding table.
+
+    PEFT would add the whole resized embedding (57 MB here); the three rows that matter are in the
+    adapter already, as deltas from the start that :func:`load_policy` gives them.
+    """
+    with replacing(Path(path)) as temporary:
+        model.save_pretrained(temporary, selected_adapters=[adapter], save_embedding_layers=False)
+        nested = temporary / adapter
+        if nested.is_dir():  # PEFT puts any adapter not called "default" one level down
+            for file in nested.iterdir():
+                file.rename(temporary / file.name)
+            nested.rmdir()
+        (temporary / "README.md").unlink(missing_ok=True)  # a template card with nothing in it
+
+
+def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False):
+    """Load a saved adapter under ``name``, onto a plain base or beside other adapters.
+
+    Raises:
+        ValueError: if the file is damaged, naming it.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(path, adapter_name=name, is_trainable=trainable)
+        else:
+            model = PeftModel.from_pretrained(model, path, adapter_name=name, is_trainable=trainable)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"The adapter in {path} cannot be read ({error}). Delete it and run its stage again."
+        ) from error
+    return model
+
+
+def load_actor(profile: Profile, sft_adapter: Path):
+    """Return ``(tokenizer, model)`` for PPO: the SFT adapter as trainable policy and frozen ref."""
+    tokenizer, model = load_policy(profile)
+    model = load_adapter(model, sft_adapter, POLICY, trainable=True)
+    model = load_adapter(model, sft_adapter, REF)
+    activate(model, POLICY)
+    return tokenizer, model
+
+
+def activate(model: PeftModel, name: str, trainable: bool | None = None) -> None:
+    """Make ``name`` the adapter in use. Only ``policy`` is trained, whatever PEFT would assume."""
+    model.set_adapter(name)
+    trainable = name == POLICY if trainable is None else trainable
+    for parameter_name, parameter in model.named_parameters():
+        if f".{name}" in parameter_name:
+            parameter.requires_grad_(trainable)
+
+
+@contextmanager
+def using(model: PeftModel, name: str):
+    """Use adapter ``name`` inside the block; what was active and trainable before comes back,
+    also after an exception. ``name`` "base" switches every adapter off."""
+    if name == "base":
+        with model.disable_adapter():
+            yield model
+        return
+    before = model.active_adapter
+    if name == before:
+        yield model
+        return
+    trained = {key: p.requires_grad for key, p in model.named_parameters()}
+    model.set_adapter(name)
+    try:
+        yield model
+    finally:
+        model.set_adapter(before)
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(trained[key])
+
+
+@contextmanager
+def merged(model: PeftModel):
+    """Fold the active adapter into the base weights, for faster sampling; then put the very same
+    tensors back, so that the base is bit for bit what it was.
+
+    A quantised base cannot take an adapter without loss: there it stays beside the weights.
+    """
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    weights = {id(p): p for p in (layer.get_base_layer().weight for layer in layers)}
+    if any(not p.is_floating_point() for p in weights.values()) or model.active_adapter is None:
+        yield model
+        return
+    originals = {key: p.data for key, p in weights.items()}
+    model.merge_adapter(safe_merge=True)  # safe: makes new tensors, leaves the originals alone
+    try:
+        yield model
+    finally:
+        for key, parameter in weights.items():
+            parameter.data = originals[key]
+        for layer in layers:
+            layer.merged_adapters.clear()
+
+
+def memory_footprint(model) -> dict[str, float]:
+    """MiB of weights, split into frozen and trainable."""
+    sizes = {"frozen": 0, "trainable": 0}
+    for p in model.parameters():
+        sizes["trainable" if p.requires_grad else "frozen"] += p.numel() * p.element_size()
+    return {name: size / 2**20 for name, size in sizes.items()}

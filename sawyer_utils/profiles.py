@@ -1,0 +1,159 @@
+"""Profiles: one frozen dataclass says how big everything is. Nothing else asks which profile it is.
+
+``SAWYER_PROFILE`` picks one; otherwise Colab with a GPU takes ``colab``, everything else ``local``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes and sources of one run of the course. Lengths are in tokens."""
+
+    name: str
+
+    # Models. "embedded:…" comes from a PyPI wheel, anything else is a Hub id or a folder.
+    policy_base: str = "embedded:smollm2-135m"
+    reward_base: str = "embedded:minilm-l6"
+    encoder: str = "embedded:minilm-l6"  # similarity only; never trained
+    precision: str = "auto"  # auto | fp32 | bf16 | fp16 | nf4; see runtime.choose_precision
+
+    # Data. "embedded" is the corpus in sawyer_utils/data; a path or a Hub id also works.
+    conversations: str = "embedded"
+    preferences: str = "embedded"
+    prompts: str = "embedded"
+    limit: int | None = None  # rows per source; None takes all
+    prompt_tokens: int = 64  # longest prompt, control tokens included
+    conversation_tokens: int = 192
+    response_tokens: int = 64  # longest response that is sampled
+
+    # LoRA, on every linear layer of the policy.
+    lora_rank: int = 16
+    lora_alpha: int = 32
+
+    # 01 SFT
+    sft_epochs: float = 3.0
+    sft_max_steps: int = -1
+    sft_batch: int = 16
+    sft_lr: float = 5e-4
+
+    # 02 reward model
+    reward_epochs: float = 4.0
+    reward_max_steps: int = -1
+    reward_batch: int = 32
+    reward_lr: float = 1e-4
+    reward_pair_tokens: int = 192
+    reward_trials: int = 240  # steps of the two side trainings (answers alone; no short winners)
+
+    # 03 PPO
+    ppo_steps: int = 24
+    ppo_batch: int = 32
+    ppo_epochs: int = 2
+    ppo_minibatches: int = 2
+    ppo_micro_batch: int = 16
+    ppo_lr: float = 2e-4
+    kl_coef: float = 0.05
+    missing_stop_penalty: float = 2.0  # in standard deviations of the SFT model's reward
+
+    # 04 evaluation
+    eval_batch: int = 40
+    eval_prompts: int = 120
+    eval_questions: int | None = None  # rows per mini-benchmark; None takes all
+
+
+_LOCAL = Profile("local")
+PROFILES = {
+    "local": _LOCAL,
+    # Two or three steps of everything, with real weights: what the tests run.
+    "smoke": replace(
+        _LOCAL,
+        name="smoke",
+        limit=48,
+        response_tokens=16,
+        sft_max_steps=2,
+        sft_batch=4,
+        reward_max_steps=3,
+        reward_batch=8,
+        reward_trials=2,
+        ppo_steps=2,
+        ppo_batch=8,
+        ppo_micro_batch=4,
+        eval_prompts=8,
+        eval_questions=6,
+    ),
+    "colab": replace(
+        _LOCAL,
+        name="colab",
+        policy_base="HuggingFaceTB/SmolLM2-1.7B",
+        reward_base="FacebookAI/roberta-base",
+        conversations="timdettmers/openassistant-guanaco",
+        preferences="HuggingFaceH4/ultrafeedback_binarized",
+        prompts="databricks/databricks-dolly-15k",
+        limit=4000,
+        prompt_tokens=256,
+        conversation_tokens=768,
+        response_tokens=128,
+        sft_epochs=1.0,
+        sft_batch=8,
+        sft_lr=2e-4,
+        reward_epochs=1.0,
+        reward_batch=16,
+        reward_lr=2e-5,
+        reward_pair_tokens=384,
+        ppo_steps=60,
+        ppo_micro_batch=8,
+        ppo_lr=5e-5,
+        eval_prompts=200,
+    ),
+    "llama2": replace(
+        _LOCAL,
+        name="llama2",
+        policy_base="meta-llama/Llama-2-7b-hf",
+        precision="nf4",
+        reward_base="FacebookAI/roberta-base",
+        conversations="timdettmers/openassistant-guanaco",
+        preferences="HuggingFaceH4/ultrafeedback_binarized",
+        prompts="databricks/databricks-dolly-15k",
+        limit=2000,
+        prompt_tokens=256,
+        conversation_tokens=512,
+        response_tokens=128,
+        sft_epochs=1.0,
+        sft_batch=4,
+        sft_lr=2e-4,
+        reward_epochs=1.0,
+        reward_batch=16,
+        reward_lr=2e-5,
+        reward_pair_tokens=384,
+        ppo_steps=60,
+        ppo_batch=16,
+        ppo_micro_batch=4,
+        ppo_lr=5e-5,
+        eval_prompts=200,
+    ),
+}
+
+
+def current_profile(name: str | None = None) -> Profile:
+    """The profile named here, else by ``SAWYER_PROFILE``, else the one this machine suits.
+
+    Raises:
+        ValueError: for a name that is no profile.
+    """
+    name = name or os.environ.get("SAWYER_PROFILE") or _suitable()
+    if name not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise ValueError(f"Unknown profile {name!r} (SAWYER_PROFILE). Choose one of: {known}.")
+    return PROFILES[name]
+
+
+def _suitable() -> str:
+    if "google.colab" not in sys.modules:
+        return "local"
+    import torch
+
+    return "colab" if torch.cuda.is_available() else "local"

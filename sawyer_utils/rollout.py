@@ -1,0 +1,145 @@
+"""Sampling: prompts in, responses with their masks out.
+
+Shapes, here and in ``ppo.py``: B batch, P prompt tokens (left-padded), R response tokens
+(right-padded), T = P + R, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from sawyer_utils.chat import decode, encode_prompt
+
+
+@dataclass
+class Rollout:
+    """A batch of prompts and sampled responses; PPO fills in the lower half step by step."""
+
+    prompts: list[str]  # B
+    responses: list[str]  # B, without the stop token
+    input_ids: Tensor  # (B, T) prompt, then response
+    attention_mask: Tensor  # (B, T) True on real tokens; carried along, never guessed from ids
+    response_mask: Tensor  # (B, R) True up to and with the stop token
+    finished: Tensor  # (B,) True where the stop token was sampled
+
+    logprobs: Tensor | None = None  # (B, R) log π_old(a_t)
+    ref_logprobs: Tensor | None = None  # (B, R) log π_ref(a_t)
+    values: Tensor | None = None  # (B, R) V(s_t)
+    scores: Tensor | None = None  # (B,) from the reward function, penalty included
+    rewards: Tensor | None = None  # (B, R) r_t
+    advantages: Tensor | None = None  # (B, R) A_t
+    returns: Tensor | None = None  # (B, R) A_t + V(s_t), before whitening
+
+    @property
+    def response_ids(self) -> Tensor:
+        """(B, R)"""
+        return self.input_ids[:, -self.response_mask.shape[1] :]
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) response tokens, stop included."""
+        return self.response_mask.sum(1)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def rows(self, index: Tensor) -> Rollout:
+        """The chosen rows as a new batch, trimmed to their longest prompt and response."""
+        picked = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                value = value[index.to(value.device)]
+            elif value is not None:
+                value = [value[i] for i in index.tolist()]
+            picked[field.name] = value
+        return replace(self, **picked)._trimmed()
+
+    def _trimmed(self) -> Rollout:
+        width = self.response_mask.shape[1]
+        cut_right = width - int(self.lengths.max())
+        prompt = self.attention_mask[:, : self.input_ids.shape[1] - width]
+        # Columns that are padding in every row.
+        cut_left = int((prompt.cumsum(1) == 0).all(0).sum())
+        trimmed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and value.dim() == 2:
+                over_both = field.name in ("input_ids", "attention_mask")
+                value = value[:, cut_left if over_both else 0 : value.shape[1] - cut_right]
+            trimmed[field.name] = value
+        return replace(self, **trimmed)
+
+
+def left_pad(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both (B, P): padding on the left, so that generation continues real text."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([[pad_id] * (width - len(s)) + s for s in sequences])
+    mask = torch.tensor([[False] * (width - len(s)) + [True] * len(s) for s in sequences])
+    return ids, mask
+
+
+def mask_after_stop(response_ids: Tensor, stop_id: int) -> tuple[Tensor, Tensor]:
+    """``(response_mask (B, R), finished (B,))``: True up to and with the first stop token."""
+    is_stop = response_ids == stop_id
+    stops_before = is_stop.cumsum(1) - is_stop.long()
+    return stops_before == 0, is_stop.any(1)
+
+
+@torch.no_grad()
+def sample(
+    model,
+    tokenizer,
+    prompts: list[str],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    max_prompt_tokens: int | None = None,
+) -> Rollout:
+    """Sample one response a prompt from the model's full distribution (temperature 0: greedy).
+
+    No top-k, no top-p, no penalty, whatever the model's own generation config says: PPO's
+    log-probs are those of the full distribution, and they must be the sampler's.
+
+    Raises:
+        ValueError: for an empty list, or a prompt longer than ``max_prompt_tokens``.
+    """
+    if not prompts:
+        raise ValueError("sample: no prompts.")
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if max_prompt_tokens and len(ids) > max_prompt_tokens:
+            raise ValueError(f"A prompt of {len(ids)} tokens, over {max_prompt_tokens}: {prompt!r}")
+    prompt_ids, prompt_mask = left_pad(encoded, tokenizer.pad_token_id)
+    device = next(model.parameters()).device
+    input_ids = model.generate(
+        input_ids=prompt_ids.to(device),
+        attention_mask=prompt_mask.long().to(device),
+        generation_config=_full_distribution(tokenizer, max_new_tokens, temperature),
+    )
+    response_ids = input_ids[:, prompt_ids.shape[1] :]
+    response_mask, finished = mask_after_stop(response_ids, tokenizer.eos_token_id)
+    return Rollout(
+        prompts=list(prompts),
+        responses=[decode(tokenizer, ids) for ids in response_ids],
+        input_ids=input_ids,
+        attention_mask=torch.cat([prompt_mask.to(device), response_mask], 1),
+        response_mask=response_mask,
+        finished=finished,
+    )
+
+
+def _full_distribution(tokenizer, max_new_tokens: int, temperature: float) -> GenerationConfig:
+    # Every field that could narrow the distribution is set: generate() fills the ones left at
+    # None from the model's own config.
+    options = {"max_new_tokens": max_new_tokens, "eos_token_id": tokenizer.eos_token_id}
+    options |= {"pad_token_id": tokenizer.pad_token_id, "repetition_penalty": 1.0}
+    options |= {"no_repeat_ngram_size": 0, "min_new_tokens": 0, "min_length": 0, "num_beams": 1}
+    if temperature == 0:
+        return GenerationConfig(do_sample=False, **options)
+    return GenerationConfig(
+        do_sample=True, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0, **options
+    )

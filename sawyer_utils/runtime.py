@@ -1,0 +1,253 @@
+"""Device, precision, seeds, run folders and safe writing: what every notebook needs first."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import resource
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from sawyer_utils.profiles import Profile
+
+
+class StageMissing(RuntimeError):
+    """A notebook needs an earlier one's result, and neither a run nor a checkpoint has it."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What the arithmetic is done in, and why."""
+
+    device: str  # cuda | mps | cpu
+    weights: torch.dtype  # frozen base weights
+    compute: torch.dtype  # autocast; adapters and heads always stay fp32
+    four_bit: bool
+    reason: str
+
+    @property
+    def autocast(self) -> bool:
+        import torch
+
+        return self.compute != torch.float32
+
+
+def choose_precision(wanted: str = "auto") -> Precision:
+    """Pick device and number format for this machine.
+
+    On a GPU the compute capability decides: ``torch.cuda.is_bf16_supported()`` says True on a
+    T4, where bf16 is emulated and slow. On a CPU bf16 pays only with native instructions.
+
+    Raises:
+        ValueError: for an unknown ``wanted``.
+    """
+    import torch
+
+    formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if wanted not in {"auto", "nf4", *formats}:
+        raise ValueError(f"Unknown precision {wanted!r}: auto, fp32, bf16, fp16 or nf4.")
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        native = torch.bfloat16 if major >= 8 else torch.float16
+        device, why = "cuda", f"compute capability {major}.{minor}"
+    elif torch.backends.mps.is_available():
+        device, native, why = "mps", torch.float32, "Apple GPU"
+    else:
+        has_bf16 = _cpu_has_bf16()
+        device, native = "cpu", torch.bfloat16 if has_bf16 else torch.float32
+        why = "CPU with bf16 instructions" if has_bf16 else "CPU without bf16 instructions"
+    if wanted in formats:
+        native, why = formats[wanted], f"asked for {wanted}"
+    return Precision(device, native, native, wanted == "nf4", why)
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    # Added in torch 2.13; without it we cannot know, and fp32 is right everywhere.
+    ask = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = ask()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def seed_everything(seed: int = 0) -> None:
+    """Seed Python, NumPy and torch (all devices)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+# --- folders and files --------------------------------------------------------------------------
+
+
+def project_root() -> Path:
+    """The repository's folder."""
+    return Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """Where runs go: ``SAWYER_HOME``, else ``runs`` in the repository."""
+    return Path(os.environ.get("SAWYER_HOME") or project_root() / "runs").expanduser()
+
+
+def run_dir(profile: Profile, stage: str) -> Path:
+    """``<home>/<profile>/<stage>``, made if need be.
+
+    Raises:
+        PermissionError: if the folder cannot be written, naming SAWYER_HOME as the remedy.
+    """
+    path = home() / profile.name / stage
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise PermissionError(
+            f"Cannot write to the run folder {path} ({error.strerror}). "
+            "Set SAWYER_HOME to a folder you own."
+        ) from error
+
+
+def find_stage(profile: Profile, stage: str, needed: str) -> Path:
+    """The folder that holds ``needed`` of an earlier stage: this run's, else the shipped one.
+
+    Raises:
+        StageMissing: naming the notebook to run first.
+    """
+    notebooks = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo"}
+    shipped = project_root() / "checkpoints" / "local" / stage
+    for folder in (home() / profile.name / stage, shipped):
+        same_base = folder != shipped or profile.policy_base.startswith("embedded:")
+        if (folder / needed).exists() and same_base:
+            if folder == shipped:
+                print(f"No {stage} run of yours yet: using the shipped checkpoint.")
+            return folder
+    raise StageMissing(
+        f"{needed} of the {stage} stage is neither in {home() / profile.name / stage} nor shipped "
+        f"for the {profile.name} profile. Run notebooks/{notebooks[stage]}.ipynb first."
+    )
+
+
+@contextmanager
+def replacing(path: Path):
+    """Yield a temporary name beside ``path`` (file or folder); rename it over on success.
+
+    A killed process therefore leaves the last good state, never half a file.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if path.is_dir():
+            # A folder cannot be renamed over a full one: move the old one aside first.
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            _remove(old)
+            os.replace(path, old)
+            os.replace(temporary, path)
+            _remove(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    import shutil
+
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, for they are never results."""
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: naming the file, if it is damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete it and run the stage again.") from error
+
+
+def record(profile: Profile, stage: str, **numbers: Any) -> None:
+    """Merge ``numbers`` into the stage's ``metrics.json``, which the summary is made from."""
+    path = run_dir(profile, stage) / "metrics.json"
+    write_json(path, {**(read_json(path) if path.exists() else {}), **numbers})
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+def peak_memory_gib() -> float:
+    """Peak resident memory of this process in GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**3 if sys.platform == "darwin" else 1024**2)
+
+
+def environment_report(profile: Profile) -> str:
+    """One screen: profile, device, precision and why, versions."""
+    from importlib.metadata import version
+
+    precision = choose_precision(profile.precision)
+    device = precision.device
+    if device == "cuda":
+        import torch
+
+        card = torch.cuda.get_device_properties(0)
+        device = f"{card.name}, {card.total_memory / 1024**3:.1f} GiB"
+    names = ("torch", "transformers", "trl", "peft")
+    number = "NF4, " * precision.four_bit + str(precision.compute).removeprefix("torch.")
+    return "\n".join(
+        [
+            f"profile    {profile.name}",
+            f"device     {device}, {os.cpu_count()} CPU cores",
+            f"precision  {number} ({precision.reason}); adapters and heads in float32",
+            f"versions   Python {platform.python_version()}, "
+            + ", ".join(f"{name} {version(name)}" for name in names),
+        ]
+    )
+
+
+def quiet_libraries() -> None:
+    """Progress bars and notices of the libraries off, where they would drown the lesson."""
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|trl|accelerate)\b")
+
+
+@contextmanager
+def stopwatch(into: dict, name: str):
+    """Store the seconds that the block takes in ``into[name]``."""
+    start = time.perf_counter()
+    yield
+    into[name] = time.perf_counter() - start

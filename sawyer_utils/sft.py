@@ -1,0 +1,100 @@
+"""Supervised fine-tuning through TRL, and the held-out loss it is judged by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import Trainer
+from trl import SFTConfig, SFTTrainer
+
+from sawyer_utils.chat import encode
+from sawyer_utils.losses import token_logprobs
+from sawyer_utils.profiles import Profile
+from sawyer_utils.runtime import choose_precision
+
+
+class PlainLossSFTTrainer(SFTTrainer):
+    """TRL's trainer with transformers' own loss.
+
+    TRL's fused head reads ``lm_head.weight`` directly and would miss the trained rows of the
+    control tokens, which PEFT keeps beside it (trl 1.16, peft 0.21).
+    """
+
+    compute_loss = Trainer.compute_loss
+
+
+def trainer_precision(profile: Profile) -> dict:
+    """Explicit precision flags: TRL defaults to bf16, also where that is slow or wrong."""
+    precision = choose_precision(profile.precision)
+    return {
+        "bf16": precision.compute == torch.bfloat16,
+        "fp16": precision.compute == torch.float16,
+        "use_cpu": precision.device == "cpu",
+    }
+
+
+def sft_trainer(
+    model, tokenizer, profile: Profile, conversations: list[dict], folder: Path, callbacks=(), **options
+) -> SFTTrainer:
+    """TRL's SFTTrainer on conversations, graded on the answers only.
+
+    Args:
+        model: with LoRA added.
+        options: anything of ``trl.SFTConfig`` to override.
+    """
+    settings = {
+        "output_dir": str(folder),
+        "num_train_epochs": profile.sft_epochs,
+        "max_steps": profile.sft_max_steps,
+        "per_device_train_batch_size": profile.sft_batch,
+        "learning_rate": profile.sft_lr,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 5,
+        "max_length": profile.conversation_tokens,
+        "assistant_only_loss": True,
+        "train_sampling_strategy": "group_by_length",
+        "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 25,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 0,
+        **trainer_precision(profile),
+        **options,
+    }
+    dataset = Dataset.from_list([{"messages": row["messages"]} for row in conversations])
+    return PlainLossSFTTrainer(
+        model=model,
+        args=SFTConfig(**settings),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+
+
+@torch.no_grad()
+def conversation_losses(model, tokenizer, conversations: list[dict], batch: int = 16) -> list[float]:
+    """Mean loss of each conversation's graded tokens, in nats a token, in the given order."""
+    encoded = [encode(tokenizer, row["messages"]) for row in conversations]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+    losses = [0.0] * len(encoded)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        width = max(len(encoded[i].ids) for i in rows)
+        # Right padding: with causal attention nothing real can see it.
+        ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+        graded = torch.zeros(len(rows), width, dtype=torch.bool)
+        for k, i in enumerate(rows):
+            ids[k, : len(encoded[i].ids)] = torch.tensor(encoded[i].ids)
+            graded[k, : len(encoded[i].ids)] = torch.tensor(encoded[i].graded)
+        device = next(model.parameters()).device
+        logits = model(input_ids=ids.to(device), use_cache=False).logits[:, :-1]
+        nll = -token_logprobs(logits, ids[:, 1:].to(device)).cpu()
+        mask = graded[:, 1:]
+        for k, i in enumerate(rows):
+            losses[i] = float(nll[k][mask[k]].mean())
+    return losses
