@@ -246,7 +246,9 @@ def map_rows(schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict])
         try:
             mapped = {"id": f"row-{number}", "topic": "hub", **mapping(row)}
         except KeyError as error:
-            raise DataError(f"row {number}: the source has no column {error}; it has {list(row)}") from None
+            raise DataError(
+                f"row {number}: the source has no column {error}; it has {list(row)}"
+            ) from None
         try:
             SCHEMAS[schema](mapped)
         except DataError:
@@ -297,7 +299,11 @@ def pairs(preferences: list[dict]) -> list[Pair]:
             best, worst = (a, b) if a["score"] > b["score"] else (b, a)
             found.append(
                 Pair(
-                    row["id"], row["topic"], row["prompt"], best["text"], worst["text"],
+                    row["id"],
+                    row["topic"],
+                    row["prompt"],
+                    best["text"],
+                    worst["text"],
                     best["score"] - worst["score"],
                     (best.get("kind", ""), worst.get("kind", "")),
                 )

@@ -209,7 +209,13 @@ class LengthMatched:
 
 
 def length_matched(
-    before, after, before_lengths, after_lengths, tolerance: float = 0.25, draws: int = 2000, seed: int = 0
+    before,
+    after,
+    before_lengths,
+    after_lengths,
+    tolerance: float = 0.25,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> LengthMatched:
     """Compare rewards at equal length: by regression, and on prompts with similar lengths.
 
@@ -236,8 +242,13 @@ def length_matched(
     some = change[similar]
     matched = bootstrap_interval(some) if some.size else (math.nan, math.nan)
     return LengthMatched(
-        slope, adjusted, float(low), float(high),
-        int(similar.sum()), float(some.mean()) if some.size else math.nan, *matched,
+        slope,
+        adjusted,
+        float(low),
+        float(high),
+        int(similar.sum()),
+        float(some.mean()) if some.size else math.nan,
+        *matched,
     )
 
 
@@ -275,7 +286,10 @@ class Similarity:
         found = []
         for start in range(0, len(texts), batch):
             inputs = self.tokenizer(
-                texts[start : start + batch], padding=True, truncation=True, max_length=256,
+                texts[start : start + batch],
+                padding=True,
+                truncation=True,
+                max_length=256,
                 return_tensors="pt",
             )
             hidden = self.model(**inputs).last_hidden_state

@@ -133,12 +133,10 @@ def gae(
 # --- losses -------------------------------------------------------------------------------------
 
 
-def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float = 0.2
-) -> Tensor:
+def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float = 0.2) -> Tensor:
     """The clipped surrogate, negated, per token (Schulman et al. 2017, arXiv 1707.06347, eq. 7).
 
-        −min(ρ A, clip(ρ, 1−ε, 1+ε) A)        ρ = π/π_old
+    −min(ρ A, clip(ρ, 1−ε, 1+ε) A)        ρ = π/π_old
     """
     ratio = (logprobs - old_logprobs).exp()
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)

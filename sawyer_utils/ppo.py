@@ -162,8 +162,12 @@ class PPOTrainer:
         config = self.config
         with merged(self.actor.model), torch.no_grad():
             batch = sample(
-                self.actor.model.eval(), self.tokenizer, prompts,
-                config.response_tokens, config.temperature, config.prompt_tokens,
+                self.actor.model.eval(),
+                self.tokenizer,
+                prompts,
+                config.response_tokens,
+                config.temperature,
+                config.prompt_tokens,
             )
         # Trim columns that no row uses, so that every later pass is as narrow as it can be.
         batch = batch.rows(torch.arange(len(batch)))
@@ -177,9 +181,7 @@ class PPOTrainer:
         scores = self._checked_scores(batch)
         batch.scores = scores - self.config.missing_stop_penalty * (~batch.finished).float()
         kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
-        batch.rewards = losses.token_rewards(
-            batch.scores, kl, batch.response_mask, self.config.kl_coef
-        )
+        batch.rewards = losses.token_rewards(batch.scores, kl, batch.response_mask, self.config.kl_coef)
         return batch
 
     def advantages(self, batch: Rollout) -> Rollout:
@@ -242,7 +244,9 @@ class PPOTrainer:
             TrainingStopped: on NaN or collapse.
         """
         if len(prompts) < self.config.batch_size:
-            raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
+            raise ValueError(
+                f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}."
+            )
         if resume:
             self.load_checkpoint()
         if on_step and self.log:
@@ -330,7 +334,9 @@ class PPOTrainer:
         """The reward function's scores, refused with the texts if they are not usable numbers."""
         scores = [float(s) for s in self.reward_fn(batch.prompts, batch.responses)]
         if len(scores) != len(batch):
-            raise ValueError(f"The reward function gave {len(scores)} scores for {len(batch)} responses.")
+            raise ValueError(
+                f"The reward function gave {len(scores)} scores for {len(batch)} responses."
+            )
         for prompt, response, value in zip(batch.prompts, batch.responses, scores, strict=True):
             if not math.isfinite(value):
                 raise ValueError(f"The reward function gave {value} for {prompt!r} -> {response!r}")

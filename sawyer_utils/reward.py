@@ -83,9 +83,7 @@ class RewardModel:
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""
-        return encode_pair(
-            self.tokenizer, prompt if self.see_prompt else "", response, self.max_tokens
-        )
+        return encode_pair(self.tokenizer, prompt if self.see_prompt else "", response, self.max_tokens)
 
     @torch.no_grad()
     def score(self, prompts: list[str], responses: list[str], batch: int = 64) -> list[float]:
