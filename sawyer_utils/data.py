@@ -12,9 +12,10 @@ import itertools
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any
 
 EMBEDDED = Path(__file__).parent / "data"
 KINDS = {  # what a response is, and the scores it may have

@@ -20,6 +20,7 @@ Where this differs from the papers, on purpose:
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -225,7 +226,7 @@ class PPOTrainer:
         line = self._describe(batch) | self.update(batch)
         clock.append(time.perf_counter())
         phases = ("seconds_rollout", "seconds_score", "seconds_update")
-        line |= dict(zip(phases, (b - a for a, b in zip(clock, clock[1:], strict=False)), strict=True))
+        line |= dict(zip(phases, (b - a for a, b in itertools.pairwise(clock)), strict=True))
         self.steps_done += 1
         line = {"step": self.steps_done, **line, "peak_memory_gib": peak_memory_gib()}
         self.log.append(line)

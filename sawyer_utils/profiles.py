@@ -32,20 +32,22 @@ class Profile:
     response_tokens: int = 64  # longest response that is sampled
 
     # LoRA, on every linear layer of the policy.
-    lora_rank: int = 16
-    lora_alpha: int = 32
+    lora_rank: int = 8
+    lora_alpha: int = 16
 
     # 01 SFT
     sft_epochs: float = 3.0
     sft_max_steps: int = -1
     sft_batch: int = 16
+    sft_micro_batch: int = 8  # rows in memory at once
     sft_lr: float = 5e-4
 
     # 02 reward model
-    reward_epochs: float = 4.0
+    reward_rank: int = 16
+    reward_epochs: float = 2.0
     reward_max_steps: int = -1
     reward_batch: int = 32
-    reward_lr: float = 1e-4
+    reward_lr: float = 1e-3
     reward_pair_tokens: int = 192
     reward_trials: int = 240  # steps of the two side trainings (answers alone; no short winners)
 
@@ -76,6 +78,7 @@ PROFILES = {
         response_tokens=16,
         sft_max_steps=2,
         sft_batch=4,
+        sft_micro_batch=4,
         reward_max_steps=3,
         reward_batch=8,
         reward_trials=2,
@@ -98,7 +101,8 @@ PROFILES = {
         conversation_tokens=768,
         response_tokens=128,
         sft_epochs=1.0,
-        sft_batch=8,
+        sft_batch=16,
+        sft_micro_batch=4,
         sft_lr=2e-4,
         reward_epochs=1.0,
         reward_batch=16,
@@ -123,7 +127,8 @@ PROFILES = {
         conversation_tokens=512,
         response_tokens=128,
         sft_epochs=1.0,
-        sft_batch=4,
+        sft_batch=16,
+        sft_micro_batch=2,
         sft_lr=2e-4,
         reward_epochs=1.0,
         reward_batch=16,

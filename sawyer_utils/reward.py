@@ -7,18 +7,26 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from sawyer_utils import assets
 from sawyer_utils.data import Pair
+from sawyer_utils.models import load_adapter, save_adapter
 from sawyer_utils.profiles import Profile
-from sawyer_utils.runtime import choose_precision, read_json, replacing, write_json
+from sawyer_utils.runtime import choose_precision, read_json, write_json
 from sawyer_utils.sft import trainer_precision
 
 RewardFn = Callable[[list[str], list[str]], list[float]]
 MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a difference of 2.25
+
+
+def _load_encoder(base: str):
+    path = assets.resolve(base)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)
+    return model.to(choose_precision().device), AutoTokenizer.from_pretrained(path)
 
 
 def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int) -> list[int]:
@@ -43,43 +51,34 @@ class RewardModel:
 
     @classmethod
     def untrained(cls, profile: Profile, see_prompt: bool = True, seed: int = 0) -> RewardModel:
-        """The pretrained encoder with a fresh, random head."""
+        """The pretrained encoder with LoRA and a fresh, random head: a few MB to save."""
         torch.manual_seed(seed)
-        path = assets.resolve(profile.reward_base)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path, num_labels=1, dtype=torch.float32
+        model, tokenizer = _load_encoder(profile.reward_base)
+        config = LoraConfig(
+            r=profile.reward_rank,
+            lora_alpha=2 * profile.reward_rank,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="SEQ_CLS",  # the head is trained and saved whole
         )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model.to(choose_precision(profile.precision).device)
-        return cls(model, tokenizer, profile.reward_pair_tokens, see_prompt)
+        return cls(get_peft_model(model, config), tokenizer, profile.reward_pair_tokens, see_prompt)
 
     @classmethod
     def load(cls, path: Path | str) -> RewardModel:
-        """Load a saved reward model.
+        """Load a saved reward model onto its base encoder.
 
         Raises:
             ValueError: if a file is damaged, naming the folder.
         """
-        from safetensors import SafetensorError
-
         settings = read_json(Path(path) / "sawyer_reward.json")
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(
-                f"The reward model in {path} cannot be read ({error}). Delete it and run 02 again."
-            ) from error
-        return cls(model.to(choose_precision().device), tokenizer, **settings)
+        model, tokenizer = _load_encoder(settings.pop("base"))
+        return cls(load_adapter(model, Path(path), "default"), tokenizer, **settings)
 
-    def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> None:
-        """Save as safetensors with the tokenizer, atomically."""
-        settings = {"max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
-        weights = {name: value.to(dtype) for name, value in self.model.state_dict().items()}
-        with replacing(Path(path)) as temporary:
-            self.model.save_pretrained(temporary, state_dict=weights)
-            self.tokenizer.save_pretrained(temporary)
-            write_json(temporary / "sawyer_reward.json", settings)
+    def save(self, path: Path | str, base: str) -> None:
+        """Save adapter and head as safetensors, atomically; ``base`` is the profile's encoder."""
+        settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
+        save_adapter(self.model, Path(path))
+        write_json(Path(path) / "sawyer_reward.json", settings)
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""

@@ -233,9 +233,11 @@ def environment_report(profile: Profile) -> str:
 
 def quiet_libraries() -> None:
     """Progress bars and notices of the libraries off, where they would drown the lesson."""
+    import logging
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     import transformers
 
@@ -243,6 +245,20 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|trl|accelerate)\b")
+
+
+def setup(seed: int = 0) -> Profile:
+    """What each notebook starts with: quiet libraries, the course's figure style, a seed, and one
+    screen about the machine. Returns the profile."""
+    from sawyer_utils import plots
+    from sawyer_utils.profiles import current_profile
+
+    quiet_libraries()
+    plots.use_style()
+    seed_everything(seed)
+    profile = current_profile()
+    print(environment_report(profile))
+    return profile
 
 
 @contextmanager

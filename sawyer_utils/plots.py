@@ -1,0 +1,389 @@
+"""One figure a function; each returns the Figure. One style for the whole course.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; a marker, a line style or
+a hatch always says the same thing a second time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+# stage -> (name, colour, hatch, marker)
+STAGES = {
+    "base": ("base", "#767676", "", "o"),
+    "sft": ("SFT", "#0072B2", "//", "s"),
+    "ppo": ("SFT + RLF", "#D55E00", "..", "^"),
+}
+GREEN, PURPLE = "#009E73", "#AA4499"
+
+STYLE = {
+    "figure.dpi": 80,
+    "savefig.dpi": 80,
+    "figure.constrained_layout.use": True,
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+}
+
+
+def use_style() -> None:
+    """Apply the course's style to every figure that follows."""
+    plt.rcParams.update(STYLE)
+
+
+def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
+    """Write ``name.png`` (and its numbers as ``name.csv``) into ``folder``; returns the figure."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png")
+    if numbers is not None:
+        pd.DataFrame(numbers).to_csv(folder / f"{name}.csv", index=False)
+    plt.close(figure)  # shown once, by the cell that returns it
+    return figure
+
+
+# --- pictures of ideas --------------------------------------------------------------------------
+
+
+def _box(ax, x, y, text, colour, width=0.2, height=0.3, alpha=0.16):
+    corner = (x - width / 2, y - height / 2)
+    ax.add_patch(
+        FancyBboxPatch(
+            corner, width, height, boxstyle="round,pad=0.01", fc=colour, ec=colour, alpha=alpha
+        )
+    )
+    ax.add_patch(
+        FancyBboxPatch(corner, width, height, boxstyle="round,pad=0.01", fc="none", ec=colour, lw=1.8)
+    )
+    ax.text(x, y, text, ha="center", va="center", fontsize=12)
+
+
+def _arrow(ax, start, end, text="", bend=0.0, above=0.04):
+    ax.add_patch(
+        FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=16, lw=1.6, color="#333333",
+            connectionstyle=f"arc3,rad={bend}", shrinkA=2, shrinkB=2,
+        )
+    )  # fmt: skip
+    middle = (np.array(start) + np.array(end)) / 2
+    ax.text(middle[0], middle[1] + above, text, ha="center", va="bottom", fontsize=11)
+
+
+def _canvas(width=10.0, height=3.0):
+    figure, ax = plt.subplots(figsize=(width, height))
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.axis("off")
+    return figure, ax
+
+
+def four_stages(here: str = "", results: dict[str, str] | None = None) -> Figure:
+    """The course in one picture; ``here`` (sft, reward, ppo, eval) is drawn filled.
+
+    Args:
+        results: stage -> a line of real results to print under its box.
+    """
+    figure, ax = _canvas(11, 2.6 if results is None else 3.2)
+    stages = [
+        ("sft", "01  SFT\nlearn to answer", STAGES["sft"][1]),
+        ("reward", "02  Reward model\nlearn what is liked", GREEN),
+        ("ppo", "03  PPO\nlearn from a grade", STAGES["ppo"][1]),
+        ("eval", "04  Evaluation\nis it true?", PURPLE),
+    ]
+    y = 0.55 if results is None else 0.68
+    for i, (key, text, colour) in enumerate(stages):
+        x = 0.12 + i * 0.253
+        filled = key == here or (not here and results is not None)
+        _box(ax, x, y, text, colour, height=0.42, alpha=0.3 if filled else 0.08)
+        if key == here:
+            ax.text(x, y + 0.33, "you are here", ha="center", fontsize=11, style="italic")
+        if i:
+            _arrow(ax, (x - 0.148, y), (x - 0.105, y))
+        if results and key in results:
+            ax.text(x, 0.36, results[key], ha="center", va="top", fontsize=11)
+    return figure
+
+
+def rl_loop() -> Figure:
+    """The loop of reinforcement learning from feedback: generate, grade, update, stay close."""
+    figure, ax = _canvas(10, 4.2)
+    blue, orange = STAGES["sft"][1], STAGES["ppo"][1]
+    _box(ax, 0.12, 0.72, "prompt\nfrom a new set", "#767676", 0.17, 0.24)
+    _box(ax, 0.42, 0.72, "policy π\n(LoRA, learns)", orange, 0.2, 0.24)
+    _box(ax, 0.76, 0.72, "reward model\none number", GREEN, 0.2, 0.24)
+    _box(ax, 0.42, 0.2, "frozen copy π_ref\n(SFT)", blue, 0.2, 0.24)
+    _box(ax, 0.76, 0.2, "PPO update\nreward − β · KL", PURPLE, 0.2, 0.24)
+    _arrow(ax, (0.215, 0.72), (0.31, 0.72), "1  ask")
+    _arrow(ax, (0.53, 0.72), (0.65, 0.72), "2  answer")
+    _arrow(ax, (0.76, 0.58), (0.76, 0.34))
+    ax.text(0.775, 0.46, "3  score", fontsize=11, va="center")
+    _arrow(ax, (0.53, 0.2), (0.65, 0.2), "how far from π_ref?", above=0.03)
+    _arrow(ax, (0.65, 0.28), (0.5, 0.58), bend=0.15)
+    ax.text(0.585, 0.46, "4  nudge", fontsize=11, ha="right", va="center")
+    return figure
+
+
+def three_elements() -> Figure:
+    """The three elements of alignment, and the notebooks that stand in each."""
+    figure, ax = _canvas(9, 3)
+    elements = [
+        ("Data", "whose answers,\nwhose preferences?\n01, 02", STAGES["sft"][1]),
+        ("Training", "what is rewarded,\nwhat is held fixed?\n01, 02, 03", STAGES["ppo"][1]),
+        ("Evaluation", "who checks,\nagainst what?\n04", PURPLE),
+    ]
+    for i, (title, text, colour) in enumerate(elements):
+        x = 0.17 + i * 0.33
+        _box(ax, x, 0.47, text, colour, 0.26, 0.6)
+        ax.text(x, 0.86, title, ha="center", fontsize=14, weight="bold")
+    return figure
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def loss_curve(log: list[dict], key: str = "loss", ylabel="loss (nats per token)", smooth=7) -> Figure:
+    """A training curve with its running mean; ``log`` is ``[{"step": …, key: …}, …]``."""
+    rows = [(line["step"], float(line[key])) for line in log if key in line]
+    steps, values = map(np.array, zip(*rows, strict=True))
+    figure, ax = plt.subplots(figsize=(7, 3.2))
+    ax.plot(steps, values, color=STAGES["sft"][1], alpha=0.35, lw=1, label="each logged step")
+    window = min(smooth, len(values))
+    mean = pd.Series(values).rolling(window, min_periods=1).mean()
+    ax.plot(steps, mean, color=STAGES["sft"][1], lw=2.2, label=f"mean of {window}")
+    ax.set(xlabel="optimizer step", ylabel=ylabel)
+    ax.legend()
+    return figure
+
+
+PANELS = [  # key, title, unit, healthy range in words
+    ("reward", "reward", "SFT's standard deviations", "rises, then levels off"),
+    ("kl", "KL to the SFT model", "nats per response", "rises slowly, stays bounded"),
+    ("length", "length", "tokens", "no slow drift to the limit"),
+    ("finished", "finished", "share of responses", "stays near 1"),
+    ("clip_share", "clipped", "share of tokens", "0.02 to 0.2"),
+    ("explained_variance", "explained variance", "of the returns", "from 0 towards 1"),
+]
+
+
+def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
+    """Six curves of a PPO run, each with its healthy range in words."""
+    figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
+    steps = [line["step"] for line in log]
+    for ax, (key, name, unit, healthy) in zip(axes.flat, PANELS, strict=True):
+        values = np.array([line[key] for line in log], dtype=float)
+        ax.plot(steps, values, color=STAGES["ppo"][1], marker="o", ms=3.5, lw=1.8)
+        if key == "reward":
+            spread = np.array([line["reward_std"] for line in log])
+            ax.fill_between(steps, values - spread, values + spread, color=STAGES["ppo"][1], alpha=0.12)
+        if key == "finished":
+            ax.set_ylim(-0.03, 1.05)
+        ax.set(title=name, ylabel=unit)
+        ax.set_xlabel(f"step    (healthy: {healthy})", fontsize=11)
+    if title:
+        figure.suptitle(title, fontsize=14, weight="bold")
+    return figure
+
+
+# --- the reward model ---------------------------------------------------------------------------
+
+
+def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
+    """Bradley-Terry loss against the difference of two scores, for several margins."""
+    figure, ax = plt.subplots(figsize=(7, 3.4))
+    x = np.linspace(-4, 6, 200)
+    styles = zip(margins, ("-", "--", ":"), ("#0072B2", "#D55E00", "#009E73"), strict=True)
+    for margin, line, colour in styles:
+        ax.plot(
+            x, np.log1p(np.exp(-(x - margin))), line, color=colour, lw=2.2, label=f"margin {margin:g}"
+        )
+    ax.axvline(0, color="#767676", lw=1)
+    ax.set(xlabel="score of chosen − score of rejected", ylabel="loss (nats)")
+    ax.legend()
+    return figure
+
+
+def bars_with_intervals(
+    names, values, lows, highs, counts=None, ylabel="", chance: float | None = None, title="", ylim=None
+) -> Figure:
+    """Bars with intervals and n; a dashed line where chance or zero is."""
+    figure, ax = plt.subplots(figsize=(max(5, 1.5 * len(names)), 3.6))
+    x = np.arange(len(names))
+    colours = [s[1] for s in STAGES.values()] if len(names) == 3 else [STAGES["sft"][1]] * len(names)
+    hatches = [s[2] for s in STAGES.values()] if len(names) == 3 else ["//"] * len(names)
+    values = np.asarray(values, dtype=float)
+    whiskers = np.abs(np.stack([values - lows, highs - values]))
+    drawn = ax.bar(x, values, 0.62, color=colours, alpha=0.75, edgecolor="white")
+    for bar, hatch in zip(drawn, hatches, strict=True):
+        bar.set_hatch(hatch)
+    ax.errorbar(x, values, whiskers, fmt="none", ecolor="#222222", capsize=5, lw=1.6)
+    if chance is not None:
+        ax.axhline(chance, color="#333333", ls="--", lw=1.2)
+        ax.annotate(
+            "chance", (len(names) - 0.55, chance), xytext=(0, 3), textcoords="offset points", fontsize=11
+        )
+    labels = names if counts is None else [f"{n}\nn = {c}" for n, c in zip(names, counts, strict=True)]
+    ax.set_xticks(x, labels)
+    ax.set(ylabel=ylabel, title=title, ylim=ylim)
+    ax.grid(axis="x", visible=False)
+    return figure
+
+
+def calibration(predicted, observed, counts, lows, highs) -> Figure:
+    """Predicted preference against how often it was right, a point a bin."""
+    figure, ax = plt.subplots(figsize=(5, 4.2))
+    ax.plot([0.5, 1], [0.5, 1], "--", color="#767676", label="perfectly calibrated")
+    whiskers = np.abs(np.stack([np.subtract(observed, lows), np.subtract(highs, observed)]))
+    ax.errorbar(
+        predicted, observed, whiskers, fmt="o", color=STAGES["sft"][1], capsize=4, label="reward model"
+    )
+    for x, y, n in zip(predicted, observed, counts, strict=True):
+        ax.annotate(f"n={n}", (x, y), xytext=(6, -14), textcoords="offset points", fontsize=11)
+    ax.set(xlabel="predicted probability of its choice", ylabel="share that was right")
+    ax.legend(loc="lower right")
+    return figure
+
+
+def probe_lines(curves: dict[str, list[float]], xlabel: str) -> Figure:
+    """Scores of a response as it is changed step by step, one line a model."""
+    figure, ax = plt.subplots(figsize=(7, 3.4))
+    looks = zip(curves.items(), ("-", "--", ":"), "os^", ("#0072B2", "#D55E00", "#009E73"))
+    for (name, scores), line, marker, colour in looks:
+        ax.plot(range(len(scores)), scores, line, marker=marker, color=colour, lw=2, label=name)
+    ax.set(xlabel=xlabel, ylabel="score")
+    ax.legend()
+    return figure
+
+
+# --- before and after ---------------------------------------------------------------------------
+
+
+def reward_histograms(
+    rewards: dict[str, list[float]], title="Rewards on the held-out prompts"
+) -> Figure:
+    """Distributions of one value before and after; keys are stages, in order."""
+    figure, ax = plt.subplots(figsize=(8, 3.8))
+    everything = np.concatenate([np.asarray(v, dtype=float) for v in rewards.values()])
+    bins = np.histogram_bin_edges(everything, bins=24)
+    for stage, values in rewards.items():
+        name, colour, hatch, _ = STAGES[stage]
+        ax.hist(
+            values, bins, color=colour, alpha=0.4, hatch=hatch, edgecolor=colour,
+            label=f"{name}: {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}",
+        )  # fmt: skip
+        ax.axvline(np.mean(values), color=colour, lw=2.2, ls="-" if stage == "ppo" else "--")
+    n = len(next(iter(rewards.values())))
+    ax.set(xlabel="reward", ylabel="prompts", title=f"{title} (n = {n})")
+    ax.legend()
+    return figure
+
+
+def slopes(before, after) -> Figure:
+    """One line a prompt, from before to after: what a mean hides."""
+    before, after = np.asarray(before), np.asarray(after)
+    figure, ax = plt.subplots(figsize=(5, 4.4))
+    for b, a in zip(before, after, strict=True):
+        worse = a < b
+        ax.plot(
+            [0, 1], [b, a], color="#767676" if worse else STAGES["ppo"][1],
+            ls="--" if worse else "-", alpha=0.5, lw=1,
+        )  # fmt: skip
+    ax.plot([0, 1], [before.mean(), after.mean()], color="black", lw=3, marker="o", label="mean")
+    share = (after < before).mean()
+    ax.set_xticks([0, 1], ["SFT", "SFT + RLF"])
+    ax.set(ylabel="reward", title=f"Dashed: fell ({share:.0%} of {len(before)})", xlim=(-0.1, 1.1))
+    ax.legend()
+    return figure
+
+
+def benchmark_bars(table: pd.DataFrame) -> Figure:
+    """Accuracy by benchmark and stage with intervals.
+
+    Args:
+        table: columns benchmark, stage (key of STAGES), accuracy, low, high, n, chance.
+    """
+    benchmarks = list(dict.fromkeys(table.benchmark))
+    figure, axes = plt.subplots(1, len(benchmarks), figsize=(4.6 * len(benchmarks), 3.7), sharey=True)
+    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+        rows = table[table.benchmark == benchmark]
+        for x, row in enumerate(rows.itertuples()):
+            _, colour, hatch, _ = STAGES[row.stage]
+            ax.bar(x, row.accuracy, 0.62, color=colour, alpha=0.75, hatch=hatch, edgecolor="white")
+            ax.errorbar(
+                x, row.accuracy, [[row.accuracy - row.low], [row.high - row.accuracy]],
+                fmt="none", ecolor="#222222", capsize=5, lw=1.6,
+            )  # fmt: skip
+        ax.axhline(rows.chance.iloc[0], color="#333333", ls="--", lw=1.2, label="chance")
+        ax.set_xticks(range(len(rows)), [STAGES[s][0] for s in rows.stage])
+        ax.set(title=f"{benchmark} (n = {rows.n.iloc[0]})", ylim=(0, 1))
+        ax.grid(axis="x", visible=False)
+    np.atleast_1d(axes)[0].set_ylabel("accuracy")
+    np.atleast_1d(axes)[0].legend()
+    return figure
+
+
+def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
+    """Differences in standard deviations with intervals, coloured by their verdict.
+
+    Args:
+        table: columns measure, difference, low, high, verdict, scale (one standard deviation).
+    """
+    figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4))
+    looks = {
+        "better": (GREEN, "^"), "worse": (STAGES["ppo"][1], "v"),
+        "no difference shown": ("#767676", "o"), "changed": (STAGES["sft"][1], "D"),
+    }  # fmt: skip
+    for y, row in enumerate(table[::-1].itertuples()):
+        colour, marker = looks[row.verdict]
+        value, low, high = (v / row.scale for v in (row.difference, row.low, row.high))
+        ax.errorbar(
+            value, y, xerr=[[value - low], [high - value]], fmt=marker, color=colour, capsize=4, ms=8
+        )
+    ax.axvline(0, color="#333333", lw=1)
+    ax.set_yticks(range(len(table)), list(table.measure)[::-1])
+    present = [v for v in looks if v in set(table.verdict)]
+    handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
+    ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
+    ax.set(xlabel="difference, in standard deviations of the SFT answers", title=title)
+    return figure
+
+
+# --- a live panel -------------------------------------------------------------------------------
+
+
+class LivePlot:
+    """Redraws one figure in place as a log grows; a single picture under tests and in files.
+
+    Call it with the whole log: ``trainer.train(prompts, on_step=LivePlot(ppo_dashboard))``.
+    """
+
+    def __init__(self, draw, total: int, every: int = 2, path: Path | None = None):
+        self.draw, self.total, self.every, self.path = draw, total, every, path
+        self.handle = None
+
+    def __call__(self, log: list[dict]) -> None:
+        if self.path:  # what `python -m sawyer_utils course` shows while the notebook runs
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            line = {key: value for key, value in log[-1].items() if key != "samples"}
+            self.path.write_text(json.dumps({**line, "total": self.total}), encoding="utf-8")
+        if len(log) % self.every and log[-1]["step"] != self.total:
+            return
+        from IPython.display import display
+
+        figure = self.draw(log)
+        plt.close(figure)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)

@@ -1,0 +1,69 @@
+"""Texts made visible: shaded tokens, answers side by side. HTML that also prints well."""
+
+from __future__ import annotations
+
+import html
+
+from IPython.display import HTML
+
+from sawyer_utils.plots import STAGES
+
+_CELL = "border:1px solid #ccc;padding:6px 8px;vertical-align:top;text-align:left"
+
+
+def _token(text: str, colour: str, weight: float, note: str = "") -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    shown = html.escape(text).replace("\n", "⏎").replace(" ", "&nbsp;")
+    return (
+        f'<span title="{html.escape(note)}" style="background:rgba({red},{green},{blue},{weight:.2f});'
+        f"color:#111;padding:2px 1px;margin:1px;"
+        f"border-bottom:{2 if weight > 0.02 else 0}px solid {colour};"
+        f'display:inline-block;font-family:monospace;font-size:13px">{shown}</span>'
+    )
+
+
+def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -> HTML:
+    """Lines of tokens shaded by a number each: orange above zero, blue below.
+
+    Args:
+        rows: ``(tokens, values)`` a line.
+    """
+    largest = max((abs(v) for _, values in rows for v in values), default=0.0) or 1.0
+    lines = []
+    for tokens, values in rows:
+        parts = [
+            _token(t, STAGES["ppo" if v > 0 else "sft"][1], 0.75 * abs(v) / largest, f"{v:+.3f}")
+            for t, v in zip(tokens, values, strict=True)
+        ]
+        lines.append(f'<div style="line-height:1.9;margin:4px 0">{"".join(parts)}</div>')
+    note = f'<div style="font-size:13px">{html.escape(legend)}</div>' if legend else ""
+    return HTML(note + "".join(lines))
+
+
+def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
+    """One conversation as tokens; graded ones are shaded and underlined."""
+    parts = [_token(t, STAGES["ppo"][1], 0.35 * g) for t, g in zip(tokens, graded, strict=True)]
+    return HTML(
+        f'<div style="line-height:2">{"".join(parts)}</div>'
+        '<div style="font-size:13px">Shaded and underlined: graded. Plain: only read.</div>'
+    )
+
+
+def side_by_side(prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None) -> HTML:
+    """A table: prompt, then one column a model. ``notes[name][i]`` goes under an answer."""
+    head = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in ("prompt", *columns))
+    body = []
+    for i, prompt in enumerate(prompts):
+        cells = [f'<td style="{_CELL};width:20%"><b>{html.escape(prompt)}</b></td>']
+        for name, texts in columns.items():
+            note = (
+                f"<br><small>{html.escape(str(notes[name][i]))}</small>"
+                if notes and name in notes
+                else ""
+            )
+            cells.append(f'<td style="{_CELL}">{html.escape(texts[i]) or "<i>(nothing)</i>"}{note}</td>')
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return HTML(
+        '<table style="border-collapse:collapse;font-size:14px;width:100%">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
