@@ -137,7 +137,7 @@ def _full_distribution(tokenizer, max_new_tokens: int, temperature: float) -> Ge
     # None from the model's own config.
     options = {"max_new_tokens": max_new_tokens, "eos_token_id": tokenizer.eos_token_id}
     options |= {"pad_token_id": tokenizer.pad_token_id, "repetition_penalty": 1.0}
-    options |= {"no_repeat_ngram_size": 0, "min_new_tokens": 0, "min_length": 0, "num_beams": 1}
+    options |= {"no_repeat_ngram_size": 0, "min_new_tokens": 0, "num_beams": 1}
     if temperature == 0:
         return GenerationConfig(do_sample=False, **options)
     return GenerationConfig(

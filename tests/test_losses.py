@@ -58,7 +58,7 @@ RUBBISH = (0.0, 1e9, math.inf, math.nan)
 def check_token_logprobs(token_logprobs):
     # By hand: the sampled symbol's own probability.
     logits = tensor([[P, Q]]).log()  # (1, 2, 3)
-    close(token_logprobs(logits, tensor([[0, 2]])), [[math.log(0.7), math.log(0.5)]])
+    close(token_logprobs(logits, tensor([[0, 2]])), [[math.log(P[0]), math.log(Q[2])]])
     # Unnormalised logits, with and without a temperature, against log_softmax.
     logits = 3 * torch.randn(2, 4, 7, generator=torch.Generator().manual_seed(0))
     tokens = tensor([[0, 6, 3, 2], [5, 1, 1, 4]])
@@ -299,7 +299,9 @@ def check_policy_gradient(policy_loss):
 
 
 def check_value_loss(value_loss):
-    one = lambda v, old, target: value_loss(tensor([v]), tensor([old]), tensor([target]), 0.2)  # noqa: E731
+    def one(v, old, target):
+        return value_loss(tensor([v]), tensor([old]), tensor([target]), 0.2)
+
     close(one(1.0, 0.5, 2.0), [0.5 * (0.7 - 2.0) ** 2])  # jumped towards the target: clipped at 0.7
     close(one(1.0, 0.5, 0.0), [0.5 * 1.0**2])  # jumped away from it: pays in full
     close(one(0.6, 0.5, 2.0), [0.5 * 1.4**2])  # a small step is not clipped
@@ -651,6 +653,7 @@ MISTAKES = [
     ids=[f"{check.__name__.removeprefix('check_')}-{mistake}" for check, mistake, _ in MISTAKES],
 )
 def test_a_planted_mistake_is_caught(check, mistake, wrong):
+    check(CHECKS[check])  # or a check that is broken itself would seem to catch everything
     with pytest.raises(AssertionError):
         check(wrong)
 
