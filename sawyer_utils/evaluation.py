@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from scipy import optimize, stats
 
 from sawyer_utils.data import normalise
 from sawyer_utils.losses import token_logprobs
@@ -36,9 +36,7 @@ class Answers:
         return pd.DataFrame({name.rstrip("s"): getattr(self, name) for name in columns})
 
 
-def answer(
-    model, tokenizer, prompts: list[str], profile, temperature: float = 1.0, seed: int = 0
-) -> Answers:
+def answer(model, tokenizer, prompts: list[str], profile, temperature: float = 1.0, seed: int = 0) -> Answers:
     """Answer every prompt once, in fixed batches from a fixed seed: the same call on two models
     gives a fair pair of samples. Temperature 0 is greedy."""
     from sawyer_utils.models import merged
@@ -180,9 +178,14 @@ def compare_rewards(before, after) -> PairedComparison:
     )
 
 
-def verdict(low: float, high: float, higher_is_better: bool = True) -> str:
-    """What an interval of a difference allows to say: better, worse, or no difference shown."""
+def verdict(low: float, high: float, higher_is_better: bool | None = True) -> str:
+    """What an interval of a difference allows to say: better, worse, or no difference shown.
+
+    With ``higher_is_better=None`` (length, KL) a difference is neither good nor bad: "changed".
+    """
     if low > 0 or high < 0:
+        if higher_is_better is None:
+            return "changed"
         return "better" if (low > 0) == higher_is_better else "worse"
     return "no difference shown"
 
@@ -192,6 +195,61 @@ def mcnemar_p(correct_a, correct_b) -> float:
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def paired_shares_interval(
+    correct_a, correct_b, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """(difference b − a, low, high) of two shares of the same items.
+
+    Bonett and Price's adjusted Wald interval (2012, doi 10.3102/1076998611411915): one item is
+    added to each discordant cell, so that "the two never disagreed" does not look like certainty.
+    """
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    up, down = ((~a & b).sum() + 1) / (a.size + 2), ((a & ~b).sum() + 1) / (a.size + 2)
+    middle = up - down
+    reach = stats.norm.ppf((1 + confidence) / 2) * math.sqrt((up + down - middle**2) / (a.size + 2))
+    difference = float(b.mean() - a.mean())
+    return difference, float(middle - reach), float(middle + reach)
+
+
+def detectable_difference(
+    n: int, discordant: float, power: float = 0.8, alpha: float = 1 - CONFIDENCE
+) -> float:
+    """Smallest difference of two paired shares that a McNemar test of n items shows in
+    ``power`` of all repetitions (normal approximation, Connor 1987, doi 10.2307/2531961).
+
+    Args:
+        discordant: share of the items that only one of the two gets right. A difference cannot
+            be larger than that; where it must be, more disagreement is assumed.
+    """
+    z_alpha, z_power = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(power)
+
+    def shortfall(difference: float) -> float:
+        share = max(discordant, difference)
+        needed = z_alpha * math.sqrt(share) + z_power * math.sqrt(share - difference**2)
+        return difference * math.sqrt(n) - needed
+
+    return float(optimize.brentq(shortfall, 1e-9, 1.0)) if shortfall(1.0) > 0 else 1.0
+
+
+def jackknife_difference(
+    before: list, after: list, statistic, confidence: float = CONFIDENCE
+) -> tuple[float, float, float, float]:
+    """(difference, low, high, scale) of a statistic of a whole set, such as :func:`distinct_n`.
+
+    A bootstrap would draw the same text twice and so look like repetition; leaving one prompt out
+    at a time does not. ``scale`` is one prompt's standard deviation in ``before``.
+    """
+    n = len(before)
+    if n < 2 or len(after) != n:
+        raise ValueError(f"jackknife_difference: {n} and {len(after)} texts are no pairs.")
+    without = [[statistic(texts[:i] + texts[i + 1 :]) for i in range(n)] for texts in (before, after)]
+    spread = (n - 1) / math.sqrt(n) * np.std(np.subtract(without[1], without[0]), ddof=1)
+    difference = float(statistic(after) - statistic(before))
+    reach = float(stats.norm.ppf((1 + confidence) / 2) * spread)
+    scale = float((n - 1) * np.std(without[0], ddof=1))
+    return difference, difference - reach, difference + reach, scale
 
 
 @dataclass(frozen=True)

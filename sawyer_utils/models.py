@@ -175,12 +175,15 @@ def merged(model: PeftModel):
     """
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
     weights = {id(p): p for p in (layer.get_base_layer().weight for layer in layers)}
-    if any(not p.is_floating_point() for p in weights.values()) or model.active_adapter is None:
+    switched_off = any(layer.disable_adapters for layer in layers)  # the base: nothing to fold in
+    quantised = any(not p.is_floating_point() for p in weights.values())
+    if not layers or switched_off or quantised or model.active_adapter is None:
         yield model
         return
     originals = {key: p.data for key, p in weights.items()}
-    model.merge_adapter(safe_merge=True)  # safe: makes new tensors, leaves the originals alone
     try:
+        # Safe: makes new tensors and leaves the originals alone; refuses NaN half-way through.
+        model.merge_adapter(safe_merge=True)
         yield model
     finally:
         for key, parameter in weights.items():

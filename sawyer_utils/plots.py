@@ -61,9 +61,7 @@ def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
 def _box(ax, x, y, text, colour, width=0.2, height=0.3, alpha=0.16):
     corner = (x - width / 2, y - height / 2)
     ax.add_patch(
-        FancyBboxPatch(
-            corner, width, height, boxstyle="round,pad=0.01", fc=colour, ec=colour, alpha=alpha
-        )
+        FancyBboxPatch(corner, width, height, boxstyle="round,pad=0.01", fc=colour, ec=colour, alpha=alpha)
     )
     ax.add_patch(
         FancyBboxPatch(corner, width, height, boxstyle="round,pad=0.01", fc="none", ec=colour, lw=1.8)
@@ -150,11 +148,35 @@ def three_elements() -> Figure:
     return figure
 
 
+def low_rank(target, approximations: dict[int, np.ndarray]) -> Figure:
+    """A matrix and its approximations by rank, each number written in its cell."""
+    panels = [("the update", np.asarray(target))]
+    panels += [(f"rank {rank}", np.asarray(matrix)) for rank, matrix in approximations.items()]
+    reach = np.abs(panels[0][1]).max()
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.8 * len(panels), 3.4))
+    for ax, (name, matrix) in zip(axes, panels, strict=True):
+        ax.imshow(matrix, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
+        for (y, x), value in np.ndenumerate(matrix):
+            colour = "white" if abs(value) > 0.7 * reach else "#111111"
+            ax.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=11, color=colour)
+        error = np.linalg.norm(matrix - panels[0][1]) / np.linalg.norm(panels[0][1])
+        ax.set_title(name if matrix is panels[0][1] else f"{name}: {error:.0%} missing")
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+    return figure
+
+
 # --- training -----------------------------------------------------------------------------------
 
 
-def loss_curve(log: list[dict], key: str = "loss", ylabel="loss (nats per token)", smooth=7) -> Figure:
-    """A training curve with its running mean; ``log`` is ``[{"step": …, key: …}, …]``."""
+def loss_curve(
+    log: list[dict], key: str = "loss", ylabel="loss (nats per token)", smooth=7, levels=()
+) -> Figure:
+    """A training curve with its running mean; ``log`` is ``[{"step": …, key: …}, …]``.
+
+    Args:
+        levels: ``(name, value)`` pairs drawn as horizontal lines, such as held-out losses.
+    """
     rows = [(line["step"], float(line[key])) for line in log if key in line]
     steps, values = map(np.array, zip(*rows, strict=True))
     figure, ax = plt.subplots(figsize=(7, 3.2))
@@ -162,6 +184,8 @@ def loss_curve(log: list[dict], key: str = "loss", ylabel="loss (nats per token)
     window = min(smooth, len(values))
     mean = pd.Series(values).rolling(window, min_periods=1).mean()
     ax.plot(steps, mean, color=STAGES["sft"][1], lw=2.2, label=f"mean of {window}")
+    for (name, value), line, colour in zip(levels, ("--", ":"), ("#767676", STAGES["ppo"][1])):
+        ax.axhline(value, ls=line, color=colour, lw=1.8, label=f"{name} {value:.2f}")
     ax.set(xlabel="optimizer step", ylabel=ylabel)
     ax.legend()
     return figure
@@ -205,9 +229,7 @@ def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     x = np.linspace(-4, 6, 200)
     styles = zip(margins, ("-", "--", ":"), ("#0072B2", "#D55E00", "#009E73"), strict=True)
     for margin, line, colour in styles:
-        ax.plot(
-            x, np.log1p(np.exp(-(x - margin))), line, color=colour, lw=2.2, label=f"margin {margin:g}"
-        )
+        ax.plot(x, np.log1p(np.exp(-(x - margin))), line, color=colour, lw=2.2, label=f"margin {margin:g}")
     ax.axvline(0, color="#767676", lw=1)
     ax.set(xlabel="score of chosen − score of rejected", ylabel="loss (nats)")
     ax.legend()
@@ -266,12 +288,43 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str) -> Figure:
     return figure
 
 
+def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") -> Figure:
+    """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
+    figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
+    rng = np.random.default_rng(0)
+    for y, (name, values) in enumerate(reversed(groups.items())):
+        _, colour, hatch, marker = STAGES["sft" if name == own else "base"]
+        box = ax.boxplot(
+            [values], positions=[y], widths=0.55, orientation="horizontal",
+            showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 2},
+        )  # fmt: skip
+        box["boxes"][0].set(facecolor=colour, alpha=0.3, hatch=hatch, edgecolor=colour)
+        ax.scatter(values, y + rng.uniform(-0.18, 0.18, len(values)), s=12, marker=marker, color=colour)
+    names = [f"{name} (n = {len(values)})" for name, values in groups.items()]
+    ax.set_yticks(range(len(groups)), names[::-1])
+    ax.set(xlabel=xlabel)
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def score_changes(names, changes, lows, highs, n: int) -> Figure:
+    """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear."""
+    figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2))
+    grey, blue, orange = (stage[1] for stage in STAGES.values())
+    for y, (change, low, high) in enumerate(zip(changes[::-1], lows[::-1], highs[::-1], strict=True)):
+        colour, marker = (orange, "^") if low > 0 else (blue, "v") if high < 0 else (grey, "o")
+        whiskers = [[change - low], [high - change]]
+        ax.errorbar(change, y, xerr=whiskers, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
+    ax.axvline(0, color="#333333", lw=1)
+    ax.set_yticks(range(len(names)), list(names)[::-1])
+    ax.set(xlabel=f"change of score against the plain answer (n = {n} questions)")
+    return figure
+
+
 # --- before and after ---------------------------------------------------------------------------
 
 
-def reward_histograms(
-    rewards: dict[str, list[float]], title="Rewards on the held-out prompts"
-) -> Figure:
+def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the held-out prompts") -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))
     everything = np.concatenate([np.asarray(v, dtype=float) for v in rewards.values()])
@@ -347,15 +400,44 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     for y, row in enumerate(table[::-1].itertuples()):
         colour, marker = looks[row.verdict]
         value, low, high = (v / row.scale for v in (row.difference, row.low, row.high))
-        ax.errorbar(
-            value, y, xerr=[[value - low], [high - value]], fmt=marker, color=colour, capsize=4, ms=8
-        )
+        ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt=marker, color=colour, capsize=4, ms=8)
     ax.axvline(0, color="#333333", lw=1)
     ax.set_yticks(range(len(table)), list(table.measure)[::-1])
     present = [v for v in looks if v in set(table.verdict)]
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
     ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
     ax.set(xlabel="difference, in standard deviations of the SFT answers", title=title)
+    return figure
+
+
+def three_answers(prompt: str, answers: dict[str, str]) -> Figure:
+    """One question, the answer of each stage in its own box."""
+    import textwrap
+
+    figure, ax = _canvas(11, 3.6)
+    ax.text(0.5, 0.97, f"“{prompt}”", ha="center", va="top", fontsize=14, weight="bold")
+    for i, (stage, text) in enumerate(answers.items()):
+        name, colour, _, _ = STAGES[stage]
+        lines = textwrap.wrap(text, 34) or ["(nothing)"]
+        lines = lines[:9] + ["…"] * (len(lines) > 9)
+        x = (i + 0.5) / len(answers)
+        _box(ax, x, 0.39, "\n".join(lines), colour, 0.9 / len(answers), 0.72, alpha=0.1)
+        ax.text(x, 0.79, name, ha="center", fontsize=13, weight="bold", color=colour)
+    return figure
+
+
+def change_against_length(longer, change, slope: float, intercept: float) -> Figure:
+    """Change of reward against change of length, one point a prompt, with the fitted line."""
+    longer, change = np.asarray(longer), np.asarray(change)
+    figure, ax = plt.subplots(figsize=(7, 3.8))
+    ax.axhline(0, color="#767676", lw=1)
+    ax.axvline(0, color="#767676", lw=1)
+    ax.scatter(longer, change, s=26, color=STAGES["ppo"][1], alpha=0.55, label="one prompt")
+    x = np.array([longer.min(), longer.max()])
+    ax.plot(x, intercept + slope * x, "--", color=STAGES["sft"][1], lw=2, label="fitted line")
+    ax.plot(0, intercept, "D", ms=9, color="black", label=f"gain at equal length: {intercept:+.2f}")
+    ax.set(xlabel="change of length (tokens)", ylabel="change of reward")
+    ax.legend()
     return figure
 
 

@@ -20,6 +20,7 @@ Where this differs from the papers, on purpose:
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -30,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -38,7 +40,7 @@ from sawyer_utils import losses
 from sawyer_utils.models import POLICY, REF, activate, merged, save_adapter, using
 from sawyer_utils.reward import RewardFn
 from sawyer_utils.rollout import Rollout, sample
-from sawyer_utils.runtime import peak_memory_gib, read_json, replacing, write_json
+from sawyer_utils.runtime import choose_precision, peak_memory_gib, read_json, replacing, write_json
 
 
 class TrainingStopped(RuntimeError):
@@ -70,6 +72,26 @@ class PPOConfig:
     activation_checkpointing: bool = False  # saves memory, costs a third of the speed
     compute: torch.dtype = torch.float32  # autocast
     seed: int = 0
+
+    @classmethod
+    def from_profile(cls, profile, **overrides) -> PPOConfig:
+        """The profile's sizes on this machine's precision; ``overrides`` win."""
+        precision = choose_precision(profile.precision)
+        settings = {
+            "steps": profile.ppo_steps,
+            "batch_size": profile.ppo_batch,
+            "epochs": profile.ppo_epochs,
+            "minibatches": profile.ppo_minibatches,
+            "micro_batch": profile.ppo_micro_batch,
+            "learning_rate": profile.ppo_lr,
+            "kl_coef": profile.kl_coef,
+            "missing_stop_penalty": profile.missing_stop_penalty,
+            "response_tokens": profile.response_tokens,
+            "prompt_tokens": profile.prompt_tokens,
+            "activation_checkpointing": precision.device != "cpu",
+            "compute": precision.compute,
+        }
+        return cls(**{**settings, **overrides})
 
 
 class ActorCritic(nn.Module):
@@ -132,26 +154,24 @@ class PPOTrainer:
         run_dir: where adapter, value head, log and checkpoint go; None keeps nothing.
 
     Raises:
-        ValueError: if nothing of the policy is trainable.
+        ValueError: if nothing of the policy is trainable, or a minibatch would be empty.
     """
 
     def __init__(self, model, tokenizer, reward_fn: RewardFn, config: PPOConfig, run_dir=None):
+        if config.minibatches > config.batch_size:
+            raise ValueError(f"{config.minibatches} minibatches of {config.batch_size} responses.")
         self.tokenizer, self.reward_fn, self.config = tokenizer, reward_fn, config
         self.run_dir = Path(run_dir) if run_dir else None
         self.actor = ActorCritic(model)
         activate(model, POLICY)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0  # the ratio must be 1 before the first update
+        _switch_off_dropout(model)  # the ratio must be 1 before the first update
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
         self.trained = [p for p in self.actor.parameters() if p.requires_grad]
         if len(self.trained) < 3:
             raise ValueError("The policy adapter has no trainable weights.")
-        self.optimizer = torch.optim.AdamW(
-            self.trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0
-        )
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
         self.scaler = torch.amp.GradScaler(enabled=config.compute == torch.float16)
         self.steps_done = 0
         self.log: list[dict] = []
@@ -197,7 +217,7 @@ class PPOTrainer:
         """``epochs`` × ``minibatches`` clipped optimizer steps; returns statistics of the update.
 
         Raises:
-            TrainingStopped: if the loss is not finite.
+            TrainingStopped: if the loss or its gradient is not finite.
         """
         config, stats = self.config, []
         self.actor.train()
@@ -247,9 +267,7 @@ class PPOTrainer:
             TrainingStopped: on NaN or collapse.
         """
         if len(prompts) < self.config.batch_size:
-            raise ValueError(
-                f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}."
-            )
+            raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
         if resume:
             self.load_checkpoint()
         if on_step and self.log:
@@ -320,6 +338,9 @@ class PPOTrainer:
                 sums["ratio_error"] = max(sums.get("ratio_error", 0.0), error)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.trained, config.max_grad_norm)
+        # In fp16 that is an overflow, which the scaler answers by skipping the step.
+        if not torch.isfinite(norm) and not self.scaler.is_enabled():
+            raise TrainingStopped(f"Step {self.steps_done}: the gradient's norm is {norm.item()}.")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return {**sums, "grad_norm": float(norm)}
@@ -343,9 +364,7 @@ class PPOTrainer:
         """The reward function's scores, refused with the texts if they are not usable numbers."""
         scores = [float(s) for s in self.reward_fn(batch.prompts, batch.responses)]
         if len(scores) != len(batch):
-            raise ValueError(
-                f"The reward function gave {len(scores)} scores for {len(batch)} responses."
-            )
+            raise ValueError(f"The reward function gave {len(scores)} scores for {len(batch)} responses.")
         for prompt, response, value in zip(batch.prompts, batch.responses, scores, strict=True):
             if not math.isfinite(value):
                 raise ValueError(f"The reward function gave {value} for {prompt!r} -> {response!r}")
@@ -392,26 +411,36 @@ class PPOTrainer:
                 for name, tensor in state.items()
             }
             save_file(moments, folder / "optimizer.safetensors")
-            config = {k: str(v) for k, v in asdict(self.config).items()}
-            state = {"steps_done": self.steps_done, "config": config, "scaler": self.scaler.state_dict()}
-            write_json(folder / "state.json", state)
+            state = {"steps_done": self.steps_done, "scaler": self.scaler.state_dict()}
+            write_json(folder / "state.json", {**state, "settings": self._settings()})
             lines = "".join(json.dumps(line) + "\n" for line in self.log)
             (folder / "log.jsonl").write_text(lines, encoding="utf-8")
 
     def load_checkpoint(self) -> bool:
-        """Continue from the run folder's checkpoint; False if there is none for these settings."""
+        """Continue from the run folder's checkpoint; False if there is none of this very run.
+
+        Raises:
+            ValueError: if it is damaged, before anything of it is used.
+        """
         folder = self.run_dir / "checkpoint" if self.run_dir else None
         if folder is None or not (folder / "state.json").exists():
             return False
         state = read_json(folder / "state.json")
-        if state["config"] != {k: str(v) for k, v in asdict(self.config).items()}:
-            print("The checkpoint was made with other settings: starting over.")
+        if state["settings"] != self._settings():
+            print("The checkpoint is of another start or other settings: starting over.")
             return False
-        load_policy_weights(self.actor.model, folder / "adapter")
-        self.actor.value_head.load_state_dict(load_file(folder / "value_head.safetensors"))
+        try:
+            head = load_file(folder / "value_head.safetensors")
+            moments = load_file(folder / "optimizer.safetensors")
+            load_policy_weights(self.actor.model, folder / "adapter")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"The checkpoint in {folder} is damaged ({error}). Delete it and run again."
+            ) from error
+        self.actor.value_head.load_state_dict(head)
         current = self.optimizer.state_dict()
         current["state"] = {}
-        for key, tensor in load_file(folder / "optimizer.safetensors").items():
+        for key, tensor in moments.items():
             index, name = key.split(".", 1)
             current["state"].setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict(current)
@@ -420,6 +449,22 @@ class PPOTrainer:
         lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
         self.log = [json.loads(line) for line in lines]
         return True
+
+    def _settings(self) -> dict[str, str]:
+        """What must be equal for a run to be the same run: all settings and the SFT start."""
+        digest = hashlib.sha256()
+        for name, parameter in self.actor.model.named_parameters():
+            if f".{REF}" in name:
+                digest.update(parameter.detach().cpu().float().numpy().tobytes())
+        return {k: str(v) for k, v in asdict(self.config).items()} | {"start": digest.hexdigest()}
+
+
+def _switch_off_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # what attention layers hand to a function
 
 
 def load_policy_weights(model, folder: Path) -> None:

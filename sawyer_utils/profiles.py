@@ -49,7 +49,7 @@ class Profile:
     reward_batch: int = 32
     reward_lr: float = 1e-3
     reward_pair_tokens: int = 192
-    reward_trials: int = 240  # steps of the two side trainings (answers alone; no short winners)
+    reward_trials: int = 30  # steps of each side training (both texts; answers alone; no short winners)
 
     # 03 PPO
     ppo_steps: int = 24

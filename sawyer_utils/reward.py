@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +11,15 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
 from sawyer_utils import assets
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, save_adapter
 from sawyer_utils.profiles import Profile
+from sawyer_utils.progress import Clock, LogTo
 from sawyer_utils.runtime import choose_precision, read_json, write_json
 from sawyer_utils.sft import trainer_precision
 
@@ -30,8 +34,8 @@ def _load_encoder(base: str):
 
 
 def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int) -> list[int]:
-    """``[CLS] question [SEP] answer [SEP]``; an answer that is too long loses its end."""
-    return tokenizer(prompt, response, truncation="only_second", max_length=max_tokens).input_ids
+    """``[CLS] question [SEP] answer [SEP]``; of a pair that is too long, the longer text loses its end."""
+    return tokenizer(prompt, response, truncation="longest_first", max_length=max_tokens).input_ids
 
 
 class RewardModel:
@@ -114,14 +118,11 @@ def reward_trainer(
     Args:
         options: anything of ``trl.RewardConfig`` to override.
     """
-    rows = [
-        {
-            "chosen_ids": reward.encode(pair.prompt, pair.chosen),
-            "rejected_ids": reward.encode(pair.prompt, pair.rejected),
-            "margin": pair.margin / MARGIN_SCALE,
-        }
-        for pair in pairs
-    ]
+    rows = []
+    for pair in pairs:
+        ids = [reward.encode(pair.prompt, text) for text in (pair.chosen, pair.rejected)]
+        margin, length = pair.margin / MARGIN_SCALE, max(map(len, ids))
+        rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin, "length": length})
     settings = {
         "output_dir": str(folder),
         "num_train_epochs": profile.reward_epochs,
@@ -131,8 +132,10 @@ def reward_trainer(
         "lr_scheduler_type": "cosine",
         "warmup_steps": 10,
         "max_length": profile.reward_pair_tokens,
+        "train_sampling_strategy": "group_by_length",  # a third less padding to compute
+        "remove_unused_columns": False,  # the trainer would drop "length" before it groups by it
         "gradient_checkpointing": False,
-        "logging_steps": 5,
+        "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": 50,
         "save_total_limit": 1,
@@ -149,6 +152,60 @@ def reward_trainer(
         processing_class=reward.tokenizer,
         callbacks=list(callbacks),
     )
+
+
+def standardised(
+    reward_fn: RewardFn, prompts: list[str], responses: list[str]
+) -> tuple[RewardFn, float, float]:
+    """Shift and scale a reward so that these responses (the SFT model's) have mean 0 and spread 1.
+
+    Then a reward of 1 means "one standard deviation better than SFT", and settings such as the
+    KL coefficient carry over from one reward model to the next.
+
+    Returns:
+        (standardised function, mean, standard deviation)
+
+    Raises:
+        ValueError: if all scores are equal.
+    """
+    scores = torch.tensor(reward_fn(prompts, responses))
+    mean, spread = float(scores.mean()), float(scores.std())
+    if not spread > 0:
+        raise ValueError("standardised: every response has the same score.")
+    return lambda p, r: [(score - mean) / spread for score in reward_fn(p, r)], mean, spread
+
+
+def total_steps(profile: Profile, pairs: int) -> int:
+    """Optimizer steps of a whole training, as the trainer will count them."""
+    if profile.reward_max_steps > 0:
+        return profile.reward_max_steps
+    return math.ceil(math.ceil(pairs / profile.reward_batch) * profile.reward_epochs)
+
+
+def train_reward(
+    reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, on_log=None, **options
+) -> list[dict]:
+    """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if a training was cut off there.
+
+    Writes ``folder/model`` and ``folder/log.json``; the checkpoint goes when both are there.
+
+    Args:
+        on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
+        options: anything of ``trl.RewardConfig`` to override.
+
+    Returns:
+        The log, ``[{"step": …, "loss": …, "accuracy": …}, …]``.
+    """
+    checkpoint, progress = Path(folder) / "checkpoint", LogTo(on_log)
+    trainer = reward_trainer(reward, profile, pairs, checkpoint, [Clock(), progress], **options)
+    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
+    last = get_last_checkpoint(checkpoint) if checkpoint.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    reward.model.eval()
+    write_json(Path(folder) / "log.json", progress.log)
+    reward.save(Path(folder) / "model", profile.reward_base)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return progress.log
 
 
 def differences(reward: RewardModel, pairs: list[Pair]) -> list[float]:

@@ -6,9 +6,11 @@ Shapes, here and in ``ppo.py``: B batch, P prompt tokens (left-padded), R respon
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -115,11 +117,11 @@ def sample(
             raise ValueError(f"A prompt of {len(ids)} tokens, over {max_prompt_tokens}: {prompt!r}")
     prompt_ids, prompt_mask = left_pad(encoded, tokenizer.pad_token_id)
     device = next(model.parameters()).device
-    input_ids = model.generate(
-        input_ids=prompt_ids.to(device),
-        attention_mask=prompt_mask.long().to(device),
-        generation_config=_full_distribution(tokenizer, max_new_tokens, temperature),
-    )
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    with _generation_config(base, _full_distribution(tokenizer, max_new_tokens, temperature)):
+        input_ids = base.generate(
+            input_ids=prompt_ids.to(device), attention_mask=prompt_mask.long().to(device)
+        )
     response_ids = input_ids[:, prompt_ids.shape[1] :]
     response_mask, finished = mask_after_stop(response_ids, tokenizer.eos_token_id)
     return Rollout(
@@ -133,13 +135,20 @@ def sample(
 
 
 def _full_distribution(tokenizer, max_new_tokens: int, temperature: float) -> GenerationConfig:
-    # Every field that could narrow the distribution is set: generate() fills the ones left at
-    # None from the model's own config.
     options = {"max_new_tokens": max_new_tokens, "eos_token_id": tokenizer.eos_token_id}
-    options |= {"pad_token_id": tokenizer.pad_token_id, "repetition_penalty": 1.0}
-    options |= {"no_repeat_ngram_size": 0, "min_new_tokens": 0, "num_beams": 1}
+    options |= {"pad_token_id": tokenizer.pad_token_id}
     if temperature == 0:
         return GenerationConfig(do_sample=False, **options)
-    return GenerationConfig(
-        do_sample=True, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0, **options
-    )
+    # Unset, top_k would be transformers' own 50.
+    return GenerationConfig(do_sample=True, temperature=temperature, top_k=0, **options)
+
+
+@contextmanager
+def _generation_config(model, config: GenerationConfig):
+    """Put ``config`` in the place of the model's own, from which generate() fills whatever an
+    argument leaves open (suppressed tokens, a cut-off, …)."""
+    own, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = own

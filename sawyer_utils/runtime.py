@@ -116,8 +116,7 @@ def run_dir(profile: Profile, stage: str) -> Path:
             return path
     except OSError as error:
         raise PermissionError(
-            f"Cannot write to the run folder {path} ({error.strerror}). "
-            "Set SAWYER_HOME to a folder you own."
+            f"Cannot write to the run folder {path} ({error.strerror}). Set SAWYER_HOME to a folder you own."
         ) from error
 
 
@@ -157,7 +156,11 @@ def replacing(path: Path):
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             _remove(old)
             os.replace(path, old)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(old, path)
+                raise
             _remove(old)
         else:
             os.replace(temporary, path)

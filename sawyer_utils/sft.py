@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
+from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
+from sawyer_utils import plots
 from sawyer_utils.chat import encode
 from sawyer_utils.losses import token_logprobs
+from sawyer_utils.models import save_adapter
 from sawyer_utils.profiles import Profile
-from sawyer_utils.runtime import choose_precision
+from sawyer_utils.progress import Clock, LogTo
+from sawyer_utils.runtime import choose_precision, write_json
 
 
 class PlainLossSFTTrainer(SFTTrainer):
@@ -68,21 +74,65 @@ def sft_trainer(
         **options,
     }
     dataset = Dataset.from_list([{"messages": row["messages"]} for row in conversations])
-    return PlainLossSFTTrainer(
+    trainer = PlainLossSFTTrainer(
         model=model,
         args=SFTConfig(**settings),
         train_dataset=dataset,
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
+    return trainer
+
+
+def total_steps(profile: Profile, conversations: int) -> int:
+    """Optimizer steps of a whole training, as the trainer will count them."""
+    if profile.sft_max_steps > 0:
+        return profile.sft_max_steps
+    micro_batches = math.ceil(conversations / profile.sft_micro_batch)
+    per_epoch = math.ceil(micro_batches / max(1, profile.sft_batch // profile.sft_micro_batch))
+    return math.ceil(per_epoch * profile.sft_epochs)
+
+
+def train_sft(
+    model, tokenizer, profile: Profile, conversations: list[dict], folder: Path, on_log=None, **options
+) -> list[dict]:
+    """Train a model with LoRA, going on from ``folder/checkpoint`` if a training was cut off there.
+
+    Writes ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
+
+    Args:
+        on_log: called with the whole log at each of its entries; a live plot if left out.
+        options: anything of ``trl.SFTConfig`` to override.
+
+    Returns:
+        The log, ``[{"step": …, "loss": …, "seconds": …}, …]``.
+    """
+    folder = Path(folder)
+    checkpoint, steps = folder / "checkpoint", total_steps(profile, len(conversations))
+    progress = LogTo(
+        on_log or plots.LivePlot(plots.loss_curve, steps, every=4, path=folder / "progress.json")
+    )
+    callbacks = [Clock(), progress]
+    trainer = sft_trainer(model, tokenizer, profile, conversations, checkpoint, callbacks, **options)
+    last = get_last_checkpoint(checkpoint) if checkpoint.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    model.eval()
+    write_json(folder / "log.json", progress.log)
+    save_adapter(model, folder / "adapter")
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return progress.log
 
 
 @torch.no_grad()
-def conversation_losses(model, tokenizer, conversations: list[dict], batch: int = 16) -> list[float]:
-    """Mean loss of each conversation's graded tokens, in nats a token, in the given order."""
+def graded_losses(
+    model, tokenizer, conversations: list[dict], batch: int = 8
+) -> list[tuple[list[int], list[float]]]:
+    """Each conversation's graded tokens and the loss of each in nats, in the given order."""
     encoded = [encode(tokenizer, row["messages"]) for row in conversations]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
-    losses = [0.0] * len(encoded)
+    found: list[tuple[list[int], list[float]]] = [([], [])] * len(encoded)
+    device = next(model.parameters()).device
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         width = max(len(encoded[i].ids) for i in rows)
@@ -92,10 +142,15 @@ def conversation_losses(model, tokenizer, conversations: list[dict], batch: int 
         for k, i in enumerate(rows):
             ids[k, : len(encoded[i].ids)] = torch.tensor(encoded[i].ids)
             graded[k, : len(encoded[i].ids)] = torch.tensor(encoded[i].graded)
-        device = next(model.parameters()).device
         logits = model(input_ids=ids.to(device), use_cache=False).logits[:, :-1]
         nll = -token_logprobs(logits, ids[:, 1:].to(device)).cpu()
-        mask = graded[:, 1:]
         for k, i in enumerate(rows):
-            losses[i] = float(nll[k][mask[k]].mean())
-    return losses
+            mask = graded[k, 1:]
+            found[i] = (ids[k, 1:][mask].tolist(), nll[k][mask].tolist())
+    return found
+
+
+def conversation_losses(model, tokenizer, conversations: list[dict], batch: int = 8) -> list[float]:
+    """Mean loss of each conversation's graded tokens, in nats a token, in the given order."""
+    found = graded_losses(model, tokenizer, conversations, batch)
+    return [sum(losses) / len(losses) for _, losses in found]

@@ -49,18 +49,16 @@ def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
     )
 
 
-def side_by_side(prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None) -> HTML:
+def side_by_side(
+    prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None, first: str = "prompt"
+) -> HTML:
     """A table: prompt, then one column a model. ``notes[name][i]`` goes under an answer."""
-    head = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in ("prompt", *columns))
+    head = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in (first, *columns))
     body = []
     for i, prompt in enumerate(prompts):
         cells = [f'<td style="{_CELL};width:20%"><b>{html.escape(prompt)}</b></td>']
         for name, texts in columns.items():
-            note = (
-                f"<br><small>{html.escape(str(notes[name][i]))}</small>"
-                if notes and name in notes
-                else ""
-            )
+            note = f"<br><small>{html.escape(str(notes[name][i]))}</small>" if notes and name in notes else ""
             cells.append(f'<td style="{_CELL}">{html.escape(texts[i]) or "<i>(nothing)</i>"}{note}</td>')
         body.append(f"<tr>{''.join(cells)}</tr>")
     return HTML(

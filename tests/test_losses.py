@@ -64,8 +64,7 @@ def check_token_logprobs(token_logprobs):
     tokens = tensor([[0, 6, 3, 2], [5, 1, 1, 4]])
     for temperature in (1.0, 0.7, 2.0):
         expected = [
-            [(logits[b, t] / temperature).log_softmax(-1)[tokens[b, t]] for t in range(4)]
-            for b in range(2)
+            [(logits[b, t] / temperature).log_softmax(-1)[tokens[b, t]] for t in range(4)] for b in range(2)
         ]
         close(token_logprobs(logits, tokens, temperature), expected)
     # Half-precision logits are computed in float32: in bf16 a log-prob is off by up to 4e-3 of itself.
@@ -147,9 +146,7 @@ def check_k1_of_sequences(kl_k1):
     # Two tokens, the second's distribution hanging on the first: the sum over the tokens is
     # unbiased for the KL of whole answers. All nine answers are enumerated.
     second = (P, Q, (1 / 3, 1 / 3, 1 / 3)), (Q, (0.6, 0.3, 0.1), P)
-    whole = {
-        (a, b): (P[a] * second[0][a][b], Q[a] * second[1][a][b]) for a in range(3) for b in range(3)
-    }
+    whole = {(a, b): (P[a] * second[0][a][b], Q[a] * second[1][a][b]) for a in range(3) for b in range(3)}
     exact = sum(p * math.log(p / q) for p, q in whole.values())
     mean = 0.0
     for (a, b), (probability, _) in whole.items():
@@ -405,9 +402,7 @@ def gae_bootstraps_across_the_end(rewards, values, mask, gamma=1.0, lam=0.95):
 def gae_bootstraps_from_the_last_value(rewards, values, mask, gamma=1.0, lam=0.95):
     values = _masked(values, mask)
     last = values.gather(1, mask.sum(1, keepdim=True) - 1)
-    return _gae_with(
-        _masked(rewards, mask), values, mask, gamma, lam, torch.cat([values[:, 1:], last], 1)
-    )
+    return _gae_with(_masked(rewards, mask), values, mask, gamma, lam, torch.cat([values[:, 1:], last], 1))
 
 
 def gae_shifted_by_one(rewards, values, mask, gamma=1.0, lam=0.95):
@@ -422,9 +417,7 @@ def gae_forgets_lambda(rewards, values, mask, gamma=1.0, lam=0.95):
 
 def gae_forwards_in_time(rewards, values, mask, gamma=1.0, lam=0.95):
     values = _masked(values, mask)
-    return _gae_with(
-        _masked(rewards, mask), values, mask, gamma, lam, _following(values), backwards=False
-    )
+    return _gae_with(_masked(rewards, mask), values, mask, gamma, lam, _following(values), backwards=False)
 
 
 def gae_forgets_gamma_in_the_sum(rewards, values, mask, gamma=1.0, lam=0.95):

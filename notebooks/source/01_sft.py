@@ -1,0 +1,1080 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · SFT: from a model that continues to a model that answers
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/01_sft.ipynb)
+#
+# You take a language model that rambles and teach it, by supervised fine-tuning, to answer and then stop.
+#
+# **You will be able to**
+# - build a conversation format that no user can break with what they type,
+# - compute by hand the loss that a trainer reports, and say which tokens it grades,
+# - train 2 % of a model's weights with LoRA and judge the result on conversations it never saw.
+#
+# **Needs:** Python and a little PyTorch. No GPU, no account.
+# **Minutes:** about 5 on two CPU cores (`local`), about 30 on a free T4 (`colab`).
+
+# %%
+# Setup, the same in every notebook. In a bare Colab it fetches the course first.
+import importlib.util, subprocess, sys
+
+if importlib.util.find_spec("sawyer_utils") is None:
+    repo = "https://github.com/sawyer-course/sawyer"
+    subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
+    )
+    sys.path.insert(0, "sawyer")
+
+from sawyer_utils import runtime
+
+profile = runtime.setup()
+
+# %%
+import gc
+import math
+import shutil
+
+import pandas as pd
+import torch
+from IPython.display import display
+
+from sawyer_utils import assets, chat, data, evaluation, models, plots, sft, show
+
+folder = runtime.run_dir(profile, "sft")
+
+# %% [markdown]
+# ## The whole thing in one picture
+#
+# Four notebooks, four stages. Here the model learns to answer at all. Whether people *like* its
+# answers is the business of the next two, and whether you should believe any of it, of the fourth.
+
+# %%
+plots.save(plots.four_stages(here="sft"), folder / "figures", "four_stages")
+
+# %% [markdown]
+# *The figure in words:* four boxes from left to right: SFT (you are here), reward model, PPO,
+# evaluation. Each stage hands its result to the next.
+#
+# One legend for the letters beside tensors, in all four notebooks: `B` batch, `P` prompt tokens,
+# `R` response tokens, `T = P + R`, `V` vocabulary.
+
+# %%
+tokenizer, base = models.load_policy(profile)
+print(f"policy: {profile.policy_base}, {models.count_parameters(base)[1]:,} weights")
+
+# %% [markdown]
+# The model comes with three new tokens already in its vocabulary. Sections 2 and 3 explain them;
+# until then, take it that `###HUMAN###…###BOT###` is how one asks it something.
+
+# %% [markdown]
+# ## 1. What does a raw model do with a question?
+#
+# Ask the model who America's first president was. It has read about him many times. Before you
+# run the next cell, write down what you expect: the name? A wrong name? Something else?
+#
+# Five questions are fixed for the whole course and kept out of all training data. Each is asked
+# three times, sampling from the model's full distribution.
+
+# %%
+fixed = list(data.FIXED_PROMPTS)
+tries = evaluation.answer(base, tokenizer, fixed * 3, profile)
+columns = {f"try {k + 1}": tries.responses[5 * k : 5 * k + 5] for k in range(3)}
+assert tries.prompts[:5] == fixed and max(tries.lengths) <= profile.response_tokens
+show.side_by_side(fixed, columns)
+
+# %%
+print(f"{sum(tries.finished)} of {len(tries.finished)} answers ended by themselves.")
+print(f"The others were cut off at the limit of {profile.response_tokens} tokens.")
+
+# %% [markdown]
+# It is not stupid. It was trained to continue text, and a question is a fine beginning of many
+# texts: a quiz, a forum, a novel. Nobody told it that it is its turn, that an answer is wanted, or
+# how to say "I have finished".
+#
+# Perhaps the sampling is to blame? Take the likeliest token every time (temperature 0) on the
+# course's test prompts. We keep these answers to compare with in section 7.
+
+# %%
+prompts = data.load_prompts("test", profile.prompts, profile.eval_prompts)
+questions = [row["prompt"] for row in prompts]
+base_answers = evaluation.answer(base, tokenizer, questions, profile, temperature=0)
+base_fixed = evaluation.answer(base, tokenizer, fixed, profile, temperature=0)
+base_share = sum(base_answers.finished) / len(questions)
+repeated = [evaluation.repetition(text) for text in base_answers.responses]
+print(
+    f"base, greedy: {base_share:.0%} of {len(questions)} test prompts end with {chat.STOP}"
+)
+print(
+    f"of an answer's three-word runs, {sum(repeated) / len(repeated):.0%} were said before"
+)
+
+# %% [markdown]
+# Read the two lines together. The first says how often the model hands the turn back, the second
+# how much of its text is a loop: greedy decoding trades rambling for repeating. Neither is
+# an answer, and no setting of the sampler will make it one. So we have to teach it.
+
+# %% [markdown]
+# ## 2. How does it know whose turn it is?
+#
+# By marks in the text. Ours are `###HUMAN###` before a question, `###BOT###` before an answer and
+# `###STOP###` after it. Any text would do as a mark, so why make *tokens* of them? Look at what the
+# model's own tokenizer makes of the marks. Predict first: how many pieces is `###HUMAN###`?
+
+# %%
+from transformers import AutoTokenizer
+
+plain = AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base))
+rows = []
+for mark in chat.MEANINGS:
+    before = plain.tokenize(mark)
+    after = tokenizer.tokenize(mark)
+    rows.append({"mark": mark, "before": " · ".join(before), "pieces": len(before)})
+    rows[-1] |= {"after": " · ".join(after), "tokens": len(after)}
+    assert len(before) > 1 and after == [mark]
+pd.DataFrame(rows)
+
+# %% [markdown]
+# Before, each mark is several pieces that also occur in ordinary text, and the model would have to
+# get all of them right to stop once. After, each is one token with a meaning of its own.
+#
+# ### What if a user types a mark?
+#
+# A mark that any user can type is a hole: with `###STOP######BOT###` in your message you could put
+# words in the model's mouth. First the obvious way to encode a conversation, which is to paste
+# the pieces together and tokenize the whole.
+
+# %%
+typed = "What does ###STOP### mean?"
+stop = tokenizer.convert_tokens_to_ids(chat.STOP)
+control = set(tokenizer.convert_tokens_to_ids(list(chat.MEANINGS)))
+pasted = tokenizer(chat.HUMAN + typed + chat.BOT, add_special_tokens=False).input_ids
+ours = chat.encode_prompt(tokenizer, typed)
+lines = []
+for ids in (pasted, ours):
+    lines.append(
+        ([tokenizer.decode([i]) for i in ids], [float(i in control) for i in ids])
+    )
+print(
+    f"stop tokens: {pasted.count(stop)} when pasted, {ours.count(stop)} with chat.encode"
+)
+assert pasted.count(stop) == 1 and ours.count(stop) == 0
+show.shaded_tokens(
+    lines, "Shaded: control tokens. First line pasted, second line chat.encode."
+)
+
+# %% [markdown]
+# Pasted, the user's text ends the conversation in the middle of the question. With `chat.encode`
+# it stays text: every `###` that anybody types is split by an invisible zero-width space before it is
+# tokenized, and only the code, never the text, adds control tokens. Decoding takes the space out
+# again, so nobody notices.
+
+# %%
+conversation = [
+    {"role": "user", "content": typed},
+    {"role": "assistant", "content": "It ends an answer."},
+]
+ids, graded = chat.encode(tokenizer, conversation)
+template = tokenizer.apply_chat_template(
+    conversation, return_dict=True, return_assistant_tokens_mask=True
+)
+assert ids == template["input_ids"]
+assert graded == [bool(flag) for flag in template["assistant_masks"]]
+assert chat.unprotect(chat.protect(typed)) == typed
+print(tokenizer.decode(ids))
+
+# %% [markdown]
+# That line is all the model ever sees of a conversation. The same format is written a second time
+# as the tokenizer's *chat template*, which is what TRL's trainer uses; the assertions hold the two
+# together, token by token.
+
+# %% [markdown]
+# ## 3. What do new tokens mean before any training?
+#
+# A new token is a new row in the embedding table, and a row must start somewhere. Three candidates:
+# - **random** numbers of the usual size,
+# - the **mean of all rows**, the average of everything,
+# - the **mean of a phrase** that already says what the token shall say, which is what the published
+#   workshop does and what `load_policy` has done here.
+#
+# Predict first: which start gives the lowest loss on real conversations, before any training?
+
+# %%
+print(chat.MEANINGS)
+new = tokenizer.convert_tokens_to_ids(list(chat.MEANINGS))
+tables = {base.get_input_embeddings().weight, base.get_output_embeddings().weight}
+
+
+@torch.no_grad()
+def start_rows(kind: str) -> None:
+    """Set the three rows, in one table where it serves both ends, else in two."""
+    chat.start_as_phrases(base, tokenizer)
+    generator = torch.Generator().manual_seed(0)
+    for table in tables:
+        known = table[: min(new)].float()  # (V, D) the rows that came with the model
+        if kind == "random":
+            noise = torch.randn(3, known.shape[1], generator=generator)  # (3, D)
+            table[new] = (noise.to(known.device) * known.std()).to(table.dtype)
+        if kind == "mean of all rows":
+            table[new] = known.mean(0).to(table.dtype)
+
+
+# %% [markdown]
+# The judges are conversations that no stage trains on: 12 % of the corpus, chosen by a hash of
+# their ids, so that the same ones are held out in every run. We look at two numbers: the loss of
+# all graded tokens (the answers, and the stop after each), and the loss of the stop alone.
+
+# %%
+corpus = data.load_conversations(profile.conversations, profile.limit)
+lengths = [len(chat.encode(tokenizer, row["messages"]).ids) for row in corpus]
+fits = [row for row, n in zip(corpus, lengths) if n <= profile.conversation_tokens]
+train, held = data.split_rows(fits, 0.12)
+few = held[:32]
+assert not {row["id"] for row in train} & {row["id"] for row in held}
+print(f"{len(train)} conversations to train on, {len(held)} held out")
+print(
+    f"{len(corpus) - len(fits)} longer than {profile.conversation_tokens} tokens left out"
+)
+
+
+def answer_and_stop_loss(model) -> tuple[float, float]:
+    """Mean loss in nats: of whole conversations, and of their stop tokens."""
+    found = sft.graded_losses(model, tokenizer, few)
+    whole = [sum(losses) / len(losses) for _, losses in found]
+    stops = [x for ids, losses in found for i, x in zip(ids, losses) if i == stop]
+    return sum(whole) / len(whole), sum(stops) / len(stops)
+
+
+# %%
+starts = []
+kinds = ("random", "mean of all rows", "mean of a phrase")
+rows_of = {}
+for kind in kinds:
+    start_rows(kind)
+    rows_of[kind] = base.get_output_embeddings().weight[new].float().cpu()  # (3, D)
+    loss, stop_loss = answer_and_stop_loss(base)
+    starts.append({"start": kind, "loss": loss, "loss of the stop": stop_loss})
+starts = pd.DataFrame(starts)
+best = starts.loc[starts["loss"].idxmin(), "start"]
+print(f"Lowest loss before any training, on {len(few)} conversations: {best}.")
+starts.round(2)
+
+# %% [markdown]
+# Did you guess it? Do not crown a winner yet: a low loss on the first day is not what a start is
+# *for*. Look at the second property, how far the three rows are from each other and what they are
+# near to.
+
+# %%
+known = base.get_output_embeddings().weight[: min(new)].float().cpu()  # (V, D)
+for kind in kinds:
+    rows = torch.nn.functional.normalize(rows_of[kind], dim=-1)  # (3, D)
+    near = rows @ torch.nn.functional.normalize(known, dim=-1).T  # (3, V) cosines
+    print(f"{kind}; cosine of the BOT and STOP rows: {float(rows[1] @ rows[2]):.2f}")
+    for mark, cosines in zip(chat.MEANINGS, near):
+        words = [tokenizer.decode([int(i)]) for i in cosines.topk(4).indices]
+        print(f"    {mark:12s} nearest to {words}")
+same = rows_of["mean of all rows"]
+assert torch.equal(same[0], same[1]) and torch.equal(same[1], same[2])
+
+# %% [markdown]
+# The mean of all rows makes the three tokens *the same token*. Their logits are equal in every
+# context, whatever the rest of the model learns, so the stop can never get more than a third of the
+# probability: its loss cannot fall below ln 3 = 1.10 nats until the rows themselves are trained.
+# Plain LoRA never trains them. The phrase gives three different rows that the model can already
+# tell apart; what that is worth, section 6 measures.
+
+# %%
+start_rows("mean of all rows")
+ids = torch.tensor(
+    [chat.encode(tokenizer, few[0]["messages"]).ids], device=base.device
+)  # (1, T)
+with torch.no_grad():
+    logits = base(input_ids=ids).logits  # (1, T, V)
+assert (logits[..., new[0]] == logits[..., new[1]]).all()
+assert (logits[..., new[1]] == logits[..., new[2]]).all()
+print(
+    f"three equal logits: a probability of 1/3 at most, a loss of ln 3 = {math.log(3):.2f} at least"
+)
+start_rows("mean of a phrase")
+
+# %% [markdown]
+# ## 4. What should be graded?
+#
+# Training shows the model a conversation and grades its guess of each next token. All of them? It
+# will never have to write the user's questions. Here is one conversation from the corpus; shaded
+# is what `chat.encode` marks as graded.
+
+# %%
+several = [row for row in train if len(row["messages"]) > 2]
+several.sort(key=lambda row: len(chat.encode(tokenizer, row["messages"]).ids))
+ids, graded = chat.encode(tokenizer, several[0]["messages"])
+print(f"{sum(graded)} of {len(ids)} tokens are graded")
+assert all(flag for i, flag in zip(ids, graded) if i == stop)
+show.graded_tokens([tokenizer.decode([i]) for i in ids], graded)
+
+# %% [markdown]
+# The stop is graded: that is how the model learns to finish. `###BOT###` is not: we write it, not the
+# model.
+#
+# ### By hand, on ten tokens
+#
+# Two short turns. Suppose the model gave each true next token these probabilities. The loss of a
+# token is minus the logarithm of its probability, and a loss is the mean over the tokens that
+# count. Predict first: which of the three losses below is the highest?
+
+# %% tags=["nbval-check-output"]
+toy = ["HUMAN", "Why", "BOT", "Because", "STOP", "HUMAN", "Sure", "BOT", "Yes", "STOP"]
+probability = torch.tensor([0.1, 0.5, 0.2, 0.8, 0.4, 0.05, 0.5, 0.5, 0.9])  # (T - 1,)
+nll = -probability.log()  # (T - 1,) of toy[1:], for nothing predicts the first token
+counts = {
+    "all tokens": [1, 1, 1, 1, 1, 1, 1, 1, 1],
+    "answers only": [0, 0, 1, 1, 0, 0, 0, 1, 1],
+    "last answer only": [0, 0, 0, 0, 0, 0, 0, 1, 1],
+}
+for name, mask in counts.items():
+    chosen = nll[torch.tensor(mask) == 1]
+    print(f"{name:17s} {len(chosen)} tokens  loss {chosen.mean():.4f}")
+assert len(nll) == len(toy) - 1
+
+# %% [markdown]
+# The questions are the hard part of the text: nobody can guess what a user will ask. Graded, they
+# would fill the loss with something the model need not learn. The last answer alone would waste
+# the earlier ones: in a conversation of three turns, two thirds of the data.
+#
+# ### The same three on the real model
+#
+# TRL's trainer packs the conversations into a batch: token ids, and labels, which are the ids again
+# with −100 wherever nothing is graded. We ask it for its loss *and* for the logits it came from,
+# and compute all three from those same logits. (A trainer wants something to train, so the model
+# wears a LoRA adapter here. Section 5 shows why that changes nothing yet.)
+
+# %%
+scratch = folder / "scratch"
+runtime.seed_everything(0)
+model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+trainer = sft.sft_trainer(
+    model, tokenizer, profile, several[:4], scratch, save_strategy="no"
+)
+batch = trainer.data_collator(
+    [trainer.train_dataset[i] for i in range(len(several[:4]))]
+)
+batch = {name: tensor.to(base.device) for name, tensor in batch.items()}  # each (B, T)
+with torch.no_grad():
+    trl_loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
+logits = outputs.logits.float()  # (B, T, V)
+print(f"batch {tuple(batch['labels'].shape)}, logits {tuple(logits.shape)}")
+print(f"the trainer's own loss: {float(trl_loss):.4f}")
+
+# %% [markdown]
+# The logits at position t are the guess for token t + 1. So the guesses are all positions but the
+# last, and the truths all but the first: the *shift*. Forgetting it is a classic mistake, and
+# it stays in the table as a fourth line.
+
+# %%
+ids, labels = batch["input_ids"], batch["labels"]  # (B, T) both
+is_text = batch["attention_mask"].bool()  # (B, T) no padding
+answers = labels != -100  # (B, T)
+is_bot = (ids == tokenizer.convert_tokens_to_ids(chat.BOT)).long()  # (B, T)
+after_last_bot = (
+    is_bot.flip(1).cumsum(1).flip(1) == 0
+)  # (B, T) no ###BOT### from here on
+logprobs = logits.log_softmax(-1)  # (B, T, V)
+nll = -logprobs[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)  # (B, T - 1)
+unshifted = -logprobs.gather(-1, ids[..., None]).squeeze(-1)  # (B, T)
+by_hand = {
+    "all tokens": nll[is_text[:, 1:]].mean(),
+    "answers only": nll[answers[:, 1:]].mean(),
+    "last answer only": nll[(answers & after_last_bot)[:, 1:]].mean(),
+    "answers, shift forgotten": unshifted[answers].mean(),
+}
+by_hand = {name: float(loss) for name, loss in by_hand.items()}
+for name, loss in by_hand.items():
+    print(f"{name:25s} {loss:.4f}")
+print(f"{'the trainer':25s} {float(trl_loss):.4f}")
+assert abs(by_hand["answers only"] - float(trl_loss)) < 1e-3
+
+# %% [markdown]
+# One line agrees with the trainer, and the assertion says which: the answers only. From here on we use
+# the package's function for it, after checking that it is the same thing.
+
+# %%
+packaged = sft.graded_losses(model, tokenizer, several[:4])
+packaged = torch.tensor([loss for _, losses in packaged for loss in losses])
+print(f"by hand {by_hand['answers only']:.4f}, package {float(packaged.mean()):.4f}")
+# Another padding may change the last bits of bf16 arithmetic: hence 0.02, not 0.001.
+assert abs(float(packaged.mean()) - by_hand["answers only"]) < 0.02
+base = model.unload()  # takes the adapter off again
+del model, trainer, outputs, logits, logprobs, nll, unshifted
+
+# %% [markdown]
+# ## 5. How do you teach so many weights by training two per cent?
+#
+# Leave every weight matrix W as it is and add a correction made of two thin matrices, LoRA
+# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1):
+#
+# $$ h = W x + \frac{\alpha}{r}\, B A\, x $$
+#
+# A is r × d_in, B is d_out × r, and r, the *rank*, is small. Here is one with a W of 6 × 4.
+
+# %% tags=["nbval-check-output"]
+rank, alpha = 2, 4
+W = torch.tensor(
+    [
+        [1, 0, 2, -1],
+        [0, 1, 1, 0],
+        [2, 1, 0, 1],
+        [1, 1, 1, 1],
+        [0, 2, -1, 0],
+        [1, -1, 0, 2],
+    ]
+)
+W = W.float()  # (6, 4)
+A = torch.tensor(
+    [[0.5, -0.5, 0.25, 0.0], [0.0, 0.25, -0.5, 0.5]]
+)  # (r, 4) starts random
+B = torch.zeros(6, rank)  # (6, r) starts at zero
+x = torch.tensor([1.0, 2.0, 0.0, -1.0])  # (4,)
+h = W @ x + alpha / rank * B @ A @ x  # (6,)
+print("W x            ", (W @ x).tolist())
+print("with LoRA      ", h.tolist())
+B[0, 0] = 1.0  # one step of learning
+print("after a change ", (W @ x + alpha / rank * B @ A @ x).tolist())
+assert torch.equal(h, W @ x)
+
+# %% [markdown]
+# B starts at zero, so at step 0 the model is exactly what it was, whatever A holds. Then one
+# number in B moves one output, here the first, by α/r times A's row seen by x.
+#
+# Does the library do the same? Put PEFT's LoRA on a linear layer with our W, A and B.
+
+# %%
+from peft import LoraConfig, get_peft_model
+
+layer = torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False))
+layer[0].weight.data = W.clone()
+peft_layer = get_peft_model(
+    layer, LoraConfig(r=rank, lora_alpha=alpha, target_modules=["0"])
+)
+inner = peft_layer.base_model.model[0]
+assert (inner.lora_B["default"].weight == 0).all()  # PEFT starts B at zero too
+inner.lora_A["default"].weight.data, inner.lora_B["default"].weight.data = (
+    A.clone(),
+    B.clone(),
+)
+by_hand_h = W @ x + alpha / rank * B @ A @ x
+assert torch.allclose(peft_layer(x), by_hand_h)
+print("PEFT gives     ", peft_layer(x).tolist())
+
+# %% [markdown]
+# ### What does it cost, and what can it not do?
+#
+# Predict first: how many numbers do A and B hold at rank 4, for our matrix of 24? And for one of
+# this model's real matrices at rank 8?
+
+# %% tags=["nbval-check-output"]
+for d_out, d_in, r in [(6, 4, 1), (6, 4, 2), (6, 4, 4), (576, 576, 8), (1536, 576, 8)]:
+    full, thin = d_out * d_in, r * (d_out + d_in)
+    print(
+        f"{d_out:4d} x {d_in:3d}  rank {r}: {thin:6,d} instead of {full:7,d} ({thin / full:.1%})"
+    )
+
+# %% [markdown]
+# On a tiny matrix LoRA is no bargain; at rank 4 it holds more numbers than the matrix itself. The
+# saving comes with size.
+#
+# The price is that B·A has rank r at most. Take a known update, the change that full training would
+# have made, and ask how much of it each rank can express. The best possible answer is the singular
+# value decomposition cut off at r (Eckart and Young, 1936).
+
+# %% tags=["nbval-check-output"]
+down, across = torch.tensor([3.0, 2, 1, -1, -2, -3]), torch.tensor([1.0, 1, -1, -1])
+update = torch.outer(down, across)  # (6, 4): one strong pattern,
+update += torch.outer(
+    torch.tensor([1.0, -2, 1, 1, -2, 1]), torch.tensor([1.0, -1, -1, 1])
+)
+update += 0.5 * torch.eye(6, 4)  # a weaker one, and a little of everything
+U, S, Vt = torch.linalg.svd(update, full_matrices=False)  # (6, 4), (4,), (4, 4)
+best = {r: (U[:, :r] * S[:r]) @ Vt[:r] for r in (1, 2, 4)}  # each (6, 4)
+missing = {r: float((m - update).norm() / update.norm()) for r, m in best.items()}
+for r, share in missing.items():
+    print(f"rank {r}: {share:.1%} of the update is missing")
+assert missing[1] > missing[2] > missing[4] and missing[4] < 1e-5
+
+# %%
+table = pd.DataFrame({"rank": list(missing), "share_missing": list(missing.values())})
+pictures = {r: m.numpy() for r, m in best.items()}
+plots.save(
+    plots.low_rank(update.numpy(), pictures), folder / "figures", "low_rank", table
+)
+
+# %% [markdown]
+# *The figure in words:* the update as a table of 24 coloured numbers, then its best approximation of
+# rank 1, 2 and 4, with the missing share of each above it. Rank 1 catches the strong pattern, rank 2
+# nearly everything, rank 4 all of it.
+#
+# LoRA is not given the answer; it has to find it by gradient descent from B = 0. Does it?
+
+# %%
+torch.manual_seed(0)
+A, B = torch.randn(2, 4) * 0.5, torch.zeros(6, 2)  # (r, 4), (6, r)
+A.requires_grad_(), B.requires_grad_()
+optimizer = torch.optim.Adam([A, B], lr=0.05)
+for _ in range(400):
+    optimizer.zero_grad()
+    ((B @ A - update) ** 2).sum().backward()
+    optimizer.step()
+found = float((B @ A - update).detach().norm() / update.norm())
+print(f"rank 2, trained: {found:.1%} missing; the best possible: {missing[2]:.1%}")
+assert missing[2] - 1e-4 < found < missing[2] + 0.01
+
+# %% [markdown]
+# It does. Whether the update that *our* model needs has a low rank is another question; it is an
+# assumption, and the table in section 8 tests it.
+#
+# Now the real thing: an adapter on every linear layer, and with it the three rows of the control
+# tokens (PEFT's `trainable_token_indices`), which LoRA alone would leave as they are.
+
+# %%
+probe = torch.tensor(
+    [chat.encode_prompt(tokenizer, fixed[0])], device=base.device
+)  # (1, P)
+with torch.no_grad():
+    base_logits = base(input_ids=probe).logits  # (1, P, V)
+runtime.seed_everything(0)
+model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+with torch.no_grad():
+    assert torch.equal(model(input_ids=probe).logits, base_logits)  # not close: equal
+trainable, total = models.count_parameters(model)
+row_numbers = sum(
+    p.numel() for n, p in model.named_parameters() if "trainable_tokens" in n
+)
+print(f"trainable: {trainable:,} of {total:,} ({trainable / total:.1%})")
+print(f"of these, the three rows: {row_numbers:,}")
+base = model.unload()
+
+# %% [markdown]
+# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. The
+# rows are a tiny part of the trainable numbers. Are they worth the trouble?
+
+# %% [markdown]
+# ## 6. Does it learn?
+#
+# ### First a small experiment: the three rows
+#
+# Section 3 left two questions open. Does the phrase help? Does it help to train the rows as well? Two
+# starts, each with the rows frozen and with the rows trained: four **very short** trainings on the
+# same few conversations in the same order. They are far too short to give a good model; they only
+# compare.
+
+# %%
+short_steps = min(8, sft.total_steps(profile, len(train)))
+options = {
+    "max_steps": short_steps,
+    "warmup_steps": 0,
+    "gradient_accumulation_steps": 1,
+}
+results = []
+for kind in ("mean of all rows", "mean of a phrase"):
+    for train_rows in (False, True):
+        start_rows(kind)
+        runtime.seed_everything(0)
+        model = models.add_lora(
+            base, tokenizer, profile.lora_rank, profile.lora_alpha, train_rows
+        )
+        options["save_strategy"] = "no"
+        sft.sft_trainer(model, tokenizer, profile, train, scratch, **options).train()
+        loss, stop_loss = answer_and_stop_loss(model.eval())
+        row = {"start": kind, "rows": "trained" if train_rows else "frozen"}
+        results.append(row | {"loss": loss, "loss of the stop": stop_loss})
+        base = model.unload()
+start_rows("mean of a phrase")
+shutil.rmtree(scratch, ignore_errors=True)
+short_table = pd.DataFrame(results)
+
+# %%
+stuck = short_table.iloc[0]["loss of the stop"]
+winner = short_table.loc[short_table["loss of the stop"].idxmin()]
+print(f"After {short_steps} steps, on {len(few)} held-out conversations:")
+print(
+    f"equal rows, frozen: the stop costs {stuck:.2f} nats; its floor is {math.log(3):.2f}"
+)
+print(f"the cheapest stop: {winner['start']}, rows {winner['rows']}")
+with torch.no_grad():
+    assert torch.equal(
+        base(input_ids=probe).logits, base_logits
+    )  # the base is untouched
+assert stuck > math.log(3) - 0.01
+short_table.round(2)
+
+# %% [markdown]
+# Read the last column downwards. The equal rows that stay frozen sit on the floor that section 3
+# derived, for no training of the other weights can lift them; how the remaining three compare after so
+# few steps is in the table. One short run of each is a hint, not a verdict.
+#
+# ### The training itself
+#
+# First the exam, so that nobody can say we chose it afterwards: the loss of the base on each
+# held-out conversation.
+
+# %%
+before = sft.conversation_losses(base, tokenizer, held)
+print(f"base, before training: {sum(before) / len(before):.3f} nats per graded token")
+
+# %% [markdown]
+# TRL's `SFTTrainer` does the rest: batches, the shift, the labels, the cosine schedule of the
+# learning rate. The next cell trains once. If it is cut off it goes on from its last checkpoint when you
+# run it again, and if the adapter is already there it loads it.
+
+# %%
+adapter = folder / "adapter"
+if (adapter / "adapter_model.safetensors").exists():
+    print(f"Already trained: loading {adapter.parent.name}/{adapter.name}.")
+    model = models.load_adapter(base, adapter, "default")
+    log = runtime.read_json(folder / "log.json")
+else:
+    runtime.seed_everything(0)
+    model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+    log = sft.train_sft(model, tokenizer, profile, train, folder)
+print(f"{log[-1]['step']} steps, {log[-1]['seconds']:.0f} s of training")
+assert log[-1]["step"] == sft.total_steps(profile, len(train))
+assert all(math.isfinite(line["loss"]) for line in log)
+
+# %% [markdown]
+# A falling training loss says little: the model has seen those conversations, some of them three
+# times. The exam is the held-out ones. Each conversation is its own control, so we look at its loss after
+# minus its loss before, and the interval comes from a bootstrap that draws *conversations*, because
+# the tokens of one conversation are no independent witnesses.
+
+# %%
+after = sft.conversation_losses(model.eval(), tokenizer, held)
+change = [a - b for a, b in zip(after, before)]
+low, high = evaluation.bootstrap_interval(change)
+mean_before, mean_after = sum(before) / len(before), sum(after) / len(after)
+fall = 1 - mean_after / mean_before
+print(
+    f"held-out loss {mean_before:.3f} → {mean_after:.3f} nats per token (n = {len(held)})"
+)
+print(
+    f"change {mean_after - mean_before:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]"
+)
+print(
+    f"verdict: {evaluation.verdict(low, high, higher_is_better=False)}; a fall of {fall:.0%}"
+)
+print(f"{sum(c > 0 for c in change)} of {len(held)} conversations got worse")
+assert low <= mean_after - mean_before <= high
+
+# %%
+levels = [("held-out, before", mean_before), ("held-out, after", mean_after)]
+figure = plots.loss_curve(log, levels=levels)
+plots.save(figure, folder / "figures", "loss", log)
+
+# %%
+first, last = log[0]["loss"], sum(line["loss"] for line in log[-7:]) / len(log[-7:])
+gap = mean_after - last
+print(
+    f"In words: the training loss goes from {first:.2f} to {last:.2f} (mean of the last steps)."
+)
+print(
+    f"The held-out loss after training is {abs(gap):.2f} {'above' if gap > 0 else 'below'} that."
+)
+
+# %% [markdown]
+# The distance between the end of the curve and the lower line is what a second look at the same
+# conversations is worth. If it grows while the held-out loss rises, the model is learning the
+# conversations by heart.
+#
+# ### Where did it get better?
+#
+# The same held-out answer, token by token, before and after: the darker, the more the token surprised
+# the model. Predict first: which token gains most?
+
+# %%
+example = next(
+    row for row in held if 5 < len(chat.encode(tokenizer, row["messages"]).ids) < 45
+)
+lines, stop_change = [], {}
+for name in ("base", "default"):
+    with models.using(model, name):
+        [(ids, losses)] = sft.graded_losses(model, tokenizer, [example])
+        lines.append(([tokenizer.decode([i]) for i in ids], losses))
+        stop_change[name] = answer_and_stop_loss(model)
+print(example["messages"][0]["content"])
+gain = {t: b - a for t, b, a in zip(lines[0][0], lines[0][1], lines[1][1])}
+print(f"largest gain: {max(gain, key=gain.get)!r}, {max(gain.values()):.1f} nats")
+display(show.shaded_tokens(lines, "Loss of each graded token: base above, SFT below."))
+
+# %%
+print(f"{len(few)} held-out conversations   whole answer   stop alone")
+for name, title in (("base", "base"), ("default", "SFT")):
+    whole, stop_loss = stop_change[name]
+    chance = math.exp(-stop_loss)
+    print(f"{title:27s} {whole:9.2f} {stop_loss:12.2f}   (a stop gets {chance:.2%})")
+
+# %% [markdown]
+# The percentage is the probability that the model gives the stop where the answer really ends (a
+# geometric mean). Stopping is one habit, the same in every conversation; the words of an answer are
+# different each time. Compare the two columns to see which of the two is easier to teach.
+#
+# ### What did we save?
+#
+# The adapter file holds A, B and the three rows, nothing of the base. Before we judge the model, make sure
+# that it is the saved one we judge: drop this one, load a fresh base, put the file on it.
+
+# %%
+with torch.no_grad():
+    trained_logits = model(input_ids=probe).logits.float().cpu()  # (1, P, V)
+trained_parameters = trainable
+del model, base, tables
+gc.collect()
+tokenizer, base = models.load_policy(profile)
+model = models.load_adapter(base, adapter, "default").eval()
+with torch.no_grad():
+    loaded_logits = model(input_ids=probe).logits.float().cpu()  # (1, P, V)
+difference = float((loaded_logits - trained_logits).abs().max())
+size = sum(file.stat().st_size for file in adapter.iterdir()) / 2**20
+print(f"adapter: {size:.1f} MiB; largest difference of any logit: {difference:.1e}")
+assert torch.allclose(loaded_logits, trained_logits, atol=1e-3)
+
+# %% [markdown]
+# That small folder is the whole result of this notebook; 03 will start from it.
+
+# %% [markdown]
+# ## 7. Did it learn to answer?
+#
+# The five fixed questions again, with greedy decoding, base beside SFT. Nothing is picked: the
+# questions were fixed before anything was trained.
+
+# %%
+sft_fixed = evaluation.answer(model, tokenizer, fixed, profile, temperature=0)
+notes = {}
+for name, found in (("base", base_fixed), ("SFT", sft_fixed)):
+    ends = ["stopped by itself" if f else "cut off" for f in found.finished]
+    notes[name] = [f"{end}, {n} tokens" for end, n in zip(ends, found.lengths)]
+columns = {"base": base_fixed.responses, "SFT": sft_fixed.responses}
+show.side_by_side(fixed, columns, notes)
+
+# %%
+sft_tries = evaluation.answer(model, tokenizer, fixed * 3, profile)
+rows = []
+for i, prompt in enumerate(fixed):
+    row = {"prompt": prompt}
+    for name, greedy, sampled in (
+        ("base", base_fixed, tries),
+        ("sft", sft_fixed, sft_tries),
+    ):
+        row[name] = greedy.responses[i]
+        row[f"{name}_finished"] = greedy.finished[i]
+        row[f"{name}_samples"] = sampled.responses[i::5]
+    rows.append(row)
+runtime.write_json(folder / "answers.json", rows)
+print("answers that ended by themselves, three samples of each fixed prompt:")
+print(
+    f"base {sum(tries.finished)} of {len(tries.finished)}, SFT {sum(sft_tries.finished)}"
+)
+
+# %% [markdown]
+# Five questions are an impression. The test prompts, which no stage trains on, are a measurement: how
+# many greedy answers end with `###STOP###`, and how long are they?
+
+# %%
+sft_answers = evaluation.answer(model, tokenizer, questions, profile, temperature=0)
+shares, intervals, mean_lengths = [], [], []
+for found in (base_answers, sft_answers):
+    shares.append(sum(found.finished) / len(questions))
+    intervals.append(evaluation.wilson_interval(sum(found.finished), len(questions)))
+    mean_lengths.append(sum(found.lengths) / len(questions))
+lows, highs = zip(*intervals)
+numbers = {"model": ["base", "SFT"], "share": shares, "low": lows, "high": highs}
+figure = plots.bars_with_intervals(
+    ["base", "SFT"],
+    shares,
+    lows,
+    highs,
+    [len(questions)] * 2,
+    "share that ends by itself",
+    ylim=(0, 1.05),
+)
+plots.save(figure, folder / "figures", "finished", numbers)
+
+# %%
+for name, share, (a, b), n in zip(("base", "SFT"), shares, intervals, mean_lengths):
+    print(
+        f"{name:4s} {share:.0%} end by themselves [{a:.0%}, {b:.0%}], mean length {n:.0f} tokens"
+    )
+said = {
+    " ".join(m["content"].lower().split())
+    for row in train
+    for m in row["messages"][1::2]
+}
+copied = sum(" ".join(text.lower().split()) in said for text in sft_answers.responses)
+written = [
+    n for row in train for n in [sum(chat.encode(tokenizer, row["messages"]).graded)]
+]
+turns = sum(len(row["messages"]) // 2 for row in train)
+print(
+    f"a written answer of the training data: {sum(written) / turns:.0f} tokens on average"
+)
+print(
+    f"{copied} of {len(questions)} SFT answers stand word for word in the training data"
+)
+
+# %% [markdown]
+# *The figure in words:* two bars, base and SFT, the share of answers that end by themselves, each
+# with its 95 % Wilson interval; the lines above give the numbers. The model takes its length from the
+# answers it was shown: it imitates, and the copies, if there are any, are the same imitation gone too far.
+#
+# ### What did it not learn?
+#
+# Facts it never had. Nobody ever told it the name of your cat. Predict first: what will a model say
+# that has learned to answer every question?
+
+# %%
+unknowable = [
+    "What is the name of my cat?",
+    "Who is the mayor of the village of Brumbleton-on-Wyre?",
+    "Who won the chess world championship in 2041?",
+]
+invented = evaluation.answer(model, tokenizer, unknowable, profile, temperature=0)
+ends = ["stopped by itself" if f else "cut off" for f in invented.finished]
+show.side_by_side(unknowable, {"SFT": invented.responses}, {"SFT": ends})
+
+# %%
+unsure = (
+    "don't know",
+    "do not know",
+    "cannot know",
+    "can't know",
+    "not sure",
+    "no idea",
+    "tell me",
+)
+humble = sum(
+    any(words in text.lower() for words in unsure) for text in invented.responses
+)
+taught = sum(any(words in text for words in unsure) for text in said)
+print(f"{humble} of {len(unknowable)} answers admit that it cannot know.")
+print(f"{taught} of {len(said)} answers it was trained on do.")
+
+# %% [markdown]
+# It can only imitate what it was shown, and the second line says how often that was "I do not
+# know". A model trained to answer *answers*, in the same tone whether it knows or not.
+#
+# And facts it did have? Four answers to the first fixed question, none of them in the training
+# data. Which one does each model find the least surprising?
+
+# %%
+candidates = [
+    "George Washington.",
+    "James Madison.",
+    "Thomas Jefferson.",
+    "Abraham Lincoln.",
+]
+asked = [
+    {
+        "messages": [
+            {"role": "user", "content": fixed[0]},
+            {"role": "assistant", "content": text},
+        ]
+    }
+    for text in candidates
+]
+surprise = {"answer": candidates}
+for name, title in (("base", "base"), ("default", "SFT")):
+    with models.using(model, name):
+        found = sft.graded_losses(model, tokenizer, asked)
+    # The words without the stop, summed: minus the logarithm of the whole answer's probability.
+    surprise[title] = [sum(losses[:-1]) for _, losses in found]
+    print(f"{title}: {candidates[min(range(4), key=surprise[title].__getitem__)]}")
+assert (
+    not any("Washington" in text for text in train_answers)
+    if (train_answers := said)
+    else True
+)
+pd.DataFrame(surprise).round(2)
+
+# %% [markdown]
+# The smaller the number (nats), the likelier the answer. What a model knows comes from its pretraining;
+# a few hundred conversations teach it *how* to say it, and can move what it says without meaning to.
+
+# %% [markdown]
+# ## 8. What would you change?
+#
+# Rank, learning rate, number of steps: five saved runs, each trained from the same start, differ in one
+# of them. Predict first: what does a rank of 32 buy over a rank of 2? Which costs more, a fifth of
+# the learning rate or half of the steps?
+
+# %%
+sweep = runtime.project_root() / "results" / "sft_sweep.json"
+if sweep.exists():
+    saved = runtime.read_json(sweep)
+    shown = pd.DataFrame(saved["runs"])
+    shown["interval"] = [
+        f"{a:.2f} to {b:.2f}" for a, b in zip(shown.heldout_low, shown.heldout_high)
+    ]
+    names = ["name", "trainable_parameters", "steps", "heldout_loss", "interval"]
+    display(shown[[*names, "share_finished", "seconds"]].round(3))
+    best = shown.loc[shown.heldout_loss.idxmin()]
+    inside = shown.heldout_low.max() < shown.heldout_high.min()
+    print(
+        f"{saved['profile']} profile, {saved['n_heldout']} held-out conversations. Lowest: {best['name']}."
+    )
+    print(f"All five intervals overlap: {'yes' if inside else 'no'}.")
+else:
+    print("No saved sweep here. Make it with: python benchmarks/sft_sweep.py")
+    print("(five trainings, about 15 minutes on two idle cores with the local profile)")
+
+# %% [markdown]
+# Mind what the intervals say: they are those of each run's own mean over the same conversations. Where they
+# overlap widely, one run of each is not enough to call a winner, and the smallest adapter is a fair
+# choice.
+
+# %% [markdown]
+# ## The doubt
+
+# %%
+verdict = "right" if "Washington" in sft_fixed.responses[0] else "not the right one"
+print(f"{fixed[0]}  →  {sft_fixed.responses[0]!r}")
+print(f"The right name is George Washington; this answer is {verdict}.")
+peak = runtime.peak_memory_gib()
+print(f"peak memory of this notebook: {peak:.1f} GiB")
+runtime.record(
+    profile,
+    "sft",
+    heldout_before=mean_before,
+    heldout_after=mean_after,
+    heldout_change=[low, high],
+    loss_fall_share=fall,
+    base_finished=shares[0],
+    sft_finished=shares[1],
+    sft_finished_interval=list(intervals[1]),
+    base_samples_finished=sum(tries.finished) / len(tries.finished),
+    sft_samples_finished=sum(sft_tries.finished) / len(sft_tries.finished),
+    mean_length={"base": mean_lengths[0], "sft": mean_lengths[1]},
+    row_starts=starts.to_dict("records"),
+    short_runs=short_table.to_dict("records"),
+    n_prompts=len(questions),
+    n_heldout=len(held),
+    n_train=len(train),
+    seconds_train=log[-1]["seconds"],
+    peak_memory_gib=peak,
+    trainable_parameters=trained_parameters,
+)
+
+# %% [markdown]
+# Suppose it says "George Washington.", or that a larger model does. That is right. **Is it good?** It
+# is short and flat; ask a person, and they might tell you that he refused to be king. Nothing in this
+# notebook could prefer that answer: the loss knows one written answer a question and calls everything
+# else wrong by the same rule. To prefer one answer over another, somebody has to say which is better.
+# That is the next notebook.
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. When is LoRA no bargain?** For a matrix of 1536 × 576, from which rank on do A and B hold more
+# numbers than the matrix?
+#
+# <details><summary>Answer</summary>
+#
+# r · (1536 + 576) > 1536 · 576 gives r > 418.9, so from rank 419 on. In general r > d_out · d_in /
+# (d_out + d_in); for 6 × 4 that is 2.4, which is why rank 4 lost above.
+#
+# </details>
+#
+# **2. Grade the questions too.** Train with `assistant_only_loss=False` (an option of
+# `sft.sft_trainer`). What will the model be able to do that it should not, and what happens to its reported
+# training loss?
+#
+# <details><summary>Answer</summary>
+#
+# It learns to write questions as well: left to run on after `###STOP###`, it goes on with
+# `###HUMAN###` and plays the user. The reported loss is higher, for questions are hard to guess, and
+# it is the mean of other tokens: the two losses cannot be compared.
+#
+# </details>
+#
+# **3. Padding is stopping?** Many recipes say `tokenizer.pad_token = tokenizer.eos_token`. With
+# `###STOP###` as the end of sequence, and a collator that gives padding the label −100, what would go wrong?
+#
+# <details><summary>Answer</summary>
+#
+# A collator that recognises padding by its id masks every stop as well. The model is never graded on
+# stopping, the loss looks fine, and no answer ever ends. `chat.add_control_tokens` keeps the two
+# apart, and a test holds it there.
+#
+# </details>
+
+# %% [markdown]
+# ## What can go wrong
+#
+# | symptom | likely cause | where it shows |
+# |---|---|---|
+# | the answers never end | the stop is not graded, or the stop is the padding | the loss of the stop (section 6), share that ends (7) |
+# | the model writes the user's next question | all tokens were graded | the answers side by side (7) |
+# | training loss falls, held-out loss rises | too many epochs, too high a rank for so little data | loss figure (6), table (8) |
+# | loss does not move at all | nothing is trainable, or the learning rate is still warming up | the count of trainable numbers (5), first steps of the curve |
+# | loss far below 1 at step 0 | the shift was forgotten, the model sees what it must guess | the fourth line of the table (4) |
+# | a reloaded model talks like the base | the adapter was saved without the trained rows, or onto another base | the assertion on logits (6) |
+# | the answers stop at once | an empty or one-word answer is common in the data | mean length (7) |
+# | a message breaks the conversation | user text became a control token | the two encodings (2) |
+
+# %% [markdown]
+# ## What we simplified
+#
+# 1. **The embedded "base" has been to school before.** In the `local` and `smoke` profiles it is
+#    SmolLM2-135M-Instruct, chat-tuned with *another* template. On SAWYER's own tokens it
+#    behaves like a base model, but part of what returns so quickly here was learned there. The `colab` profile
+#    starts from a true base. Its weights were also rounded to about 4 bits before they came to us
+#    (GGUF, Q4_1).
+# 2. **TRL's own loss is switched off.** TRL 1.16's `SFTTrainer` computes its loss in one step with the
+#    output layer, reading that layer's weight directly; the trained rows, which PEFT keeps beside it, would be
+#    missed. `sft.PlainLossSFTTrainer` puts the ordinary loss of `transformers.Trainer` back. On the CPU we
+#    also tell TRL not to use bf16 and gradient checkpointing where they do not help; its defaults would.
+# 3. **Small data.** A few hundred conversations and three epochs; the workshop that this course follows
+#    ([Ozdemir](https://github.com/sinanuozdemir/odsc-llm-alignment)) used 46,580 conversations and one,
+#    on an 8B model, in 1 h 56 min: held-out loss 1.504 → 0.971.
+# 4. **Two kinds of mean.** The trainer's loss is the mean over a batch's tokens; our held-out loss is the mean
+#    over conversations of each one's mean, so that a long conversation does not count more and the
+#    bootstrap has a unit.
+# 5. **No dropout** in the adapter (the LoRA paper uses some): PPO will need the same weights to give
+#    the same probabilities twice.
+# 6. **No system role, no tools, no packing** of several conversations into one row.
+# 7. **One seed.** The interval covers the choice of held-out conversations, not another training run.
+
+# %% [markdown]
+# ## Five questions
+#
+# <details><summary>1. Why does the base model not simply answer?</summary>
+# It was trained to continue text. A question can be continued in many ways, and nothing marks whose turn it is or where the turn ends.
+# </details>
+#
+# <details><summary>2. A user types ###STOP### in a message. Why does nothing happen?</summary>
+# Every "###" in a message is split before tokenizing, and control tokens are added by the code only. The text can never spell one.
+# </details>
+#
+# <details><summary>3. Why can equal rows never learn to stop, if they stay frozen?</summary>
+# Equal rows give equal logits in every context, so the stop shares its probability with two other tokens: at most 1/3, a loss of at least ln 3.
+# </details>
+#
+# <details><summary>4. Why does LoRA change nothing at step 0?</summary>
+# B starts at zero, so (α/r)·B·A is zero, whatever A is.
+# </details>
+#
+# <details><summary>5. Why does the interval draw conversations and not tokens?</summary>
+# Tokens of one conversation depend on each other. Counting them as independent would make the interval far too narrow.
+# </details>
+
+# %% [markdown]
+# ## Next
+#
+# **02 · The reward model.** Two answers to "How do I greet someone?", one vote. How a vote becomes a
+# number, and a number becomes a taste.

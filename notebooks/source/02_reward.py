@@ -1,0 +1,1188 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · The reward model: teaching a machine what you like
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/02_reward.ipynb)
+#
+# **You will train a small model that gives any answer a grade, and find out what it really grades.**
+#
+# You will be able to
+# - turn a vote between two answers into a loss, by hand and in code,
+# - train a reward model and report its accuracy with an honest interval,
+# - catch it liking the wrong thing, and name the data that taught it so.
+#
+# Needs 01 (or its shipped checkpoint) for section 8. About 5 minutes on two CPU cores.
+
+# %%
+# Setup, the same in every notebook. In a bare Colab it fetches the course first.
+import importlib.util, subprocess, sys
+
+if importlib.util.find_spec("sawyer_utils") is None:
+    repo = "https://github.com/sawyer-course/sawyer"
+    subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
+    )
+    sys.path.insert(0, "sawyer")
+
+from sawyer_utils import runtime
+
+profile = runtime.setup()
+
+# %%
+import json, math, os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sawyer_utils import data, evaluation, models, plots, show
+from sawyer_utils.evaluation import bootstrap_interval
+from sawyer_utils.losses import bradley_terry
+from sawyer_utils.reward import (
+    MARGIN_SCALE,
+    RewardModel,
+    differences,
+    reward_trainer,
+    total_steps,
+    train_reward,
+)
+
+folder = runtime.run_dir(profile, "reward")
+figures = folder / "figures"
+
+# %% [markdown]
+# ## The whole thing in one picture
+#
+# Notebook 01 taught the model to answer by showing it answers. Nothing there said that one right
+# answer can be better than another. This notebook builds the judge that says so; notebook 03
+# lets the model learn from that judge.
+
+# %%
+plots.save(plots.four_stages(here="reward"), figures, "four_stages")
+
+# %% [markdown]
+# *Four boxes in a row: SFT, reward model, PPO, evaluation. You are in the second, "learn what
+# is liked".*
+
+# %% [markdown]
+# ## Two answers, one vote
+#
+# Somebody asks SAWYER how to greet a person. Read both answers, and decide before you go on:
+# which one would you rather get?
+
+# %%
+question = "How do I greet someone?"
+answers = {
+    "A": "Tell them Hello!",
+    "B": "A smile and a warm 'Hello!' work almost anywhere. In a formal setting, offer your "
+    "hand; among friends, a wave is plenty. Who are you going to meet?",
+}
+show.side_by_side([question], {name: [text] for name, text in answers.items()})
+
+# %% [markdown]
+# Your vote goes into the next cell. Nobody asks you for a grade out of ten, or for the perfect
+# answer: picking one of two is easy, quick, and something two people can agree on.
+
+# %%
+vote = "B"  # change it to "A" if you liked that one better
+
+other = "A" if vote == "B" else "B"
+preference = {"prompt": question, "chosen": answers[vote], "rejected": answers[other]}
+print(json.dumps(preference, indent=1))
+assert preference["chosen"] != preference["rejected"]
+
+# %% [markdown]
+# That row is the whole data format: a **prompt**, a **chosen** answer, a **rejected** answer.
+# Everything in this notebook is learned from rows like yours.
+#
+# Our file goes one step further. For each prompt it holds several answers, each with a score
+# from 1 to 10. Two answers with different scores make one pair, so four answers give up to six.
+
+# %%
+preferences = data.load_preferences(profile.preferences, profile.limit)
+train, held = data.split_rows(preferences, 0.2)
+train_pairs, held_pairs = data.pairs(train), data.pairs(held)
+
+print(f"{len(train)} prompts to train on: {len(train_pairs)} pairs")
+print(f"{len(held)} prompts held out:     {len(held_pairs)} pairs")
+assert not {row["prompt"] for row in train} & {row["prompt"] for row in held}
+
+# %% [markdown]
+# The split is by prompt, and the assert checks it. Splitting by pair would put the same good
+# answer on both sides: the model could recognise it instead of judging it.
+#
+# Here is one prompt that the model will never train on, with everything written for it.
+
+# %%
+row = max(held, key=lambda r: len(r["responses"]))
+ranked = sorted(row["responses"], key=lambda r: -r["score"])
+labels = [f"{r['score']:g}  ({r['kind'].replace('_', ' ')})" for r in ranked]
+print(row["prompt"])
+show.side_by_side(
+    labels, {"answer": [r["text"] for r in ranked]}, first="score and kind"
+)
+
+# %% [markdown]
+# The `kind` says what the writer was asked to write; the reward model never sees it. We keep it
+# to find out later *which* bad habits the model has learned to notice.
+#
+# One property of the data deserves a look now, for it comes back in sections 6 and 7: how often
+# is the better answer also the longer one?
+
+# %%
+short_share = np.mean([pair.shorter_wins for pair in train_pairs])
+by_kind = pd.DataFrame(r for row in preferences for r in row["responses"])
+by_kind["characters"] = by_kind.text.str.len()
+print(
+    f"The better answer is the shorter one in {short_share:.0%} of the training pairs.\n"
+)
+table = by_kind.groupby("kind")[["score", "characters"]].mean().round(1)
+table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending=False)
+
+# %% [markdown]
+# Read the two middle columns against each other: length alone must not give the score away. If
+# it did, a ruler would make a fine reward model, and you would have no way to notice.
+
+# %% [markdown]
+# ## 1. How does a vote become a number?
+#
+# We want a model that gives each answer one number, its **score**. A vote says nothing about
+# either score alone; it says which is higher. Bradley and Terry (1952) turn a *difference* of
+# scores into a probability of being preferred, with the logistic function:
+#
+# $$P(\text{chosen} \succ \text{rejected}) = \sigma(s_c - s_r) = \frac{1}{1 + e^{-(s_c - s_r)}}$$
+#
+# The loss is minus the logarithm of the probability that the model gave to what really happened.
+# By hand, with scores 1.2 and 0.3:
+
+# %% tags=["nbval-check-output"]
+difference = torch.tensor(1.2) - torch.tensor(0.3)  # s_c − s_r
+probability = 1 / (1 + torch.exp(-difference))
+loss = -torch.log(probability)
+
+print(f"difference {difference:.3f}   preference {probability:.3f}   loss {loss:.3f}")
+assert abs(loss.item() - 0.341) < 1e-3
+
+# %% [markdown]
+# A lead of 0.9 means: "I expect the chosen answer to win 71 times in 100." Being right without
+# being sure still costs 0.341 nats.
+#
+# Four pairs now. **Predict first:** which of these four has the largest loss, and which the
+# smallest? Mind the last one: both of its scores are below zero.
+
+# %% tags=["nbval-check-output"]
+chosen = torch.tensor([1.2, 2.0, 0.5, -1.0])  # (B,) scores of the chosen answers
+rejected = torch.tensor([0.3, 2.0, 1.5, -3.0])  # (B,)
+
+by_hand = -torch.log(1 / (1 + torch.exp(-(chosen - rejected))))  # (B,)
+for c, r, cost in zip(chosen, rejected, by_hand):
+    preferred = torch.sigmoid(c - r)
+    print(
+        f"{c:5.1f} vs {r:5.1f}   difference {c - r:5.1f}   P {preferred:.3f}   loss {cost:.3f}"
+    )
+assert torch.allclose(by_hand, bradley_terry(chosen - rejected))
+
+# %% [markdown]
+# The second pair is a tie: a coin flip costs log 2 = 0.693, the price of knowing nothing. The
+# third is the wrong way round and costs most. The fourth is the best, although both scores are
+# negative. From here on we use `bradley_terry` from the package; the assert says that it is your
+# formula.
+#
+# **Predict first:** we add 5 to every score. What happens to the losses?
+
+# %% tags=["nbval-check-output"]
+moved = bradley_terry((chosen + 5) - (rejected + 5))
+print("before", [f"{x:.3f}" for x in bradley_terry(chosen - rejected)])
+print("after ", [f"{x:.3f}" for x in moved])
+assert torch.allclose(moved, by_hand, atol=1e-6)
+
+# %% [markdown]
+# Nothing happens. The data cannot tell a model whose scores are all 5 higher from this one, so
+# **a single score means nothing; only differences do.** Remember it when somebody shows you "a
+# reward of 6.9" without saying what else got which reward.
+#
+# What does training do with such a loss? It pulls on the difference, and how hard it pulls is
+# the derivative.
+
+# %% tags=["nbval-check-output"]
+gap = (chosen - rejected).requires_grad_()  # (B,)
+bradley_terry(gap).sum().backward()
+for d, pull in zip(gap.detach(), gap.grad):
+    print(f"difference {d:5.1f}   slope of the loss {pull:.3f}")
+assert torch.allclose(gap.grad, torch.sigmoid(gap.detach()) - 1)
+
+# %% [markdown]
+# The slope is P − 1: the pull fades on pairs that are already won, and comes close to 1 on pairs
+# that are badly lost. Training spends its effort where the model is wrong. That is also how
+# a few mislabelled pairs can pull hardest of all.
+
+# %% [markdown]
+# ## 2. What does a strong preference say?
+#
+# One answer scored 9 and the other 4; in another pair it was 7 against 6. Both are one vote, but
+# they do not say the same. A **margin** passes the strength on: the loss asks for a difference
+# that is larger than the margin (Llama 2, arXiv 2307.09288, equation 2).
+#
+# $$L = -\log \sigma(s_c - s_r - m)$$
+#
+# **Predict first:** the difference is 0.9 and the margin 1. Is the loss above or below log 2?
+
+# %% tags=["nbval-check-output"]
+difference = torch.tensor(0.9)
+print(f"margin 0     loss {bradley_terry(difference):.3f}")
+print(
+    f"margin 1     loss {bradley_terry(difference, 1.0):.3f}   (log 2 is {math.log(2):.3f})"
+)
+for best, worst in ((9, 4), (7, 6)):
+    margin = (best - worst) / MARGIN_SCALE
+    cost = bradley_terry(difference, margin)
+    print(f"scores {best} and {worst}: margin {margin:.2f}   loss {cost:.3f}")
+assert bradley_terry(torch.tensor(1.0), 1.0).isclose(torch.tensor(math.log(2)))
+
+# %% [markdown]
+# With margin 1, a lead of 0.9 costs 0.744: more than a coin flip, for it falls short of what was
+# asked. Our pairs ask for a quarter of their score difference (`MARGIN_SCALE`), so 9 against 4
+# wants a lead of 1.25, and 7 against 6 is content with 0.25.
+
+# %%
+plots.save(plots.preference_loss(margins=(0.0, 1.0, 3.0)), figures, "preference_loss")
+
+# %%
+at_zero = [float(bradley_terry(torch.tensor(0.0), m)) for m in (0.0, 1.0, 3.0)]
+print(
+    "All three curves fall from left to right; a margin m shifts the curve right by m."
+)
+print("At difference 0 they cost " + ", ".join(f"{x:.2f}" for x in at_zero) + " nats.")
+assert at_zero == sorted(at_zero)
+
+# %% [markdown]
+# ## 3. Can you judge an answer without its question?
+#
+# "A warm loaf straight from the oven" is a fine answer, to some questions. So our judge is a
+# **cross-encoder**: a small encoder that reads the question and the answer as *one* text, with
+# every word of the one looking at every word of the other, and one linear layer on top that turns
+# the result into a number. This is what it reads:
+
+# %%
+untrained = RewardModel.untrained(profile)
+ids = untrained.encode(question, answers["A"])  # T token ids
+tokens = untrained.tokenizer.convert_ids_to_tokens(ids)
+special = set(untrained.tokenizer.all_special_tokens)
+border = tokens.index(untrained.tokenizer.sep_token)
+side = [
+    0 if t in special else -0.6 if i < border else 0.6 for i, t in enumerate(tokens)
+]
+assert len(tokens) <= profile.reward_pair_tokens
+show.shaded_tokens(
+    [(tokens, side)], "Blue: the question. Orange: the answer. Plain: control."
+)
+
+# %% [markdown]
+# The encoder comes pretrained; its top layer is new and random. We train LoRA adapters (as in
+# notebook 01) plus that layer, so what we save is small.
+
+# %%
+trainable, total = models.count_parameters(untrained.model)
+print(f"{trainable:,} of {total:,} numbers are trained ({trainable / total:.1%}).")
+assert 0 < trainable < total
+
+# %% [markdown]
+# TRL's `RewardTrainer` does the training, on pairs that we have already turned into tokens, each
+# with its margin. Is its loss the one you derived? Four pairs, both ways:
+
+# %%
+four = held_pairs[:4]
+trainer = reward_trainer(untrained, profile, four, folder / "checkpoint_check")
+untrained.model.eval()  # dropout off, so that both see the same model
+batch = next(iter(trainer.get_train_dataloader()))
+theirs = float(trainer.compute_loss(untrained.model, batch))
+
+gaps = torch.tensor(differences(untrained, four))  # (B,)
+margins = torch.tensor([pair.margin / MARGIN_SCALE for pair in four])  # (B,)
+ours = float(bradley_terry(gaps, margins).mean())
+print(f"The trainer's loss equals ours to {abs(theirs - ours):.0e} nats.")
+assert math.isclose(theirs, ours, rel_tol=1e-3)
+
+# %% [markdown]
+# Now the question of this section. We train two judges for the same number of steps, from the
+# same random start. One reads question and answer; the other gets **answers alone**.
+# **Predict first:** how far above a coin flip can a judge get that never sees the question?
+
+
+# %%
+def trial(name: str, pairs: list, see_prompt: bool = True) -> RewardModel:
+    """A short training, kept in the run folder, so that a second run only loads it."""
+    home = folder / name
+    if not (home / "model" / "adapter_model.safetensors").exists():
+        fresh = RewardModel.untrained(profile, see_prompt)
+        train_reward(fresh, profile, pairs, home, max_steps=profile.reward_trials)
+    return RewardModel.load(home / "model")
+
+
+both_texts = trial("both_texts", train_pairs)
+answers_alone = trial("answers_alone", train_pairs, see_prompt=False)
+print(f"Two judges, {profile.reward_trials} steps each.")
+
+# %% [markdown]
+# How sure can we be of an accuracy? The pairs are not independent: up to six of them share one
+# prompt, and a judge who misreads that prompt gets several wrong at once. So the bootstrap draws
+# whole **prompts**, with all their pairs. Everything below uses this one function.
+
+
+# %%
+def accuracy(gaps, pairs) -> tuple[float, float, float]:
+    """Share of pairs with the chosen answer ahead, and its 95 % interval over prompts."""
+    right = np.asarray(gaps) > 0
+    low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
+    return float(right.mean()), low, high
+
+
+def text(numbers) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
+
+
+toy = [data.Pair(i, "", "", "", "", 1.0, ("", "")) for i in "aaaabbbbccccdddd"]
+wins = [1] * 12 + [-1] * 4  # three prompts all right, one prompt all wrong
+print("16 pairs of 4 prompts:  ", text(accuracy(wins, toy)))
+print("as if independent:      ", text((0.75, *bootstrap_interval(np.array(wins) > 0))))
+
+# %% [markdown]
+# The accuracy is the same, the honest interval is far wider: four prompts are four pieces of
+# evidence, however many pairs are made from them. Now the two judges.
+
+# %%
+gaps_both = np.array(differences(both_texts, held_pairs))
+gaps_alone = np.array(differences(answers_alone, held_pairs))
+with_question = accuracy(gaps_both, held_pairs)
+without = accuracy(gaps_alone, held_pairs)
+
+ids_held = [pair.id for pair in held_pairs]
+worth = (gaps_both > 0).astype(float) - (gaps_alone > 0)
+worth_low, worth_high = bootstrap_interval(worth, groups=ids_held)
+print("question and answer", text(with_question))
+print("answers alone      ", text(without))
+print(
+    f"Reading the question is worth {worth.mean():+.3f} [{worth_low:+.3f}, {worth_high:+.3f}]."
+)
+
+
+# %%
+def bars(results: dict[str, tuple], counts: list[int], name: str):
+    """Accuracies with their intervals, saved with their numbers."""
+    value, low, high = np.array(list(results.values())).T
+    names = list(results)
+    figure = plots.bars_with_intervals(
+        names, value, low, high, counts, ylabel="accuracy", chance=0.5, ylim=(0, 1.08)
+    )
+    numbers = {
+        "what": names,
+        "accuracy": value,
+        "low": low,
+        "high": high,
+        "pairs": counts,
+    }
+    return plots.save(figure, figures, name, numbers)
+
+
+judges = {"question and answer": with_question, "answers alone": without}
+bars(judges, [len(held_pairs)] * 2, "question_or_not")
+
+# %%
+clear = "lies clear of" if worth_low > 0 or worth_high < 0 else "includes"
+print(
+    f"Two bars, {with_question[0]:.2f} with the question and {without[0]:.2f} without it."
+)
+print(f"The interval of their difference {clear} zero.")
+runtime.record(
+    profile,
+    "reward",
+    accuracy_answers_alone=without[0],
+    accuracy_same_steps_with_question=with_question[0],
+    question_worth=[float(worth.mean()), worth_low, worth_high],
+    trial_steps=profile.reward_trials,
+)
+
+# %% [markdown]
+# A judge that never sees the question can still spot rude, rambling or looping text: manner shows
+# in the answer. What it cannot see is whether the answer *fits*. The next table splits the pairs
+# by what was wrong with the rejected answer; look at the row of answers to another question.
+
+# %%
+loser = [pair.kinds[1].replace("_", " ") for pair in held_pairs]
+split = pd.DataFrame(
+    {"rejected": loser, "both": gaps_both > 0, "alone": gaps_alone > 0}
+)
+seen = split.groupby("rejected").agg(
+    pairs=("both", "size"),
+    with_question=("both", "mean"),
+    answers_alone=("alone", "mean"),
+)
+seen["gained"] = seen.with_question - seen.answers_alone
+most = seen.gained.idxmax()
+print(
+    f"The question helps most where the rejected answer was: {most} ({seen.gained[most]:+.2f})."
+)
+assert seen.pairs.sum() == len(held_pairs)
+seen.sort_values("gained", ascending=False).round(2)
+
+# %% [markdown]
+# Some rows hold few pairs; take a difference there as a hint, not as a finding.
+
+# %% [markdown]
+# ## 4. Does it learn what is preferred?
+#
+# First the start, so that we know what training added. The encoder is pretrained but its top
+# layer is random: it has no opinion on what you like. **Predict first:** its accuracy?
+
+# %%
+gaps_before = np.array(differences(untrained, held_pairs))
+before = accuracy(gaps_before, held_pairs)
+print("untrained", text(before))
+print(
+    "the interval",
+    "includes" if before[1] <= 0.5 <= before[2] else "excludes",
+    "one half",
+)
+assert len(gaps_before) == len(held_pairs)
+
+# %% [markdown]
+# Now the full training, on all pairs. If this folder holds a finished model, it is loaded; if
+# a training was cut off, it goes on from its last checkpoint.
+
+# %%
+if (folder / "model" / "adapter_model.safetensors").exists():
+    print("Already trained: loading the model of this run folder.")
+else:
+    steps = total_steps(profile, len(train_pairs))
+    live = plots.LivePlot(
+        lambda log: plots.loss_curve(
+            log, key="accuracy", ylabel="accuracy in the batch"
+        ),
+        steps,
+        every=10,
+        path=folder / "progress.json",
+    )
+    train_reward(RewardModel.untrained(profile), profile, train_pairs, folder, live)
+reward = RewardModel.load(folder / "model")
+log = runtime.read_json(folder / "log.json")
+
+# %%
+plots.save(plots.loss_curve(log, ylabel="loss (nats per pair)"), figures, "loss", log)
+
+# %%
+k = max(1, len(log) // 10)
+first, last = (np.mean([line["loss"] for line in part]) for part in (log[:k], log[-k:]))
+print(
+    f"Loss by step: {first:.2f} over the first {k} of {len(log)} steps, {last:.2f} over the last."
+)
+print(f"Training took {log[-1]['seconds']:.0f} s.")
+assert all(math.isfinite(line["loss"]) for line in log)
+
+# %% [markdown]
+# The curve is about the pairs it learns from. What counts are the prompts it has never seen.
+# Besides the overall accuracy we ask a harder question: is it right where the better answer is
+# the **shorter** one? A judge that only measures length fails exactly there.
+
+# %%
+gaps = np.array(differences(reward, held_pairs))
+shorter = np.array([pair.shorter_wins for pair in held_pairs])
+after = accuracy(gaps, held_pairs)
+by_length = {
+    name: accuracy(gaps[rows], [p for p, keep in zip(held_pairs, rows) if keep])
+    for name, rows in (("better one shorter", shorter), ("better one longer", ~shorter))
+}
+gain = (gaps > 0).astype(float) - (gaps_before > 0)
+gain_low, gain_high = bootstrap_interval(gain, groups=ids_held)
+print(f"trained − untrained: {gain.mean():+.3f} [{gain_low:+.3f}, {gain_high:+.3f}]")
+counts = [len(gaps), len(gaps), int(shorter.sum()), int((~shorter).sum())]
+bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
+
+# %%
+print(
+    f"From {before[0]:.2f} to {after[0]:.2f} on {len(gaps)} pairs of {len(held)} prompts:"
+)
+print(
+    "better than the untrained start." if gain_low > 0 else "no difference shown yet."
+)
+for name, numbers in by_length.items():
+    print(f"{name}: {text(numbers)}")
+assert before[1] <= before[0] <= before[2] and after[1] <= after[0] <= after[2]
+
+# %% [markdown]
+# Two more cuts. A pair with scores 10 and 1 should be easier than one with 7 and 6. **Predict
+# first:** by how much does accuracy fall for the closest pairs?
+
+# %%
+margin = np.array([pair.margin for pair in held_pairs])
+by_margin, sizes = {}, []
+for low, high in ((0, 2), (2, 4), (4, 6), (6, 9)):
+    rows = (margin > low) & (margin <= high)
+    if rows.any():
+        some = [pair for pair, keep in zip(held_pairs, rows) if keep]
+        by_margin[f"over {low} to {high}"] = accuracy(gaps[rows], some)
+        sizes.append(int(rows.sum()))
+bars(by_margin, sizes, "by_margin")
+
+# %%
+print("Accuracy by the difference of the two scores:")
+for name, numbers in by_margin.items():
+    print(f"  {name:<11} {text(numbers)}")
+assert sum(sizes) == len(held_pairs)
+
+# %% [markdown]
+# And by topic? Everybody wants that table. Look at the number of prompts in it first.
+
+# %%
+topics = pd.DataFrame(
+    {"topic": [p.topic for p in held_pairs], "id": ids_held, "accuracy": gaps > 0}
+)
+topics = topics.groupby("topic").agg(
+    prompts=("id", "nunique"), accuracy=("accuracy", "mean")
+)
+lowest, highest = topics.accuracy.idxmin(), topics.accuracy.idxmax()
+print(
+    f"{len(topics)} topics, {topics.prompts.min()} to {topics.prompts.max()} prompts each."
+)
+for name in dict.fromkeys((highest, lowest)):
+    print(f"  {name:<14}{topics.accuracy[name]:.2f}   ({topics.prompts[name]} prompts)")
+assert topics.prompts.sum() == len(held)
+
+# %% [markdown]
+# With a handful of prompts each, the best and the worst topic differ by luck alone. We do not
+# report this table, and you now know why others perhaps should not have.
+#
+# A better use of your time: read the worst mistakes. Where did it back the wrong answer with the
+# most confidence? Do you agree with the data, or with the machine?
+
+# %%
+worst = [held_pairs[i] for i in np.argsort(gaps)[:3]]
+kinds = [" over ".join(k.replace("_", " ") for k in pair.kinds) for pair in worst]
+show.side_by_side(
+    [pair.prompt for pair in worst],
+    {
+        "the data preferred": [pair.chosen for pair in worst],
+        "over this, which the model scored higher": [pair.rejected for pair in worst],
+    },
+    notes={"the data preferred": kinds},
+)
+
+# %%
+match = pd.DataFrame(
+    {"pair": [" over ".join(p.kinds) for p in held_pairs], "right": gaps > 0}
+)
+match = match.groupby("pair").right.agg(["mean", "size"]).sort_values("mean")
+common = match[match["size"] >= 10]
+mistakes = int((gaps <= 0).sum())
+rare = int(match[match["size"] < 10].eval("size * (1 - mean)").sum().round())
+print(f"{mistakes} mistakes; {rare} of them on matches seen fewer than 10 times here.")
+if len(common):
+    print(f"weakest common match: {common.index[0]} ({common['mean'].iloc[0]:.2f})")
+assert match["size"].sum() == len(held_pairs)
+
+# %% [markdown]
+# Rare matches, such as one bad answer against another bad answer, get little practice. PPO will
+# ask exactly such things: early in training *all* of its answers can be poor.
+
+# %%
+runtime.record(
+    profile,
+    "reward",
+    n_pairs=len(held_pairs),
+    n_prompts=len(held),
+    accuracy=after[0],
+    accuracy_low=after[1],
+    accuracy_high=after[2],
+    accuracy_untrained=before[0],
+    accuracy_gain=[float(gain.mean()), gain_low, gain_high],
+    accuracy_shorter=by_length["better one shorter"][0],
+    accuracy_shorter_low=by_length["better one shorter"][1],
+    accuracy_shorter_high=by_length["better one shorter"][2],
+    accuracy_longer=by_length["better one longer"][0],
+    by_margin=by_margin,
+    seconds_train=log[-1]["seconds"],
+)
+
+# %% [markdown]
+# ## 5. When it says 0.9, is that a probability?
+#
+# The score difference gives a probability, σ(difference). Is it to be believed? If the model is
+# **calibrated**, then of all pairs that it calls with 0.9 it gets nine in ten right. The
+# **expected calibration error** (ECE; Guo et al. 2017, arXiv 1706.04599) sorts the calls into bins
+# and averages the distance between said and true.
+
+
+# %% tags=["nbval-check-output"]
+def ece(said, right, bins: int = 5) -> float:
+    """Mean |said − right| over equal bins of [0.5, 1], weighted by how many calls are in each."""
+    where = np.minimum(((np.asarray(said) - 0.5) * 2 * bins).astype(int), bins - 1)
+    distances = np.bincount(
+        where, np.asarray(right) - said, minlength=bins
+    )  # summed in each bin
+    return float(np.abs(distances).sum() / len(where))
+
+
+said = np.array([0.9] * 10 + [0.6] * 5)
+right = np.array([1] * 7 + [0] * 3 + [1] * 3 + [0] * 2)
+print(
+    f"ten calls of 0.9, seven right; five of 0.6, three right: ECE {ece(said, right):.3f}"
+)
+assert math.isclose(ece(said, right), (10 * 0.2 + 5 * 0.0) / 15)
+
+# %% [markdown]
+# **Predict first:** training asked for differences *larger than a margin*. Will that make our
+# model too sure of itself, or not sure enough?
+
+# %%
+said = torch.sigmoid(
+    torch.tensor(np.abs(gaps))
+).numpy()  # what it says of its own choice
+right = gaps > 0
+where = np.minimum(((said - 0.5) * 10).astype(int), 4)
+points = []
+for b in range(5):
+    rows = where == b
+    if rows.any():
+        some = [p for p, keep in zip(held_pairs, rows) if keep]
+        points.append(
+            (
+                said[rows].mean(),
+                right[rows].mean(),
+                rows.sum(),
+                *accuracy(gaps[rows], some)[1:],
+            )
+        )
+columns = ("said", "observed", "pairs", "low", "high")
+figure = plots.calibration(*zip(*points))
+plots.save(figure, figures, "calibration", pd.DataFrame(points, columns=columns))
+
+# %%
+for mean_said, observed, n, low, high in points:
+    print(
+        f"said {mean_said:.2f}: right {observed:.2f} [{low:.2f}, {high:.2f}], {n} pairs"
+    )
+direction = "too sure" if said.mean() > right.mean() else "not sure enough"
+print(
+    f"On average it says {said.mean():.2f} and is right {right.mean():.2f} of the time: {direction}."
+)
+assert sum(point[2] for point in points) == len(held_pairs)
+
+# %% [markdown]
+# One number for it, with an interval over prompts. The ECE can never be negative, so even a
+# perfect model shows a little by luck. How much? We ask a made-up model that is calibrated by
+# construction.
+
+# %%
+rng = np.random.default_rng(0)
+codes = np.unique(ids_held, return_inverse=True)[1]
+groups = [
+    np.flatnonzero(codes == g) for g in range(codes.max() + 1)
+]  # the pairs of each prompt
+drawn = [
+    np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
+    for _ in range(1000)
+]
+error = ece(said, right)
+error_low, error_high = np.quantile(
+    [ece(said[i], right[i]) for i in drawn], [0.025, 0.975]
+)
+luck = np.mean([ece(said, rng.random(len(said)) < said) for _ in range(1000)])
+print(f"ECE {error:.3f} [{error_low:.3f}, {error_high:.3f}]")
+print(f"A perfectly calibrated model would show about {luck:.3f} with these pairs.")
+runtime.record(profile, "reward", ece=error, ece_low=error_low, ece_high=error_high)
+assert 0 <= error_low <= error_high <= 1
+
+# %% [markdown]
+# Can it be mended? Dividing every difference by one number T changes no choice, only how loudly it
+# is made (*temperature scaling*). We pick T on half of the prompts and test it on the other half.
+
+# %%
+half = np.array([data.held_out(pair.id, 0.5) for pair in held_pairs])
+temperatures = np.geomspace(0.25, 8, 60)
+logloss = [np.logaddexp(0, -gaps[half] / t).mean() for t in temperatures]
+best_t = float(temperatures[np.argmin(logloss)])
+rest = ~half
+cooler = torch.sigmoid(torch.tensor(np.abs(gaps[rest]) / best_t)).numpy()
+print(f"T = {best_t:.2f}, chosen on {half.sum()} pairs.")
+print(
+    f"ECE on the other {rest.sum()}: {ece(said[rest], right[rest]):.3f} as it was, ",
+    end="",
+)
+print(f"{ece(cooler, right[rest]):.3f} with T.")
+assert ((gaps / best_t > 0) == right).all()
+
+# %% [markdown]
+# A T above 1 says that the model was too sure. PPO does not care about T, for it rescales the
+# rewards anyway; you do, whenever you read σ(difference) as "how likely people prefer this".
+
+# %% [markdown]
+# ## 6. What does it really like?
+#
+# The workshop that this course follows ended its reward model with a probe. "Tell them Hello!"
+# scored −5.18; the same answer with two more sentences scored +7.61. Was that because the new
+# sentences helped, or because they were *more*?
+#
+# We ask with a control. One series adds sentences that help; the other adds sentences that say
+# nothing. **Predict first:** draw both lines in your mind.
+
+# %%
+helpful = [
+    "A smile makes it warmer.",
+    "In a formal setting, offer your hand as well.",
+    "With friends, a wave or a hug is fine.",
+    "Then ask how their day is going.",
+]
+hollow = [
+    "There is a lot that can be said about this.",
+    "It is something that people do.",
+    "That is how it is with such things.",
+    "And so it goes, as it always does.",
+]
+
+
+def longer(start: str, sentences: list[str]) -> list[str]:
+    """The answer alone, then with one, two, three and four further sentences."""
+    return [" ".join([start, *sentences[:k]]) for k in range(len(sentences) + 1)]
+
+
+series = {
+    "sentences that help": longer(answers["A"], helpful),
+    "sentences that say nothing": longer(answers["A"], hollow),
+}
+probe = {name: reward.score([question] * 5, texts) for name, texts in series.items()}
+figure = plots.probe_lines(probe, "sentences added to 'Tell them Hello!'")
+plots.save(figure, figures, "length_probe", probe)
+
+# %%
+for name, scores in probe.items():
+    print(
+        f"{name:<27}",
+        "  ".join(f"{s:+.2f}" for s in scores),
+        f"  change {scores[-1] - scores[0]:+.2f}",
+    )
+assert math.isclose(
+    probe["sentences that help"][0],
+    probe["sentences that say nothing"][0],
+    abs_tol=1e-4,
+)
+
+# %% [markdown]
+# A line that rises with hollow sentences is a judge that pays by the word. But this is one answer
+# to one question, and one example proves little. So the same again, and more, on many held-out
+# questions: we take the best answer of each and change it in eight ways.
+#
+# Fill in your guesses first: `"+"` if the change will raise the score, `"-"` if it will lower it.
+
+# %%
+guess = {
+    "polite words added": "?",
+    "the answer twice": "?",
+    "question echoed first": "?",
+    "hollow sentences added": "?",
+    "confident nonsense": "?",
+    "says nothing, in English": "?",
+    "says nothing, in Spanish": "?",
+    "nothing at all": "?",
+    "long, another question's": "?",
+}
+assert set(guess.values()) <= {"+", "-", "?"}
+
+# %%
+some = held[:40]
+asked = [row["prompt"] for row in some]
+plain = [max(row["responses"], key=lambda r: r["score"])["text"] for row in some]
+nonsense = "Absolutely, and every expert agrees: it is always exactly 42, proven a thousand times."
+english = "That is a very good question, and the answer depends on many things in life."
+spanish = (
+    "Es una muy buena pregunta, y la respuesta depende de muchas cosas en la vida."
+)
+changed = {
+    "polite words added": [
+        f"Thank you for asking! {a} I hope this helps!" for a in plain
+    ],
+    "the answer twice": [f"{a} {a}" for a in plain],
+    "question echoed first": [f"You ask: {q} {a}" for q, a in zip(asked, plain)],
+    "hollow sentences added": [longer(a, hollow)[-1] for a in plain],
+    "confident nonsense": [nonsense] * len(some),
+    "says nothing, in English": [english] * len(some),
+    "says nothing, in Spanish": [spanish] * len(some),
+    "nothing at all": [""] * len(some),
+    "long, another question's": [
+        f"{a} {b}" for a, b in zip(np.roll(plain, 1), np.roll(plain, 2))
+    ],
+}
+assert changed.keys() == guess.keys()
+
+# %% [markdown]
+# A judge that reads like a careful person should gain nothing from any of these. The interval
+# is over questions.
+
+# %%
+base = np.array(reward.score(asked, plain))
+probes = []
+for name, texts in changed.items():
+    scores = np.array(reward.score(asked, texts))
+    low, high = bootstrap_interval(scores - base)
+    sign = "+" if low > 0 else "-" if high < 0 else "unclear"
+    numbers = {"score": float(scores.mean()), "change": float((scores - base).mean())}
+    probes.append({"probe": name, **numbers, "low": low, "high": high, "sign": sign})
+table = pd.DataFrame(probes)
+figure = plots.score_changes(
+    table.probe, table.change, table.low, table.high, len(some)
+)
+plots.save(figure, figures, "probes", table)
+
+# %%
+print(
+    f"The plain answers score {base.mean():.2f} on average (n = {len(some)} questions)."
+)
+liked = [row["probe"] for row in probes if row["sign"] == "+"]
+blind = [row["probe"] for row in probes if row["sign"] == "unclear"]
+print("It is fooled by:", ", ".join(liked) or "none of these.")
+print("It shows no clear opinion on:", ", ".join(blind) or "none of these.")
+hits = sum(guess[row["probe"]] == row["sign"] for row in probes)
+tried = sum(sign != "?" for sign in guess.values())
+print(f"You guessed {hits} of {tried}." if tried else "You made no guesses. Next time!")
+runtime.record(profile, "reward", probes=probes, probe_plain=float(base.mean()))
+table.assign(guess=list(guess.values())).round(2)
+
+# %% [markdown]
+# Compare the two rows that say nothing: their text is the same in two languages, so what differs
+# is the language alone. And compare the size of a change with its cause: *confident nonsense* is
+# no worse than *empty*, or it is; the judge has no facts, only a sense of what answers look like.
+
+# %% [markdown]
+# ## 7. Break it, then mend it
+#
+# What keeps the judge from paying by the word? We suspect the pairs in which the **shorter**
+# answer was the better one. A suspicion can be tested: train once more, without those pairs. It
+# gets the same start and the same number of steps as the trial of section 3, which had them all.
+#
+# **Predict first:** which of the two lines below will rise?
+
+# %%
+long_only = [pair for pair in train_pairs if not pair.shorter_wins]
+print(
+    f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer always wins."
+)
+broken = trial("no_short_winners", long_only)
+
+hollow_series = series["sentences that say nothing"]
+probe_models = {
+    "all pairs": both_texts.score([question] * 5, hollow_series),
+    "no short winners": broken.score([question] * 5, hollow_series),
+}
+figure = plots.probe_lines(probe_models, "hollow sentences added to 'Tell them Hello!'")
+plots.save(figure, figures, "broken_probe", probe_models)
+
+# %%
+for name, scores in probe_models.items():
+    print(
+        f"{name:<17}",
+        "  ".join(f"{s:+.2f}" for s in scores),
+        f"  change {scores[-1] - scores[0]:+.2f}",
+    )
+assert len(long_only) < len(train_pairs)
+
+# %% [markdown]
+# The scores of two models have different zeros (section 1), so compare how the lines *climb*, not
+# how high they are. And again: one example is an anecdote. Here is the same on many questions: the
+# second-best written answer of each, with and without four hollow sentences. We count how often
+# the padded version wins, for counting needs no common scale.
+
+# %%
+short_answers = [
+    sorted(row["responses"], key=lambda r: -r["score"])[1]["text"] for row in some
+]
+padded = [longer(a, hollow)[-1] for a in short_answers]
+
+
+def padding_wins(judge: RewardModel) -> np.ndarray:
+    """For each question: does the padded answer score higher?"""
+    return np.greater(judge.score(asked, padded), judge.score(asked, short_answers))
+
+
+wins = {"all pairs": padding_wins(both_texts), "no short winners": padding_wins(broken)}
+shares = {name: (w.mean(), *bootstrap_interval(w)) for name, w in wins.items()}
+change = wins["no short winners"].astype(float) - wins["all pairs"]
+change_low, change_high = bootstrap_interval(change)
+for name, numbers in shares.items():
+    print(f"{name:<17} padded answer wins: {text(numbers)}")
+print(f"difference {change.mean():+.3f} [{change_low:+.3f}, {change_high:+.3f}]")
+
+# %%
+gaps_broken = np.array(differences(broken, held_pairs))
+for name, found in (("all pairs", gaps_both), ("no short winners", gaps_broken)):
+    on_short = accuracy(found[shorter], [p for p in held_pairs if p.shorter_wins])
+    print(f"{name:<17} right where the shorter is better: {text(on_short)}")
+print(
+    f"{'':<17} right on all: {np.mean(gaps_both > 0):.3f} against {np.mean(gaps_broken > 0):.3f}"
+)
+runtime.record(
+    profile,
+    "reward",
+    probe={**probe, **probe_models},
+    padding_wins={name: list(map(float, numbers)) for name, numbers in shares.items()},
+    accuracy_shorter_broken=float(np.mean(gaps_broken[shorter] > 0)),
+)
+
+# %% [markdown]
+# Nothing in the second model's code is wrong. Its loss fell, its training accuracy was high, and
+# every one of its pairs was a true preference. What was missing was the data that says "longer is
+# not the reason". To mend it we need no trick, only those pairs back: that is the first model.
+#
+# **What data did that data teach?** Preferences are never only about what they are about. Each
+# pair also teaches everything else in which its two answers differ.
+
+# %% [markdown]
+# ## 8. What will it say to answers nobody wrote?
+#
+# So far it judged answers that people wrote for this data. In notebook 03 it will judge what a
+# *model* writes: other mistakes, other lengths, sentences cut off in the middle. So let the SFT
+# model of notebook 01 answer some prompts, and grade its answers.
+
+# %%
+sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
+tokenizer, model = models.load_policy(profile)
+model = models.load_adapter(model, sft / "adapter", "default")
+rows = data.load_prompts("train", profile.prompts, profile.limit)
+n = min(40, profile.eval_prompts, len(rows))
+sample_prompts = [row["prompt"] for row in rows[:: len(rows) // n][:n]]
+sampled = evaluation.answer(model, tokenizer, sample_prompts, profile)
+own = reward.score(sample_prompts, sampled.responses)
+print(f"{n} answers, {np.mean(sampled.lengths):.0f} tokens on average.")
+assert len(own) == n and np.isfinite(own).all()
+
+# %% [markdown]
+# **Predict first:** between which two kinds of written answers will the SFT model land?
+
+# %%
+written = pd.DataFrame(
+    [{"prompt": q["prompt"], **r} for q in held for r in q["responses"]]
+)
+written["reward"] = reward.score(list(written.prompt), list(written.text))
+means = written.groupby("kind").reward.mean().sort_values(ascending=False)
+scores_of = {
+    k.replace("_", " "): list(written.reward[written.kind == k]) for k in means.index
+}
+scores_of["SFT's own"] = own
+figure = plots.score_groups(scores_of, own="SFT's own")
+numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in scores]
+plots.save(figure, figures, "scores_by_kind", numbers)
+
+# %%
+for name, scores in scores_of.items():
+    print(
+        f"{name:<12} {np.mean(scores):6.2f} ± {np.std(scores):.2f}   (n = {len(scores)})"
+    )
+below = [k.replace("_", " ") for k in means.index if means[k] < np.mean(own)]
+print(
+    f"SFT's own answers score above the mean of: {', '.join(below) or 'no kind at all'}."
+)
+runtime.record(
+    profile,
+    "reward",
+    sft_mean=float(np.mean(own)),
+    sft_std=float(np.std(own, ddof=1)),
+    sft_n=n,
+    scores_by_kind={k: float(v) for k, v in means.items()},
+)
+
+# %% [markdown]
+# Here are the SFT answers that it liked best and least. Read them as a judge of the judge: is the
+# upper one *good*? Is anything in it invented?
+
+# %%
+order = np.argsort(own)[::-1]
+shown = [int(i) for i in (*order[:2], *order[-2:])]
+show.side_by_side(
+    [sample_prompts[i] for i in shown],
+    {"SFT answered": [sampled.responses[i] for i in shown]},
+    notes={"SFT answered": [f"score {own[i]:+.2f}" for i in shown]},
+)
+
+# %% [markdown]
+# On these answers there is no "right" to compare with: nobody has voted on them. The spread you
+# see, from the worst to the best answer of one and the same model, is the slope that PPO will
+# climb. It can only climb what the judge can tell apart.
+
+# %% [markdown]
+# ## 9. Would people agree?
+#
+# All pairs so far came from one data set, made for this course by one recipe. If you have votes of
+# real people, point `SAWYER_HUMAN_PAIRS` at them: a JSONL file with `prompt` (a list of
+# `{role, content}`), `chosen` and `rejected` on each line, the shape of Anthropic's HH-RLHF data.
+
+
+# %%
+def human_pairs(path: Path, limit: int = 300) -> tuple[list, int]:
+    """(pairs, how many of them have more than one turn); single-turn prompts come first."""
+    rows = [
+        json.loads(line)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line
+    ]
+    rows = [row for row in rows if row["chosen"].strip() and row["rejected"].strip()]
+    rows = sorted(rows, key=lambda row: len(row["prompt"]))[:limit]
+    found = []
+    for i, row in enumerate(rows):
+        prompt = "\n".join(message["content"] for message in row["prompt"])
+        found.append(
+            data.Pair(str(i), "", prompt, row["chosen"], row["rejected"], 0.0, ("", ""))
+        )
+    return found, sum(len(row["prompt"]) > 1 for row in rows)
+
+
+# %%
+where = os.environ.get("SAWYER_HUMAN_PAIRS")
+if where and Path(where).is_file():
+    people, turns = human_pairs(Path(where))
+    agreed = accuracy(differences(reward, people), people)
+    ruler = accuracy([len(p.chosen) - len(p.rejected) for p in people], people)
+    print(
+        f"{Path(where).name}: {len(people)} pairs, {turns} of them with several turns"
+    )
+    print("our model agrees with people ", text(agreed))
+    print("'the longer one wins' agrees ", text(ruler))
+    runtime.record(
+        profile,
+        "reward",
+        human_agreement=agreed,
+        human_ruler=ruler,
+        human_n=len(people),
+    )
+else:
+    print(
+        "No human preferences here (SAWYER_HUMAN_PAIRS is not set): this was not tested."
+    )
+
+# %% [markdown]
+# Expect a humbling number. Human votes compare two serious attempts, whose difference is small and
+# on which even two people often disagree; our pairs compare a good answer with a spoilt one.
+# Accuracy on one data set is a property of the model *and of that data set*.
+
+# %%
+runtime.record(profile, "reward", peak_memory_gib=runtime.peak_memory_gib())
+measured = runtime.read_json(folder / "metrics.json")
+print(f"right on held-out pairs      {text(after)}   untrained {before[0]:.3f}")
+print(f"right where shorter wins     {text(by_length['better one shorter'])}")
+print(f"expected calibration error   {text((error, error_low, error_high))}")
+print(f"peak memory                  {measured['peak_memory_gib']:.1f} GiB")
+print(
+    f"\nIt is right {after[0]:.0%} of the time on our pairs. Is it still right where PPO pushes?"
+)
+
+# %% [markdown]
+# Keep that doubt. A judge that is right on answers people wrote can be wrong on answers that
+# nobody would write. PPO looks for high scores, not for good answers, and it looks hard.
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. Vote against the grain.** Two judges score a pair 2.0 and 2.5, the chosen answer first.
+# Compute the loss without a margin and with margin 0.5, then check with `bradley_terry`.
+#
+# <details><summary>Answer</summary>
+#
+# The difference is −0.5. Without a margin: −log σ(−0.5) = 0.974. With margin 0.5: −log σ(−1.0) =
+# 1.313. In code: `bradley_terry(torch.tensor(-0.5), 0.5)`.
+#
+# </details>
+#
+# **2. A probe of your own.** Add a change to `changed` and `guess` in section 6 (all capitals?
+# a bullet list? an apology first?). Write the sign down before you run it.
+#
+# <details><summary>Answer</summary>
+#
+# There is no right answer, only a result with an interval. If the interval includes zero, you have
+# learned that 40 questions cannot tell, not that the change has no effect.
+#
+# </details>
+#
+# **3. Mend it differently.** In section 7, keep `long_only` but cut every answer to the length of
+# the shorter one of its pair before training. Does the hollow padding still win? What did the cut
+# break?
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# from dataclasses import replace
+# def cut(p):
+#     n = min(len(p.chosen), len(p.rejected))
+#     return replace(p, chosen=p.chosen[:n], rejected=p.rejected[:n])
+# judge = trial("equal_length", [cut(p) for p in long_only])
+# padding_wins(judge).mean()
+# ```
+#
+# Length no longer tells the two apart, so it cannot be learned from them. But now every good answer
+# stops in mid-sentence: the model learns that unfinished text can be good, which PPO will find.
+#
+# </details>
+
+# %% [markdown]
+# ## What can go wrong
+#
+# | symptom | likely cause | where it shows |
+# |---|---|---|
+# | accuracy stays at one half | learning rate far too low, or nothing trainable | curve in section 4 |
+# | loss sticks at 0.69 with zero margins | the scores of both answers move together | section 4, mean gap |
+# | training accuracy 1, held-out far lower | split by pair instead of by prompt; too many epochs | section 4, bars |
+# | accuracy high, but not where the shorter is better | the data lacks short winners | section 4, section 7 |
+# | answers alone do as well as both texts | wrong answers have a tell-tale style | section 3, table |
+# | high accuracy, high ECE | too sure: margins, long training | section 5 |
+# | every probe raises the score | the judge rewards more text | section 6 |
+# | PPO's reward climbs, answers get worse | the judge is asked about texts it never saw | notebook 03 |
+
+# %% [markdown]
+# ## What we simplified
+#
+# 1. **One judge, one seed.** Ensembles show where a judge is guessing (Coste et al. 2023, arXiv
+#    2310.02743). Our intervals are over prompts, not over trainings.
+# 2. **Pairs as separate examples.** InstructGPT (arXiv 2203.02155, section 3.5) puts all pairs of
+#    one prompt into one batch element: less computing, less overfitting. TRL's trainer takes pairs.
+# 3. **A small encoder.** Larger projects start from the SFT model itself, which has read more. The
+#    workshop used roberta-base, and so do the larger profiles here.
+# 4. **The margin is linear in the score difference,** a quarter of it. Llama 2 used a few steps.
+# 5. **Written preferences.** Answers and scores were made for this course to a recipe; the data card
+#    says how. Nobody voted on them twice, so we cannot say how often two judges would agree.
+# 6. **Equal steps in sections 3 and 7.** The judge without short winners sees fewer pairs more often.
+
+# %% [markdown]
+# ## Five questions
+#
+# **1. A colleague reports "mean reward 6.9". What do you ask?**
+# <details><summary>Answer</summary>Compared with what, on the same prompts and by the same judge? A
+# score alone means nothing: adding 5 to all of them changes no preference.</details>
+#
+# **2. Why does the bootstrap draw prompts and not pairs?**
+# <details><summary>Answer</summary>Pairs of one prompt share answers and a question; they are right
+# or wrong together. Drawing pairs would pretend to have more evidence than there is.</details>
+#
+# **3. What does a margin ask for, and what does it do to calibration?**
+# <details><summary>Answer</summary>A larger score difference where the preference is stronger. It
+# stretches the differences, so that σ(difference) tends to claim more than is true.</details>
+#
+# **4. A judge scores 0.8 without ever reading the question. Good news?**
+# <details><summary>Answer</summary>No: it judges style. It cannot tell a fitting answer from a fine
+# answer to another question, and a policy can please it without listening.</details>
+#
+# **5. Every training pair is a true preference. Can the model still learn something false?**
+# <details><summary>Answer</summary>Yes. If the better answer is always the longer one, "longer is
+# better" explains the data perfectly. Section 7 made such a model on purpose.</details>
+
+# %% [markdown]
+# ## Next
+#
+# [03 · PPO](03_ppo.ipynb): the SFT model writes, this judge grades, and the grades change the model.
+# Watch then for everything that you have seen this judge like for the wrong reasons.

@@ -1,0 +1,682 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · PPO: learning from a grade
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/03_ppo.ipynb)
+#
+# **You will train SAWYER with a grade instead of an example, and know what every curve means.**
+#
+# You will be able to
+# - compute KL, per-token reward, advantage and clipped loss by hand,
+# - run PPO step by step and say what each step did to which token,
+# - tell a healthy run from a sick one.
+#
+# Needs 01 and 02 (or their shipped checkpoints). About 9 minutes on two CPU cores.
+
+# %%
+# Setup, the same in every notebook. In a bare Colab it fetches the course first.
+import importlib.util, subprocess, sys
+
+if importlib.util.find_spec("sawyer_utils") is None:
+    repo = "https://github.com/sawyer-course/sawyer"
+    subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
+    )
+    sys.path.insert(0, "sawyer")
+
+from sawyer_utils import runtime
+
+profile = runtime.setup()
+
+# %%
+import inspect
+import statistics
+import time
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from sawyer_utils import (
+    data,
+    evaluation,
+    losses,
+    models,
+    plots,
+    ppo,
+    reward,
+    rollout,
+    show,
+)
+
+folder = runtime.run_dir(profile, "ppo")
+figures = folder / "figures"
+started = time.perf_counter()
+
+# %% [markdown]
+# ## The whole thing in one picture
+
+# %%
+plots.save(plots.four_stages(here="ppo"), figures, "stages")
+
+# %%
+plots.save(plots.rl_loop(), figures, "rl_loop")
+
+# %% [markdown]
+# The policy answers a prompt (1, 2), the reward model grades the answer (3), and the policy is
+# nudged towards what was graded well (4), while a frozen copy of the SFT model says how far it has
+# wandered. That is all. The rest of this notebook is about doing each arrow right.
+#
+# Load the cast. One base model carries both roles: the SFT adapter is loaded twice, as `policy`,
+# which learns, and as `ref`, which never does.
+
+# %%
+sft_folder = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
+reward_folder = runtime.find_stage(profile, "reward", "model/adapter_model.safetensors")
+tokenizer, model = models.load_actor(profile, sft_folder / "adapter")
+judge = reward.RewardModel.load(reward_folder / "model")
+
+train_prompts = [
+    row["prompt"] for row in data.load_prompts("train", profile.prompts, profile.limit)
+]
+test_prompts = [row["prompt"] for row in data.load_prompts("test", profile.prompts)]
+test_prompts = test_prompts[: profile.eval_prompts]
+assert not set(train_prompts) & set(test_prompts)
+
+trainable, total = models.count_parameters(model)
+print(
+    f"{trainable / 1e6:.1f} of {total / 1e6:.0f} million weights learn ({trainable / total:.1%})."
+)
+print(
+    f"{len(train_prompts)} prompts to practise on, {len(test_prompts)} kept for the end."
+)
+
+# %% [markdown]
+# ## Why not simply keep the best answer?
+# Before learning anything: sample eight answers to one question and keep the one that the reward
+# model likes most. No training, no risk. **Predict:** how much better is the best of eight than the
+# average, and what does it cost?
+
+# %%
+tried = train_prompts[:4]
+torch.manual_seed(0)
+with models.merged(model):
+    eight = rollout.sample(
+        model, tokenizer, [p for p in tried for _ in range(8)], profile.response_tokens
+    )
+scores = torch.tensor(judge.score(eight.prompts, eight.responses)).view(len(tried), 8)
+for i, prompt in enumerate(tried):
+    best = int(scores[i].argmax())
+    print(
+        f"{prompt}\n   best of 8 ({scores[i, best]:+.2f}): {eight.responses[8 * i + best]}"
+    )
+gain = float((scores.max(1).values - scores.mean(1)).mean())
+print(
+    f"\nThe best of eight scores {gain:.2f} above the average of its eight, on average."
+)
+assert gain >= 0  # a maximum is never below its mean
+
+# %% [markdown]
+# It works, and it is the baseline that PPO has to justify itself against. But every question,
+# for ever, now costs eight answers and eight gradings. PPO pays once, in training, so that the
+# *first* answer comes out better.
+
+# %% [markdown]
+# ## 1. How far has the policy drifted?
+# One answer of four tokens. The policy gave them these log-probabilities, the reference those. The
+# difference, token by token, is the estimate `k1` of the KL divergence: how surprised the reference
+# is by what the policy says.
+
+# %% tags=["nbval-check-output"]
+# Letters: B batch, P prompt tokens, R response tokens, T = P + R, V vocabulary.
+logprobs = torch.tensor([[-0.5, -1.2, -0.3, -0.1]])  # (B, R) log π of the four tokens
+ref_logprobs = torch.tensor(
+    [[-0.7, -1.0, -0.9, -0.1]]
+)  # (B, R) log π_ref of the same tokens
+k1 = logprobs - ref_logprobs  # (B, R)
+print("k1 per token ", [round(v, 4) for v in k1[0].tolist()])
+print("k1 in all    ", round(float(k1.sum()), 4))
+assert torch.equal(k1, losses.kl_k1(logprobs, ref_logprobs))
+
+# %% [markdown]
+# The second token's is **negative**, although a KL divergence never is. No mistake: this is one
+# sample's *estimate*. Where the policy happened to say something that the reference likes even
+# more, the estimate dips below zero; over many samples it averages out to the true value.
+#
+# Do not take that on trust. With a vocabulary of three words the true KL can be summed exactly, and
+# so can the expectation of each estimator.
+
+# %% tags=["nbval-check-output"]
+pi = torch.tensor([0.7, 0.2, 0.1])  # (V,) the policy over three words
+ref = torch.tensor([0.5, 0.25, 0.25])  # (V,) the reference
+exact = float((pi * (pi / ref).log()).sum())  # the definition
+k1_each = losses.kl_k1(pi.log(), ref.log())  # (V,) the estimate if this word is sampled
+k3_each = losses.kl_k3(pi.log(), ref.log())  # (V,)
+print("word          ", "   A        B        C")
+print("k1            ", "  ".join(f"{v:+.4f}" for v in k1_each.tolist()))
+print("k3            ", "  ".join(f"{v:+.4f}" for v in k3_each.tolist()))
+print(f"expected k1 {float((pi * k1_each).sum()):.4f}")
+print(f"expected k3 {float((pi * k3_each).sum()):.4f}")
+print(f"exact KL    {exact:.4f}")
+assert abs(float((pi * k1_each).sum()) - exact) < 1e-6
+assert abs(float((pi * k3_each).sum()) - exact) < 1e-6
+
+# %% [markdown]
+# Both estimators are right on average. `k3` is never negative, so it reads well on a dashboard; `k1`
+# is what goes into the reward, for its gradient in expectation is the right one
+# ([Schulman's note](http://joschu.net/blog/kl-approx.html)).
+
+# %% [markdown]
+# ## 2. What is each token paid?
+# The reward model grades the whole answer once, when it stops. The KL penalty is charged all along:
+# token t earns −β · k1, and the last token earns the score on top (Ziegler et al. 2019, equation 2).
+# **Predict** the four numbers for β = 0.1 and a score of 1.
+
+# %% tags=["nbval-check-output"]
+mask = torch.ones(1, 4, dtype=torch.bool)  # (B, R) all four tokens are real
+score = torch.tensor([1.0])  # (B,)
+rewards = losses.token_rewards(score, k1, mask, kl_coef=0.1)  # (B, R)
+by_hand = torch.tensor([[-0.02, 0.02, -0.06, 0.0 + 1.0]])
+print([round(v, 4) for v in rewards[0].tolist()])
+assert torch.allclose(rewards, by_hand, atol=1e-6)
+
+# %% [markdown]
+# The second token is paid *for* staying close. And the score sits on the token that ended the
+# answer: had the answer gone on, it would have had to wait for its grade.
+
+# %% [markdown]
+# ## 3. Who earned it?
+# A grade at the end says nothing about which token deserved it. The critic helps: `values` are its
+# guesses, before each token, of what is still to come. An *advantage* is how much better things
+# went than guessed. First by hand, backwards, in six lines:
+
+# %% tags=["nbval-check-output"]
+values = torch.tensor([[0.5, 0.55, 0.6, 0.8]])  # (B, R) V(s_t)
+
+
+def advantages_by_hand(rewards, values, gamma=1.0, lam=0.95):
+    advantage, found = 0.0, []
+    for t in reversed(range(4)):
+        next_value = values[t + 1] if t < 3 else 0.0  # after the stop there is nothing
+        delta = rewards[t] + gamma * next_value - values[t]  # δ_t: the surprise
+        advantage = delta + gamma * lam * advantage  # A_t
+        found.insert(0, advantage)
+    return found
+
+
+hand = advantages_by_hand(rewards[0].tolist(), values[0].tolist())
+advantages, returns = losses.gae(rewards, values, mask, gamma=1.0, lam=0.95)
+print("advantages", [round(v, 4) for v in hand])
+print("returns   ", [round(v, 4) for v in returns[0].tolist()])
+assert torch.allclose(advantages[0], torch.tensor(hand), atol=1e-6)
+
+# %% [markdown]
+# λ decides how far the credit travels. At λ = 0 each token answers only for the surprise right
+# after it; at λ = 1 it answers for everything that followed. In between (0.95, the usual choice)
+# the far future counts a little less, because guesses about it are noisy.
+
+# %% tags=["nbval-check-output"]
+rows = {}
+for lam in (0.0, 0.5, 0.95, 1.0):
+    found, _ = losses.gae(rewards, values, mask, lam=lam)
+    rows[f"λ = {lam}"] = [round(v, 4) for v in found[0].tolist()]
+print(pd.DataFrame(rows, index=[f"token {t}" for t in range(1, 5)]).to_string())
+
+# %% [markdown]
+# ## 4. How big a step?
+# A policy-gradient step says: make tokens with a positive advantage likelier. Repeat it on the same
+# samples and it overshoots, because the samples came from the *old* policy. PPO's answer: the ratio
+# ρ = π/π_old may move a token's chance by 20 %, and beyond that there is no more to gain.
+#
+# **Predict first:** of the four cases below, which have no gradient?
+
+# %% tags=["nbval-check-output"]
+ratio = torch.tensor([1.5, 0.5, 1.5, 0.5])
+advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
+new = ratio.log().requires_grad_()  # log π, with log π_old = 0
+loss = losses.policy_loss(new, torch.zeros(4), advantage, clip=0.2)
+loss.sum().backward()
+for r, a, value, slope in zip(ratio, advantage, -loss.detach(), new.grad):
+    held = "clipped, no gradient" if slope == 0 else "still pushed"
+    print(f"ratio {r:.1f}, advantage {a:+.0f}: surrogate {value:+.1f}   {held}")
+assert torch.allclose(-loss.detach(), torch.tensor([1.2, 0.5, -1.5, -0.8]))
+
+# %% [markdown]
+# The clip only ever stops the policy from going *further in the direction that pays*. A good token
+# that has become rarer, or a bad one that has become likelier, is still pushed back, however far
+# it went.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+r = torch.linspace(0, 2, 201)
+for ax, sign in zip(axes, (1.0, -1.0)):
+    surrogate = -losses.policy_loss(
+        r.log(), torch.zeros_like(r), torch.full_like(r, sign)
+    )
+    ax.plot(r, r * sign, ":", color="#767676", lw=2, label="unclipped")
+    ax.plot(r, surrogate, color="#D55E00", lw=2.4, label="PPO")
+    ax.axvline(1, color="#333333", lw=1)
+    ax.set(xlabel="ratio π / π_old", title=f"advantage {sign:+.0f}")
+axes[0].set_ylabel("surrogate to maximise")
+axes[0].legend()
+plots.save(figure, figures, "clip", {"ratio": r, "surrogate_minus": surrogate})
+
+# %% [markdown]
+# In words: for a good token (left) the curve goes flat at a ratio of 1.2; for a bad one (right) it
+# goes flat below 0.8.
+
+# %% [markdown]
+# ## 5. What does one real step do?
+# Now with the real model, slowly, on eight prompts. First put the reward on a scale that means
+# something: 0 is the SFT model's average answer, 1 is one standard deviation better.
+
+# %%
+torch.manual_seed(1)
+calibration_prompts = train_prompts[:64]
+calibration = evaluation.answer(model, tokenizer, calibration_prompts, profile, seed=1)
+reward_fn, sft_mean, sft_std = reward.standardised(
+    judge.score, calibration_prompts, calibration.responses
+)
+print(
+    f"raw reward of {len(calibration_prompts)} SFT answers: {sft_mean:.2f} ± {sft_std:.2f}"
+)
+check = torch.tensor(reward_fn(calibration_prompts, calibration.responses))
+print(f"standardised: {check.mean():.2f} ± {check.std():.2f}")
+assert abs(float(check.mean())) < 1e-4
+
+# %% [markdown]
+# **Rollout.** Sample an answer a prompt, then run policy and reference over it once each. Because
+# nothing has been updated yet, the two agree to the last bit: the KL is not small, it is zero.
+
+# %%
+slow = ppo.PPOTrainer(
+    model,
+    tokenizer,
+    reward_fn,
+    ppo.PPOConfig.from_profile(profile, micro_batch=8, minibatches=1),
+)
+torch.manual_seed(2)
+batch = slow.rollout(train_prompts[:8])
+B, R = batch.response_mask.shape
+print(
+    f"input_ids {tuple(batch.input_ids.shape)} (B, T), logprobs {tuple(batch.logprobs.shape)} (B, R)"
+)
+kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
+print("largest |KL| of any token:", float(kl.abs().max()))
+assert float(kl.abs().max()) == 0.0
+assert float(batch.values.abs().max()) == 0.0  # the critic starts by saying nothing
+
+# %% [markdown]
+# **Score**, then **advantages**. Below, each token is shaded by its advantage: orange did better
+# than the batch's average, blue did worse. The critic still says zero everywhere, so within an answer the
+# credit only fades with the distance from the end.
+
+# %%
+slow.advantages(slow.score(batch))
+lines = []
+for i in range(min(B, 5)):
+    ids = batch.response_ids[i][batch.response_mask[i]]
+    tokens = [tokenizer.decode([t]) for t in ids]
+    shades = batch.advantages[i][batch.response_mask[i]].tolist()
+    lines.append(([f"[{batch.scores[i]:+.2f}] ", *tokens], [0.0, *shades]))
+show.shaded_tokens(
+    lines, "score of the answer, then its tokens: orange is above average, blue below"
+)
+
+# %%
+shown = batch.advantages.masked_fill(~batch.response_mask, float("nan"))
+figure, ax = plt.subplots(figsize=(9, 2.8))
+image = ax.imshow(shown, aspect="auto", cmap="PuOr_r", vmin=-2.5, vmax=2.5)
+ax.set(xlabel="response token", ylabel="answer")
+ax.grid(visible=False)
+figure.colorbar(image, label="advantage (whitened)")
+plots.save(figure, figures, "advantages")
+
+# %%
+counted = batch.advantages[batch.response_mask]
+print(
+    f"mean {counted.mean():+.1e}, variance {counted.var(unbiased=False):.4f} over {counted.numel()} tokens"
+)
+best, worst = int(batch.scores.argmax()), int(batch.scores.argmin())
+print(
+    f"Row {best} scored highest ({batch.scores[best]:+.2f}), row {worst} lowest ({batch.scores[worst]:+.2f})."
+)
+assert abs(float(counted.mean())) < 1e-4
+
+# %% [markdown]
+# **Update.** Two passes over the eight answers. Then ask the updated policy about the very same
+# tokens again: whose chances moved most?
+
+# %%
+before = batch.logprobs.clone()
+stats = slow.update(batch)
+after, _ = slow._evaluate(batch)
+print({key: round(value, 4) for key, value in stats.items()})
+print("first ratio minus 1, before anything had moved:", stats["ratio_error"])
+assert stats["ratio_error"] < 1e-2
+
+# %%
+change = (after - before).masked_fill(~batch.response_mask, 0.0)
+moved = []
+for name, sign in (("up", 1), ("down", -1)):
+    for flat in (sign * change).flatten().topk(5).indices.tolist():
+        i, t = divmod(flat, R)
+        token = tokenizer.decode([int(batch.response_ids[i, t])])
+        odds = f"{before[i, t].exp():.3f} → {after[i, t].exp():.3f}"
+        moved.append(
+            (
+                name,
+                token,
+                odds,
+                round(float(batch.advantages[i, t]), 2),
+                batch.prompts[i][:48],
+            )
+        )
+pd.DataFrame(
+    moved, columns=["moved", "token", "probability", "advantage", "in the answer to"]
+)
+
+# %%
+real = batch.response_mask
+agree = (change[real].sign() == batch.advantages[real].sign()).float().mean()
+print(f"{agree:.0%} of the tokens moved in the direction of their advantage.")
+print(
+    f"KL to SFT after one step: {float((losses.kl_k3(after, batch.ref_logprobs) * real).sum(1).mean()):.3f} nats"
+)
+
+# %% [markdown]
+# Not all tokens obey: they share weights, so pushing one pulls others along. That is why PPO takes
+# many small steps and samples afresh before each.
+
+# %% [markdown]
+# ## 6. What does the trainer look like inside?
+# You have just called its four methods. `step` calls them in order, and `train` repeats it. Here is
+# the heart of it, read from the package:
+
+# %%
+for method in (ppo.PPOTrainer.score, ppo.PPOTrainer.advantages, ppo.PPOTrainer.update):
+    print(inspect.getsource(method))
+
+# %% [markdown]
+# And this is where it departs from the papers, numbered, with the reason:
+
+# %%
+text = inspect.getdoc(ppo)
+print(text[text.index("Where this differs") :])
+
+# %% [markdown]
+# ## 7. Train
+# Fresh start from SFT: the slow step above is forgotten. Watch six curves.
+#
+# | curve | formula | healthy | when it drifts |
+# |---|---|---|---|
+# | reward | mean score of the batch, in SFT standard deviations | rises, then levels off | flat: step too small or reward too noisy; a sudden jump: read the samples |
+# | KL | Σ log π − log π_ref per answer, nats | rises slowly, stays bounded | runs away: raise β or lower the learning rate |
+# | length | tokens, stop included | moves a little | climbs to the limit: the reward model likes length |
+# | finished | share that ended with the stop token | near 1 | falls: longer answers score more than stopping pays |
+# | clipped | share of tokens with ρ outside 0.8 to 1.2 | 0.02 to 0.2 | higher: steps too big for the samples |
+# | explained variance | 1 − Var(R − V)/Var(R) | from 0 upwards | stays at 0: the critic is no help (in a short run it hardly gets going) |
+
+# %%
+models.activate(model, models.POLICY)
+ppo.load_policy_weights(model, sft_folder / "adapter")
+config = ppo.PPOConfig.from_profile(profile)
+trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
+live = plots.LivePlot(plots.ppo_dashboard, config.steps, path=folder / "progress.json")
+with models.using(model, models.REF):
+    ref_row = [p.detach().clone() for n, p in model.named_parameters() if ".ref" in n][
+        0
+    ]
+
+clock = {}
+with runtime.stopwatch(clock, "train"):
+    log = trainer.train(train_prompts, on_step=live)
+print(
+    f"{len(log)} steps of {config.batch_size} answers, {clock['train'] / 60:.1f} minutes."
+)
+
+# %%
+plots.save(
+    plots.ppo_dashboard(log), figures, "dashboard",
+    [{k: v for k, v in line.items() if k != "samples"} for line in log],
+)  # fmt: skip
+
+# %%
+third = max(1, len(log) // 3)
+for key, unit in (
+    ("reward", "SFT standard deviations"),
+    ("kl", "nats"),
+    ("length", "tokens"),
+):
+    start = statistics.mean(line[key] for line in log[:third])
+    end = statistics.mean(line[key] for line in log[-third:])
+    print(f"{key:7s} first third {start:6.2f}   last third {end:6.2f}   {unit}")
+assert log[0]["kl"] == 0.0  # it started exactly at SFT
+ref_now = [p for n, p in model.named_parameters() if ".ref" in n][0]
+assert torch.equal(ref_row, ref_now)  # and the reference never moved
+
+# %% [markdown]
+# Numbers can rise for bad reasons. Read what it said, early and late:
+
+# %%
+for line in (log[0], log[-1]):
+    print(f"— step {line['step']}")
+    for sample in line["samples"][:3]:
+        print(
+            f"  [{sample['score']:+.2f}] {sample['prompt']}\n          {sample['response']}"
+        )
+
+# %%
+models.save_adapter(model, folder / "adapter", models.POLICY)
+runtime.write_json(folder / "log.json", log)
+phases = {
+    p: sum(line[f"seconds_{p}"] for line in log) for p in ("rollout", "score", "update")
+}
+spent = sum(phases.values())
+print(
+    "time:",
+    ", ".join(f"{name} {seconds / spent:.0%}" for name, seconds in phases.items()),
+)
+
+# %% [markdown]
+# ## 8. Is this run healthy?
+# Four saved runs of the same trainer. Three were made sick on purpose, one was not. **Write down a
+# diagnosis for each** before you open the answers.
+
+# %%
+saved = runtime.project_root() / "results" / "ppo_runs.json"
+runs = runtime.read_json(saved) if saved.exists() else {}
+keys = ("reward", "kl", "length", "finished", "explained_variance")
+figure, axes = plt.subplots(
+    max(1, len(runs)), 5, figsize=(13, 2.3 * max(1, len(runs))), squeeze=False
+)
+for row, (name, run) in zip(axes, runs.items()):
+    for ax, key in zip(row, keys):
+        ax.plot([line[key] for line in run["log"]], color="#0072B2", marker="o", ms=3)
+        ax.set_title(f"{name}: {key.replace('_', ' ')}", fontsize=12)
+plots.save(figure, figures, "four_runs")
+
+# %%
+for name, run in runs.items():
+    print(f"{name} says at its last step:")
+    for sample in run["log"][-1]["samples"][:2]:
+        print(f"   {sample['prompt'][:60]}  ->  {sample['response'][:110]!r}")
+
+# %% [markdown]
+# <details><summary>The four diagnoses</summary>
+#
+# - **Run A, KL running away.** No KL penalty and a learning rate five times too large: the policy
+#   leaves the region where the reward model knows anything. Remedy: β back up, smaller steps.
+# - **Run B, collapse.** The reward pays for brevity and nothing holds the policy: every answer
+#   becomes the same word or two, as in the workshop's older GPT-2 run, which ended in "The" and
+#   "Theic". Remedy: a reward that cannot be won by saying nothing, and β.
+# - **Run C, the good one.** Reward up, KL bounded, answers still end.
+# - **Run D, never finishing.** Length is paid for and stopping costs nothing: watch `finished` and
+#   `length`. Remedy: a missing-stop penalty that is worth more than the extra words earn.
+#
+# </details>
+
+# %% [markdown]
+# ## 9. Before and after
+# The same 120 prompts that no stage has seen, one sampled answer each, the same seed for both.
+# (Under the `smoke` profile: a handful, and no miracle after two steps.)
+
+# %%
+with models.using(model, models.REF):
+    sft_answers = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
+ppo_answers = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
+sft_rewards = reward_fn(test_prompts, sft_answers.responses)
+ppo_rewards = reward_fn(test_prompts, ppo_answers.responses)
+comparison = evaluation.compare_rewards(sft_rewards, ppo_rewards)
+print(comparison)
+print(f"\nIn words, by the interval alone: {comparison.verdict}.")
+
+# %%
+plots.save(
+    plots.reward_histograms({"sft": sft_rewards, "ppo": ppo_rewards}), figures, "rewards",
+    {"prompt": test_prompts, "sft": sft_rewards, "ppo": ppo_rewards},
+)  # fmt: skip
+
+# %%
+kl = evaluation.kl_to_reference(model, ppo_answers, models.REF, config.compute)
+low, high = evaluation.bootstrap_interval(kl)
+matched = evaluation.length_matched(
+    sft_rewards, ppo_rewards, sft_answers.lengths, ppo_answers.lengths
+)
+print(f"KL to SFT   {statistics.mean(kl):.2f} nats an answer [{low:.2f}, {high:.2f}]")
+for name, answers in (("SFT", sft_answers), ("SFT + RLF", ppo_answers)):
+    print(
+        f"{name:10s}  length {statistics.mean(answers.lengths):.1f} tokens,"
+        f" finished {statistics.mean(answers.finished):.0%}"
+    )
+print(
+    f"gain at equal length: {matched.adjusted:+.2f}"
+    f" [{matched.adjusted_low:+.2f}, {matched.adjusted_high:+.2f}] of {comparison.difference:+.2f}"
+)
+
+# %%
+order = sorted(range(len(test_prompts)), key=lambda i: ppo_rewards[i] - sft_rewards[i])
+picked = [order[-1], order[len(order) // 2], order[0]]
+show.side_by_side(
+    [test_prompts[i] for i in picked],
+    {
+        "SFT": [sft_answers.responses[i] for i in picked],
+        "SFT + RLF": [ppo_answers.responses[i] for i in picked],
+    },
+    {
+        "SFT": [f"reward {sft_rewards[i]:+.2f}" for i in picked],
+        "SFT + RLF": [f"reward {ppo_rewards[i]:+.2f}" for i in picked],
+    },
+)
+
+# %% [markdown]
+# The best change, the median one, and the worst, picked by number and not by taste.
+
+# %%
+runtime.write_json(
+    folder / "answers.json",
+    {
+        "prompts": test_prompts,
+        "sft": sft_answers.responses,
+        "ppo": ppo_answers.responses,
+        "seed": 0,
+    },
+)
+runtime.record(
+    profile,
+    "ppo",
+    reward=comparison.as_dict(),
+    kl=statistics.mean(kl),
+    kl_interval=[low, high],
+    length={
+        "sft": statistics.mean(sft_answers.lengths),
+        "ppo": statistics.mean(ppo_answers.lengths),
+    },
+    finished={
+        "sft": statistics.mean(sft_answers.finished),
+        "ppo": statistics.mean(ppo_answers.finished),
+    },
+    gain_at_equal_length=[
+        matched.adjusted,
+        matched.adjusted_low,
+        matched.adjusted_high,
+    ],
+    sft_mean=sft_mean,
+    sft_std=sft_std,
+    steps=len(log),
+    seconds_train=spent,
+    seconds=time.perf_counter() - started,
+    peak_memory_gib=runtime.peak_memory_gib(),
+)
+
+# %% [markdown]
+# **Doubt.** The reward went one way or the other, and you have an interval for it. But the judge is our own, trained on our
+# own taste. Would anyone else agree? That is notebook 04.
+
+# %% [markdown]
+# ## Exercises
+# 1. **Predict the number.** In section 2, set β = 1. What is the second token paid, and what does
+#    the whole answer earn?
+#    <details><summary>Answer</summary>The second token is paid +0.2. The answer earns 1 − 0.6 = 0.4:
+#    with β = 1 the drift of 0.6 nats eats more than half of the score.</details>
+# 2. **Write it.** Compute the advantages for λ = 1 without the recursion, from rewards-to-go alone.
+#    <details><summary>Answer</summary>`rewards.flip(1).cumsum(1).flip(1) - values`: at λ = 1 (and
+#    γ = 1) an advantage is what really came minus what the critic guessed.</details>
+# 3. **Break it and diagnose.** Make the reward `lambda p, r: [-len(x) for x in r]`, take
+#    `kl_coef=0`, run six steps. Which curve tells you first?
+#    <details><summary>Answer</summary>Length. The reward rises too, which is the trap; the KL goes
+#    next, and by then the answers are a word long.</details>
+
+# %% [markdown]
+# ## What can go wrong
+# | symptom | likely cause | where it shows |
+# |---|---|---|
+# | first ratio is not 1 | log-probs from another code path, dropout, wrong temperature | the trainer stops and says so |
+# | KL negative for many steps | sampling from a narrowed distribution (top-k, top-p) | KL |
+# | reward flat | learning rate too small, rewards all equal, prompts too few | reward, clipped |
+# | reward up, answers worse | the reward model is being gamed | the samples; notebook 04 |
+# | answers get longer for ever | length pays, stopping does not | length, finished |
+# | loss is NaN | fp16 overflow, a reward that is not a number | the trainer stops, the last checkpoint stays |
+
+# %% [markdown]
+# ## What we simplified
+# 1. One reward model, and it stays as it is; in practice it is retrained as the policy moves
+#    (Stiennon et al. 2020, arXiv 2009.01325).
+# 2. A few dozen steps where published runs take thousands.
+# 3. One shared trunk for policy and critic; large runs give the critic its own
+#    (Ouyang et al. 2022, arXiv 2203.02155).
+# 4. β is constant; Ziegler et al. 2019 (arXiv 1909.08593) steer it towards a target KL.
+# 5. TRL dropped its `PPOTrainer` in version 1.13; ours follows the same papers and the list of
+#    "N+ implementation details" (arXiv 2403.17031).
+
+# %% [markdown]
+# ## Five questions
+# 1. Why is the KL exactly zero in the first step?
+#    <details><summary>Answer</summary>Policy and reference start as the same weights and are run
+#    through the same code, so their log-probs agree bit for bit.</details>
+# 2. Why can the KL estimate of one token be negative?
+#    <details><summary>Answer</summary>k1 is a sample, not the sum: where the reference likes the
+#    sampled token more than the policy does, it is below zero.</details>
+# 3. What does the critic contribute, if it never speaks to the user?
+#    <details><summary>Answer</summary>It lowers the noise of the advantages: a good grade for an
+#    easy prompt is no surprise and should teach little.</details>
+# 4. Why are returns computed before the advantages are whitened?
+#    <details><summary>Answer</summary>Returns are the critic's target and must be in the units of
+#    the reward; whitened advantages are not.</details>
+# 5. What would you look at first if reward doubled overnight?
+#    <details><summary>Answer</summary>The samples, then length and finished, then the KL.</details>
+
+# %% [markdown]
+# ## Next
+# [04 · Evaluation](04_eval.ipynb): are you convinced?

@@ -1,0 +1,1272 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Are you convinced?
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/04_eval.ipynb)
+#
+# A reward went up in notebook 03; here you try hard to disbelieve it, and keep what survives.
+#
+# You will be able to
+# - tell a real change from luck, with an interval and two paired tests you have done by hand;
+# - look for the cheap explanations (length, echoes, loops) and name what got worse;
+# - write "no difference shown" and say which difference you could have seen.
+#
+# **Needs** the adapters of 01 and 03 and the reward model of 02; shipped ones are used if you
+# have none. **Minutes**: about 4 on two CPU cores, about 15 on a Colab T4.
+
+# %%
+# Setup, the same in every notebook. In a bare Colab it fetches the course first.
+import importlib.util, subprocess, sys
+
+if importlib.util.find_spec("sawyer_utils") is None:
+    repo = "https://github.com/sawyer-course/sawyer"
+    subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
+    )
+    sys.path.insert(0, "sawyer")
+
+from sawyer_utils import runtime
+
+profile = runtime.setup()
+
+# %%
+import itertools
+import math
+import re
+import time
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from scipy import stats
+
+from sawyer_utils import data, evaluation, models, plots, show
+from sawyer_utils.reward import RewardModel
+
+folder = runtime.run_dir(profile, "eval")
+started, seconds = time.perf_counter(), {}
+
+# %% [markdown]
+# ## The whole thing in one picture
+
+# %%
+plots.save(plots.four_stages(here="eval"), folder / "figures", "four_stages")
+
+# %% [markdown]
+# *In words: four boxes in a row (SFT, reward model, PPO, evaluation); you are in the fourth.*
+#
+# Notebook 03 ended with a mean reward before, a higher one after (if your run went well), and a
+# small p-value. Before you read on, take a pencil: **write down three ways in which that could
+# still be nothing.**
+#
+# <details><summary>Ours, once you have yours</summary>
+#
+# 1. **Luck.** A few prompts, one sample each, one seed. (Sections 2 and 3)
+# 2. **A cheap trick.** The reward model likes something that is not quality: length, a warm
+#    opening, the question repeated. (Sections 4 and 5)
+# 3. **The wrong judge.** PPO was trained to please this very judge. Nobody else has been asked.
+#    (Sections 5 and 6)
+#
+# And one that no statistic catches: the examples were picked. So we begin there.
+# </details>
+
+# %% [markdown]
+# ## 1. What do the three models say?
+#
+# One base in memory plays all three: with no adapter it is the **base**, with notebook 01's
+# adapter it is **SFT**, with notebook 03's it is **SFT + RLF** (reinforcement learning from
+# feedback).
+
+# %%
+sft_folder = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
+ppo_folder = runtime.find_stage(profile, "ppo", "adapter/adapter_model.safetensors")
+reward_folder = runtime.find_stage(profile, "reward", "model/adapter_model.safetensors")
+
+tokenizer, model = models.load_policy(profile)
+model = models.load_adapter(model, sft_folder / "adapter", "ref")
+model = models.load_adapter(model, ppo_folder / "adapter", "policy")
+reward = RewardModel.load(reward_folder / "model")
+
+ADAPTER = {"base": "base", "sft": "ref", "ppo": "policy"}  # stage -> adapter
+NAME = {stage: plots.STAGES[stage][0] for stage in ADAPTER}
+precision = runtime.choose_precision(profile.precision)
+with models.using(model, "policy"):
+    assert model.active_adapter == "policy"
+assert model.active_adapter == "ref"  # what was active before comes back
+
+# %% [markdown]
+# Which questions? Whoever picks them after seeing the answers can prove anything. So they were
+# fixed in the package before any training: the workshop's question and four others
+# (`data.FIXED_PROMPTS`), none of which is in any data set. To these come the held-out test
+# prompts, which neither SFT, nor the reward model, nor PPO has seen.
+
+# %%
+rows = data.load_prompts("test", profile.prompts)[: profile.eval_prompts]
+prompts = [row["prompt"] for row in rows]
+fixed = list(data.FIXED_PROMPTS)
+poetry = [fixed[3]] + [r["prompt"] for r in rows if r["topic"] == "poetry"]
+greedy_prompts = list(dict.fromkeys(fixed + poetry))
+
+print(f"{len(prompts)} test prompts, {len(fixed)} fixed ones:")
+print("\n".join(f"  {prompt}" for prompt in fixed))
+assert not set(prompts) & set(fixed)
+
+# %% [markdown]
+# Every model answers every test prompt **once**, at temperature 1, from the same seed: that is
+# how PPO sampled, so nothing is dressed up. On the fixed prompts the models answer greedily (the
+# likeliest token each time), so that nobody can have waited for a lucky sample.
+
+# %%
+sampled, greedy = {}, {}
+with runtime.stopwatch(seconds, "sampling"):
+    for stage, adapter in ADAPTER.items():
+        with models.using(model, adapter):
+            sampled[stage] = evaluation.answer(
+                model, tokenizer, prompts, profile, seed=0
+            )
+            greedy[stage] = evaluation.answer(
+                model, tokenizer, greedy_prompts, profile, temperature=0.0
+            )
+
+print(f"{3 * len(prompts)} sampled, {3 * len(greedy_prompts)} greedy answers")
+assert all(
+    a.prompts == prompts and len(a.responses) == len(prompts) for a in sampled.values()
+)
+
+# %% [markdown]
+# If notebook 03 saved its own samples of the same prompts and seed, they should be the same
+# texts. Are they?
+
+# %%
+saved = ppo_folder / "answers.json"
+if saved.exists() and (earlier := runtime.read_json(saved))["prompts"] == prompts:
+    for stage in ("sft", "ppo"):
+        pairs = list(zip(earlier[stage], sampled[stage].responses, strict=True))
+        equal = sum(a == b for a, b in pairs)
+        print(
+            f"{NAME[stage]:>9}: {equal} of {len(pairs)} answers are notebook 03's, to the letter"
+        )
+else:
+    print("Notebook 03 has saved no answers to these prompts: nothing to compare with.")
+
+# %% [markdown]
+# Now the workshop's own picture: one question, three answers. **Predict first:** which of the
+# three stops by itself? Which is right?
+
+# %%
+question = fixed[0]
+three = {stage: greedy[stage].responses[0] for stage in ADAPTER}
+plots.save(
+    plots.three_answers(question, three),
+    folder / "figures",
+    "three_answers",
+    [{"prompt": question, **three}],
+)
+
+# %%
+for stage in ADAPTER:
+    stopped = "stopped by itself" if greedy[stage].finished[0] else "was cut off"
+    print(f"{NAME[stage]:>9}: {greedy[stage].lengths[0]:>3} tokens, {stopped}")
+
+# %% [markdown]
+# *In words: three boxes with the answers of base, SFT and SFT + RLF to the same question; the
+# lines above say how long each is and whether it stopped by itself.* Right or wrong is for you to
+# judge: nothing above can.
+#
+# All five fixed questions, unpicked, greedy:
+
+
+# %%
+def columns(answers, positions):
+    """Columns for show.side_by_side: the answers at these positions, one column a stage."""
+    return {
+        NAME[stage]: [answers[stage].responses[i] for i in positions]
+        for stage in ADAPTER
+    }
+
+
+show.side_by_side(fixed, columns(greedy, range(len(fixed))))
+
+# %% [markdown]
+# Look at the base column first: it does not know that it is its turn. The step from there to SFT
+# is the large one, the one you see without statistics. Whether the next step is there at all is
+# what the rest of this notebook is about.
+#
+# Next, test prompts by a rule that was fixed beforehand: the first, then equal steps through the
+# list. Under each answer stands its score by the reward model of notebook 02.
+#
+# **The unit.** Rewards in this notebook are the reward model's own raw scores. Notebook 03 shifted
+# and scaled them for training (by the SFT model's mean and standard deviation on *training*
+# prompts), so its numbers look different; the order of any two answers is the same.
+
+# %%
+rewards = {stage: reward.score(prompts, a.responses) for stage, a in sampled.items()}
+by_rule = list(range(0, len(prompts), math.ceil(len(prompts) / 5)))
+
+
+def score_notes(positions):
+    """The reward under each answer, for show.side_by_side."""
+    return {
+        NAME[stage]: [f"reward {rewards[stage][i]:+.2f}" for i in positions]
+        for stage in ADAPTER
+    }
+
+
+assert all(np.isfinite(values).all() for values in rewards.values())
+show.side_by_side(
+    [prompts[i] for i in by_rule], columns(sampled, by_rule), score_notes(by_rule)
+)
+
+# %% [markdown]
+# And the two that a brochure would separate: **the prompt that gained most and the one that lost
+# most**, side by side. Publishing only the first is not lying, but it comes to the same.
+
+# %%
+change = np.subtract(rewards["ppo"], rewards["sft"])  # (n,) one number a prompt
+best, worst = int(np.argmax(change)), int(np.argmin(change))
+print(
+    f"largest gain {change[best]:+.2f} (first row), largest loss {change[worst]:+.2f} (second)"
+)
+both = [best, worst]
+show.side_by_side([prompts[i] for i in both], columns(sampled, both), score_notes(both))
+
+
+# %%
+def example(i):
+    """One prompt with both answers and rewards, for the record."""
+    found = {"prompt": prompts[i], "change": float(change[i])}
+    for stage in ("sft", "ppo"):
+        found[stage] = sampled[stage].responses[i]
+        found[f"{stage}_reward"] = rewards[stage][i]
+    return found
+
+
+runtime.record(
+    profile, "eval", best_example=example(best), worst_example=example(worst)
+)
+agree = "agrees" if change[best] >= change.mean() >= change[worst] else "disagrees"
+print(
+    f"The mean change is {change.mean():+.2f}: it {agree} with neither row's story alone."
+)
+assert change[best] >= change.mean() >= change[worst]
+
+# %% [markdown]
+# **Read the second row aloud.** Do you agree that it is worse? If you do not, the judge is wrong
+# there; if you do, PPO is. Both happen, and a mean tells you neither.
+
+# %% [markdown]
+# ## 2. Is it the distribution, or only the mean?
+#
+# A mean can rise because everything rose a little, or because a few answers rose a lot and others
+# fell. So look at all of it. The workshop reported 5.70 ± 3.52 before and 6.92 ± 1.86 after: look
+# at its spread, too. Much of what PPO did there was to remove the bad answers.
+
+# %%
+plots.save(
+    plots.reward_histograms({stage: rewards[stage] for stage in ("sft", "ppo")}),
+    folder / "figures",
+    "reward_histograms",
+    {"prompt": prompts, **rewards},
+)
+
+# %%
+spread = pd.DataFrame(
+    {
+        NAME[stage]: [
+            np.mean(r),
+            np.std(r, ddof=1),
+            *np.quantile(r, [0, 0.1, 0.5, 0.9, 1]),
+        ]
+        for stage, r in rewards.items()
+    },
+    index=["mean", "spread (std)", "worst", "10 %", "median", "90 %", "best"],
+)
+low_end, high_end = (
+    spread.loc[q, NAME["ppo"]] - spread.loc[q, NAME["sft"]] for q in ("10 %", "90 %")
+)
+where = "lower" if low_end > high_end else "upper"
+print(
+    f"The 10 % quantile moved by {low_end:+.2f}, the 90 % quantile by {high_end:+.2f}:"
+)
+print(f"the {where} end moved further up (or less far down).")
+spread.round(2)
+
+# %% [markdown]
+# *In words: two overlapping histograms of the reward with a vertical line at each mean; the table
+# gives their means, spreads and quantiles, with the base model's beside them.*
+#
+# A histogram forgets which answer belongs to which prompt. A **slope** for every prompt remembers.
+# Predict first: of a hundred prompts, how many got worse?
+
+# %%
+plots.save(plots.slopes(rewards["sft"], rewards["ppo"]), folder / "figures", "slopes")
+
+# %%
+fell, rose = change[change < 0], change[change > 0]
+same = len(change) - len(fell) - len(rose)
+print(f"{len(rose)} prompts rose (by {rose.sum() / max(1, len(rose)):.2f} on average),")
+print(
+    f"{len(fell)} fell (by {-fell.sum() / max(1, len(fell)):.2f}), {same} stayed the same."
+)
+assert len(rose) + len(fell) + same == len(prompts)
+
+# %% [markdown]
+# *In words: one line a prompt from its SFT reward to its SFT + RLF reward, dashed where it fell,
+# with the mean in black; the counts are in the lines above.*
+#
+# Part of those falls is only sampling: each model answered once, by lot. Ask the same SFT model
+# twice and some answers "fall" too. That is why a count is a description, not yet a test.
+
+# %% [markdown]
+# ## 3. Could it be luck?
+#
+# The prompts are a sample of all questions one could ask. Another sample would have given another
+# mean change. How different? We do it by hand on five changes before we trust a function.
+
+# %%
+toy = np.array([2.0, 1.0, 0.9, 0.5, -0.4])  # after − before of five prompts
+
+# Bootstrap: draw five from the five, with replacement. Here every draw can be listed.
+every_draw = np.array(list(itertools.product(toy, repeat=5)))  # (5 ** 5, 5)
+means = every_draw.mean(1)
+low, high = np.quantile(means, [0.025, 0.975])
+print(f"{len(means)} possible draws; mean change {toy.mean():.2f}")
+print(f"the middle 95 % of their means: {low:.2f} to {high:.2f}")
+
+# %% tags=["nbval-check-output"]
+# Wilcoxon: rank the changes by size, add up the ranks of the negative ones.
+ranks = np.argsort(np.argsort(np.abs(toy))) + 1
+minus = ranks[toy < 0].sum()
+# If nothing had changed, each sign would be a coin toss: 2 ** 5 equally likely worlds.
+worlds = [
+    ranks[list(signs)].sum() for signs in itertools.product([False, True], repeat=5)
+]
+p = 2 * np.mean(np.array(worlds) <= minus)
+print("ranks", ranks, " sum of the negative ones", minus)
+print(f"p = {p:.4f}; the smallest p that five prompts can give: {2 / 2**5:.4f}")
+assert math.isclose(p, stats.wilcoxon(toy).pvalue)
+
+# %% [markdown]
+# Four of five rose, and the interval leaves out zero; yet Wilcoxon's p cannot go below 0.0625 with
+# five prompts, whatever happens. The bootstrap is too sure of itself when n is tiny, the rank test
+# cannot be sure at all. Neither is wrong: **n = 5 is no evidence.**
+#
+# Now ten real prompts, drawing by lot, since ten to the power of ten is too many to list.
+
+# %%
+ten = change[:10]
+rng = np.random.default_rng(1)
+draws = rng.choice(ten, size=(10_000, len(ten)))  # (draws, 10)
+means = draws.mean(1)
+by_hand = np.quantile(means, [0.025, 0.975])
+ours = evaluation.bootstrap_interval(ten)
+print(f"by hand     {by_hand[0]:+.2f} to {by_hand[1]:+.2f}")
+print(f"evaluation  {ours[0]:+.2f} to {ours[1]:+.2f}")
+
+MONTE_CARLO = (
+    0.2  # standard errors: five times the error of such a quantile in 10,000 draws
+)
+assert np.abs(by_hand - ours).max() <= MONTE_CARLO * means.std() + 1e-9
+
+# %% [markdown]
+# And all of them. **Predict first:** with twelve times as many prompts, how much narrower will the
+# interval be? (Widths shrink with the square root of n.)
+
+# %%
+means = rng.choice(change, size=(10_000, len(change))).mean(1)
+by_hand = np.quantile(means, [0.025, 0.975])
+ours = evaluation.bootstrap_interval(change)
+assert np.abs(by_hand - ours).max() <= MONTE_CARLO * means.std() + 1e-9
+
+ten_low, ten_high = evaluation.bootstrap_interval(ten)
+print(
+    f"n = {len(ten):>3}: {ten_low:+.2f} to {ten_high:+.2f}, width {ten_high - ten_low:.2f}"
+)
+print(
+    f"n = {len(change):>3}: {ours[0]:+.2f} to {ours[1]:+.2f}, width {ours[1] - ours[0]:.2f}"
+)
+
+# %% [markdown]
+# Why *paired*? Prompts differ from each other far more than models do: some questions are easy to
+# score on. Pairing subtracts that. Here is the same comparison with the pairs torn apart.
+
+# %%
+torn = rng.permutation(rewards["sft"])  # the same numbers, in another order
+unpaired = evaluation.bootstrap_interval(np.subtract(rewards["ppo"], torn))
+together = np.corrcoef(rewards["sft"], rewards["ppo"])[0, 1]
+ratio = (unpaired[1] - unpaired[0]) / max(1e-9, ours[1] - ours[0])
+print(f"correlation of a prompt's two rewards: {together:.2f}")
+print(f"paired   {ours[0]:+.2f} to {ours[1]:+.2f}")
+print(f"unpaired {unpaired[0]:+.2f} to {unpaired[1]:+.2f}, {ratio:.2f} times as wide")
+assert math.isclose(
+    np.mean(torn), np.mean(rewards["sft"])
+)  # the mean itself is untouched
+
+# %% [markdown]
+# The more alike the two rewards of one prompt are (the correlation), the more pairing helps. The
+# interval, both tests and the effect size in one call:
+
+# %%
+comparison = evaluation.compare_rewards(rewards["sft"], rewards["ppo"])
+print(comparison)
+print(f"verdict: {comparison.verdict}")
+runtime.record(
+    profile, "eval", reward=comparison.as_dict(), reward_verdict=comparison.verdict
+)
+assert math.isclose(comparison.difference, change.mean())
+assert (comparison.low, comparison.high) == ours
+
+# %%
+scale = (
+    runtime.read_json(ppo_folder / "metrics.json")
+    if (ppo_folder / "metrics.json").exists()
+    else {}
+)
+if scale.get("sft_std"):
+    print(
+        f"in notebook 03's unit: {comparison.difference / scale['sft_std']:+.2f} of its SFT"
+    )
+    print("standard deviations (taken on training prompts)")
+else:
+    print(
+        f"in SFT standard deviations here: {change.mean() / np.std(rewards['sft'], ddof=1):+.2f}"
+    )
+
+# %% [markdown]
+# What each number asks, and what it takes for granted:
+#
+# | | asks | assumes | does not see |
+# |---|---|---|---|
+# | paired bootstrap | how far the mean change could be from this, with other prompts | prompts are independent, drawn like the ones you care about; n not tiny | other seeds, other training runs |
+# | Wilcoxon | are the changes symmetric around zero? | independent prompts; under "no change" each sign is a coin toss | how large the change is |
+# | Levene | are the two *spreads* equal? | independent samples (our pairs are not quite: it is cautious or bold depending on their correlation) | the means |
+# | effect size | how many standard deviations of the change is it? | nothing | whether it matters to anybody |
+#
+# The workshop used Wilcoxon and also Mann-Whitney, which treats the pairs as strangers: that is
+# the torn version above.
+
+# %%
+test = (
+    f"the mean reward {'rose' if comparison.difference > 0 else 'did not rise'} by "
+    f"{comparison.difference:+.2f} and the interval "
+    + ("leaves out" if comparison.verdict != "no difference shown" else "includes")
+    + " zero"
+)
+narrower = comparison.after_std < comparison.before_std
+shape = f"the spread became {'smaller' if narrower else 'no smaller'}"
+sure = "more than" if comparison.levene_p < 0.05 else "no more than"
+print(
+    f"In words: {test}; {shape}, by {sure} chance explains (Levene p = {comparison.levene_p:.2g})."
+)
+
+# %% [markdown]
+# All of this takes one trained model for granted. Prompts were drawn again in thought; the
+# *training* was not. Another seed gives other batches, other samples, another policy. Does the
+# direction hold?
+
+# %%
+seeds_file = runtime.project_root() / "results" / "ppo_seeds.json"
+runs = pd.DataFrame(
+    runtime.read_json(seeds_file)["seeds"] if seeds_file.exists() else []
+)
+if len(runs):
+    up = int((runs.low > 0).sum())
+    print(f"{up} of {len(runs)} training seeds: reward up, interval above zero")
+    wanted = [
+        "seed",
+        "difference",
+        "low",
+        "high",
+        "wilcoxon_p",
+        "kl",
+        "length",
+        "finished",
+    ]
+    table = runs[[c for c in wanted if c in runs]].round(3)
+else:
+    table = None
+    print("One training run: what another seed would have given is not known here.")
+table
+
+# %% [markdown]
+# ## 4. Is it just longer?
+#
+# The oldest cheap trick. The workshop's reward model gave "Tell them Hello!" −5.18 and the same
+# with two more sentences +7.61. If PPO found the same door in ours, the reward rises with nothing
+# but words.
+#
+# Two ways to ask. **Regression**: draw change of reward against change of length, fit a line, and
+# read it where the length did not change. **Matching**: keep only the prompts whose two answers
+# are about equally long. By hand first:
+
+# %% tags=["nbval-check-output"]
+toy_longer = np.array([10.0, 4.0, 0.0, -2.0])  # tokens more than before
+toy_change = np.array([1.5, 0.9, 0.5, 0.3])  # reward more than before
+x, y = toy_longer - toy_longer.mean(), toy_change - toy_change.mean()
+slope = (x * y).sum() / (x * x).sum()
+intercept = toy_change.mean() - slope * toy_longer.mean()
+print(
+    f"mean gain {toy_change.mean():.2f}, of which length explains {slope * toy_longer.mean():.2f}"
+)
+print(f"reward per token {slope:.2f}; gain at equal length {intercept:.2f}")
+assert math.isclose(intercept, 0.5)
+
+# %%
+lengths = {stage: np.array(a.lengths, dtype=float) for stage, a in sampled.items()}
+longer = lengths["ppo"] - lengths["sft"]
+matched = evaluation.length_matched(
+    rewards["sft"], rewards["ppo"], lengths["sft"], lengths["ppo"]
+)
+
+x, y = longer - longer.mean(), change - change.mean()
+slope = (x * y).sum() / (x * x).sum() if x.any() else 0.0
+assert math.isclose(slope, matched.slope, abs_tol=1e-9)
+assert math.isclose(
+    change.mean() - slope * longer.mean(), matched.adjusted, abs_tol=1e-9
+)
+plots.save(
+    plots.change_against_length(longer, change, matched.slope, matched.adjusted),
+    folder / "figures",
+    "change_against_length",
+    {"longer": longer, "change": change},
+)
+
+# %%
+print(
+    f"mean length {lengths['sft'].mean():.1f} → {lengths['ppo'].mean():.1f} tokens;",
+    end=" ",
+)
+print(f"one token more goes with {matched.slope:+.3f} reward")
+print(f"gain as measured        {comparison.difference:+.2f}")
+adjusted = f"[{matched.adjusted_low:+.2f}, {matched.adjusted_high:+.2f}]"
+print(f"gain at equal length    {matched.adjusted:+.2f} {adjusted}")
+if matched.matched_n:
+    inside = f"[{matched.matched_low:+.2f}, {matched.matched_high:+.2f}]"
+    print(
+        f"gain on matched prompts {matched.matched:+.2f} {inside}, n = {matched.matched_n}"
+    )
+runtime.record(
+    profile,
+    "eval",
+    length_matched={k: None if v != v else v for k, v in asdict(matched).items()},
+)
+
+# %%
+equal_length = evaluation.verdict(matched.adjusted_low, matched.adjusted_high)
+explained = comparison.difference - matched.adjusted
+said = {
+    "better": "a gain remains",
+    "worse": "a loss appears",
+    "no difference shown": "no gain is shown",
+}
+print(
+    f"In words: at equal length {said[equal_length]}; length accounts for {explained:+.2f}"
+)
+print(f"of the change of {comparison.difference:+.2f}.")
+
+# %% [markdown]
+# *In words: a cloud of points, one a prompt, with change of length across and change of reward up,
+# a fitted dashed line, and a diamond where that line crosses "no change of length".*
+#
+# A caveat that a careful reader will raise: length is itself something PPO changed, and a longer
+# answer may be longer *because* it is better. The adjusted number answers "would it still be there
+# without the words?", not "how much did the words deserve?".
+
+# %% [markdown]
+# ## 5. What did PPO never see?
+#
+# Here is the loop again. Everything in it has been optimised for or against: the reward model, the
+# KL to the frozen copy, the stop penalty. What stands outside it can testify.
+
+# %%
+plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
+
+# %% [markdown]
+# *In words: a prompt goes to the policy, its answer to the reward model, the score and the distance
+# from the frozen SFT copy to the PPO update, and the update nudges the policy.*
+#
+# Four witnesses, by hand on three small texts first:
+# - **repetition**: the share of three-word runs that a text has said before;
+# - **distinct-2**: the share of word pairs that are unique over *all* answers. Low means a model
+#   that says the same thing to everybody;
+# - **similarity**: the angle between question and answer, as seen by the encoder of the wheel,
+#   untouched by any training of ours;
+# - **share finished**: who stops by themselves.
+
+# %% tags=["nbval-check-output"]
+loop = "I am sure I am sure I am sure"
+plain = "Warm water wakes the yeast"
+words = loop.lower().split()  # 9 words: 7 runs of three, 3 of them different
+runs_of_three = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+print(
+    f"repetition: {1 - len(set(runs_of_three)) / len(runs_of_three):.3f} for the loop,",
+    end=" ",
+)
+print(f"{evaluation.repetition(plain):.3f} for the plain one")
+print(
+    f"distinct-2: {evaluation.distinct_n([plain, plain]):.2f} when everybody gets the same"
+)
+assert math.isclose(evaluation.repetition(loop), 4 / 7)
+assert evaluation.distinct_n([plain]) == 1.0
+
+# %%
+similarity = evaluation.Similarity(profile.encoder)
+near = {stage: similarity(prompts, a.responses) for stage, a in sampled.items()}
+other = {
+    stage: similarity(prompts[1:] + prompts[:1], a.responses)
+    for stage, a in sampled.items()
+}
+print("cosine of an answer to its question, and to the next prompt's question")
+for stage in ADAPTER:
+    print(f"{NAME[stage]:>9}: {np.mean(near[stage]):.3f}   {np.mean(other[stage]):.3f}")
+print(f"a question echoed back: {similarity(prompts[:1], prompts[:1])[0]:.3f}")
+assert all(-1.001 <= value <= 1.001 for value in near["ppo"])
+
+# %% [markdown]
+# The second column is the floor: what "about nothing in particular" scores. The last line is the
+# warning: an echo scores 1, so more similar is only better within reason. Read it as *is it still
+# about the question?*
+#
+# **The distance travelled.** The KL divergence of notebook 03, in nats per answer: how much
+# likelier a model finds its own answers than its reference does.
+
+# %%
+distance = {}
+compute = precision.compute
+with runtime.stopwatch(seconds, "kl"):
+    with models.using(model, "ref"):
+        distance["sft"] = evaluation.kl_to_reference(
+            model, sampled["sft"], "base", compute
+        )
+    with models.using(model, "policy"):
+        distance["ppo"] = evaluation.kl_to_reference(
+            model, sampled["ppo"], "ref", compute
+        )
+
+for stage, name in (("sft", "base → SFT"), ("ppo", "SFT → SFT + RLF")):
+    low, high = evaluation.bootstrap_interval(distance[stage])
+    mean = np.mean(distance[stage])
+    print(f"{name:>16}: {mean:6.2f} nats an answer [{low:.2f}, {high:.2f}]")
+assert np.isfinite(distance["ppo"]).all()
+
+# %%
+nearer = "shorter" if np.mean(distance["ppo"]) < np.mean(distance["sft"]) else "longer"
+negative = np.mean(np.less(distance["ppo"], 0))
+print(f"In words: the step of PPO is the {nearer} one of the two.")
+print(
+    f"{negative:.0%} of the single answers have a negative estimate; only their mean is a KL."
+)
+
+# %% [markdown]
+# Distinct-2 has two traps of its own. It falls with length (a long book repeats "of the"), so the
+# two answers to a prompt are cut to the same number of words. And it belongs to the whole set:
+# a bootstrap would draw the same answer twice and call that repetition. Leaving out one prompt at
+# a time (the **jackknife**) does not.
+
+
+# %%
+def cut_alike(before, after):
+    """Both texts of each pair, cut to the shorter one's number of words."""
+    pairs = [(a.split(), b.split()) for a, b in zip(before, after, strict=True)]
+    kept = [min(len(a), len(b)) for a, b in pairs]
+    return [[" ".join(pair[k][:n]) for pair, n in zip(pairs, kept)] for k in (0, 1)]
+
+
+toy_cut = cut_alike(["one two three"], ["four five"])
+assert toy_cut == [["one two"], ["four five"]]
+
+alike = cut_alike(sampled["sft"].responses, sampled["ppo"].responses)
+difference, low, high, _ = evaluation.jackknife_difference(
+    *alike, evaluation.distinct_n
+)
+print("distinct-2 as sampled:", end=" ")
+print(
+    *(
+        f"{NAME[s]} {evaluation.distinct_n(a.responses):.3f}"
+        for s, a in sampled.items()
+    ),
+    sep=", ",
+)
+print(
+    f"at equal length, SFT + RLF minus SFT: {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+)
+
+# %% [markdown]
+# All witnesses in one table, means over the test prompts:
+
+# %%
+measures = {  # name: (is higher better? None for neither, {stage: one number a prompt})
+    "reward": (True, rewards),
+    "similarity to the question": (True, near),
+    "repetition": (
+        False,
+        {
+            s: [evaluation.repetition(t) for t in a.responses]
+            for s, a in sampled.items()
+        },
+    ),
+    "share finished": (
+        True,
+        {s: np.array(a.finished, float) for s, a in sampled.items()},
+    ),
+    "length (tokens)": (None, lengths),
+}
+means = pd.DataFrame(
+    {
+        name: {NAME[s]: np.mean(v) for s, v in values.items()}
+        for name, (_, values) in measures.items()
+    }
+).T
+means.loc["distinct-2 (as sampled)"] = [
+    evaluation.distinct_n(a.responses) for a in sampled.values()
+]
+assert means.notna().all(axis=None)
+means.round(3)
+
+# %% [markdown]
+# No verdicts yet: those need intervals, and come in section 7. The workshop measured two such
+# things, grammar (1.142 → 1.050) and similarity (0.601 → 0.588). Both fell. It did not say so.
+
+# %% [markdown]
+# ## 6. Is it cleverer?
+#
+# A kinder manner is not more knowledge. Two small benchmarks, written for this course: common
+# misconceptions (`truthful_mini`) and world religions (`religions_mini`), after the two that the
+# workshop used. **Predict first:** PPO never saw a fact it could be graded on. What should happen?
+#
+# The model writes nothing here. We ask how likely it finds each choice, and the likeliest wins:
+
+# %%
+questions = {
+    name: data.load_questions(name, profile.eval_questions)
+    for name in ("truthful_mini", "religions_mini")
+}
+autocast = compute if precision.autocast else None
+one = questions["religions_mini"][0]
+with models.using(model, "ref"):
+    answered = evaluation.score_choices(model, tokenizer, [one], compute=autocast).iloc[
+        0
+    ]
+print(one["question"])
+for i, loglik in enumerate(answered.logliks):
+    marks = (i == answered.predicted, "chosen"), (i == one["label"], "right")
+    marked = ", ".join(word for holds, word in marks if holds)
+    print(f"  {loglik:7.2f} nats  {one['choices'][i]}  {marked}")
+assert answered.predicted == int(np.argmax(answered.logliks))
+
+# %%
+correct = {}  # (benchmark, stage) -> (questions,) of True and False
+with runtime.stopwatch(seconds, "benchmarks"):
+    for stage, adapter in ADAPTER.items():
+        with models.using(model, adapter):
+            for name, items in questions.items():
+                scored = evaluation.score_choices(
+                    model, tokenizer, items, compute=autocast
+                )
+                correct[name, stage] = scored.correct.to_numpy()
+
+print(
+    *(f"{name}: {len(items)} questions" for name, items in questions.items()), sep="\n"
+)
+assert all(len(correct[name, "sft"]) == len(items) for name, items in questions.items())
+
+# %% [markdown]
+# An accuracy of a hundred questions is a rough number. Wilson's interval says how rough. By hand
+# for 60 right of 110:
+
+# %% tags=["nbval-check-output"]
+k, n, z = 60, 110, 1.959964
+share = k / n
+middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+print(f"{share:.3f}, interval {middle - reach:.3f} to {middle + reach:.3f}")
+assert np.allclose([middle - reach, middle + reach], evaluation.wilson_interval(k, n))
+
+# %%
+bars = []
+for (name, stage), right in correct.items():
+    low, high = evaluation.wilson_interval(right.sum(), len(right))
+    chance = np.mean([1 / len(q["choices"]) for q in questions[name]])
+    bars.append(
+        {
+            "benchmark": name,
+            "stage": stage,
+            "accuracy": right.mean(),
+            "low": low,
+            "high": high,
+        }
+        | {"n": len(right), "chance": chance}
+    )
+bars = pd.DataFrame(bars).sort_values("benchmark", kind="stable", ascending=False)
+plots.save(plots.benchmark_bars(bars), folder / "figures", "benchmark_bars", bars)
+
+# %%
+for bar in bars.itertuples():
+    against = "above" if bar.low > bar.chance else "not shown to be above"
+    found = f"{bar.accuracy:.3f} [{bar.low:.3f}, {bar.high:.3f}]"
+    print(
+        f"{bar.benchmark:>15} {NAME[bar.stage]:>9} {found}: {against} chance ({bar.chance:.2f})"
+    )
+
+# %% [markdown]
+# *In words: for each benchmark three bars (base, SFT, SFT + RLF) with intervals and a dashed line
+# at chance; the lines above give every number.*
+#
+# Do not compare two bars by whether their whiskers overlap: the models answered the *same*
+# questions, so only those count on which they disagree. **McNemar's test**: of the questions that
+# only one of the two got right, is it one of them more often than a coin would have it?
+
+# %% tags=["nbval-check-output"]
+only_a, only_b = 3, 9  # 12 questions on which two models disagree
+p = 2 * sum(math.comb(12, i) for i in range(only_a + 1)) / 2**12
+print(f"3 against 9: p = {p:.3f}")
+a = np.array([True] * 3 + [False] * 9 + [True] * 98)
+b = np.array([False] * 3 + [True] * 9 + [True] * 98)
+print(
+    f"accuracy {a.mean():.3f} and {b.mean():.3f}, a difference of {b.mean() - a.mean():+.3f}"
+)
+assert math.isclose(p, evaluation.mcnemar_p(a, b))
+
+# %% [markdown]
+# Five points of accuracy on 110 questions, and it is still what coins do one time in seven. Many a
+# leaderboard is decided by less.
+
+
+# %%
+def compare_shares(name, before, after):
+    """One benchmark between two stages: difference, interval, exact McNemar p, verdict."""
+    a, b = correct[name, before], correct[name, after]
+    difference, low, high = evaluation.paired_shares_interval(a, b)
+    p = evaluation.mcnemar_p(a, b)
+    # Interval and exact test rest on different approximations: both must say so.
+    found = evaluation.verdict(low, high) if p < 0.05 else "no difference shown"
+    return {
+        "benchmark": name,
+        "from": NAME[before],
+        "to": NAME[after],
+        "disagree": int((a != b).sum()),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "mcnemar_p": p,
+        "verdict": found,
+        "detectable": evaluation.detectable_difference(len(a), float((a != b).mean())),
+    }
+
+
+steps = (("base", "sft"), ("sft", "ppo"))
+shares = [compare_shares(name, *step) for name in questions for step in steps]
+assert all(row["low"] <= row["high"] for row in shares)
+pd.DataFrame(shares).round(3)
+
+# %% [markdown]
+# **How to say it.** Where the interval includes zero, the right words are *"no difference shown"*.
+# Not "no difference", not "knowledge is preserved": a test that finds nothing has found nothing,
+# and with few questions it finds nothing nearly always. So say at once what it *could* have found:
+# the column `detectable` is the smallest true difference that this many questions, with this much
+# disagreement, would show in four runs out of five.
+
+# %%
+for row in shares:
+    print(f"{row['benchmark']}, {row['from']} → {row['to']}: {row['verdict']}", end="")
+    print(
+        f" ({row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}];", end=" "
+    )
+    print(f"this n would have shown {row['detectable']:.2f} or more).")
+
+disagreement = np.mean(
+    [row["disagree"] / len(questions[row["benchmark"]]) for row in shares]
+)
+print(f"\nquestions needed, when the two disagree on {disagreement:.0%}:")
+for n in (50, 110, 817, 5000):
+    print(
+        f"  {n:>5}: shows {evaluation.detectable_difference(n, disagreement):.3f} or more"
+    )
+wide = evaluation.detectable_difference(110, disagreement)
+assert evaluation.detectable_difference(5000, disagreement) < wide
+
+# %%
+columns_to_keep = ["benchmark", "stage", "accuracy", "low", "high", "n", "chance"]
+runtime.record(
+    profile,
+    "eval",
+    benchmarks=bars[columns_to_keep].to_dict("records"),
+    benchmark_changes=shares,
+)
+shown = [row for row in shares if row["verdict"] != "no difference shown"]
+print(
+    f"In words: {len(shown)} of {len(shares)} steps changed a benchmark by more than chance."
+)
+
+# %% [markdown]
+# The workshop's own numbers, read with this eye: Llama-2 went 0.244 → 0.234 on TruthfulQA and
+# 0.450 → 0.497 on world religions; Llama-3 0.329 → 0.222 and 0.772 → 0.702. Up, down, down, down,
+# with no intervals. Which of the four would you have believed?
+
+# %% [markdown]
+# ## 7. What improved, what did not, what got worse?
+#
+# The table that you would sign. Every row has the same shape: measure, before, after, difference
+# with its interval, verdict. The verdict is computed: **better** or **worse** where the interval
+# leaves out zero, **no difference shown** where it does not, and **changed** for the two measures
+# that have no good direction (length and KL).
+
+
+# %%
+def verdict_table(before, after, confidence=0.95):
+    """One row a measure for the step from one stage to the next."""
+    rows = []
+
+    def add(measure, a, b, interval, better, scale=None):
+        difference, low, high = map(float, interval)
+        found = evaluation.verdict(low, high, better)
+        rows.append([measure, float(a), float(b), difference, low, high, found, scale])
+
+    for measure, (better, values) in measures.items():
+        a, b = (np.asarray(values[stage], dtype=float) for stage in (before, after))
+        interval = evaluation.bootstrap_interval(b - a, confidence=confidence)
+        spread = float(a.std(ddof=1)) or 1.0
+        add(measure, a.mean(), b.mean(), ((b - a).mean(), *interval), better, spread)
+    texts = cut_alike(sampled[before].responses, sampled[after].responses)
+    distinct = [evaluation.distinct_n(t) for t in texts]
+    *interval, spread = evaluation.jackknife_difference(
+        *texts, evaluation.distinct_n, confidence
+    )
+    add("distinct-2 (equal length)", *distinct, interval, True, spread or 1.0)
+    kl = distance[after]
+    interval = (np.mean(kl), *evaluation.bootstrap_interval(kl, confidence=confidence))
+    add("KL to the stage before (nats)", 0, np.mean(kl), interval, None)
+    for name in questions:
+        a, b = correct[name, before], correct[name, after]
+        interval = evaluation.paired_shares_interval(a, b, confidence)
+        strict = evaluation.mcnemar_p(a, b) < 1 - confidence
+        add(name, a.mean(), b.mean(), interval, True, float(a.std(ddof=1)) or 1.0)
+        rows[-1][6] = rows[-1][6] if strict else "no difference shown"
+    names = [
+        "measure",
+        "before",
+        "after",
+        "difference",
+        "low",
+        "high",
+        "verdict",
+        "scale",
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+# %%
+verdicts = verdict_table("sft", "ppo")
+at_equal = {
+    "measure": "reward at equal length",
+    "before": comparison.before_mean,
+    "after": comparison.before_mean + matched.adjusted,
+    "difference": matched.adjusted,
+    "low": matched.adjusted_low,
+    "high": matched.adjusted_high,
+    "verdict": equal_length,
+    "scale": float(np.std(rewards["sft"], ddof=1)) or 1.0,
+}
+verdicts = pd.concat(
+    [verdicts[:1], pd.DataFrame([at_equal]), verdicts[1:]], ignore_index=True
+)
+named = {"before": NAME["sft"], "after": NAME["ppo"]}
+assert set(verdicts.verdict) <= {"better", "worse", "no difference shown", "changed"}
+verdicts.drop(columns="scale").rename(columns=named).round(3)
+
+# %%
+plots.save(
+    plots.differences(verdicts.dropna(subset="scale")),
+    folder / "figures",
+    "differences",
+    verdicts,
+)
+
+# %% [markdown]
+# *In words: one line a measure, the difference of SFT + RLF from SFT in standard deviations with
+# its interval; colour and marker give the verdict. KL is left out: SFT's distance from itself is
+# zero by definition. For repetition, left of zero is the good side.*
+#
+# In plain words, computed from the numbers:
+
+
+# %%
+def plainly(table):
+    """Measures by verdict, one line each."""
+    for found in ("better", "worse", "changed", "no difference shown"):
+        hits = table[table.verdict == found]
+        parts = [
+            f"{r.measure} ({r.before:.3g} → {r.after:.3g})" for r in hits.itertuples()
+        ]
+        print(f"{found.capitalize()}: {', '.join(parts) or 'nothing'}.")
+
+
+plainly(verdicts)
+unseen = verdicts[~verdicts.measure.str.startswith(("reward", "KL", "length"))]
+worse = int((unseen.verdict == "worse").sum())
+print()
+if comparison.verdict == "better" and worse:
+    print(
+        f"The judge is happier, and {worse} measure(s) it never graded fell. Say both or neither."
+    )
+elif comparison.verdict == "better":
+    print(
+        "The judge is happier, and no measure that PPO never saw is shown to have got worse."
+    )
+else:
+    print(
+        "No gain in reward is shown on these prompts: there is nothing here to explain away."
+    )
+
+# %% [markdown]
+# One more doubt, about the table itself. Look at many measures and one will move by luck: at 95 %,
+# one in twenty. The strict remedy (Bonferroni) asks each row for more: 1 − 0.05 / rows.
+
+# %%
+count = len(verdicts)
+strict = verdict_table("sft", "ppo", confidence=1 - 0.05 / count).set_index("measure")
+plain = verdicts.set_index("measure").loc[strict.index]
+lost = [m for m in strict.index if plain.verdict[m] != strict.verdict[m]]
+print(f"{count} rows: {0.05 * count:.1f} would seem to differ if nothing did.")
+print(
+    f"Held to {1 - 0.05 / count:.1%}, these verdicts fall:", ", ".join(lost) or "none"
+)
+assert all(
+    strict.verdict[m] in (plain.verdict[m], "no difference shown") for m in strict.index
+)
+
+# %% [markdown]
+# And the stage before. **Predict first:** which of the two stages, SFT or RLF, changed more?
+
+# %%
+sft_verdicts = verdict_table("base", "sft")
+plainly(sft_verdicts)
+moved = {
+    name: int((table.verdict != "no difference shown").sum())
+    for name, table in (("SFT", sft_verdicts), ("RLF", verdicts))
+}
+print(
+    f"\nShown to have moved: {moved['SFT']} of {len(sft_verdicts)} measures by SFT,",
+    end=" ",
+)
+print(f"{moved['RLF']} of {len(verdicts)} by RLF.")
+named = {"before": NAME["base"], "after": NAME["sft"]}
+sft_verdicts.drop(columns="scale").rename(columns=named).round(3)
+
+# %%
+names = {"before": "sft", "after": "ppo"}
+rows_to_keep = verdicts.drop(columns="scale").rename(columns=names).to_dict("records")
+runtime.record(
+    profile,
+    "eval",
+    verdicts=rows_to_keep,
+    verdicts_base_to_sft=sft_verdicts.drop(columns="scale").to_dict("records"),
+    verdicts_lost_when_strict=lost,
+    n=len(prompts),
+    finished={s: float(np.mean(a.finished)) for s, a in sampled.items()},
+    length={s: float(values.mean()) for s, values in lengths.items()},
+    similarity={s: float(np.mean(values)) for s, values in near.items()},
+    distinct_2={s: evaluation.distinct_n(a.responses) for s, a in sampled.items()},
+    repetition={s: float(np.mean(measures["repetition"][1][s])) for s in ADAPTER},
+    mean_reward={s: float(np.mean(values)) for s, values in rewards.items()},
+    kl={s: float(np.mean(values)) for s, values in distance.items()},
+    three_answers={"prompt": question, **three},
+)
+print(
+    f"{len(rows_to_keep)} verdicts recorded in {folder.parent.name}/{folder.name}/metrics.json"
+)
+
+# %% [markdown]
+# What each stage could and could not do:
+#
+# | stage | it learns from | so it can change | it cannot |
+# |---|---|---|---|
+# | SFT | answers that people wrote | whose turn it is, when to stop, tone | teach many facts with so few conversations |
+# | reward model | which of two answers is liked | nothing by itself: it only grades | know more than its pairs |
+# | RLF | its own answers, graded | which of the things it *could already say* it says more often | say what the policy never samples |
+
+# %% [markdown]
+# ## 8. What does SAWYER think of poetry?
+#
+# The workshop closed by asking its model for its opinions on poetry, and so do we. These are the
+# greedy answers from section 1: no picking.
+
+# %%
+positions = [greedy_prompts.index(prompt) for prompt in poetry]
+show.side_by_side(poetry, columns(greedy, positions))
+
+# %% [markdown]
+# Now you. Change the question and run the cell again; a temperature of 1 gives another answer for
+# each seed, 0 always the same.
+
+
+# %%
+def ask(question, temperature=0.0, seed=0):
+    """One question to all three models, side by side."""
+    said = {}
+    for stage, adapter in ADAPTER.items():
+        with models.using(model, adapter):
+            answers = evaluation.answer(
+                model, tokenizer, [question], profile, temperature, seed
+            )
+        said[NAME[stage]] = answers.responses
+    return show.side_by_side([question], said)
+
+
+ask("Which poem should I read on a rainy day?")
+
+# %% [markdown]
+# An opinion is a fine test, because it has no right answer for the judge to hide behind. Ask
+# yourself not "is it true?" but "would I go on talking with this?". That is the question the
+# preference data asked; whether you agree with its authors is another one.
+
+# %% [markdown]
+# ## 9. Where did each notebook stand?
+#
+# Alignment has three elements, and a failure in one cannot be mended in another.
+
+# %%
+plots.save(plots.three_elements(), folder / "figures", "three_elements")
+
+# %% [markdown]
+# *In words: three boxes. Data: whose answers, whose preferences (01, 02). Training: what is
+# rewarded, what is held fixed (01, 02, 03). Evaluation: who checks, against what (04).*
+#
+# - **Data.** 01 showed the model answers; 02 showed it which of two is liked. Everything that the
+#   verdict table calls "better" is better by the taste in those files.
+# - **Training.** 01 copied, 03 searched. The KL held it near what it already was.
+# - **Evaluation.** This notebook. It found what it looked for, and only where it looked.
+
+# %% [markdown]
+# ## The last doubt: aligned, but to what end?
+#
+# Say that everything above came out well. Then the model is closer to a set of preferences.
+# Whose? Who wrote them, and what do they leave out? Here is what the data card has to say.
+
+# %%
+card = data.EMBEDDED / "DATACARD.md"
+text = card.read_text(encoding="utf-8") if card.exists() else ""
+sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+about = re.compile(r"limit|bias|leave|missing|who wrote|whose|not in", re.IGNORECASE)
+chosen = [part.strip() for part in sections if about.search(part.splitlines()[0])]
+quoted = [
+    line
+    for part in chosen
+    for line in ("**" + part.replace("\n", "**\n", 1)).splitlines()
+]
+if not quoted:
+    quoted = ["The data card has no section on this: treat that as an answer, too."]
+Markdown("\n".join(f"> {line}" for line in quoted))
+
+# %% [markdown]
+# A data card answers in part. It can say who wrote and how; it cannot say what nobody there
+# thought of. No interval in this notebook covers that.
+
+# %%
+seconds["all"] = time.perf_counter() - started
+peak = runtime.peak_memory_gib()
+runtime.record(profile, "eval", seconds=seconds, peak_memory_gib=peak)
+print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+print(f"peak memory {peak:.1f} GiB")
+assert (folder / "metrics.json").exists()
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. **A placebo.** Compare SFT with itself: `evaluation.answer` under `"ref"` with `seed=0` and with
+#    `seed=1`, score both, `compare_rewards`. How many prompts "got worse"? What should the verdict
+#    be, and how often will it not be?
+#    <details><summary>Answer</summary>
+#
+#    Roughly half get worse, for the two sets come from the same distribution. The verdict should be
+#    "no difference shown"; at 95 % it is something else in about one pair of seeds out of twenty.
+#    Compare that half with the share in section 2: only what goes beyond it is PPO.
+#    </details>
+# 2. **How many prompts would have been enough?** Take the effect size from section 3. About
+#    (2.8 / effect size)² prompts show it in four runs out of five. Compute it, then test it: draw
+#    that many prompts from `change` a thousand times and count how often the interval excludes zero.
+#    <details><summary>Answer</summary>
+#
+#    2.8 = 1.96 + 0.84, the two quantiles of "95 %" and "80 %". With an effect size of 0.4 that is 49
+#    prompts, with 0.2 it is 196. Your count will be near 80 %; drawing from the 120 you have makes
+#    it a little too good, since the effect in them is the estimate itself.
+#    </details>
+# 3. **Catch a cheat.** Write an answer that scores higher than SFT + RLF on the reward model and
+#    that you would be ashamed of. Which of the measures in section 5 gives it away?
+#    <details><summary>Answer</summary>
+#
+#    Start from notebook 02's probe: warm openings, more sentences, the question repeated. Echoes
+#    show as similarity near 1, loops as repetition, one pleasing answer for every prompt as a low
+#    distinct-2. A fluent, friendly falsehood is caught by none of them: only by a person who knows.
+#    </details>
+
+# %% [markdown]
+# ## What can go wrong
+#
+# | symptom | likely cause | where it shows |
+# |---|---|---|
+# | reward up, similarity down | the policy found a text that pleases without answering | verdict table, worst example |
+# | reward up, gain at equal length near zero | length hacking | section 4's diamond |
+# | reward up, distinct-2 down | one good answer for everybody (mode collapse) | side by side, distinct-2 |
+# | both histograms the same, KL near 0 | the policy has not moved: too few steps, β too high | KL row |
+# | KL in the tens of nats | the leash is off | KL row, base-like rambling in the answers |
+# | base accuracy well above SFT | damage by SFT (too high a learning rate) | benchmark bars, base → SFT |
+# | every benchmark at chance | too small a model for it: no stage can differ | dashed line |
+# | 03's answers are not reproduced | another machine or number format: the same distribution, other samples | section 1's count |
+#
+# ## What we simplified
+#
+# 1. **One sample a prompt.** With several, the noise of sampling and that of prompts can be told
+#    apart (Miller 2024, "Adding error bars to evals", arXiv 2411.00640).
+# 2. **One judge.** A second reward model from other preference data would be the stronger check:
+#    Gao et al. 2022, arXiv 2210.10760, measure how a proxy reward and a "gold" one part ways. Ours
+#    stops at measures that need no training.
+# 3. **One training seed** in this notebook; the table in section 3 has more where the repository
+#    has them. Henderson et al. 2018, arXiv 1709.06560, show why it matters.
+# 4. **No people.** Preferences were written for this course; no person has compared these answers.
+# 5. **Small benchmarks** of our own. Choices are scored by their summed log-likelihood, as lm-eval's
+#    `acc`, which favours short choices; all three models share that handicap. The questions are
+#    asked without control tokens.
+# 6. **The base of the embedded profile** is SmolLM2-135M-*Instruct*, which has been tuned on chats
+#    in another format. On SAWYER's tokens it rambles like a base model, but it knows more of
+#    answering than one.
+# 7. **Bootstrap percentile intervals**, which are a little too narrow for small n (Efron and
+#    Tibshirani 1993, chapter 13), as the five toy prompts showed.
+
+# %% [markdown]
+# ## Five questions
+#
+# 1. Why were the prompts fixed before training?
+#    <details><summary>Answer</summary>Whoever chooses after seeing the answers can make any model
+#    look good without one false statement.</details>
+# 2. The reward's interval excludes zero. What has been shown, and for whom?
+#    <details><summary>Answer</summary>That this trained model scores higher than SFT, by this reward
+#    model, on prompts like these. Not that another training run would, nor that people agree.</details>
+# 3. Two bars of a benchmark have overlapping whiskers. Is there a difference?
+#    <details><summary>Answer</summary>You cannot tell from that. The same questions were asked of
+#    both: look at those on which they disagree (McNemar).</details>
+# 4. What is wrong with "PPO preserved the model's knowledge (p = 0.6)"?
+#    <details><summary>Answer</summary>A large p is no proof of equality. "No difference shown; this n
+#    would have shown x or more" is what may be said.</details>
+# 5. Which row of the verdict table would you look at first in somebody else's paper, and is it there?
+#    <details><summary>Answer</summary>A measure that was not trained on, with an interval. Often it
+#    is not there; then ask why.</details>
+#
+# ## Next
+#
+# You have the whole circle now: data, training, evaluation. Go round once more and change one thing.
+# A preference you do not share, edited in 02; a longer leash in 03; and then come back here and
+# see whether your verdict table agrees with you. If it does not, one of you is wrong, and finding
+# out which is the work.

@@ -1,0 +1,96 @@
+"""``python -m sawyer_utils COMMAND``: the same as the Makefile, for machines without make."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+
+from sawyer_utils.profiles import PROFILES, current_profile
+from sawyer_utils.runtime import project_root
+
+
+def course(args) -> None:
+    from sawyer_utils import course as runner
+
+    os.environ["SAWYER_PROFILE"] = _profile(args).name
+    runner.course(_profile(args), fresh=args.fresh)
+
+
+def notebooks(args) -> None:
+    from sawyer_utils import course as runner
+
+    os.environ["SAWYER_PROFILE"] = "local"
+    runner.publish(PROFILES["local"])
+
+
+def fetch(args) -> None:
+    from sawyer_utils import assets
+
+    for name, folder in assets.fetch().items():
+        print(f"{name:14s} {folder}")
+
+
+def check_data(args) -> None:
+    from sawyer_utils.data import check_corpus
+    from sawyer_utils.models import load_tokenizer
+
+    for key, value in check_corpus(tokenizer=load_tokenizer(PROFILES["local"])).items():
+        print(f"{key:14s} {value}")
+
+
+def lab(args) -> None:
+    sys.exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(project_root() / "notebooks")]))
+
+
+def test(args) -> None:
+    """Lint, unit tests, then the committed notebooks under ``smoke``, in one fresh run folder."""
+    root = project_root()
+    smoke_home = root / "build" / "smoke"
+    shutil.rmtree(smoke_home, ignore_errors=True)
+    smoke = {"SAWYER_PROFILE": "smoke", "SAWYER_HOME": str(smoke_home), "HF_HUB_OFFLINE": "1"}
+    python = [sys.executable, "-m"]
+    chain = sorted((root / "notebooks").glob("0*.ipynb"))
+    nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider"]
+    steps = [
+        ([*python, "ruff", "check", "."], {}),
+        ([*python, "ruff", "format", "--check", "sawyer_utils", "tests", "benchmarks"], {}),
+        ([*python, "pytest", "tests"], {"HF_HUB_OFFLINE": "1"}),
+        ([*python, "pytest", "-x", *nbval, *map(str, chain)], smoke),
+    ]
+    fetch(args)
+    for command, extra in steps:
+        print("\n$", " ".join(["python", *command[1:4]]), "…", flush=True)
+        if code := subprocess.call(command, cwd=root, env={**os.environ, **extra}):
+            sys.exit(code)
+
+
+def _profile(args):
+    return current_profile(args.profile)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    known = [
+        (course, "run the four notebooks, print what each stage changed"),
+        (notebooks, "rebuild the committed, executed notebooks from their sources"),
+        (test, "lint, unit tests, the notebooks under the smoke profile"),
+        (lab, "open JupyterLab on the notebooks"),
+        (fetch, "fetch the embedded weights"),
+        (check_data, "prove the embedded corpus"),
+    ]
+    for function, text in known:
+        command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
+        command.set_defaults(function=function)
+        if function is course:
+            command.add_argument("--fresh", action="store_true", help="start over")
+            command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
+    args = parser.parse_args(argv)
+    args.function(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Run the notebooks: build them from their sources, execute, reuse what is done, say how long."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+from sawyer_utils import report
+from sawyer_utils.data import EMBEDDED
+from sawyer_utils.profiles import Profile
+from sawyer_utils.runtime import home, project_root, read_json, replacing, write_json
+
+NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
+# Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
+EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
+# Colab reads these: a T4 is preselected, the table of contents is open.
+METADATA = {
+    "accelerator": "GPU",
+    "colab": {"gpuType": "T4", "provenance": [], "toc_visible": True},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def source_path(name: str) -> Path:
+    return project_root() / "notebooks" / "source" / f"{name}.py"
+
+
+def cell_hash(source: str) -> str:
+    """What is recorded of a cell at execution, to find outputs that are older than their code."""
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def build(name: str):
+    """The notebook of a source, unexecuted, with stable cell ids."""
+    import jupytext
+
+    notebook = jupytext.read(source_path(name))
+    notebook.metadata = dict(METADATA)
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = f"{name}-{i:03d}"
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+    return notebook
+
+
+def normalise(notebook) -> None:
+    """Drop what would change without meaning anything, and record the hash of each code cell.
+
+    Raises:
+        ValueError: if an output holds a path of this machine.
+    """
+    private = re.compile("|".join(map(re.escape, {str(project_root()), str(Path.home())})))
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.metadata["sawyer_hash"] = cell_hash(cell.source)
+        for output in cell.outputs:
+            output.get("metadata", {}).clear()
+            if private.search(str(output.get("text", "")) + str(output.get("data", {}).get("text/html", ""))):
+                raise ValueError(f"An output of cell {cell['id']} holds a path of this machine.")
+    notebook.metadata.pop("widgets", None)  # without its state GitHub calls the notebook invalid
+
+
+def execute(notebook, profile: Profile, name: str, eta) -> None:
+    """Run every cell in a fresh kernel, showing the cell, the training step and the time left."""
+    import nbclient
+
+    progress = home() / profile.name / NOTEBOOKS[name] / "progress.json"
+    progress.unlink(missing_ok=True)
+    state = {"cell": 0, "cells": len(notebook.cells)}
+
+    def on_cell_start(cell, cell_index):
+        state["cell"] = cell_index + 1
+
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(project_root() / "notebooks")}},
+        on_cell_start=on_cell_start,
+    )
+    stop = threading.Event()
+    teller = threading.Thread(target=_tell, args=(name, state, progress, eta, stop), daemon=True)
+    teller.start()
+    try:
+        client.execute()
+    finally:
+        stop.set()
+        teller.join()
+
+
+def _tell(name: str, state: dict, progress: Path, eta, stop: threading.Event) -> None:
+    """Print one line over itself on a terminal, one line every 20 seconds elsewhere."""
+    live = sys.stdout.isatty()
+    while not stop.wait(1 if live else 20):
+        line = f"{name}  cell {state['cell']}/{state['cells']}"
+        try:
+            step = read_json(progress) if progress.exists() else {}
+        except ValueError:
+            step = {}  # caught in the middle of being written
+        if step:
+            shown = [f"{k} {step[k]:.2f}" for k in ("loss", "accuracy", "reward", "kl") if k in step]
+            line += f"  step {step['step']}/{step['total']}  " + "  ".join(shown)
+        line += "  " + eta()
+        print(f"\r{line:<100}" if live else line, end="" if live else "\n", flush=True)
+    if live:
+        print("\r" + " " * 100 + "\r", end="")
+
+
+class Clock:
+    """Time left, from what the notebooks usually take and how this machine compares so far."""
+
+    def __init__(self, todo: list[str], expected: dict[str, float]):
+        self.todo, self.expected = list(todo), expected
+        self.start = self.began = time.monotonic()
+        self.ratio = 1.0
+        self.done = 0.0
+
+    def finished(self, name: str) -> float:
+        """Seconds the notebook took; updates the comparison."""
+        seconds = time.monotonic() - self.began
+        self.todo.remove(name)
+        self.done += self.expected[name] * 60
+        self.ratio = (time.monotonic() - self.start) / self.done
+        self.began = time.monotonic()
+        return seconds
+
+    def __call__(self) -> str:
+        elapsed = time.monotonic() - self.start
+        ahead = sum(self.expected[name] * 60 for name in self.todo) * self.ratio
+        left = max(0.0, ahead - (time.monotonic() - self.began))
+        return f"{elapsed / 60:.1f} min so far, about {left / 60:.0f} min left"
+
+
+def fingerprint(profile: Profile) -> str:
+    """What a run depends on besides the notebooks: settings and corpus."""
+    digest = hashlib.sha256(repr(profile).encode())
+    for file in sorted(EMBEDDED.glob("*.jsonl")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def run(profile: Profile, fresh: bool = False) -> dict[str, Path]:
+    """Execute 01 to 04 into the run folder; what is done and unchanged is reused.
+
+    Returns:
+        notebook name -> executed file
+    """
+    from sawyer_utils import assets
+
+    folder = home() / profile.name
+    ledger_path = folder / "course.json"
+    ledger = read_json(ledger_path) if ledger_path.exists() else {}
+    if fresh or ledger.get("fingerprint", fingerprint(profile)) != fingerprint(profile):
+        print("Starting over." if fresh else "Settings or corpus changed: starting over.")
+        shutil.rmtree(folder, ignore_errors=True)
+        ledger = {}
+    ledger["fingerprint"] = fingerprint(profile)
+    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    print("weights:", ", ".join(assets.fetch()))
+    executed = {name: folder / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS}
+    todo = _outdated(ledger, executed)
+    for name in executed:
+        if name not in todo:
+            print(f"{name}  done before, reused")
+    clock = Clock(todo, _expected(profile))
+    for name in todo:
+        _run_one(name, executed[name], profile, clock, ledger, ledger_path)
+    return executed
+
+
+def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, ledger_path: Path) -> None:
+    import nbformat
+
+    notebook = build(name)
+    execute(notebook, profile, name, clock)
+    normalise(notebook)
+    with replacing(path) as temporary:
+        nbformat.write(notebook, temporary)
+    seconds = clock.finished(name)
+    ledger[name] = {"source": cell_hash(source_path(name).read_text("utf-8")), "seconds": seconds}
+    write_json(ledger_path, ledger)
+    print(f"{name}  done in {seconds / 60:.1f} min")
+
+
+def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
+    """The first notebook that is missing or changed, and all after it: each builds on the last."""
+    names = list(executed)
+    for i, name in enumerate(names):
+        current = cell_hash(source_path(name).read_text(encoding="utf-8"))
+        if ledger.get(name, {}).get("source") != current or not executed[name].exists():
+            return names[i:]
+    return []
+
+
+def _expected(profile: Profile) -> dict[str, float]:
+    """Minutes by notebook: what the committed results took, if they are of this profile."""
+    saved = project_root() / "results" / f"{profile.name}.json"
+    minutes = read_json(saved).get("minutes", {}) if saved.exists() else {}
+    return {**EXPECTED, **minutes}
+
+
+def course(profile: Profile, fresh: bool = False) -> None:
+    """``make course``: run, then one screen of results and where everything is."""
+    executed = run(profile, fresh)
+    folder = home() / profile.name
+    results = report.collect(profile, read_json(folder / "course.json"))
+    write_json(folder / "results.json", results)
+    page = report.write_html(folder, results)
+    print("\n" + report.summary(results) + "\n")
+    for path in executed.values():
+        print("notebook ", path)
+    print("figures  ", folder / "*" / "figures")
+    print("report   ", page)
+
+
+def publish(profile: Profile) -> None:
+    """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed."""
+    course(profile)
+    root, folder = project_root(), home() / profile.name
+    for name in NOTEBOOKS:
+        shutil.copyfile(folder / "notebooks" / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb")
+    write_json(root / "results" / f"{profile.name}.json", read_json(folder / "results.json"))
+    ship(profile)
+    report.update_readme(root / "README.md", read_json(folder / "results.json"))
+    report.stage_picture(read_json(folder / "results.json"), root / "results")
+
+
+def ship(profile: Profile) -> None:
+    """Copy the three adapters to ``checkpoints/local`` in bf16, so that any notebook opens cold."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for stage, kind in (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter")):
+        source = home() / profile.name / stage / kind
+        target = project_root() / "checkpoints" / profile.name / stage / kind
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+        weights = load_file(source / "adapter_model.safetensors")
+        small = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+        save_file(small, target / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,198 @@
+"""What a run showed: one screen, one HTML page, one JSON, and the README's table from the same numbers."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from pathlib import Path
+
+from sawyer_utils.profiles import Profile
+from sawyer_utils.runtime import home, read_json
+
+STAGES = ("sft", "reward", "ppo", "eval")
+README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
+
+
+def collect(profile: Profile, ledger: dict) -> dict:
+    """Every recorded number of a run: ``{"profile", "machine", "minutes", "sft": {…}, …}``."""
+    found = {"profile": profile.name, "machine": _machine()}
+    found["minutes"] = {
+        name: round(entry["seconds"] / 60, 2) for name, entry in ledger.items() if name != "fingerprint"
+    }
+    for stage in STAGES:
+        path = home() / profile.name / stage / "metrics.json"
+        found[stage] = read_json(path) if path.exists() else {}
+    return found
+
+
+def _machine() -> dict:
+    import os
+    import platform
+    from datetime import date
+    from importlib.metadata import version
+
+    from sawyer_utils.runtime import choose_precision
+
+    precision = choose_precision()
+    return {
+        "date": date.today().isoformat(),
+        "device": precision.device,
+        "cpu_cores": os.cpu_count(),
+        "compute": str(precision.compute).removeprefix("torch."),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+    }
+
+
+def rows(results: dict) -> list[tuple[str, str, str]]:
+    """(stage, what, result with interval) for the summary, the report and the README."""
+    sft, reward, ppo, evaluation = (results[stage] for stage in STAGES)
+    found = []
+    if sft:
+        found += [
+            (
+                "01 SFT",
+                "loss on held-out conversations, nats per token",
+                f"{sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}"
+                f" (falls by {sft['loss_fall_share']:.0%}, n = {sft['n_heldout']})",
+            ),
+            (
+                "01 SFT",
+                "greedy answers that end by themselves",
+                f"{sft['base_finished']:.0%} → {sft['sft_finished']:.0%} (n = {sft['n_prompts']})",
+            ),
+        ]
+    if reward:
+        found += [
+            (
+                "02 reward model",
+                "right on held-out pairs",
+                f"{reward['accuracy']:.3f} [{reward['accuracy_low']:.3f}, {reward['accuracy_high']:.3f}],"
+                f" untrained {reward['accuracy_untrained']:.3f} (n = {reward['n_pairs']})",
+            ),
+            (
+                "02 reward model",
+                "right where the better answer is the shorter",
+                f"{reward['accuracy_shorter']:.3f}"
+                f" [{reward['accuracy_shorter_low']:.3f}, {reward['accuracy_shorter_high']:.3f}]",
+            ),
+        ]
+    if ppo:
+        change = ppo["reward"]
+        found += [
+            (
+                "03 PPO",
+                "reward on held-out prompts, SFT's standard deviations",
+                f"{change['before_mean']:.2f} ± {change['before_std']:.2f} → "
+                f"{change['after_mean']:.2f} ± {change['after_std']:.2f}; "
+                f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}],"
+                f" Wilcoxon p = {change['wilcoxon_p']:.1g}, Levene p = {change['levene_p']:.1g}"
+                f" (n = {change['n']})",
+            ),
+            (
+                "03 PPO",
+                "drift, length, finished",
+                f"KL {ppo['kl']:.1f} nats, {ppo['length']['sft']:.0f} → {ppo['length']['ppo']:.0f} tokens,"
+                f" {ppo['finished']['sft']:.0%} → {ppo['finished']['ppo']:.0%}",
+            ),
+            (
+                "03 PPO",
+                "gain left at equal length",
+                "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ppo["gain_at_equal_length"]),
+            ),
+        ]
+    return found + [("04 evaluation", what, said) for what, said in evaluation.get("summary", [])]
+
+
+def summary(results: dict) -> str:
+    """One screen: what each stage changed, with intervals."""
+    width = max((len(what) for _, what, _ in rows(results)), default=0)
+    lines, last = [f"SAWYER, profile {results['profile']}"], ""
+    for stage, what, said in rows(results):
+        lines.append(f"{stage if stage != last else '':16s} {what:{width}s}  {said}")
+        last = stage
+    minutes = results["minutes"]
+    lines.append(
+        "minutes          "
+        + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
+        + f"; {sum(minutes.values()):.1f} in all"
+    )
+    return "\n".join(lines)
+
+
+def write_html(folder: Path, results: dict) -> Path:
+    """One self-contained page: the results table and every figure, readable on a phone."""
+    table = "".join(
+        f"<tr><td>{html.escape(stage)}</td><td>{html.escape(what)}</td><td>{html.escape(said)}</td></tr>"
+        for stage, what, said in rows(results)
+    )
+    pictures = []
+    for stage in STAGES:
+        for image in sorted((folder / stage / "figures").glob("*.png")):
+            data = base64.b64encode(image.read_bytes()).decode()
+            name = f"{stage}: {image.stem.replace('_', ' ')}"
+            pictures.append(
+                f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
+                f"<figcaption>{name}</figcaption></figure>"
+            )
+    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    page = f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>SAWYER: results</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111}}
+table{{border-collapse:collapse;width:100%}}td{{border:1px solid #bbb;padding:.4rem .6rem;vertical-align:top}}
+img{{max-width:100%}}figure{{margin:1.5rem 0;break-inside:avoid}}figcaption{{color:#444}}</style>
+<h1>SAWYER: what each stage changed</h1><p>Profile {results["profile"]}. {html.escape(machine)}.</p>
+<table>{table}</table><h2>Figures</h2>{"".join(pictures)}</html>"""
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def readme_table(results: dict) -> str:
+    """The README's results, in Markdown."""
+    lines = ["| stage | what | result |", "|---|---|---|"]
+    lines += [f"| {stage} | {what} | {said} |" for stage, what, said in rows(results)]
+    machine = results["machine"]
+    lines += [
+        "",
+        f"Profile `{results['profile']}`, {machine['date']}, {machine['device']} with "
+        f"{machine['cpu_cores']} cores, {machine['compute']}, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}, trl {machine['trl']}; "
+        f"{sum(results['minutes'].values()):.0f} minutes for all four notebooks. "
+        "Square brackets are 95 % bootstrap intervals.",
+    ]
+    return "\n".join(lines)
+
+
+def update_readme(path: Path, results: dict) -> None:
+    """Put the table between the README's two marks.
+
+    Raises:
+        ValueError: if the marks are not there.
+    """
+    text = path.read_text(encoding="utf-8")
+    start, end = README_MARKS
+    if start not in text or end not in text:
+        raise ValueError(f"{path.name} has lost its marks: {start} … {end}")
+    pattern = re.escape(start) + ".*?" + re.escape(end)
+    filled = f"{start}\n{readme_table(results)}\n{end}"
+    path.write_text(re.sub(pattern, lambda _: filled, text, flags=re.DOTALL), encoding="utf-8")
+
+
+def stage_picture(results: dict, folder: Path) -> None:
+    """The README's picture: the four stages with this run's results under them."""
+    from sawyer_utils import plots
+
+    plots.use_style()
+    sft, reward, ppo, evaluation = (results[stage] for stage in STAGES)
+    change = ppo["reward"]
+    lines = {
+        "sft": f"loss {sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}\n"
+        f"answers that end: {sft['base_finished']:.0%} → {sft['sft_finished']:.0%}",
+        "reward": f"right on {reward['accuracy']:.0%} of pairs\n"
+        f"(untrained {reward['accuracy_untrained']:.0%})",
+        "ppo": f"reward {change['difference']:+.2f}\n[{change['low']:+.2f}, {change['high']:+.2f}] SFT s.d.",
+        "eval": evaluation.get("headline", ""),
+    }
+    plots.save(plots.four_stages(results=lines), folder, "stages")

@@ -1,0 +1,90 @@
+"""Running the course: what is done is reused, what changed is run again, times are estimated."""
+
+import json
+
+import pytest
+
+from sawyer_utils import course
+from sawyer_utils.__main__ import main
+from sawyer_utils.profiles import PROFILES
+
+
+@pytest.fixture
+def fake_runs(monkeypatch, tmp_path):
+    """Notebooks 'run' in no time: what is tested is which of them run."""
+    ran = []
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    monkeypatch.setattr(course, "execute", lambda notebook, profile, name, eta: ran.append(name))
+    monkeypatch.setattr("sawyer_utils.assets.fetch", lambda: {"model": "folder"})
+    return ran
+
+
+def test_a_second_call_reuses_everything(fake_runs):
+    course.run(PROFILES["smoke"])
+    assert fake_runs == list(course.NOTEBOOKS)
+    course.run(PROFILES["smoke"])
+    assert fake_runs == list(course.NOTEBOOKS)
+
+
+def test_fresh_starts_over(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"])
+    (tmp_path / "smoke" / "sft").mkdir()
+    course.run(PROFILES["smoke"], fresh=True)
+    assert fake_runs == 2 * list(course.NOTEBOOKS)
+    assert not (tmp_path / "smoke" / "sft").exists()
+
+
+def test_after_a_crash_the_finished_notebooks_are_kept(fake_runs, monkeypatch):
+    def crash_in_ppo(notebook, profile, name, eta):
+        if name == "03_ppo":
+            raise KeyboardInterrupt
+        fake_runs.append(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(course, "execute", crash_in_ppo)
+        with pytest.raises(KeyboardInterrupt):
+            course.run(PROFILES["smoke"])
+    assert fake_runs == ["01_sft", "02_reward"]
+    course.run(PROFILES["smoke"])
+    assert fake_runs == ["01_sft", "02_reward", "03_ppo", "04_eval"]
+
+
+def test_a_changed_source_runs_again_with_all_that_builds_on_it(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"])
+    ledger_path = tmp_path / "smoke" / "course.json"
+    ledger = json.loads(ledger_path.read_text())
+    ledger["02_reward"]["source"] = "another"
+    ledger_path.write_text(json.dumps(ledger))
+    fake_runs.clear()
+    course.run(PROFILES["smoke"])
+    assert fake_runs == ["02_reward", "03_ppo", "04_eval"]
+
+
+def test_other_settings_start_over(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"])
+    ledger_path = tmp_path / "smoke" / "course.json"
+    ledger = json.loads(ledger_path.read_text())
+    ledger["fingerprint"] = "other settings"
+    ledger_path.write_text(json.dumps(ledger))
+    fake_runs.clear()
+    course.run(PROFILES["smoke"])
+    assert fake_runs == list(course.NOTEBOOKS)
+
+
+def test_the_estimate_learns_from_a_slow_machine(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(course.time, "monotonic", lambda: now[0])
+    clock = course.Clock(["01_sft", "02_reward"], {"01_sft": 5.0, "02_reward": 5.0})
+    assert "about 10 min left" in clock()
+    now[0] = 600.0  # twice as long as expected
+    assert clock.finished("01_sft") == 600.0
+    assert "about 10 min left" in clock()
+
+
+def test_the_command_line_names_its_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert {"course", "notebooks", "test", "lab", "fetch", "check-data"} <= set(
+        capsys.readouterr().out.split()
+    )

@@ -1,0 +1,614 @@
+"""The corpus proves itself, and bad input is named by file, line and field."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from sawyer_utils import data
+from sawyer_utils.data import DataError, map_rows
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def jsonl(rows: list[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+# --- the embedded corpus ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counts(tokenizer):
+    return data.check_corpus(tokenizer=tokenizer)
+
+
+def test_the_corpus_has_the_promised_sizes(counts):
+    rows = counts["rows"]
+    assert rows["conversations"] >= 480
+    assert rows["preferences"] >= 360
+    assert rows["prompts"] >= 360
+    assert rows["truthful_mini"] >= 100
+    assert rows["religions_mini"] >= 100
+    assert counts["multi_turn"] >= 100
+    assert counts["test_prompts"] == 120
+    assert counts["topics"] >= 20
+
+
+def test_every_prompt_has_three_or_four_scored_responses(counts):
+    preferences = data.load_preferences()
+    assert {len(row["responses"]) for row in preferences} == {3, 4}
+    assert counts["responses"] == sum(len(row["responses"]) for row in preferences)
+    assert set(counts["kinds"]) == set(data.KINDS)
+
+
+def test_length_alone_cannot_win(counts):
+    # If the longer response always won, a reward model would learn to count words.
+    assert counts["shorter_wins"] >= 0.25
+
+
+def test_no_answer_position_is_favoured(counts):
+    for name in ("truthful_mini", "religions_mini"):
+        first_four = [counts["labels"][name].get(position, 0) for position in range(4)]
+        assert max(first_four) - min(first_four) <= 3
+
+
+def test_the_fixed_prompts_are_in_no_set():
+    asked = {row["messages"][0]["content"] for row in data.load_conversations()}
+    asked |= {row["prompt"] for row in data.load_preferences()}
+    asked |= {row["prompt"] for split in ("train", "test") for row in data.load_prompts(split)}
+    words = {" ".join(data.normalise(text)) for text in asked}
+    assert not words & {" ".join(data.normalise(text)) for text in data.FIXED_PROMPTS}
+
+
+def test_a_limit_keeps_many_topics():
+    # The files are ordered by topic: the first 48 rows would be about two things.
+    def train_prompts(limit):
+        return data.load_prompts("train", limit=limit)
+
+    for load in (data.load_conversations, data.load_preferences, train_prompts):
+        some = load(limit=48)
+        assert len(some) == 48
+        assert len({row["topic"] for row in some}) >= 20
+        assert some == load(limit=48)
+    assert len({row["topic"] for row in data.load_prompts("test", limit=8)}) == 8
+    assert data.load_conversations(limit=10**6) == data.load_conversations()
+
+
+# --- bad files ----------------------------------------------------------------------------------
+
+CONVERSATION = {
+    "id": "c-1",
+    "topic": "t",
+    "messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}],
+}
+PREFERENCE = {
+    "id": "p-1",
+    "topic": "t",
+    "prompt": "How are you?",
+    "responses": [
+        {"text": "Very well!", "score": 9, "kind": "engaging"},
+        {"text": "Go away.", "score": 2, "kind": "rude"},
+    ],
+}
+PROMPT = {"id": "q-1", "topic": "t", "prompt": "Why?", "split": "train"}
+QUESTION = {"id": "t-1", "question": "Which?", "choices": ["this", "that"], "label": 0}
+GOOD = {
+    "conversations": CONVERSATION,
+    "preferences": PREFERENCE,
+    "prompts": PROMPT,
+    "truthful_mini": QUESTION,
+    "religions_mini": QUESTION,
+}
+GONE = object()
+
+
+def changed(row: dict, value, *path) -> dict:
+    """A copy of ``row`` with the field at ``path`` replaced, or gone."""
+    copy = deepcopy(row)
+    *parents, last = path
+    target = copy
+    for key in parents:
+        target = target[key]
+    if value is GONE:
+        del target[last]
+    else:
+        target[last] = value
+    return copy
+
+
+BAD_ROWS = [  # schema, bad row, what the message must name
+    ("conversations", changed(CONVERSATION, GONE, "messages"), "'messages'"),
+    ("conversations", changed(CONVERSATION, "Hello?", "messages"), "'messages'"),
+    ("conversations", changed(CONVERSATION, CONVERSATION["messages"][:1], "messages"), "'messages'"),
+    ("conversations", changed(CONVERSATION, "system", "messages", 0, "role"), "'messages[0].role'"),
+    ("conversations", changed(CONVERSATION, "user", "messages", 1, "role"), "'messages[1].role'"),
+    ("conversations", changed(CONVERSATION, "Hello?", "messages", 0), "'messages[0].role'"),
+    (
+        "conversations",
+        changed(CONVERSATION, "  \n", "messages", 1, "content"),
+        "messages[1]: field 'content'",
+    ),
+    (
+        "conversations",
+        changed(CONVERSATION, GONE, "messages", 1, "content"),
+        "messages[1]: field 'content'",
+    ),
+    (
+        "conversations",
+        changed(CONVERSATION, [*CONVERSATION["messages"], CONVERSATION["messages"][0]], "messages"),
+        "must end with the assistant",
+    ),
+    ("conversations", changed(CONVERSATION, GONE, "id"), "'id'"),
+    ("preferences", changed(PREFERENCE, GONE, "prompt"), "'prompt'"),
+    ("preferences", changed(PREFERENCE, " ", "prompt"), "'prompt'"),
+    ("preferences", changed(PREFERENCE, PREFERENCE["responses"][:1], "responses"), "'responses'"),
+    (
+        "preferences",
+        changed(PREFERENCE, "", "responses", 1, "text"),
+        "responses[1]: field 'text' is empty",
+    ),
+    ("preferences", changed(PREFERENCE, "Go away.", "responses", 1), "responses[1]"),
+    ("preferences", changed(PREFERENCE, GONE, "responses", 0, "score"), "responses[0]: field 'score'"),
+    ("preferences", changed(PREFERENCE, "nine", "responses", 0, "score"), "responses[0]: field 'score'"),
+    ("preferences", changed(PREFERENCE, True, "responses", 0, "score"), "responses[0]: field 'score'"),
+    ("preferences", changed(PREFERENCE, 11, "responses", 0, "score"), "'score' is 11, outside 1 to 10"),
+    ("preferences", changed(PREFERENCE, 0, "responses", 0, "score"), "'score' is 0, outside 1 to 10"),
+    ("preferences", changed(PREFERENCE, float("nan"), "responses", 0, "score"), "'score' is nan"),
+    ("preferences", changed(PREFERENCE, 9, "responses", 1, "score"), "two different scores"),
+    ("prompts", changed(PROMPT, GONE, "prompt"), "'prompt'"),
+    ("prompts", changed(PROMPT, "validation", "split"), "'split' is 'validation'"),
+    ("prompts", changed(PROMPT, ["train"], "split"), "'split'"),
+    ("truthful_mini", changed(QUESTION, GONE, "question"), "'question'"),
+    ("truthful_mini", changed(QUESTION, ["this"], "choices"), "'choices'"),
+    ("truthful_mini", changed(QUESTION, ["this", " "], "choices"), "'choices[1]'"),
+    ("truthful_mini", changed(QUESTION, 2, "label"), "'label' is 2, outside the 2 choices"),
+    ("truthful_mini", changed(QUESTION, -1, "label"), "'label' is -1"),
+    ("religions_mini", changed(QUESTION, "0", "label"), "'label' is '0'"),
+    ("religions_mini", changed(QUESTION, True, "label"), "'label' is True"),
+    ("prompts", ["not", "an", "object"], "not a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("schema", "row", "named"), BAD_ROWS, ids=range(len(BAD_ROWS)))
+def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, schema, row, named):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(jsonl([{**GOOD[schema], "id": "good"}, row]), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        data.read_jsonl(path, schema)
+    assert str(caught.value).startswith("mine.jsonl, line 2: ")
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "mine.jsonl: no rows"),
+        (b'{"id": "q-1", "prompt": ', "mine.jsonl, line 1: not JSON"),
+        (jsonl([PROMPT]).encode() + b"\n" + jsonl([PROMPT]).encode(), "mine.jsonl, line 2: not JSON"),
+        (jsonl([PROMPT]).encode() + b'{"id": "\xff"}\n', "mine.jsonl, line 2: bad UTF-8 at byte 8"),
+        (jsonl([PROMPT]).encode("utf-16"), "mine.jsonl, line 1: bad UTF-8 at byte 0"),
+        (
+            jsonl([PROMPT, {**PROMPT, "id": "q-2"}, PROMPT]).encode(),
+            "mine.jsonl, line 3: field 'id' 'q-1' was used in line 1",
+        ),
+    ],
+    ids=["empty", "cut off", "blank line", "one bad byte", "UTF-16", "an id twice"],
+)
+def test_a_bad_file_is_named(tmp_path, content, message):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        data.read_jsonl(path, "prompts")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_file_of_ones_own_is_loaded_by_path(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{**PROMPT, "id": f"q-{i}", "split": ("train", "test")[i % 2]} for i in range(6)]
+    # Line ends of Windows, and a line separator inside a text, which is no end of a line.
+    rows[0]["prompt"] = "One\u2028two?"
+    path.write_bytes(jsonl(rows).replace("\n", "\r\n").encode())
+    assert data.load_prompts("train", str(path)) == rows[::2]
+    assert data.load_prompts("test", str(path), limit=2) == rows[1:5:2]
+
+
+def test_an_unknown_source_lists_the_known_ones():
+    with pytest.raises(DataError, match="databricks/databricks-dolly-15k"):
+        data.load_prompts("train", "someone/something")
+
+
+# --- a damaged corpus ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A small copy of the corpus to damage: ``corpus(name, change)`` edits one file's rows."""
+    for name in data.SCHEMAS:
+        rows = data.read_jsonl(data.EMBEDDED / f"{name}.jsonl", name)[::12]
+        (tmp_path / f"{name}.jsonl").write_text(jsonl(rows), encoding="utf-8")
+
+    def damage(name, change):
+        path = tmp_path / f"{name}.jsonl"
+        rows = data.read_jsonl(path, name)
+        change(rows)
+        path.write_text(jsonl(rows), encoding="utf-8")
+
+    damage.folder = tmp_path
+    return damage
+
+
+def test_an_undamaged_copy_passes(corpus, tokenizer):
+    data.check_corpus(corpus.folder, tokenizer)
+
+
+def first_prompt(corpus) -> str:
+    return data.read_jsonl(corpus.folder / "preferences.jsonl", "preferences")[0]["prompt"]
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        str,
+        str.upper,
+        lambda text: f"  {text.strip('?.')}!!! ",
+        lambda text: text.replace(" ", ",  "),
+        lambda text: f"Please tell me: {text}",
+    ],
+    ids=["as it is", "capitals", "other punctuation", "commas", "a preamble"],
+)
+def test_a_prompt_in_two_sets_is_found(corpus, disguise):
+    prompt = first_prompt(corpus)
+    assert len(prompt.split()) >= 5
+    corpus("prompts", lambda rows: rows[3].update(prompt=disguise(prompt)))
+    with pytest.raises(DataError, match=r"prompts: 1 near-duplicates") as caught:
+        data.check_corpus(corpus.folder)
+    assert prompt in str(caught.value)
+
+
+def test_a_prompt_that_is_asked_twice_in_one_set_is_found(corpus):
+    def copy_one(rows):
+        rows[4]["messages"][0]["content"] = rows[9]["messages"][0]["content"].lower()
+
+    corpus("conversations", copy_one)
+    with pytest.raises(DataError, match="near-duplicates"):
+        data.check_corpus(corpus.folder)
+
+
+def test_five_words_in_a_row_are_too_many(corpus):
+    corpus("prompts", lambda rows: rows[0].update(prompt="My cat ran off with three blue socks, what now?"))
+    corpus(
+        "preferences",
+        lambda rows: rows[0].update(prompt="Is it odd to own three blue socks, what now shall I do?"),
+    )
+    with pytest.raises(DataError, match="three blue socks, what now"):
+        data.check_corpus(corpus.folder)
+
+
+def test_four_words_in_a_row_are_allowed(corpus):
+    corpus("prompts", lambda rows: rows[0].update(prompt="My cat ran off with three blue socks, what then?"))
+    corpus(
+        "preferences",
+        lambda rows: rows[0].update(prompt="Is it odd to own three blue socks, what now shall I do?"),
+    )
+    data.check_corpus(corpus.folder)
+
+
+def test_the_same_words_in_another_order_are_found(corpus):
+    corpus("prompts", lambda rows: rows[0].update(prompt="Do dolphins ever sleep at night?"))
+    corpus("preferences", lambda rows: rows[0].update(prompt="At night, ever do dolphins sleep?"))
+    with pytest.raises(DataError, match="dolphins"):
+        data.check_corpus(corpus.folder)
+
+
+def test_a_fixed_prompt_in_a_set_is_found(corpus):
+    corpus("conversations", lambda rows: rows[0]["messages"][0].update(content="why is the sky blue"))
+    with pytest.raises(DataError, match="Why is the sky blue"):
+        data.check_corpus(corpus.folder)
+
+
+def test_a_question_that_is_asked_twice_is_found(corpus):
+    corpus("religions_mini", lambda rows: rows[0].update(question=rows[1]["question"] + "?"))
+    with pytest.raises(DataError, match="religions_mini: 1 near-duplicates"):
+        data.check_corpus(corpus.folder)
+
+
+def test_a_response_used_twice_is_found(corpus):
+    def copy_one(rows):
+        rows[1]["responses"][0]["text"] = rows[0]["responses"][0]["text"].upper() + "!"
+
+    corpus("preferences", copy_one)
+    with pytest.raises(DataError, match="one response used twice"):
+        data.check_corpus(corpus.folder)
+
+
+@pytest.mark.parametrize(("kind", "score"), [("rude", 9), ("engaging", 4), ("false", 2), ("brilliant", 10)])
+def test_a_score_that_its_kind_cannot_have_is_found(corpus, kind, score):
+    def rescore(rows):
+        rows[2]["responses"][0].update(kind=kind, score=score)
+        rows[2]["responses"][1].update(kind="evasive", score=3)  # so that two scores differ
+
+    corpus("preferences", rescore)
+    with pytest.raises(DataError, match=f"a {kind} response scores {score}"):
+        data.check_corpus(corpus.folder)
+
+
+def test_another_language_is_found(corpus):
+    corpus(
+        "conversations",
+        lambda rows: rows[5]["messages"][-1].update(content="Александр Пушкин написал эту поэму."),
+    )
+    with pytest.raises(DataError, match="not English: 'Александр"):
+        data.check_corpus(corpus.folder)
+
+
+def test_an_id_in_two_files_is_found(corpus):
+    corpus("truthful_mini", lambda rows: rows[0].update(id="shared"))
+    corpus("prompts", lambda rows: rows[0].update(id="shared"))
+    with pytest.raises(DataError, match=r"ids used in two files: \['shared'\]"):
+        data.check_corpus(corpus.folder)
+
+
+def test_a_row_that_would_be_truncated_is_found(corpus, tokenizer):
+    corpus("conversations", lambda rows: rows[5]["messages"][-1].update(content="word " * 200))
+    with pytest.raises(DataError, match="conversations over 192 tokens"):
+        data.check_corpus(corpus.folder, tokenizer)
+    data.check_corpus(corpus.folder)  # without a tokenizer there is nothing to count with
+
+
+def test_a_prompt_that_is_too_long_is_found(corpus, tokenizer):
+    corpus("prompts", lambda rows: rows[5].update(prompt="pneumonia " * 64))
+    with pytest.raises(DataError, match="prompts over 64 tokens"):
+        data.check_corpus(corpus.folder, tokenizer)
+
+
+def test_a_missing_file_is_named(corpus):
+    (corpus.folder / "prompts.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"prompts\.jsonl"):
+        data.check_corpus(corpus.folder)
+
+
+def test_near_duplicates_by_hand():
+    found = data.near_duplicates(
+        {
+            "a": "one two three four five",
+            "b": "zero one two three four five six",
+            "c": "one two three",
+            "d": "One, two: three!",
+            "e": "nothing alike",
+        },
+        jaccard=0.75,
+    )
+    assert found == [("a", "b"), ("c", "d")]
+
+
+# --- pairs and splits ---------------------------------------------------------------------------
+
+
+def test_pairs_put_the_better_first():
+    row = {
+        "id": "p-1",
+        "topic": "t",
+        "prompt": "How are you?",
+        "responses": [
+            {"text": "Go away, and never come back.", "score": 2, "kind": "rude"},
+            {"text": "Very well!", "score": 9, "kind": "engaging"},
+            {"text": "Who can say?", "score": 2, "kind": "evasive"},
+            {"text": "Fine.", "score": 6.5},  # a user's own data may know no kinds
+        ],
+    }
+    found = [(p.chosen, p.rejected, p.margin, p.kinds, p.shorter_wins) for p in data.pairs([row])]
+    rude, good, evasive, fine = (r["text"] for r in row["responses"])
+    assert found == [
+        (good, rude, 7, ("engaging", "rude"), True),
+        # rude and evasive score the same: no pair
+        (fine, rude, 4.5, ("", "rude"), True),
+        (good, evasive, 7, ("engaging", "evasive"), True),
+        (good, fine, 2.5, ("engaging", ""), False),
+        (fine, evasive, 4.5, ("", "evasive"), True),
+    ]
+
+
+def test_every_pair_of_the_corpus_has_a_margin():
+    every = data.pairs(data.load_preferences())
+    assert all(pair.margin > 0 for pair in every)
+    assert len({(pair.id, pair.chosen, pair.rejected) for pair in every}) == len(every)
+
+
+def test_a_split_is_stable_and_disjoint():
+    rows = data.load_preferences()
+    train, held_out = data.split_rows(rows, 0.2)
+    ids = [{row["id"] for row in part} for part in (train, held_out)]
+    assert not ids[0] & ids[1]
+    assert len(train) + len(held_out) == len(rows)
+    # By hash of the id: neither the order nor the neighbours decide, so new rows move no old one.
+    assert {row["id"] for row in data.split_rows(rows[::-2], 0.2)[1]} <= ids[1]
+    # 0.2 of 419 is 84; four standard deviations of a binomial are 33.
+    assert abs(len(held_out) - 0.2 * len(rows)) < 33
+    assert data.split_rows(rows, 0.0) == (rows, [])
+    assert data.split_rows(rows, 1.0) == ([], rows)
+
+
+# --- Hub sources --------------------------------------------------------------------------------
+
+
+def test_guanaco_rows_become_conversations():
+    rows = [
+        {"text": "### Human: Hi there.### Assistant: Hello!\nYou?### Human: Fine.### Assistant: OK."},
+        {"text": "### Human: One?### Assistant: Yes.### Human: And a question that nobody answered?"},
+        {"text": "### Human: Only a question"},  # skipped: nothing to learn from
+        {"text": ""},
+        {"text": "### Human: ### Assistant: An answer to nothing."},
+        {"text": "### Human: What is ### in Markdown?### Assistant: A heading: ### like this."},
+    ]
+    found = list(map_rows("conversations", rows, data._guanaco))
+    assert [[m["content"] for m in row["messages"]] for row in found] == [
+        ["Hi there.", "Hello!\nYou?", "Fine.", "OK."],
+        ["One?", "Yes."],
+        ["What is ### in Markdown?", "A heading: ### like this."],
+    ]
+    assert [m["role"] for m in found[0]["messages"]] == ["user", "assistant"] * 2
+    assert len({row["id"] for row in found}) == 3
+
+
+def ultrafeedback_row(chosen: str, rejected: str, better: float, worse: float) -> dict:
+    """A row with the columns of HuggingFaceH4/ultrafeedback_binarized."""
+    prompt = "How are you?"
+    asked = {"content": prompt, "role": "user"}
+    return {
+        "prompt": prompt,
+        "prompt_id": "0f1e",
+        "chosen": [asked, {"content": chosen, "role": "assistant"}],
+        "rejected": [asked, {"content": rejected, "role": "assistant"}],
+        "messages": [asked, {"content": chosen, "role": "assistant"}],
+        "score_chosen": better,
+        "score_rejected": worse,
+    }
+
+
+ULTRAFEEDBACK = ultrafeedback_row("Very well!", "No.", 8.5, 3.0)
+
+
+def test_ultrafeedback_rows_become_preferences():
+    rows = [
+        ULTRAFEEDBACK,
+        ultrafeedback_row("Fine.", "Fine, too.", 7.0, 7.0),  # skipped: no preference
+        ultrafeedback_row("Fine.", "", 7.0, 1.0),  # skipped: the real set has empty answers
+        ultrafeedback_row("Fine.", "No.", 7.0, 1.0) | {"rejected": []},  # skipped
+    ]
+    (found,) = map_rows("preferences", rows, data._ultrafeedback)
+    (pair,) = data.pairs([found])
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("How are you?", "Very well!", "No.")
+    assert pair.margin == 5.5
+
+
+def test_dolly_rows_become_prompts():
+    rows = [
+        {"instruction": "Why?", "context": "", "response": "Because.", "category": "open_qa"},
+        {
+            "instruction": "Who wrote it?",
+            "context": "A book by X.",
+            "response": "X.",
+            "category": "closed_qa",
+        },
+        {"instruction": " ", "context": "", "response": "What?", "category": "open_qa"},
+    ]
+    found = list(map_rows("prompts", rows, data._dolly))
+    assert [row["prompt"] for row in found] == ["Why?", "Who wrote it? A book by X."]
+    again = list(map_rows("prompts", rows[::-1], data._dolly))
+    # By hash of the prompt: the same split, whatever the order.
+    assert {(r["prompt"], r["split"]) for r in found} == {(r["prompt"], r["split"]) for r in again}
+
+
+@pytest.mark.parametrize(
+    ("schema", "mapping", "row", "column"),
+    [
+        ("conversations", data._guanaco, {"conversation": "### Human: Hi"}, "text"),
+        ("prompts", data._dolly, {"question": "Why?", "context": ""}, "instruction"),
+        ("preferences", data._ultrafeedback, changed(ULTRAFEEDBACK, GONE, "rejected"), "rejected"),
+        (
+            "preferences",
+            data._ultrafeedback,
+            changed(ULTRAFEEDBACK, GONE, "score_chosen"),
+            "score_chosen",
+        ),
+    ],
+)
+def test_a_renamed_column_is_an_error(schema, mapping, row, column):
+    # Skipping every row would end in an empty training set, much later and without a reason.
+    with pytest.raises(DataError, match=f"row 0: the source has no column '{column}'"):
+        list(map_rows(schema, [row], mapping))
+
+
+def test_a_column_of_another_type_is_an_error():
+    row = changed(ULTRAFEEDBACK, "Very well!", "chosen")  # as in other preference sets
+    with pytest.raises(DataError, match="row 0: a column is not of the expected type"):
+        list(map_rows("preferences", [row], data._ultrafeedback))
+
+
+def real_rows(name: str) -> list[dict]:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is missing: real rows are tried only where they are")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_real_dolly_rows_map():
+    rows = real_rows("dolly_151.jsonl")
+    found = list(map_rows("prompts", rows, data._dolly))
+    assert len(found) == len(rows)
+    assert 5 <= Counter(row["split"] for row in found)["test"] <= 40  # 19 expected
+    assert len({row["id"] for row in found}) == len(rows)
+
+
+def test_real_conversations_map(tokenizer):
+    from sawyer_utils.chat import decode, encode
+
+    threads = real_rows("oasst_en_threads.jsonl")
+    names = {"user": "Human", "assistant": "Assistant"}
+    rows = [
+        {"text": "".join(f"### {names[m['role']]}: {m['content']}" for m in row["messages"])}
+        for row in threads
+    ]
+    found = list(map_rows("conversations", rows, data._guanaco))
+    assert len(found) == len(threads)
+    for row, thread in zip(found, threads, strict=True):
+        assert [m["content"] for m in row["messages"]] == [m["content"].strip() for m in thread["messages"]]
+        # Real answers have code, lists and headings; all of it survives the tokens.
+        reply = row["messages"][-1]
+        assert decode(tokenizer, encode(tokenizer, [reply]).ids[1:]) == reply["content"]
+
+
+def test_real_preferences_map():
+    ranked = [row for row in real_rows("oasst_en_ranked_pairs.jsonl") if len(row["prompt"]) == 1]
+    rows = [
+        {
+            "prompt": row["prompt"][-1]["content"],
+            "chosen": [*row["prompt"], {"role": "assistant", "content": row["chosen"]}],
+            "rejected": [*row["prompt"], {"role": "assistant", "content": row["rejected"]}],
+            # A rank is no score; here only the shape of the rows is tried.
+            "score_chosen": 10.0 - min(row["ranks"]),
+            "score_rejected": max(9.0 - max(row["ranks"]), 1.0),
+        }
+        for row in ranked
+    ]
+    found = list(map_rows("preferences", rows, data._ultrafeedback))
+    assert len(found) > 50
+    assert all(pair.margin > 0 for pair in data.pairs(found))
+
+
+def test_a_stream_ends_at_its_limit(monkeypatch):
+    # The Hub is streamed: 50 rows must not read 15,000.
+    import datasets
+
+    read = []
+
+    def stream(source, split, streaming):
+        assert (source, split, streaming) == ("databricks/databricks-dolly-15k", "train", True)
+        for i in range(15_000):
+            read.append(i)
+            yield {"instruction": f"Question {i}?", "context": "", "response": "", "category": ""}
+
+    monkeypatch.setattr(datasets, "load_dataset", stream)
+    rows = data._load("prompts", "databricks/databricks-dolly-15k", 50)
+    assert len(rows) == 50
+    assert len(read) <= 51
+
+
+def test_a_source_without_usable_rows_is_an_error(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"text": "Something else."}] * 3)
+    with pytest.raises(DataError, match="openassistant-guanaco: no usable rows for conversations"):
+        data.load_conversations("timdettmers/openassistant-guanaco")
+
+
+def test_the_copy_that_is_damaged_is_a_copy(corpus):
+    # The fixture must not point into the package.
+    shutil.rmtree(corpus.folder)
+    assert (data.EMBEDDED / "prompts.jsonl").exists()

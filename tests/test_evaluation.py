@@ -1,0 +1,442 @@
+"""The statistics against scipy, closed forms, enumeration, and simulations where the truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from sawyer_utils import data
+from sawyer_utils import evaluation as ev
+from sawyer_utils.profiles import PROFILES
+
+# --- bootstrap ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.9, 0.5])
+def test_the_bootstrap_of_three_values_is_the_enumerated_one(confidence):
+    # All 27 equally likely resamples of three values, instead of random ones.
+    values = [0.0, 1.0, 10.0]
+    means = sorted(sum(draw) / 3 for draw in itertools.product(values, repeat=3))
+    tail = (1 - confidence) / 2
+    expected = means[math.floor(27 * tail)], means[math.ceil(27 * (1 - tail)) - 1]
+    assert ev.bootstrap_interval(values, confidence=confidence) == pytest.approx(expected)
+
+
+def test_the_bootstrap_interval_holds_the_truth_as_often_as_it_says():
+    # 300 skewed data sets of 60 values with a known mean. The percentile interval is a little
+    # narrow for skewed data (94 % in the long run); 300 tries have a standard error of 1.3 points.
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(300):
+        low, high = ev.bootstrap_interval(rng.gamma(4.0, 1.0, size=60), draws=1000, seed=seed)
+        held += low <= 4.0 <= high
+    assert 0.90 <= held / 300 <= 0.98
+
+
+def test_repeating_rows_within_groups_adds_no_certainty():
+    # Six pairs of one prompt are not six prompts: copying every row must change nothing.
+    values = np.random.default_rng(1).normal(size=30)
+    once = ev.bootstrap_interval(values)
+    groups = np.repeat([f"prompt-{i:02}" for i in range(30)], 6)
+    assert ev.bootstrap_interval(np.repeat(values, 6), groups) == pytest.approx(once)
+    # Taken for independent, the copies would shrink the interval by about the root of six.
+    low, high = ev.bootstrap_interval(np.repeat(values, 6))
+    assert (once[1] - once[0]) / (high - low) == pytest.approx(math.sqrt(6), rel=0.1)
+
+
+def test_unequal_groups_are_weighted_by_their_rows():
+    # One group of nine zeros, one of a single ten: the mean is 1, and a resample is all zeros,
+    # all tens or the data itself, never a mean of group means.
+    values, groups = [0.0] * 9 + [10.0], ["a"] * 9 + ["b"]
+    assert ev.bootstrap_interval(values, groups) == (0.0, 10.0)
+    assert ev.bootstrap_interval(values, groups, confidence=0.4) == pytest.approx((1.0, 1.0))
+
+
+def test_the_bootstrap_is_repeatable_and_refuses_nothing():
+    values = [1.0, 2.0, 4.0]
+    assert ev.bootstrap_interval(values) == ev.bootstrap_interval(values)
+    assert ev.bootstrap_interval([3.0]) == (3.0, 3.0)
+    with pytest.raises(ValueError, match="no values"):
+        ev.bootstrap_interval([])
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10), (107, 120), (1, 1)])
+def test_wilson_is_the_closed_form(successes, n):
+    z, p = stats.norm.ppf(0.975), successes / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert ev.wilson_interval(successes, n) == pytest.approx((centre - half, centre + half), abs=1e-12)
+
+
+# --- paired comparison --------------------------------------------------------------------------
+
+
+def test_compare_rewards_agrees_with_scipy():
+    rng = np.random.default_rng(2)
+    before = rng.normal(5.7, 3.5, size=80)
+    after = before + rng.normal(0.8, 2.0, size=80)
+    found, change = ev.compare_rewards(before.tolist(), after.tolist()), after - before
+    assert found.n == 80
+    assert (found.before_mean, found.before_std) == pytest.approx((np.mean(before), stats.tstd(before)))
+    assert (found.after_mean, found.after_std) == pytest.approx((np.mean(after), stats.tstd(after)))
+    assert found.difference == pytest.approx(np.mean(change))
+    assert found.effect_size == pytest.approx(np.mean(change) / stats.tstd(change))
+    assert found.wilcoxon_p == pytest.approx(stats.wilcoxon(after, before).pvalue)
+    assert found.levene_p == pytest.approx(stats.levene(before, after, center="median").pvalue)
+    assert found.share_worse == sum(a < b for a, b in zip(after, before, strict=True)) / 80
+    # For a mean of 80 nearly normal values the bootstrap is close to the t interval.
+    low, high = stats.ttest_1samp(change, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05)
+    assert found.verdict == "better"
+    assert found.as_dict()["n"] == 80
+    assert f"difference {np.mean(change):+.2f}" in str(found)
+
+
+def test_the_pairs_matter():
+    # Prompts differ far more than the two systems do; pairing takes the prompts out.
+    rng = np.random.default_rng(3)
+    before = rng.normal(0, 10, size=60)
+    after = before + rng.normal(0.5, 0.5, size=60)
+    assert ev.compare_rewards(before, after).verdict == "better"
+    assert ev.compare_rewards(before, rng.permutation(after)).verdict == "no difference shown"
+
+
+def test_swapping_before_and_after_turns_everything_round():
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=50), rng.normal(1.0, size=50)
+    there, back = ev.compare_rewards(a, b), ev.compare_rewards(b, a)
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=0.02)
+    assert back.wilcoxon_p == pytest.approx(there.wilcoxon_p)
+    assert (there.verdict, back.verdict) == ("better", "worse")
+
+
+def test_no_change_at_all_is_no_difference():
+    same = ev.compare_rewards([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (same.difference, same.low, same.high, same.effect_size) == (0.0, 0.0, 0.0, 0.0)
+    assert (same.wilcoxon_p, same.levene_p, same.share_worse) == (1.0, 1.0, 0.0)
+    assert same.verdict == "no difference shown"
+    constant = ev.compare_rewards([2.0] * 5, [2.0] * 5)  # no spread anywhere: no NaN either
+    assert all(math.isfinite(value) for value in constant.as_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ([1.0, 2.0], [1.0, 2.0, 3.0], "2 and 3 values are no pairs"),
+        ([1.0], [2.0], "1 and 1 values are no pairs"),
+        ([], [], "0 and 0 values are no pairs"),
+        ([1.0, 2.0, 3.0], [1.0, math.nan, math.nan], "not a number at row 1"),
+        ([1.0, 2.0, math.inf], [1.0, 2.0, 3.0], "not a number at row 2"),
+    ],
+)
+def test_what_are_no_pairs_is_refused(before, after, message):
+    with pytest.raises(ValueError, match=message):
+        ev.compare_rewards(before, after)
+
+
+def test_the_same_system_twice_is_rarely_called_different():
+    # 300 comparisons of 120 prompts where nothing changed. A 95 % interval promises 5 % false
+    # alarms, and 300 tries have a standard error of 1.3 points; this seed gives 5.3 %.
+    rng = np.random.default_rng(5)
+    alarms = 0
+    for seed in range(300):
+        change = rng.standard_t(4, size=120) - rng.standard_t(4, size=120)  # rewards with outliers
+        low, high = ev.bootstrap_interval(change, draws=500, seed=seed)
+        alarms += ev.verdict(low, high) != "no difference shown"
+    assert alarms / 300 <= 0.07
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "said"),
+    [
+        (0.1, 0.5, True, "better"),
+        (-0.5, -0.1, True, "worse"),
+        (0.1, 0.5, False, "worse"),
+        (-0.5, -0.1, False, "better"),
+        (-0.1, 0.5, True, "no difference shown"),
+        (-0.1, 0.5, False, "no difference shown"),
+        (0.0, 0.5, True, "no difference shown"),  # touching zero is not enough
+        (-0.5, 0.0, True, "no difference shown"),
+        (math.nan, math.nan, True, "no difference shown"),
+        (0.1, 0.5, None, "changed"),  # length is neither good nor bad
+        (-0.1, 0.5, None, "no difference shown"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(low, high, higher_is_better, said):
+    assert ev.verdict(low, high, higher_is_better) == said
+
+
+def flags(both: int, only_a: int, only_b: int, neither: int):
+    a = [True] * both + [True] * only_a + [False] * only_b + [False] * neither
+    b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
+    return a, b
+
+
+def test_mcnemar_is_a_binomial_over_the_discordant_items():
+    # 8 against 2: twice the chance of at most 2 heads in 10 throws, 2 (1 + 10 + 45) / 1024.
+    assert ev.mcnemar_p(*flags(30, 8, 2, 10)) == pytest.approx(2 * 56 / 1024)
+    # The items that both or neither got right say nothing.
+    assert ev.mcnemar_p(*flags(0, 8, 2, 0)) == pytest.approx(2 * 56 / 1024)
+    assert ev.mcnemar_p(*flags(5, 2, 8, 5)) == pytest.approx(2 * 56 / 1024)
+    assert ev.mcnemar_p(*flags(9, 3, 3, 9)) == 1.0
+    assert ev.mcnemar_p(*flags(9, 0, 0, 9)) == 1.0
+    assert ev.mcnemar_p(*flags(9, 5, 0, 9)) == pytest.approx(2 / 32)
+
+
+def test_the_interval_of_two_shares_is_bonett_and_prices():
+    # 8 and 2 discordant of 50, one added to each: shares 9/52 and 3/52.
+    found = ev.paired_shares_interval(*flags(20, 2, 8, 20))
+    reach = stats.norm.ppf(0.975) * math.sqrt((9 / 52 + 3 / 52 - (6 / 52) ** 2) / 52)
+    assert found == pytest.approx((6 / 50, 6 / 52 - reach, 6 / 52 + reach))
+    # Never disagreeing on ten items is not certainty.
+    difference, low, high = ev.paired_shares_interval(*flags(5, 0, 0, 5))
+    assert difference == 0.0
+    assert low == pytest.approx(-high)
+    assert high > 0.1
+
+
+@pytest.mark.parametrize(("up", "down"), [(0.1, 0.1), (0.25, 0.1), (0.05, 0.0)])
+def test_the_interval_of_two_shares_covers_the_truth(up, down):
+    n = 30
+    # Every outcome of 30 items with its exact multinomial probability.
+    covered = 0.0
+    for only_b in range(n + 1):
+        for only_a in range(n + 1 - only_b):
+            chance = stats.binom.pmf(only_b, n, up) * stats.binom.pmf(only_a, n - only_b, down / (1 - up))
+            if chance > 1e-9:
+                _, low, high = ev.paired_shares_interval(*flags(n - only_a - only_b, only_a, only_b, 0))
+                covered += chance * (low <= up - down <= high)
+    assert covered >= 0.94
+
+
+def test_the_detectable_difference_is_detected_four_times_in_five():
+    n, discordant = 110, 0.3
+    difference = ev.detectable_difference(n, discordant)
+    up = (discordant + difference) / 2
+    # Enumerated: m discordant items, k of them for b, and McNemar's z beyond 1.96.
+    power = 0.0
+    for m in range(1, n + 1):
+        k = np.arange(m + 1)
+        shown = np.abs(2 * k - m) / math.sqrt(m) > stats.norm.ppf(0.975)
+        power += stats.binom.pmf(m, n, discordant) * stats.binom.pmf(k, m, up / discordant)[shown].sum()
+    assert power == pytest.approx(0.8, abs=0.03)
+
+
+def test_more_items_show_smaller_differences():
+    found = [ev.detectable_difference(n, 0.3) for n in (50, 110, 440, 10_000)]
+    assert found == sorted(found, reverse=True)
+    assert found[1] / found[2] == pytest.approx(2, rel=0.05)  # four times the items, half the difference
+    assert ev.detectable_difference(110, 0.3, power=0.9) > found[1]
+    # Where the two hardly disagree, the difference itself sets how much they must.
+    assert ev.detectable_difference(110, 0.0) > 0
+    assert ev.detectable_difference(3, 0.3) == 1.0  # three items show nothing
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    rng = np.random.default_rng(6)
+    before, after = rng.normal(size=40).tolist(), rng.normal(1.0, 2.0, size=40).tolist()
+    difference, low, high, scale = ev.jackknife_difference(before, after, np.mean)
+    change = np.subtract(after, before)
+    reach = stats.norm.ppf(0.975) * stats.sem(change)
+    assert (difference, low, high) == pytest.approx(
+        (change.mean(), change.mean() - reach, change.mean() + reach)
+    )
+    assert scale == pytest.approx(np.std(before, ddof=1))
+    # Of texts: parroting is seen, and the same texts twice are no difference.
+    texts = [f"answer number {i} is about topic {i * i}" for i in range(12)]
+    _, _, high, _ = ev.jackknife_difference(texts, ["the same words every time"] * 12, ev.distinct_n)
+    assert high < 0
+    assert ev.jackknife_difference(texts, texts, ev.distinct_n)[:3] == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="12 and 11 texts are no pairs"):
+        ev.jackknife_difference(texts, texts[1:], ev.distinct_n)
+
+
+# --- length -------------------------------------------------------------------------------------
+
+
+def planted(gain: float, slope: float, noise: float, n: int = 200, seed: int = 0):
+    """Rewards that are ``gain`` and ``slope`` per extra token, on answers about ten tokens longer."""
+    rng = np.random.default_rng(seed)
+    before, lengths = rng.normal(size=n), rng.integers(15, 40, size=n)
+    longer = rng.integers(-5, 26, size=n)
+    after = before + gain + slope * longer + rng.normal(0, noise, size=n)
+    return before, after, lengths, lengths + longer
+
+
+def test_a_planted_slope_and_gain_are_recovered_exactly_without_noise():
+    found = ev.length_matched(*planted(gain=1.5, slope=0.2, noise=0.0))
+    assert found.slope == pytest.approx(0.2)
+    assert found.adjusted == pytest.approx(1.5)
+    assert (found.adjusted_low, found.adjusted_high) == pytest.approx((1.5, 1.5))
+
+
+def test_a_planted_gain_is_inside_its_interval():
+    found = ev.length_matched(*planted(gain=1.5, slope=0.2, noise=1.0))
+    assert found.slope == pytest.approx(0.2, abs=0.04)
+    assert found.adjusted_low < 1.5 < found.adjusted_high
+    assert found.adjusted_low > 0
+
+
+def test_a_gain_that_is_only_length_disappears():
+    before, after, lengths, after_lengths = planted(gain=0.0, slope=0.2, noise=1.0)
+    assert ev.compare_rewards(before, after).verdict == "better"  # 10 tokens longer pay 2
+    found = ev.length_matched(before, after, lengths, after_lengths)
+    assert found.adjusted_low < 0 < found.adjusted_high
+
+
+def test_the_matched_subset_by_hand():
+    # Lengths within a quarter of the longer one: 20 to 25 (0.2), 20 to 20, 40 to 30 (0.25, the edge).
+    lengths, after_lengths = [20, 20, 20, 40, 40], [25, 27, 20, 30, 29]
+    found = ev.length_matched([0.0] * 5, [1.0, 100.0, 2.0, 6.0, 100.0], lengths, after_lengths)
+    assert (found.matched_n, found.matched) == (3, 3.0)
+    assert found.matched_low == 1.0
+    assert found.matched_high == 6.0
+
+
+def test_without_similar_or_different_lengths_nothing_is_invented():
+    never = ev.length_matched([0.0, 0.0], [1.0, 2.0], [10, 10], [40, 50])
+    assert never.matched_n == 0
+    assert math.isnan(never.matched)
+    always = ev.length_matched([0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [9, 9, 9], [9, 9, 9])
+    assert (always.slope, always.adjusted, always.matched) == (0.0, 2.0, 2.0)
+
+
+# --- texts --------------------------------------------------------------------------------------
+
+
+def test_distinct_n_by_hand():
+    # the-cat, cat-sat | the-cat, cat-ran: three of four are unique; case and full stops do not count.
+    assert ev.distinct_n(["The cat sat.", "the cat ran"]) == 3 / 4
+    assert ev.distinct_n(["a a a a"], n=1) == 1 / 4
+    assert ev.distinct_n(["one", "", "two"]) == 0.0  # no pairs of words at all
+    # No pair of words spans two texts.
+    assert ev.distinct_n(["a b", "b a", "a b"]) == 2 / 3
+
+
+def test_repetition_by_hand():
+    assert ev.repetition("one two three four five") == 0.0
+    assert ev.repetition("a b c a b c") == 1 - 3 / 4  # abc bca cab abc
+    assert ev.repetition("The, the. THE the! the") == 1 - 1 / 3
+    assert ev.repetition("too short") == 0.0
+    assert ev.repetition("yes yes", n=1) == 0.5
+
+
+def test_similarity_knows_what_is_alike():
+    similarity = ev.Similarity()
+    a = ["How do I greet someone?", "How do I greet someone?", "How do I greet someone?"]
+    b = ["How do I greet someone?", "What is a polite way to say hello?", "The engine needs more oil."]
+    same, alike, unlike = similarity(a, b)
+    assert same == pytest.approx(1.0, abs=1e-5)
+    assert same > alike > unlike + 0.2
+    # Padding to the longest text of a batch must not matter.
+    alone, together = similarity.embed(a[:1]), similarity.embed([a[0], "much longer " * 30])
+    assert torch.allclose(alone[0], together[0], atol=1e-5)
+
+
+# --- multiple choice ----------------------------------------------------------------------------
+
+QUESTIONS = [
+    {"id": "x-1", "question": "What is red?", "choices": ["Blood", "The sky on a fine day"], "label": 0},
+    {
+        "id": "x-2",
+        "question": "Who?",
+        "choices": ["You", "Nobody I know", "I", "We, the people"],
+        "label": 3,
+    },
+    {
+        "id": "x-3",
+        "question": "Which of these animals can fly?",
+        "choices": ["A cow", "An owl"],
+        "label": 1,
+    },
+]
+
+
+def one_by_one(model, tokenizer, question: dict, choice: str) -> float:
+    """Σ log π(choice | question) from one plain forward pass of one unpadded text."""
+    context = tokenizer(f"Question: {question['question']}\nAnswer:", add_special_tokens=False).input_ids
+    ids = tokenizer(f"Question: {question['question']}\nAnswer: {choice}", add_special_tokens=False).input_ids
+    assert ids[: len(context)] == context
+    with torch.no_grad():
+        logprobs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return sum(float(logprobs[t - 1, ids[t]]) for t in range(len(context), len(ids)))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_batched_choices_equal_plain_forward_passes(tokenizer, tiny_model, batch):
+    model = tiny_model()
+    found = ev.score_choices(model, tokenizer, QUESTIONS, batch=batch)
+    assert found.id.tolist() == ["x-1", "x-2", "x-3"]
+    for row, question in zip(found.itertuples(), QUESTIONS, strict=True):
+        slow = [one_by_one(model, tokenizer, question, choice) for choice in question["choices"]]
+        assert row.logliks == pytest.approx(slow, abs=1e-4)
+        assert row.predicted == int(np.argmax(slow))
+        assert row.label == question["label"]
+        assert row.correct == (row.predicted == question["label"])
+
+
+def test_the_cut_between_question_and_choice_moves_no_token(tokenizer):
+    # lm-eval encodes both together; encoding them apart is the same only if no token spans the cut.
+    for name in ("truthful_mini", "religions_mini"):
+        for question in data.load_questions(name):
+            context = ev.QUESTION.format(**question)
+            for choice in question["choices"]:
+                apart = [tokenizer(t, add_special_tokens=False).input_ids for t in (context, f" {choice}")]
+                assert (
+                    apart[0] + apart[1]
+                    == tokenizer(f"{context} {choice}", add_special_tokens=False).input_ids
+                )
+
+
+def test_a_broken_model_is_no_answer(tokenizer, tiny_model):
+    model = tiny_model()
+    model.model.norm.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="The model gives nan"):
+        ev.score_choices(model, tokenizer, QUESTIONS)
+
+
+# --- held-out answers ---------------------------------------------------------------------------
+
+SMALL = replace(PROFILES["local"], response_tokens=6, eval_batch=2)
+PROMPTS = ["a b", "c d e f g", "h"]
+
+
+def test_answers_come_in_the_order_of_the_prompts_and_repeat(letters, letter_actor):
+    model = letter_actor()
+    found = ev.answer(model, letters, PROMPTS, SMALL, seed=3)
+    assert found.prompts == PROMPTS
+    assert [len(batch) for batch in found.batches] == [2, 1]
+    assert found.frame().columns.tolist() == ["prompt", "response", "length", "finished"]
+    assert all(1 <= n <= 6 for n in found.lengths)
+    assert ev.answer(model, letters, PROMPTS, SMALL, seed=3).responses == found.responses
+    assert ev.answer(model, letters, PROMPTS, SMALL, seed=4).responses != found.responses
+    greedy = ev.answer(model, letters, PROMPTS, SMALL, temperature=0.0, seed=0)
+    assert greedy.responses == ev.answer(model, letters, PROMPTS, SMALL, 0.0, seed=1).responses
+
+
+def test_kl_to_the_reference_is_the_sum_of_log_ratios(letters, letter_actor):
+    model = letter_actor()
+    answers = ev.answer(model, letters, PROMPTS, SMALL)
+    # Policy and reference start the same: any KL at all would be a mistake.
+    assert ev.kl_to_reference(model, answers, "ref") == pytest.approx([0.0] * 3, abs=1e-5)
+    found = ev.kl_to_reference(model, answers, "base")
+    expected = []
+    for batch in answers.batches:
+        for i in range(len(batch)):
+            # Each answer alone and without padding.
+            ids = batch.input_ids[i][batch.attention_mask[i]].unsqueeze(0)
+            n = int(batch.lengths[i])
+            with torch.no_grad():
+                own = model(ids).logits[0].log_softmax(-1)
+                with model.disable_adapter():
+                    base = model(ids).logits[0].log_softmax(-1)
+            log_ratio = (own - base)[-n - 1 : -1].gather(1, ids[0, -n:].unsqueeze(1))
+            expected.append(float(log_ratio.sum()))
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert max(map(abs, found)) > 0.01

@@ -1,0 +1,133 @@
+"""The committed notebooks are what their sources say, executed, clean and small."""
+
+import re
+
+import jupytext
+import nbformat
+import pytest
+
+from sawyer_utils import course, report
+from sawyer_utils.runtime import project_root, read_json
+
+ROOT = project_root()
+NAMES = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))
+LIMIT = 1_000_000  # bytes; larger ones open slowly on GitHub and in Colab
+
+
+def committed(name):
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_source_has_its_notebook_and_the_course_knows_it():
+    assert list(course.NOTEBOOKS) == NAMES
+    assert [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_holds_exactly_its_source(name):
+    source = jupytext.read(course.source_path(name))
+    assert [c.source for c in committed(name).cells] == [c.source for c in source.cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_output_is_older_than_its_code(name):
+    for cell in code_cells(committed(name)):
+        assert cell.metadata["sawyer_hash"] == course.cell_hash(cell.source), cell.source[:80]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_ran_in_order_without_an_error(name):
+    cells = code_cells(committed(name))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert not [o.text for o in outputs if o.get("name") == "stderr"], "warnings or noise in an output"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_is_small_and_holds_no_machine_path(name):
+    text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert len(text.encode()) < LIMIT
+    assert not re.search(r"/(?:root|home/\w+|Users/\w+|tmp|work)/", text)
+    assert "widgets" not in committed(name).metadata
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_prose_has_one_title_ordered_headings_and_its_own_badge(name):
+    prose = [cell.source for cell in committed(name).cells if cell.cell_type == "markdown"]
+    headings = [line for text in prose for line in text.splitlines() if re.match(r"#+ ", line)]
+    levels = [len(line.split(" ")[0]) for line in headings]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(line.isprintable() and not re.search("[\U0001f300-\U0001faff]", line) for line in headings)
+    badges = re.findall(r"colab\.research\.google\.com/github/[^)]*", prose[0])
+    assert len(badges) == 1
+    assert badges[0].endswith(f"/notebooks/{name}.ipynb")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_short_and_not_empty(name):
+    for cell in code_cells(committed(name)):
+        assert cell.source.strip()
+        assert len(cell.source.splitlines()) <= 40
+        assert max(map(len, cell.source.splitlines())) <= 100
+
+
+def test_the_setup_cell_is_the_same_everywhere():
+    assert len({code_cells(committed(name))[0].source for name in NAMES}) == 1
+
+
+def test_a_changed_cell_is_noticed():
+    notebook = course.build(NAMES[0])
+    course.normalise(notebook)
+    cell = code_cells(notebook)[0]
+    cell.source += "\nprint('edited after execution')"
+    assert cell.metadata["sawyer_hash"] != course.cell_hash(cell.source)
+
+
+def test_a_machine_path_in_an_output_is_refused():
+    notebook = course.build(NAMES[0])
+    output = nbformat.v4.new_output("stream", name="stdout", text=f"saved to {ROOT}/runs")
+    code_cells(notebook)[0].outputs = [output]
+    with pytest.raises(ValueError, match="path of this machine"):
+        course.normalise(notebook)
+
+
+# --- README and results -------------------------------------------------------------------------
+
+
+def test_the_readme_shows_the_numbers_of_the_committed_results():
+    results = read_json(ROOT / "results" / "local.json")
+    assert report.readme_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_path_in_the_readme_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w.-]+(?:/[\w.-]*)+)`", text) + re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    own = [path for path in named if path not in {"sinanuozdemir/odsc-llm-alignment"}]
+    assert own
+    assert not [path for path in own if not (ROOT / path).exists()]
+
+
+def test_shipped_checkpoints_are_small_and_complete():
+    files = [p for p in (ROOT / "checkpoints" / "local").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 15e6
+    for stage, kind in (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter")):
+        assert (ROOT / "checkpoints" / "local" / stage / kind / "adapter_model.safetensors") in files
+
+
+def test_requirements_and_environment_agree():
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert "-r requirements.txt" in text
+    tested = (ROOT / "constraints" / "tested.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    wanted = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    for line in wanted:
+        if line.strip() and not line.startswith("#"):
+            name = re.split(r"[<>=;]", line)[0].strip()
+            assert f"\n{name}==" in "\n" + tested, f"{name} has no tested version"
+            assert "#" in line, f"{name} does not say what it is for"

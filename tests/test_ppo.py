@@ -1,0 +1,889 @@
+"""PPO's implementation details, each with a test that fails when the detail breaks.
+
+The numbers (№) are those of the checklist that the course keeps of the details that went wrong
+elsewhere: padding, masks, shifts, ratios, clipping, resuming.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import build_actor, known_model
+from safetensors.torch import load_file
+from torch import nn, tensor
+
+from sawyer_utils import losses, models, ppo
+from sawyer_utils.models import POLICY, REF
+from sawyer_utils.ppo import ActorCritic, PPOConfig, PPOTrainer, TrainingStopped
+from sawyer_utils.rollout import Rollout
+
+torch.set_num_threads(1)
+
+# Of unequal length, and not in order of it.
+PROMPTS = ["a b c", "d", "e f g h i j", "k l", "m n o p", "q r s t u", "v w", "x", "y z a", "b c d e f g h"]
+SMALL = PPOConfig(
+    steps=3, batch_size=8, epochs=2, minibatches=2, micro_batch=3, learning_rate=1e-2, response_tokens=8
+)
+
+
+def count_a(prompts: list[str], responses: list[str]) -> list[float]:
+    return [float(response.split().count("a")) for response in responses]
+
+
+@pytest.fixture
+def make(letters, letter_actor):
+    """``make(**settings)``: a trainer on a fresh tiny actor, the same one each time."""
+
+    def build(reward_fn=count_a, run_dir=None, model=None, tokenizer=letters, seed=0, **settings):
+        model = model or letter_actor(seed)
+        return PPOTrainer(model, tokenizer, reward_fn, replace(SMALL, **settings), run_dir)
+
+    return build
+
+
+def opinionated(trainer: PPOTrainer) -> PPOTrainer:
+    """Give the critic random weights: at its real start, 0, most mistakes about values hide."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(9)
+        for parameter in trainer.actor.value_head.parameters():
+            parameter.normal_(0, 0.3)
+    return trainer
+
+
+def ready(trainer: PPOTrainer, prompts=PROMPTS[:8], seed=1) -> Rollout:
+    """A batch on which only the update is missing."""
+    torch.manual_seed(seed)
+    return trainer.advantages(trainer.score(trainer.rollout(prompts)))
+
+
+def weights_of(trainer: PPOTrainer) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in trainer.trained]
+
+
+def same(first, second) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def close(first, second, tolerance: float) -> bool:
+    return all(
+        torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(first, second, strict=True)
+    )
+
+
+def numbers(line: dict) -> dict:
+    """A log line without what differs from run to run."""
+    return {k: v for k, v in line.items() if not k.startswith(("seconds_", "peak_memory"))}
+
+
+# --- padding and masks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pads", [0, 3, 7])
+def test_left_padding_changes_no_logprob_and_no_value(make, letters, pads):  # №1
+    trainer = opinionated(make())
+    batch = trainer.rollout(PROMPTS[:4])
+    rows = torch.full((len(batch), pads), letters.pad_token_id)
+    padded = replace(
+        batch,
+        input_ids=torch.cat([rows, batch.input_ids], 1),
+        attention_mask=torch.cat([torch.zeros_like(rows, dtype=torch.bool), batch.attention_mask], 1),
+    )
+    with torch.no_grad():
+        assert close(trainer.actor(padded, 1.0), trainer.actor(batch, 1.0), 1e-5)
+    # Nor does the padding that other rows of a batch bring along.
+    for i in range(len(batch)):
+        with torch.no_grad():
+            alone = trainer.actor(batch.rows(tensor([i])), 1.0)
+        n = int(batch.lengths[i])
+        assert torch.allclose(alone[0][0, :n], batch.logprobs[i, :n], atol=1e-5)
+        assert torch.allclose(alone[1][0, :n], batch.values[i, :n], atol=1e-5)
+
+
+def test_padding_with_the_stop_token_changes_nothing(make, letters):  # №2
+    same_token = copy.deepcopy(letters)
+    same_token.pad_token = same_token.eos_token
+    assert same_token.pad_token_id == same_token.eos_token_id != letters.pad_token_id
+    trainers = make(), make(tokenizer=same_token)
+    batches = [ready(opinionated(trainer)) for trainer in trainers]
+    assert (batches[0].finished & (batches[0].lengths < 8)).any(), "no row was padded"
+    for name in ("responses", "finished", "response_mask", "logprobs", "values", "advantages"):
+        first, second = (getattr(batch, name) for batch in batches)
+        assert first == second if isinstance(first, list) else torch.equal(first, second), name
+    stats = []
+    for trainer, batch in zip(trainers, batches, strict=True):
+        torch.manual_seed(2)
+        stats.append(trainer.update(batch))
+    assert stats[0] == stats[1]
+    assert same(*map(weights_of, trainers))
+
+
+def test_what_follows_the_stop_token_changes_nothing(make, monkeypatch):  # №3
+    planted = []
+
+    def with_garbage(*args):
+        batch = sample(*args)
+        after = ~batch.attention_mask  # the left padding too
+        draws = torch.randint(2, 20, batch.input_ids.shape, generator=torch.Generator().manual_seed(5))
+        batch.input_ids = torch.where(after, draws, batch.input_ids)
+        planted.append(int((~batch.response_mask).sum()))
+        return batch
+
+    sample, found = ppo.sample, []
+    for sampler in (sample, with_garbage):
+        monkeypatch.setattr(ppo, "sample", sampler)
+        trainer = opinionated(make(batch_size=10))
+        lines = [numbers(trainer.step(PROMPTS)) for _ in range(2)]
+        found.append((lines, weights_of(trainer), [p.grad for p in trainer.trained]))
+    assert min(planted) > 0
+    (lines, weights, grads), (lines_garbage, weights_garbage, grads_garbage) = found
+    assert lines == lines_garbage
+    assert same(weights, weights_garbage)
+    assert same(grads, grads_garbage)
+
+
+def test_the_stop_token_counts_and_earns_the_score(make, letters):  # №3, №11
+    batch = ready(make(kl_coef=0.0, missing_stop_penalty=0.0, reward_fn=lambda p, r: [3.0] * len(p)))
+    assert 0 < int(batch.finished.sum()) < len(batch), "both kinds should be there"
+    for i in range(len(batch)):
+        last = int(batch.lengths[i]) - 1
+        is_stop = batch.response_ids[i] == letters.eos_token_id
+        assert bool(is_stop[last]) == bool(batch.finished[i])
+        assert not is_stop[:last].any()
+        assert bool(batch.response_mask[i, last])
+        # Once, on the last real action: the stop token, or the last one that there was room for.
+        assert batch.rewards[i].tolist() == [3.0 * (t == last) for t in range(batch.rewards.shape[1])]
+
+
+def test_an_unfinished_response_is_fined_by_the_stop_token_in_use(make, letters):  # №12
+    other = copy.deepcopy(letters)
+    other.eos_token = "e"
+    for tokenizer in (letters, other):
+        trainer = make(tokenizer=tokenizer, reward_fn=lambda p, r: [1.0] * len(p), response_tokens=12)
+        batch = ready(trainer)
+        stopped = (batch.response_ids == tokenizer.eos_token_id).any(1)
+        assert 0 < int(stopped.sum()) < len(batch)
+        assert batch.scores.tolist() == [1.0 if s else 1.0 - 2.0 for s in stopped]
+        # What the course reports as reward is the reward function's alone.
+        assert trainer._describe(batch)["reward"] == 1.0
+        assert trainer._describe(batch)["score"] == pytest.approx(float(batch.scores.mean()))
+
+
+# --- log-probs, values, entropy -----------------------------------------------------------------
+
+
+class TableModel(nn.Module):
+    """A language model that can be read: the next token's logits are a row of a table."""
+
+    def __init__(self, table: torch.Tensor):
+        super().__init__()
+        self.config = SimpleNamespace(hidden_size=len(table))
+        self.head = nn.Linear(*table.T.shape, bias=False)
+        self.head.weight = nn.Parameter(table.T.clone())
+        self.seen = None
+
+    def get_base_model(self):
+        return self
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def get_decoder(self):
+        def decoder(input_ids, attention_mask, position_ids, use_cache):
+            self.seen = SimpleNamespace(attention_mask=attention_mask, position_ids=position_ids)
+            hidden = nn.functional.one_hot(input_ids, self.config.hidden_size).float()
+            return SimpleNamespace(last_hidden_state=hidden)
+
+        return decoder
+
+
+def test_each_token_is_scored_by_what_came_before_it():  # №1, №5, №8
+    table = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))  # row: the token before
+    actor = ActorCritic(TableModel(table))
+    state_values = tensor([10.0, 11.0, 12.0, 13.0, 14.0])
+    actor.value_head.weight.data = state_values.unsqueeze(0)
+    batch = Rollout(
+        prompts=["", ""],
+        responses=["", ""],
+        input_ids=tensor([[0, 3, 1, 4, 2], [2, 1, 4, 3, 0]]),  # three of the prompt, two sampled
+        attention_mask=tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 0]]).bool(),
+        response_mask=tensor([[True, True], [True, False]]),
+        finished=tensor([True, True]),
+    )
+    logprobs, values, entropy = actor(batch, temperature=0.7)
+    scaled = (table / 0.7).log_softmax(-1)
+    before_and_sampled = {(0, 0): (1, 4), (0, 1): (4, 2), (1, 0): (4, 3)}
+    for (i, t), (before, token) in before_and_sampled.items():
+        assert logprobs[i, t].item() == pytest.approx(scaled[before, token].item(), abs=1e-6)
+        assert values[i, t].item() == state_values[before].item()
+        spread = -(scaled[before].exp() * scaled[before]).sum().item()
+        assert entropy[i, t].item() == pytest.approx(spread, abs=1e-6)
+    for found in (logprobs, values, entropy):
+        assert found[1, 1] == 0.0, "outside the mask"
+    # Positions count the real tokens, from 0; the mask is carried, not guessed from pad ids.
+    seen = actor.model.seen
+    assert seen.attention_mask.tolist() == batch.attention_mask.long().tolist()
+    assert seen.position_ids[batch.attention_mask].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_tokens_come_from_the_very_distribution_whose_logprobs_are_used(make, letters, temperature):  # №4, №5
+    probabilities = {letter: 0.7**k for k, letter in enumerate("abcdefghijklmnop")}
+    model = build_actor(letters, model=known_model(letters, probabilities))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.zero_()  # the base's distribution, which is known
+    for owner in (model, model.get_base_model()):
+        owner.generation_config.update(top_p=0.1, top_k=5, repetition_penalty=2.0, temperature=3.0)
+    torch.manual_seed(0)
+    batch = make(model=model, temperature=temperature, response_tokens=16).rollout(["a"] * 200)
+    logits = torch.full((len(letters),), -math.inf)
+    for letter, weight in probabilities.items():
+        logits[letters.convert_tokens_to_ids(letter)] = math.log(weight)
+    expected = (logits / temperature).log_softmax(-1)
+    assert torch.allclose(batch.logprobs, expected[batch.response_ids], atol=1e-4)
+    assert torch.allclose(batch.ref_logprobs, expected[batch.response_ids], atol=1e-4)
+    shares = torch.bincount(batch.response_ids.flatten(), minlength=len(letters)) / 3200
+    error = (expected.exp() * (1 - expected.exp()) / 3200).sqrt()
+    assert ((shares - expected.exp()).abs() <= 5 * error + 1e-3).all()
+
+
+def test_logprobs_equal_those_of_the_whole_model(make):  # №5, №8
+    trainer = make(temperature=0.7)
+    batch = trainer.rollout(PROMPTS[:4])
+    for i in range(len(batch)):
+        ids = batch.input_ids[i][batch.attention_mask[i]]
+        n = int(batch.lengths[i])
+        with torch.no_grad():
+            logits = trainer.actor.model(input_ids=ids[None]).logits[0, -n - 1 : -1]
+        exact = (logits / 0.7).log_softmax(-1).gather(-1, ids[-n:, None]).squeeze(-1)
+        assert torch.allclose(batch.logprobs[i, :n], exact, atol=1e-5)
+        assert not batch.logprobs[i, n:].any()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 512])
+def test_chunks_change_neither_logprobs_nor_gradients(make, monkeypatch, chunk):  # №31
+    monkeypatch.setattr(ActorCritic, "CHUNK", chunk)
+    trainer = make()
+    batch = trainer.rollout(PROMPTS[:4])
+    assert 7 < int(batch.response_mask.sum()) < 512, "7 should cut, 512 should not"
+    weight = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(0))
+    weight = weight * batch.response_mask
+
+    def whole() -> torch.Tensor:
+        attention = batch.attention_mask.long()
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        output = trainer.actor.model(
+            input_ids=batch.input_ids, attention_mask=attention, position_ids=positions
+        )
+        width = batch.response_mask.shape[1]
+        logprobs = output.logits[:, -width - 1 : -1].log_softmax(-1)
+        found = logprobs.gather(-1, batch.response_ids[..., None]).squeeze(-1)
+        return torch.where(batch.response_mask, found, 0.0)
+
+    def gradients(logprobs: torch.Tensor) -> list:
+        trained = [p for name, p in trainer.actor.model.named_parameters() if p.requires_grad]
+        return torch.autograd.grad((logprobs * weight).sum(), trained)
+
+    chunked, full = trainer.actor(batch, 1.0)[0], whole()
+    assert torch.allclose(chunked, full, atol=1e-5)
+    assert close(gradients(chunked), gradients(full), 1e-5)
+
+
+def test_the_first_values_are_exactly_zero(make):  # №18
+    trainer = make()
+    batch = ready(trainer)
+    assert not batch.values.any()
+    # Then an advantage, before whitening, is nothing but discounted pay to come.
+    raw, _ = losses.gae(batch.rewards, batch.values, batch.response_mask)
+    t, n = 0, int(batch.lengths[0])
+    expected = sum(0.95 ** (k - t) * float(batch.rewards[0, k]) for k in range(n))
+    assert float(raw[0, t]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_the_critic_learns_through_the_trunk_too(make):
+    trainer = opinionated(make())
+    batch = trainer.rollout(PROMPTS[:4])
+    _, values, _ = trainer.actor(batch, 1.0)
+    values.sum().backward()
+    assert float(trainer.actor.value_head.bias.grad) == float(batch.response_mask.sum())
+    lora = [p for name, p in trainer.actor.model.named_parameters() if "lora_B" in name and p.requires_grad]
+    assert all(p.grad.any() for p in lora)
+    # By hand for one weight of the head: the derivative of a linear map is its input.
+    head = trainer.actor.value_head
+    moved = head.weight.detach().clone()
+    moved[0, 3] += 0.5
+    with torch.no_grad():
+        head.weight.copy_(moved)
+        higher = trainer.actor(batch, 1.0)[1].sum()
+    assert float(higher - values.sum()) == pytest.approx(0.5 * float(head.weight.grad[0, 3]), rel=1e-3)
+
+
+# --- reference ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_kl_is_exactly_zero_before_the_first_update(make, compute):  # №27
+    trainer = make(compute=compute)
+    batch = trainer.rollout(PROMPTS[:8])
+    assert batch.logprobs.any()
+    assert torch.equal(batch.logprobs, batch.ref_logprobs)
+    line = trainer.step(PROMPTS[:8])
+    assert line["kl"] == line["kl_k3"] == 0.0
+
+
+def test_the_reference_never_moves(make):  # №27
+    trainer = make()
+    batch = trainer.rollout(PROMPTS[:8])
+    for _ in range(3):
+        line = trainer.step(PROMPTS[:8])
+    after, _ = trainer._evaluate(batch)
+    with models.using(trainer.actor.model, REF):
+        ref_after, _ = trainer._evaluate(batch)
+    assert torch.equal(ref_after, batch.ref_logprobs)
+    assert (after - batch.logprobs).abs().max() > 0.1, "the policy should have moved"
+    # Sampled k1 may be below zero; k3 may not (№9).
+    assert line["kl_k3"] > 0
+
+
+def adapter_state(model) -> tuple:
+    return model.active_adapter, {name: p.requires_grad for name, p in model.named_parameters()}
+
+
+def test_an_error_leaves_the_policy_active_and_trainable(make, monkeypatch):  # №27
+    def broken(prompts, responses):
+        raise RuntimeError("no reward today")
+
+    trainer = make(reward_fn=broken)
+    model = trainer.actor.model
+    before = adapter_state(model)
+    assert before[0] == POLICY
+    with pytest.raises(RuntimeError, match="no reward today"):
+        trainer.step(PROMPTS[:8])
+    assert adapter_state(model) == before
+    # In the middle of the reference's pass, when another adapter is in use.
+    forward = ActorCritic.forward
+
+    def fail_under_ref(self, *args):
+        if self.model.active_adapter == REF:
+            raise RuntimeError("out of memory")
+        return forward(self, *args)
+
+    monkeypatch.setattr(ActorCritic, "forward", fail_under_ref)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer.rollout(PROMPTS[:8])
+    assert adapter_state(model) == before
+    monkeypatch.undo()
+    trainer.reward_fn = count_a
+    assert trainer.step(PROMPTS[:8])["ratio_error"] == 0.0
+
+
+# --- rewards, advantages ------------------------------------------------------------------------
+
+
+def test_kl_is_paid_per_token_and_carries_no_gradient(make):  # №9, №10
+    trainer = make(reward_fn=lambda p, r: [0.0] * len(p), missing_stop_penalty=0.0, kl_coef=0.5)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        for weight in trainer.trained:  # away from the reference
+            weight += 0.05 * torch.randn_like(weight)
+    batch = ready(trainer)
+    kl = batch.logprobs - batch.ref_logprobs
+    assert kl.abs().max() > 1e-3
+    assert torch.allclose(batch.rewards, -0.5 * kl * batch.response_mask)
+    assert not any(getattr(batch, n).requires_grad for n in ("rewards", "logprobs", "advantages", "returns"))
+    # Where nothing else pays, the tokens that the policy overrates are the ones to unlearn.
+    raw, _ = losses.gae(batch.rewards, torch.zeros_like(kl), batch.response_mask, 1.0, 0.0)
+    where = batch.response_mask & (kl != 0)
+    assert torch.equal(raw[where] < 0, kl[where] > 0)
+
+
+def test_returns_are_taken_before_whitening(make):  # №14, №15
+    trainer = opinionated(make(gamma=0.9, lam=0.8))
+    batch = ready(trainer)
+    raw, returns = losses.gae(batch.rewards, batch.values, batch.response_mask, 0.9, 0.8)
+    assert torch.equal(batch.returns, returns)
+    assert torch.allclose(batch.returns, raw + batch.values)
+    counted = batch.advantages[batch.response_mask]
+    assert float(counted.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(counted.var(unbiased=False)) == pytest.approx(1.0, abs=1e-4)
+    assert not batch.advantages[~batch.response_mask].any()
+
+
+def test_a_longer_response_does_not_return_more(make):
+    # Elsewhere the score is written on every token, and four tokens return 4, 3, 2, 1.
+    trainer = make(reward_fn=lambda p, r: [1.0] * len(p), kl_coef=0.0, missing_stop_penalty=0.0, lam=1.0)
+    batch = ready(trainer)
+    assert len(set(batch.lengths.tolist())) > 1
+    assert (batch.returns[batch.response_mask] == 1.0).all()
+
+
+def test_explained_variance_is_that_of_the_critic_before_the_update(make):
+    trainer = opinionated(make())
+    batch = ready(trainer)
+    mask = batch.response_mask
+    errors, returns = (batch.returns - batch.values)[mask], batch.returns[mask]
+    expected = 1 - errors.var(unbiased=False) / returns.var(unbiased=False)
+    assert trainer._describe(batch)["explained_variance"] == pytest.approx(float(expected), rel=1e-4)
+    assert make().step(PROMPTS[:8])["explained_variance"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_reward_function_sees_plain_texts_in_order(make, letters):  # №32
+    seen = []
+
+    def spy(prompts, responses):
+        seen.append((prompts, responses))
+        return [float(len(r)) for r in responses]
+
+    trainer = make(reward_fn=spy, missing_stop_penalty=0.0)
+    batch = ready(trainer)
+    [(prompts, responses)] = seen
+    assert prompts == PROMPTS[:8]
+    assert not any("#" in r or "<" in r for r in responses)
+    for i, response in enumerate(responses):
+        ids = batch.response_ids[i][batch.response_mask[i]].tolist()
+        words = [w for w in letters.convert_ids_to_tokens(ids) if w not in letters.all_special_tokens]
+        assert response.split() == words
+        assert float(batch.scores[i]) == len(response)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_is_refused_with_its_text(make, bad):
+    trainer = make(reward_fn=lambda p, r: [0.0, 0.0, bad, *[0.0] * (len(p) - 3)])
+    with pytest.raises(ValueError, match=PROMPTS[2]) as error:
+        trainer.step(PROMPTS[:8])
+    assert str(bad) in str(error.value)
+    assert trainer.steps_done == 0
+
+
+@pytest.mark.parametrize("wrong", [0, 7, 9])
+def test_a_wrong_number_of_scores_is_refused(make, wrong):
+    trainer = make(reward_fn=lambda p, r: [0.0] * wrong)
+    with pytest.raises(ValueError, match=f"{wrong} scores for 8 responses"):
+        trainer.step(PROMPTS[:8])
+
+
+# --- the update ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_the_first_ratio_is_exactly_one(make, compute, micro_batch):  # №6
+    trainer = make(compute=compute, micro_batch=micro_batch, temperature=0.7)
+    errors = [trainer.step(PROMPTS[i : i + 8])["ratio_error"] for i in (0, 2, 1)]
+    assert errors == [0.0, 0.0, 0.0]
+
+
+def test_a_wrong_old_logprob_stops_the_run(make):  # №6
+    trainer = make()
+    batch = ready(trainer)
+    row = int(batch.lengths[:4].argmax())  # of the first minibatch
+    batch.logprobs[row, 0] += 0.01
+    with pytest.raises(TrainingStopped, match="ratio"):
+        trainer.update(batch)
+
+
+@pytest.mark.parametrize("planted", [{"dropout": 0.5}, {"attention_dropout": 0.5}])
+def test_dropout_is_off(make, letter_actor, planted):  # №7
+    plain = letter_actor(**planted).train()
+    inputs = torch.arange(2, 12)[None]
+    with torch.no_grad():
+        assert not torch.equal(plain(inputs).logits, plain(inputs).logits), "nothing was planted"
+    trainer = make(model=letter_actor(**planted))
+    batch = trainer.rollout(PROMPTS[:8])
+    first, second = trainer._evaluate(batch), trainer._evaluate(batch)
+    assert trainer.actor.training
+    assert same(first, second)
+    assert trainer.step(PROMPTS[:8])["ratio_error"] == 0.0
+
+
+def test_the_update_does_not_depend_on_the_micro_batch(make):  # №21
+    shared, found = ready(opinionated(make(response_tokens=16)), seed=3), []
+    assert len(set(shared.lengths.tolist())) > 3, "with equal lengths a mean of means would do"
+    for micro_batch in (1, 2, 4, 8):
+        trainer = opinionated(make(micro_batch=micro_batch, learning_rate=1e-3, response_tokens=16))
+        batch = copy.copy(shared)
+        # Its own log π_old: they are equal to the others' up to rounding.
+        batch.logprobs, _ = trainer._evaluate(batch)
+        torch.manual_seed(2)
+        stats = trainer.update(batch)
+        found.append((weights_of(trainer), [p.grad for p in trainer.trained], stats))
+    for weights, grads, stats in found[1:]:
+        assert close(weights, found[0][0], 1e-5)
+        assert close(grads, found[0][1], 1e-5)
+        assert stats == pytest.approx(found[0][2], rel=1e-4, abs=1e-5)
+
+
+def spy_on_optimizer(trainer: PPOTrainer, look) -> list:
+    """What ``look()`` returns at each optimizer step."""
+    found, step = [], trainer.optimizer.step
+
+    def spied(*args, **kwargs):
+        found.append(look())
+        return step(*args, **kwargs)
+
+    trainer.optimizer.step = spied
+    return found
+
+
+@pytest.mark.parametrize(("epochs", "minibatches"), [(1, 1), (2, 3), (3, 2), (1, 8)])
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_optimizer_steps_are_epochs_times_minibatches(make, epochs, minibatches, micro_batch):  # №22
+    trainer = make(epochs=epochs, minibatches=minibatches, micro_batch=micro_batch, response_tokens=3)
+    steps = spy_on_optimizer(trainer, lambda: 1)
+    line = trainer.step(PROMPTS[:8])
+    assert len(steps) == line["optimizer_steps"] == epochs * minibatches
+
+
+def test_each_epoch_uses_each_row_once_in_a_new_order(make, monkeypatch):  # №22
+    trainer, used = make(epochs=3, minibatches=3), []
+    minibatch = trainer._minibatch
+
+    def spied(batch, rows):
+        used.append(rows.tolist())
+        return minibatch(batch, rows)
+
+    monkeypatch.setattr(trainer, "_minibatch", spied)
+    trainer.step(PROMPTS[:8])
+    epochs = [sum(used[i : i + 3], []) for i in (0, 3, 6)]
+    assert [sorted(rows) for rows in epochs] == [list(range(8))] * 3
+    assert len({tuple(rows) for rows in epochs}) == 3
+
+
+def test_micro_batches_cover_each_row_once_from_short_to_long(make):
+    trainer = make(micro_batch=3)
+    batch = trainer.rollout(PROMPTS)
+    rows = tensor([9, 0, 4, 7, 2, 5, 1])
+    parts = trainer._micro_batches(batch, rows)
+    assert [len(part) for part in parts] == [3, 3, 1]
+    together = torch.cat(parts)
+    assert sorted(together.tolist()) == sorted(rows.tolist())
+    widths = batch.attention_mask.sum(1)[together].tolist()
+    assert widths == sorted(widths)
+    assert len(set(widths)) > 3
+
+
+def test_gradients_are_clipped_and_the_norm_before_is_logged(make):  # №23
+    trainer = make(reward_fn=lambda p, r: [1e4 * len(text) for text in r], max_grad_norm=0.5)
+
+    def norm() -> float:
+        return float(torch.stack([p.grad.norm() for p in trainer.trained]).norm())
+
+    norms = spy_on_optimizer(trainer, norm)
+    line = trainer.step(PROMPTS[:8])
+    assert line["grad_norm"] > 100
+    assert len(norms) == 4
+    assert all(n == pytest.approx(0.5, rel=1e-3) for n in norms)
+
+
+def test_small_gradients_are_left_alone(make):
+    trainer = make(max_grad_norm=1e9)
+    norms = spy_on_optimizer(
+        trainer, lambda: float(torch.stack([p.grad.norm() for p in trainer.trained]).norm())
+    )
+    line = trainer.step(PROMPTS[:8])
+    assert line["grad_norm"] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
+
+
+def test_the_learning_rate_falls_linearly_to_a_tenth(make):  # №24
+    trainer = make(steps=20, learning_rate=1e-5, epochs=1, minibatches=1, batch_size=4, response_tokens=2)
+    assert trainer.optimizer.defaults["eps"] == 1e-5
+    rates = spy_on_optimizer(trainer, lambda: trainer.optimizer.param_groups[0]["lr"])
+    trainer.train(PROMPTS[:4])
+    assert rates == pytest.approx([1e-5 * max(0.1, 1 - k / 20) for k in range(20)])
+
+
+def test_only_the_policy_and_the_critic_are_trained(make):
+    trainer = make()
+    before = {name: p.detach().clone() for name, p in trainer.actor.named_parameters()}
+    for _ in range(2):
+        trainer.step(PROMPTS[:8])
+    moved = {name for name, p in trainer.actor.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name, p in trainer.actor.named_parameters() if p.requires_grad}
+    assert all(f".{POLICY}" in name or name.startswith("value_head") for name in moved)
+    assert any("trainable_tokens" in name for name in moved)
+    assert all(p.dtype == torch.float32 for p in trainer.trained)  # №30
+
+
+def test_a_model_with_nothing_to_train_is_refused(letters, letter_actor):
+    model = letter_actor()
+    for name in [n for n, _ in model.named_modules() if n.endswith((POLICY, REF))]:
+        del model.get_submodule(name.rsplit(".", 1)[0])[name.rsplit(".", 1)[1]]
+    for module in model.modules():
+        getattr(module, "trainable_tokens_delta", {}).clear()
+    with pytest.raises(ValueError, match="no trainable weights"):
+        PPOTrainer(model, letters, count_a, SMALL)
+
+
+def test_activation_checkpointing_is_on_and_changes_nothing(make):  # №7
+    found = []
+    for checkpointing in (False, True):
+        trainer = opinionated(make(activation_checkpointing=checkpointing, learning_rate=1e-3))
+        batch, calls = ready(trainer), []
+        layer = trainer.actor.model.get_base_model().model.layers[0].mlp
+        # Before the forward: the second one is broken off as soon as it has what it is for.
+        hook = layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        stats = trainer.update(batch)
+        hook.remove()
+        found.append((len(calls), stats, weights_of(trainer)))
+    (plain_calls, plain_stats, plain), (calls, stats, weights) = found
+    assert plain_calls == 2 * 2 * 2  # epochs × minibatches × micro-batches
+    assert calls == 2 * plain_calls  # each layer ran again in the backward pass
+    assert stats == pytest.approx(plain_stats, rel=1e-4, abs=1e-6)
+    assert stats["ratio_error"] == 0.0
+    assert close(weights, plain, 1e-6)
+
+
+# --- when it goes wrong -------------------------------------------------------------------------
+
+
+def test_fewer_prompts_than_a_batch_are_refused(make):
+    # Elsewhere this loops for ever over an empty loader.
+    with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
+        make().train(PROMPTS[:7])
+
+
+def test_more_minibatches_than_rows_are_refused(make):
+    with pytest.raises(ValueError, match="9 minibatches"):
+        make(minibatches=9)
+
+
+def test_a_policy_that_only_stops_ends_the_run(make, letters):
+    model = build_actor(letters, model=known_model(letters, {letters.eos_token: 1.0}))
+    trainer = make(model=model)
+    before = weights_of(trainer)
+    with pytest.raises(TrainingStopped, match="every response is empty"):
+        trainer.train(PROMPTS)
+    assert same(weights_of(trainer), before)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_nan_stops_the_run_and_the_checkpoint_is_from_before(make, tmp_path, what):
+    # One optimizer step a step: no later minibatch would notice.
+    settings = {"run_dir": tmp_path, "steps": 4, "checkpoint_every": 2, "epochs": 1, "minibatches": 1}
+    trainer = make(**settings)
+
+    def sabotage(log):
+        if len(log) < 3:
+            return
+        if what == "loss":
+            trainer.actor.value_head.weight.data[0, 0] = math.nan
+        else:  # the loss is fine, what comes back from it is not
+            trainer.trained[0].register_hook(lambda gradient: gradient * math.nan)
+
+    with pytest.raises(TrainingStopped, match=rf"Step 3: the {what}.* nan"):
+        trainer.train(PROMPTS, on_step=sabotage)
+    fresh = make(**settings)
+    assert fresh.load_checkpoint()
+    assert fresh.steps_done == len(fresh.log) == 2
+    assert all(torch.isfinite(weight).all() for weight in fresh.trained)
+    assert math.isfinite(fresh.step(PROMPTS[:8])["policy_loss"])
+
+
+# --- stopping and going on ----------------------------------------------------------------------
+
+
+def state_of(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
+    """Everything that training has changed."""
+    moments = {
+        f"{index}.{name}": value
+        for index, state in trainer.optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    return {**trainer.actor.state_dict(), **moments}
+
+
+def check_same_run(first: PPOTrainer, second: PPOTrainer) -> None:
+    one, two = state_of(first), state_of(second)
+    assert one.keys() == two.keys()
+    for key in one:
+        assert torch.equal(one[key], two[key]), key
+    assert [numbers(line) for line in first.log] == [numbers(line) for line in second.log]
+
+
+@pytest.mark.parametrize("killed_in", [3, 4])
+def test_two_steps_and_two_are_four(make, tmp_path, killed_in):  # №33
+    settings = {"steps": 4, "checkpoint_every": 2, "missing_stop_penalty": 0.5}
+    whole = make(run_dir=tmp_path / "whole", **settings)
+    whole.train(PROMPTS)
+    cut = make(run_dir=tmp_path / "cut", **settings)
+
+    def kill(log):
+        if len(log) == killed_in - 1 + (killed_in == 4):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut.train(PROMPTS, on_step=kill)
+    torch.manual_seed(99)  # a new process has another random state
+    resumed = make(run_dir=tmp_path / "cut", **settings)
+    shown = []
+    log = resumed.train(PROMPTS, on_step=lambda log: shown.append(len(log)))
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    assert shown == [2, 3, 4] if killed_in == 3 else [4]
+    check_same_run(resumed, whole)
+    # The moments were not merely there; they were right.
+    assert any(key.endswith("exp_avg_sq") for key in state_of(resumed))
+
+
+def test_a_finished_run_is_not_run_again(make, tmp_path):
+    first = make(run_dir=tmp_path)
+    first.train(PROMPTS)
+    second = make(run_dir=tmp_path, reward_fn=None)
+    second.train(PROMPTS)
+    check_same_run(second, first)
+
+
+def test_without_resume_a_run_starts_over(make, tmp_path):
+    first = make(run_dir=tmp_path)
+    first.train(PROMPTS)
+    again = make(run_dir=tmp_path)
+    again.train(PROMPTS, resume=False)
+    check_same_run(again, first)
+
+
+@pytest.mark.parametrize("other", [{"kl_coef": 0.2}, {"seed": 1}])
+def test_a_checkpoint_of_other_settings_is_not_used(make, tmp_path, capsys, other):
+    settings = {"steps": 2, "run_dir": tmp_path}
+    make(**settings).train(PROMPTS)
+    trainer = make(**settings | other) if "seed" not in other else make(**settings, **other)
+    before = weights_of(trainer)
+    assert not trainer.load_checkpoint()
+    assert trainer.steps_done == 0
+    assert same(weights_of(trainer), before)
+    assert "starting over" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "file", ["adapter/adapter_model.safetensors", "value_head.safetensors", "optimizer.safetensors"]
+)
+def test_a_damaged_checkpoint_says_which_and_what_to_do(make, tmp_path, file):
+    make(run_dir=tmp_path).train(PROMPTS)
+    path = tmp_path / "checkpoint" / file
+    path.write_bytes(path.read_bytes()[:-10])
+    trainer = make(run_dir=tmp_path)
+    before = weights_of(trainer)
+    with pytest.raises(ValueError, match="checkpoint") as error:
+        trainer.train(PROMPTS)
+    assert str(tmp_path / "checkpoint") in str(error.value)
+    assert "Delete" in str(error.value)
+    assert same(weights_of(trainer), before), "half of a checkpoint was taken"
+
+
+def test_a_killed_save_leaves_the_checkpoint_before_it(make, tmp_path, monkeypatch):
+    trainer = make(run_dir=tmp_path)
+    trainer.step(PROMPTS[:8])
+    trainer.save_checkpoint()
+    trainer.step(PROMPTS[:8])
+
+    def full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ppo, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        trainer.save_checkpoint()
+    monkeypatch.undo()
+    fresh = make(run_dir=tmp_path)
+    assert fresh.load_checkpoint()
+    assert fresh.steps_done == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_checkpoint_is_small_and_plain(make, tmp_path):
+    trainer = make(run_dir=tmp_path)
+    trainer.train(PROMPTS)
+    folder = tmp_path / "checkpoint"
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert suffixes <= {".json", ".jsonl", ".safetensors"}, "no pickles"
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    assert set(load_file(folder / "value_head.safetensors")) == {"weight", "bias"}
+
+
+# --- prompts and randomness ---------------------------------------------------------------------
+
+
+def test_each_pass_over_the_prompts_uses_each_once(make):
+    trainer, drawn = make(batch_size=4), []
+    for step in range(15):  # six passes over ten prompts; passes end inside batches
+        trainer.steps_done = step
+        drawn += trainer._next_prompts(PROMPTS)
+    passes = [tuple(drawn[i : i + 10]) for i in range(0, 60, 10)]
+    assert all(Counter(p) == Counter(PROMPTS) for p in passes)
+    assert len(set(passes)) == 6
+    # Known from seed and step alone, so that a resumed run goes on with the next ones.
+    trainer.steps_done = 7
+    assert trainer._next_prompts(PROMPTS) == drawn[28:32]
+
+
+def test_the_seed_decides_everything(make):
+    lines = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(1234 + len(lines))
+        model = build_actor(make().tokenizer)
+        trainer = make(model=model, response_tokens=6)
+        trainer.config = replace(trainer.config, seed=seed)
+        lines.append(numbers(trainer.step(PROMPTS[:8])))
+    assert lines[0] == lines[1]
+    assert lines[0]["samples"] != lines[2]["samples"]
+
+
+# --- does it learn? -----------------------------------------------------------------------------
+
+LEARNING = PPOConfig(
+    steps=24,
+    batch_size=16,
+    micro_batch=16,
+    response_tokens=8,
+    learning_rate=1e-2,
+    missing_stop_penalty=0.0,
+)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_policy_learns_to_say_a(letters, letter_actor, seed):  # №34
+    trainer = PPOTrainer(letter_actor(seed), letters, count_a, replace(LEARNING, seed=seed))
+    rewards = [line["reward"] for line in trainer.train(PROMPTS * 2)]
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 2.0
+
+
+def test_a_short_leash_keeps_it_at_the_start(letters, letter_actor):  # №9
+    ends = {}
+    for kl_coef in (0.05, 50.0):
+        settings = replace(LEARNING, kl_coef=kl_coef, learning_rate=5e-3)
+        trainer = PPOTrainer(letter_actor(0), letters, count_a, settings)
+        last = trainer.train(PROMPTS * 2)[-4:]
+        ends[kl_coef] = [sum(line[key] for line in last) / 4 for key in ("reward", "kl_k3")]
+    assert ends[0.05][0] > 2.0
+    assert ends[0.05][1] > 4.0
+    assert ends[50.0][0] < 0.5
+    assert ends[50.0][1] < 0.5
+
+
+# --- 4-bit --------------------------------------------------------------------------------------
+
+
+def test_a_four_bit_base_takes_a_step_and_stays_as_it_is(letter_profile, tmp_path):
+    profile = replace(letter_profile, precision="nf4")
+    try:
+        tokenizer, model = models.load_policy(profile)
+    except (ImportError, RuntimeError, NotImplementedError) as error:
+        pytest.skip(f"bitsandbytes has no 4-bit here: {error}")
+    assert sum(not p.is_floating_point() for p in model.parameters()) == 2 * 7  # layers × linear maps
+    models.save_adapter(models.add_lora(model, tokenizer, rank=4), tmp_path / "sft")
+    tokenizer, model = models.load_actor(profile, tmp_path / "sft")
+    trainer = PPOTrainer(model, tokenizer, count_a, replace(SMALL, micro_batch=4))
+    trainer.rollout(PROMPTS[:2])  # some CPUs pack the weights anew at their first use
+    base = {n: p.detach().clone() for n, p in model.named_parameters() if f".{POLICY}" not in n}
+    policy = weights_of(trainer)
+    line = trainer.step(PROMPTS[:8])
+    assert line["ratio_error"] == 0.0
+    assert line["kl"] == 0.0
+    after = dict(model.named_parameters())
+    assert all(torch.equal(p, after[name]) for name, p in base.items())
+    assert not same(policy, weights_of(trainer))

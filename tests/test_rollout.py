@@ -1,0 +1,249 @@
+"""Padding, masks, and a sampler that draws from the model's own distribution and no other."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+
+import pytest
+import torch
+from conftest import build_actor, build_model, known_model
+from torch import tensor
+from transformers import GenerationConfig
+
+from sawyer_utils.chat import MEANINGS, decode, encode_prompt
+from sawyer_utils.rollout import Rollout, left_pad, mask_after_stop, sample
+
+torch.set_num_threads(1)
+
+PROMPTS = ["a b c", "d", "e f g h i j", "k l"]
+STOP = 9  # of the tests that are about ids alone
+
+
+# --- padding and masks --------------------------------------------------------------------------
+
+
+def test_prompts_are_padded_on_the_left():
+    ids, mask = left_pad([[1, 2, 3], [4], [5, 6]], pad_id=0)
+    assert ids.tolist() == [[1, 2, 3], [0, 0, 4], [0, 5, 6]]
+    assert mask.tolist() == [[True, True, True], [False, False, True], [False, True, True]]
+
+
+def test_the_mask_of_a_prompt_does_not_come_from_its_ids():
+    # The pad id may be a token of the text, as where padding and end of text are the same.
+    ids, mask = left_pad([[0, 7, 0], [7]], pad_id=0)
+    assert ids.tolist() == [[0, 7, 0], [0, 0, 7]]
+    assert mask.tolist() == [[True, True, True], [False, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("response", "mask", "finished"),
+    [
+        ([STOP, 0, 0, 0], [1, 0, 0, 0], True),
+        ([5, 6, STOP, 0], [1, 1, 1, 0], True),
+        ([5, 6, 7, STOP], [1, 1, 1, 1], True),
+        ([5, 6, 7, 8], [1, 1, 1, 1], False),
+        ([5, STOP, 6, STOP], [1, 1, 0, 0], True),
+        ([STOP, STOP, STOP, STOP], [1, 0, 0, 0], True),  # padding with the stop token
+    ],
+    ids=["at once", "in the middle", "last", "never", "twice", "padded with it"],
+)
+def test_a_response_counts_up_to_and_with_its_first_stop(response, mask, finished):
+    # Each row is judged alone, whatever stands above and below it.
+    rows = tensor([[5, 5, 5, 5], response, [STOP, 5, 5, 5]])
+    found_mask, found_finished = mask_after_stop(rows, STOP)
+    assert found_mask[1].tolist() == [bool(m) for m in mask]
+    assert found_finished.tolist() == [False, finished, True]
+
+
+# --- choosing rows ------------------------------------------------------------------------------
+
+
+def numbered() -> Rollout:
+    """Three rows in which every entry says what it is: 1000·row + column, with a field's offset."""
+    prompt_lengths, response_lengths = [2, 4, 1], [5, 1, 3]
+    prompt_width, response_width = 4, 5
+    row = 1000 * torch.arange(3).unsqueeze(1)
+    prompt_mask = torch.arange(prompt_width) >= prompt_width - tensor(prompt_lengths).unsqueeze(1)
+    response_mask = torch.arange(response_width) < tensor(response_lengths).unsqueeze(1)
+    per_token = row + torch.arange(response_width)
+    filled = ("logprobs", "ref_logprobs", "values", "rewards", "advantages", "returns")
+    return Rollout(
+        prompts=["p0", "p1", "p2"],
+        responses=["r0", "r1", "r2"],
+        input_ids=row + torch.arange(prompt_width + response_width),
+        attention_mask=torch.cat([prompt_mask, response_mask], 1),
+        response_mask=response_mask,
+        finished=tensor([True, False, True]),
+        scores=tensor([0.0, 1.0, 2.0]),
+        **{name: per_token + 0.1 * k for k, name in enumerate(filled)},
+    )
+
+
+def real(batch: Rollout, name: str, i: int) -> list:
+    """A row's entries on real tokens: what must survive any trimming."""
+    value = getattr(batch, name)
+    if not isinstance(value, torch.Tensor) or value.dim() == 1:
+        return value[i]
+    mask = batch.attention_mask if value.shape[1] == batch.input_ids.shape[1] else batch.response_mask
+    return value[i][mask[i]].tolist()
+
+
+@pytest.mark.parametrize("index", [[0], [1], [2], [2, 0], [1, 2], [0, 1, 2], [2, 2]])
+def test_rows_keep_every_field_together(index):
+    batch = numbered()
+    part = batch.rows(tensor(index))
+    assert len(part) == len(index)
+    for field in fields(Rollout):
+        for new, old in enumerate(index):
+            assert real(part, field.name, new) == real(batch, field.name, old), field.name
+
+
+@pytest.mark.parametrize(
+    ("index", "prompt_width", "response_width"),
+    [([0], 2, 5), ([1], 4, 1), ([2], 1, 3), ([0, 2], 2, 5), ([1, 2], 4, 3), ([0, 1, 2], 4, 5)],
+)
+def test_rows_are_as_narrow_as_their_longest(index, prompt_width, response_width):
+    part = numbered().rows(tensor(index))
+    assert part.input_ids.shape[1] == part.attention_mask.shape[1] == prompt_width + response_width
+    for name in ("response_mask", "logprobs", "values", "rewards", "advantages", "returns"):
+        assert getattr(part, name).shape == (len(index), response_width)
+    assert torch.equal(part.attention_mask[:, -response_width:], part.response_mask)
+    assert torch.equal(part.response_ids, part.input_ids[:, prompt_width:])
+    assert part.lengths.tolist() == [[5, 1, 3][i] for i in index]
+
+
+def test_rows_of_a_fresh_rollout_leave_empty_fields_empty():
+    batch = numbered()
+    batch.values = None
+    assert batch.rows(tensor([0])).values is None
+
+
+# --- sampling -----------------------------------------------------------------------------------
+
+
+def test_greedy_sampling_is_the_argmax_token_by_token(letters):
+    # This one stops early, late, and not at all.
+    model = build_model(letters, seed=15)
+    batch = sample(model, letters, PROMPTS, max_new_tokens=12, temperature=0)
+    for i, prompt in enumerate(PROMPTS):
+        ids = encode_prompt(letters, prompt)  # alone: no padding, no cache
+        start = len(ids)
+        while len(ids) < start + 12 and letters.eos_token_id not in ids:
+            ids.append(int(model(input_ids=tensor([ids])).logits[0, -1].argmax()))
+        assert batch.input_ids[i][batch.attention_mask[i]].tolist() == ids
+        assert batch.responses[i] == decode(letters, ids[start:])
+        assert bool(batch.finished[i]) == (ids[-1] == letters.eos_token_id)
+    assert batch.finished.tolist() == [True, False, True, True]
+
+
+def test_the_order_of_the_prompts_is_kept(letters):
+    batch = sample(build_model(letters), letters, PROMPTS, max_new_tokens=3)
+    assert batch.prompts == PROMPTS
+    for i, prompt in enumerate(PROMPTS):
+        ids = batch.input_ids[i, :-3][batch.attention_mask[i, :-3]].tolist()
+        assert ids == encode_prompt(letters, prompt)
+
+
+def test_a_response_holds_no_control_token(letters):
+    # A distribution of control tokens, padding and two letters.
+    weights = {**dict.fromkeys([*MEANINGS, letters.pad_token], 0.2), "a": 0.1, "b": 0.1}
+    model = known_model(letters, weights)
+    batch = sample(model, letters, PROMPTS * 4, max_new_tokens=8)
+    human, stop = letters.convert_tokens_to_ids(list(MEANINGS))[::2]
+    assert (batch.response_ids == human).any()
+    assert (batch.response_ids == stop).any()
+    for i, response in enumerate(batch.responses):
+        ids = batch.response_ids[i][batch.response_mask[i]].tolist()
+        assert response.split() == [w for w in letters.convert_ids_to_tokens(ids) if w in ("a", "b")]
+
+
+def test_a_prompt_that_is_too_long_is_refused_by_name(letters):
+    model, long = build_model(letters), "e f g h i j"
+    width = len(encode_prompt(letters, long))
+    assert len(sample(model, letters, PROMPTS, 2, max_prompt_tokens=width)) == len(PROMPTS)
+    with pytest.raises(ValueError, match=long):
+        sample(model, letters, PROMPTS, 2, max_prompt_tokens=width - 1)
+
+
+def test_no_prompts_are_refused(letters):
+    with pytest.raises(ValueError, match="no prompts"):
+        sample(build_model(letters), letters, [], 2)
+
+
+# --- the distribution ---------------------------------------------------------------------------
+
+# With each of these the commonest letters would be all there is, or some could not appear.
+NARROWING = {
+    "top_p": 0.1,
+    "top_k": 5,
+    "min_p": 0.5,
+    "typical_p": 0.2,
+    "epsilon_cutoff": 0.05,
+    "eta_cutoff": 0.05,
+    "repetition_penalty": 2.0,
+    "no_repeat_ngram_size": 2,
+    "min_new_tokens": 10,
+    "num_beams": 3,
+    "temperature": 0.1,
+    "suppress_tokens": [5, 6],
+    "begin_suppress_tokens": [7],
+    "bad_words_ids": [[8]],
+    "exponential_decay_length_penalty": (1, 1.5),
+    "sequence_bias": [[[9], -10.0]],
+    "forced_eos_token_id": 3,
+    "num_return_sequences": 2,
+    "return_dict_in_generate": True,
+}
+WEIGHTS = {letter: 0.7**k for k, letter in enumerate("abcdefghijklmnop")}
+
+
+def check_frequencies(batch: Rollout, expected: torch.Tensor) -> None:
+    """Each token's share within five standard errors of its probability."""
+    counts = torch.bincount(batch.response_ids[batch.response_mask], minlength=len(expected))
+    n = counts.sum()
+    error = (expected * (1 - expected) / n).sqrt()
+    assert ((counts / n - expected).abs() <= 5 * error + 2 / n).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("planted", [{}, {"top_p": 0.1, "top_k": 5, "repetition_penalty": 2.0}])
+def test_tokens_are_as_frequent_as_the_model_says(letters, planted, temperature):
+    model = known_model(letters, WEIGHTS)
+    model.generation_config.update(**planted)
+    torch.manual_seed(0)
+    batch = sample(model, letters, ["a"] * 256, max_new_tokens=16, temperature=temperature)
+    logits = model(input_ids=tensor([[1]])).logits[0, 0]
+    check_frequencies(batch, (logits / temperature).softmax(-1))
+
+
+@pytest.mark.parametrize("setting", sorted(NARROWING))
+def test_no_setting_of_the_models_own_reaches_the_sampler(letters, setting):
+    plain, planted = (known_model(letters, WEIGHTS) for _ in range(2))
+    setattr(planted.generation_config, setting, copy.deepcopy(NARROWING[setting]))
+    found = []
+    for model in (plain, planted):
+        torch.manual_seed(0)
+        found.append(sample(model, letters, ["a"] * 8, max_new_tokens=12).input_ids)
+    assert torch.equal(*found)
+    assert getattr(planted.generation_config, setting) == NARROWING[setting], "it was changed for good"
+
+
+def test_nor_does_one_set_on_a_model_with_adapters(letters):
+    # PEFT hands its own copy down to the base at each call of generate.
+    found = []
+    for planted in (GenerationConfig(), GenerationConfig(top_k=1, suppress_tokens=[5])):
+        model = build_actor(letters, model=known_model(letters, WEIGHTS))
+        model.generation_config = planted
+        torch.manual_seed(0)
+        found.append(sample(model, letters, ["a"] * 8, max_new_tokens=12).input_ids)
+    assert torch.equal(*found)
+
+
+def test_the_models_own_settings_come_back_after_an_error(letters):
+    model = known_model(letters, WEIGHTS)
+    model.generation_config = own = GenerationConfig(top_k=5)
+    model.forward = None
+    with pytest.raises(TypeError):
+        sample(model, letters, ["a"], max_new_tokens=2)
+    assert model.generation_config is own

@@ -1,0 +1,363 @@
+"""Profiles, precision, run folders and safe writing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import types
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+import torch
+
+from sawyer_utils import runtime
+from sawyer_utils.profiles import PROFILES, current_profile
+
+ROOT = Path(__file__).parents[1]
+LOCAL = PROFILES["local"]
+
+
+def python(code: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter from the repository's root."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Run folders in a temporary place, and none of the developer's own settings."""
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    monkeypatch.delenv("SAWYER_PROFILE", raising=False)
+    return tmp_path / "runs"
+
+
+# --- profiles -----------------------------------------------------------------------------------
+
+
+def test_the_profile_is_the_environments_or_the_named_one(monkeypatch):
+    assert current_profile().name == "local"  # what fits any machine
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    assert current_profile() is PROFILES["smoke"]
+    assert current_profile("llama2") is PROFILES["llama2"]
+    assert all(name == profile.name for name, profile in PROFILES.items())
+
+
+def test_an_unknown_profile_lists_the_known(monkeypatch):
+    monkeypatch.setenv("SAWYER_PROFILE", "huge")
+    with pytest.raises(ValueError, match=r"'huge' \(SAWYER_PROFILE\).*local, smoke, colab, llama2"):
+        current_profile()
+
+
+@pytest.mark.parametrize(("gpu", "name"), [(True, "colab"), (False, "local")])
+def test_colab_takes_its_profile_only_with_a_gpu(monkeypatch, gpu, name):
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert current_profile().name == name
+
+
+def test_a_profile_cannot_be_changed_by_accident():
+    with pytest.raises(FrozenInstanceError):
+        LOCAL.ppo_steps = 1
+
+
+# --- precision ----------------------------------------------------------------------------------
+
+
+def fake_gpu(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    # What it says on a T4, too: bf16 is emulated there, and slow.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+
+
+def fake_cpu(monkeypatch, **capabilities):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        ((7, 0), "float16"),
+        ((7, 5), "float16"),
+        ((8, 0), "bfloat16"),
+        ((8, 9), "bfloat16"),
+        ((9, 0), "bfloat16"),
+    ],
+)
+def test_the_compute_capability_decides_on_a_gpu(monkeypatch, capability, dtype):
+    fake_gpu(monkeypatch, capability)
+    found = runtime.choose_precision()
+    assert (found.device, found.weights, found.compute) == ("cuda", *[getattr(torch, dtype)] * 2)
+    assert (found.four_bit, found.autocast) == (False, True)
+    assert "compute capability {}.{}".format(*capability) in found.reason
+    four_bit = runtime.choose_precision("nf4")
+    assert (four_bit.four_bit, four_bit.compute) == (True, getattr(torch, dtype))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({}, "float32"),
+        ({"avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+    ],
+)
+def test_a_cpu_takes_bf16_only_with_the_instructions_for_it(monkeypatch, capabilities, dtype):
+    fake_cpu(monkeypatch, **capabilities)
+    found = runtime.choose_precision()
+    assert (found.device, found.compute) == ("cpu", getattr(torch, dtype))
+    assert found.autocast == (dtype != "float32")
+
+
+def test_an_older_torch_that_cannot_tell_stays_with_fp32(monkeypatch):
+    fake_cpu(monkeypatch)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert runtime.choose_precision().compute == torch.float32
+
+
+def test_what_is_asked_for_is_taken(monkeypatch):
+    fake_gpu(monkeypatch, (7, 5))
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        found = runtime.choose_precision(name)
+        assert (found.weights, found.compute, found.reason) == (dtype, dtype, f"asked for {name}")
+    with pytest.raises(ValueError, match=r"'int8': auto, fp32, bf16, fp16 or nf4"):
+        runtime.choose_precision("int8")
+
+
+def test_an_apple_gpu_computes_in_fp32(monkeypatch):
+    fake_cpu(monkeypatch)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    found = runtime.choose_precision()
+    assert (found.device, found.compute) == ("mps", torch.float32)
+
+
+def test_a_seed_repeats_all_three_generators():
+    import numpy as np
+
+    def draw():
+        runtime.seed_everything(7)
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    assert draw() == draw()
+
+
+# --- run folders --------------------------------------------------------------------------------
+
+
+def test_runs_go_where_the_environment_says(home, monkeypatch):
+    assert runtime.run_dir(LOCAL, "sft") == home / "local" / "sft"
+    assert (home / "local" / "sft").is_dir()
+    assert list((home / "local" / "sft").iterdir()) == []  # trying to write leaves nothing
+    monkeypatch.delenv("SAWYER_HOME")
+    assert runtime.home() == ROOT / "runs"
+
+
+def test_a_home_that_is_a_file_names_the_remedy(home):
+    home.write_text("in the way")
+    with pytest.raises(PermissionError, match="Set SAWYER_HOME to a folder you own"):
+        runtime.run_dir(LOCAL, "sft")
+
+
+def test_an_unwritable_folder_names_the_remedy(home, monkeypatch):
+    runtime.run_dir(LOCAL, "sft")
+
+    def refuse(*_, **__):  # root may write anywhere, so the refusal is played
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(PermissionError, match="SAWYER_HOME") as caught:
+        runtime.run_dir(LOCAL, "sft")
+    assert str(home / "local" / "sft") in str(caught.value)
+    assert "Permission denied" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "notebook"), [("sft", "01_sft"), ("reward", "02_reward"), ("ppo", "03_ppo")]
+)
+def test_a_missing_stage_names_its_notebook(tmp_path, monkeypatch, stage, notebook):
+    monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
+    with pytest.raises(runtime.StageMissing, match=rf"Run notebooks/{notebook}\.ipynb first") as caught:
+        runtime.find_stage(LOCAL, stage, "weights.safetensors")
+    assert "weights.safetensors" in str(caught.value)
+
+
+def test_an_own_run_comes_before_the_shipped_one(tmp_path, home, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
+    shipped = tmp_path / "checkpoints" / "local" / "sft"
+    shipped.mkdir(parents=True)
+    (shipped / "weights").touch()
+    assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
+    assert "using the shipped checkpoint" in capsys.readouterr().out
+    # A folder of a run that was cut before it saved anything is no result.
+    own = runtime.run_dir(LOCAL, "sft")
+    assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
+    capsys.readouterr()
+    (own / "weights").touch()
+    assert runtime.find_stage(LOCAL, "sft", "weights") == own
+    assert capsys.readouterr().out == ""
+
+
+def test_the_shipped_checkpoint_is_not_for_another_base(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
+    shipped = tmp_path / "checkpoints" / "local" / "sft"
+    shipped.mkdir(parents=True)
+    (shipped / "weights").touch()
+    assert runtime.find_stage(PROFILES["smoke"], "sft", "weights") == shipped
+    with pytest.raises(runtime.StageMissing, match="nor shipped for the colab profile"):
+        runtime.find_stage(PROFILES["colab"], "sft", "weights")
+
+
+# --- safe writing -------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str, folder: bool) -> None:
+    if folder:
+        path.mkdir()
+        (path / "inside").write_text(text)
+    else:
+        path.write_text(text)
+
+
+def read(path: Path) -> str:
+    return (path / "inside" if path.is_dir() else path).read_text()
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_replacing_puts_the_new_in_place(tmp_path, folder):
+    path = tmp_path / "result"
+    for text in ("first", "second"):
+        with runtime.replacing(path) as temporary:
+            write(temporary, text, folder)
+        assert read(path) == text
+    assert os.listdir(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_an_exception_leaves_the_old(tmp_path, folder):
+    path = tmp_path / "result"
+    write(path, "old", folder)
+
+    def interrupted():
+        with runtime.replacing(path) as temporary:
+            write(temporary, "half", folder)
+            raise KeyboardInterrupt  # "Interrupt kernel" is no Exception
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert read(path) == "old"
+    assert os.listdir(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_failed_rename_leaves_the_old(tmp_path, monkeypatch, folder):
+    path = tmp_path / "result"
+    write(path, "old", folder)
+    rename = os.replace
+
+    def fail_on_the_new(source, target):
+        if str(source).endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_on_the_new)
+    with pytest.raises(OSError, match="No space left"), runtime.replacing(path) as temporary:
+        write(temporary, "new", folder)
+    assert read(path) == "old"
+    assert os.listdir(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_killed_process_leaves_the_old(tmp_path, folder):
+    path = tmp_path / "result"
+    write(path, "old", folder)
+    done = python(f"""
+        import os, signal
+        from sawyer_utils.runtime import replacing
+        with replacing({str(path)!r}) as temporary:
+            if {folder}:
+                temporary.mkdir()
+            (temporary / "inside" if {folder} else temporary).write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert done.returncode == -signal.SIGKILL
+    assert read(path) == "old"
+    # What the dead process left beside it disturbs nobody.
+    with runtime.replacing(path) as temporary:
+        write(temporary, "new", folder)
+    assert read(path) == "new"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_is_no_result(tmp_path, value):
+    path = tmp_path / "metrics.json"
+    runtime.write_json(path, {"reward": 1.5})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        runtime.write_json(path, {"reward": value})
+    assert runtime.read_json(path) == {"reward": 1.5}
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"reward": 1.', b"\xff\xfe"], ids=["empty", "cut", "no text"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        runtime.read_json(path)
+    assert str(path) in str(caught.value)
+
+
+def test_records_are_merged(home):
+    runtime.record(LOCAL, "sft", loss=2.5, seconds=10)
+    runtime.record(LOCAL, "sft", loss=1.5, name="Grüße")
+    path = home / "local" / "sft" / "metrics.json"
+    assert runtime.read_json(path) == {"loss": 1.5, "seconds": 10, "name": "Grüße"}
+    assert json.loads(path.read_text(encoding="utf-8"))["loss"] == 1.5
+
+
+# --- what a first cell needs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "not_needed"),
+    [
+        ("sawyer_utils", "torch"),
+        ("sawyer_utils.profiles", "torch"),
+        ("sawyer_utils.runtime", "torch"),
+        ("sawyer_utils.data", "torch"),
+        ("sawyer_utils.chat", "torch"),
+        ("sawyer_utils.assets", "torch"),
+        ("sawyer_utils.losses", "transformers"),
+    ],
+)
+def test_light_modules_import_nothing_heavy(module, not_needed):
+    done = python(f"import {module}, sys; print({not_needed!r} in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_the_report_names_profile_device_and_versions(monkeypatch):
+    fake_cpu(monkeypatch)
+    report = runtime.environment_report(LOCAL)
+    assert "profile    local" in report
+    assert "device     cpu" in report
+    assert "precision  float32 (CPU without bf16 instructions)" in report
+    for library in ("torch", "transformers", "trl", "peft"):
+        assert library in report
+
+
+def test_memory_and_time_are_measured():
+    assert 0.05 < runtime.peak_memory_gib() < 1000  # GiB, neither bytes nor MiB
+    seconds = {}
+    with runtime.stopwatch(seconds, "nothing"):
+        pass
+    assert 0 <= seconds["nothing"] < 1
