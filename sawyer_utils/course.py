@@ -178,13 +178,14 @@ def run(profile: Profile, fresh: bool = False) -> dict[str, Path]:
 def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, ledger_path: Path) -> None:
     import nbformat
 
+    source = cell_hash(source_path(name).read_text(encoding="utf-8"))
     notebook = build(name)
     execute(notebook, profile, name, clock)
     normalise(notebook)
     with replacing(path) as temporary:
         nbformat.write(notebook, temporary)
     seconds = clock.finished(name)
-    ledger[name] = {"source": cell_hash(source_path(name).read_text("utf-8")), "seconds": seconds}
+    ledger[name] = {"source": source, "seconds": seconds}
     write_json(ledger_path, ledger)
     print(f"{name}  done in {seconds / 60:.1f} min")
 

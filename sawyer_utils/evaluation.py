@@ -29,6 +29,7 @@ class Answers:
     lengths: list[int]  # tokens, stop included
     finished: list[bool]
     batches: list[Rollout]  # as sampled, for log-probs
+    temperature: float  # they were sampled at; 0 is greedy
 
     def frame(self) -> pd.DataFrame:
         """One row a prompt: prompt, response, length, finished."""
@@ -36,12 +37,16 @@ class Answers:
         return pd.DataFrame({name.rstrip("s"): getattr(self, name) for name in columns})
 
 
-def answer(model, tokenizer, prompts: list[str], profile, temperature: float = 1.0, seed: int = 0) -> Answers:
+def answer(
+    model, tokenizer, prompts: list[str], profile, temperature: float | None = None, seed: int = 0
+) -> Answers:
     """Answer every prompt once, in fixed batches from a fixed seed: the same call on two models
-    gives a fair pair of samples. Temperature 0 is greedy."""
+    gives a fair pair of samples. The temperature is the profile's (the one PPO trains at) unless
+    given; 0 is greedy."""
     from sawyer_utils.models import merged
 
     torch.manual_seed(seed)
+    temperature = profile.temperature if temperature is None else temperature
     batches = []
     with merged(model):
         for start in range(0, len(prompts), profile.eval_batch):
@@ -53,12 +58,14 @@ def answer(model, tokenizer, prompts: list[str], profile, temperature: float = 1
         lengths=[int(n) for b in batches for n in b.lengths],
         finished=[bool(f) for b in batches for f in b.finished],
         batches=batches,
+        temperature=temperature,
     )
 
 
 @torch.no_grad()
 def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float32) -> list[float]:
-    """Σ_t log π(a_t) − log π_ref(a_t) of each response, in nats: its mean estimates KL(π ‖ π_ref).
+    """Σ_t log π(a_t) − log π_ref(a_t) of each response, in nats: its mean estimates KL(π ‖ π_ref),
+    both at the temperature of the sampling (1 for greedy answers).
 
     Args:
         model: with the adapter active that sampled the answers.
@@ -71,9 +78,9 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
     device = next(model.parameters()).device.type
     with torch.autocast(device, compute, enabled=compute != torch.float32):
         for batch in answers.batches:
-            logprobs, _, _ = actor(batch, 1.0)
+            logprobs, _, _ = actor(batch, answers.temperature or 1.0)
             with using(model, reference):
-                ref_logprobs, _, _ = actor(batch, 1.0)
+                ref_logprobs, _, _ = actor(batch, answers.temperature or 1.0)
             found += (logprobs - ref_logprobs).sum(1).tolist()
     return found
 

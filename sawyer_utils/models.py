@@ -45,11 +45,21 @@ def load_policy(profile: Profile):
     model = AutoModelForCausalLM.from_pretrained(path, **options)
     if not precision.four_bit:
         model.to(precision.device)
+    elif precision.device == "cpu":
+        _keep_gradients(model)
     start_as_phrases(model, tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
     model.requires_grad_(False)
     return tokenizer, model.eval()
+
+
+def _keep_gradients(model) -> None:
+    """On some CPUs bitsandbytes repacks a 4-bit layer at its first use in eval mode, for a kernel
+    without a backward pass (0.50): a later training would get wrong gradients with only a warning."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def add_lora(
@@ -148,20 +158,22 @@ def activate(model: PeftModel, name: str, trainable: bool | None = None) -> None
 def using(model: PeftModel, name: str):
     """Use adapter ``name`` inside the block; what was active and trainable before comes back,
     also after an exception. ``name`` "base" switches every adapter off."""
-    if name == "base":
-        with model.disable_adapter():
-            yield model
-        return
     before = model.active_adapter
     if name == before:
         yield model
         return
     trained = {key: p.requires_grad for key, p in model.named_parameters()}
-    model.set_adapter(name)
     try:
-        yield model
+        if name == "base":
+            with model.disable_adapter():
+                yield model
+        else:
+            model.set_adapter(name)
+            yield model
     finally:
-        model.set_adapter(before)
+        if name != "base":
+            model.set_adapter(before)
+        # PEFT makes whatever it switches on trainable.
         for key, parameter in model.named_parameters():
             parameter.requires_grad_(trained[key])
 

@@ -236,6 +236,11 @@ def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     return figure
 
 
+def reward_training(log: list[dict]) -> Figure:
+    """Live: the share of each batch's pairs that the reward model gets right."""
+    return loss_curve(log, key="accuracy", ylabel="accuracy in the batch")
+
+
 def bars_with_intervals(
     names, values, lows, highs, counts=None, ylabel="", chance: float | None = None, title="", ylim=None
 ) -> Figure:
@@ -253,8 +258,9 @@ def bars_with_intervals(
     if chance is not None:
         ax.axhline(chance, color="#333333", ls="--", lw=1.2)
         ax.annotate(
-            "chance", (len(names) - 0.55, chance), xytext=(0, 3), textcoords="offset points", fontsize=11
+            "chance", (len(names) - 0.66, chance), xytext=(0, 3), textcoords="offset points", fontsize=11
         )
+        ax.set_xlim(-0.5, len(names) - 0.1)  # room for the word beside the last bar
     labels = names if counts is None else [f"{n}\nn = {c}" for n, c in zip(names, counts, strict=True)]
     ax.set_xticks(x, labels)
     ax.set(ylabel=ylabel, title=title, ylim=ylim)
@@ -283,6 +289,7 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str) -> Figure:
     looks = zip(curves.items(), ("-", "--", ":"), "os^", ("#0072B2", "#D55E00", "#009E73"))
     for (name, scores), line, marker, colour in looks:
         ax.plot(range(len(scores)), scores, line, marker=marker, color=colour, lw=2, label=name)
+    ax.set_xticks(range(max(map(len, curves.values()))))
     ax.set(xlabel=xlabel, ylabel="score")
     ax.legend()
     return figure

@@ -88,6 +88,7 @@ class PPOConfig:
             "missing_stop_penalty": profile.missing_stop_penalty,
             "response_tokens": profile.response_tokens,
             "prompt_tokens": profile.prompt_tokens,
+            "temperature": profile.temperature,
             "activation_checkpointing": precision.device != "cpu",
             "compute": precision.compute,
         }

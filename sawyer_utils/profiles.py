@@ -30,6 +30,7 @@ class Profile:
     prompt_tokens: int = 64  # longest prompt, control tokens included
     conversation_tokens: int = 192
     response_tokens: int = 64  # longest response that is sampled
+    temperature: float = 0.7  # of sampling, in training as in evaluation
 
     # LoRA, on every linear layer of the policy.
     lora_rank: int = 8
@@ -49,15 +50,15 @@ class Profile:
     reward_batch: int = 32
     reward_lr: float = 1e-3
     reward_pair_tokens: int = 192
-    reward_trials: int = 30  # steps of each side training (both texts; answers alone; no short winners)
+    reward_trials: int = 40  # steps of each of the three side trainings
 
     # 03 PPO
     ppo_steps: int = 24
     ppo_batch: int = 32
     ppo_epochs: int = 2
     ppo_minibatches: int = 2
-    ppo_micro_batch: int = 16
-    ppo_lr: float = 2e-4
+    ppo_micro_batch: int = 8
+    ppo_lr: float = 5e-4
     kl_coef: float = 0.05
     missing_stop_penalty: float = 2.0  # in standard deviations of the SFT model's reward
 
@@ -108,6 +109,7 @@ PROFILES = {
         reward_batch=16,
         reward_lr=2e-5,
         reward_pair_tokens=384,
+        reward_trials=240,
         ppo_steps=60,
         ppo_micro_batch=8,
         ppo_lr=5e-5,
@@ -134,6 +136,7 @@ PROFILES = {
         reward_batch=16,
         reward_lr=2e-5,
         reward_pair_tokens=384,
+        reward_trials=240,
         ppo_steps=60,
         ppo_batch=16,
         ppo_micro_batch=4,

@@ -117,6 +117,8 @@ def train_sft(
     trainer = sft_trainer(model, tokenizer, profile, conversations, checkpoint, callbacks, **options)
     last = get_last_checkpoint(checkpoint) if checkpoint.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
+    # The trainer wrapped forward() in autocast; from here on it computes as a loaded model does.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
     write_json(folder / "log.json", progress.log)
     save_adapter(model, folder / "adapter")

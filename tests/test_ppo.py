@@ -321,8 +321,8 @@ def test_the_critic_learns_through_the_trunk_too(make):
     moved[0, 3] += 0.5
     with torch.no_grad():
         head.weight.copy_(moved)
-        higher = trainer.actor(batch, 1.0)[1].sum()
-    assert float(higher - values.sum()) == pytest.approx(0.5 * float(head.weight.grad[0, 3]), rel=1e-3)
+        gained = (trainer.actor(batch, 1.0)[1] - values).sum()
+    assert float(gained) == pytest.approx(0.5 * float(head.weight.grad[0, 3]), rel=1e-3)
 
 
 # --- reference ----------------------------------------------------------------------------------
@@ -504,10 +504,11 @@ def test_dropout_is_off(make, letter_actor, planted):  # №7
 
 
 def test_the_update_does_not_depend_on_the_micro_batch(make):  # №21
-    shared, found = ready(opinionated(make(response_tokens=16)), seed=3), []
-    assert len(set(shared.lengths.tolist())) > 3, "with equal lengths a mean of means would do"
+    settings = {"seed": 4, "response_tokens": 16, "learning_rate": 1e-3}
+    shared, found = ready(opinionated(make(**settings)), seed=4), []
+    assert len(set(shared.lengths.tolist())) > 4, "with equal lengths a mean of means would do"
     for micro_batch in (1, 2, 4, 8):
-        trainer = opinionated(make(micro_batch=micro_batch, learning_rate=1e-3, response_tokens=16))
+        trainer = opinionated(make(micro_batch=micro_batch, **settings))
         batch = copy.copy(shared)
         # Its own log π_old: they are equal to the others' up to rounding.
         batch.logprobs, _ = trainer._evaluate(batch)
@@ -551,7 +552,7 @@ def test_each_epoch_uses_each_row_once_in_a_new_order(make, monkeypatch):  # №
 
     monkeypatch.setattr(trainer, "_minibatch", spied)
     trainer.step(PROMPTS[:8])
-    epochs = [sum(used[i : i + 3], []) for i in (0, 3, 6)]
+    epochs = [[row for rows in used[i : i + 3] for row in rows] for i in (0, 3, 6)]
     assert [sorted(rows) for rows in epochs] == [list(range(8))] * 3
     assert len({tuple(rows) for rows in epochs}) == 3
 
@@ -855,31 +856,37 @@ def test_a_policy_learns_to_say_a(letters, letter_actor, seed):  # №34
 def test_a_short_leash_keeps_it_at_the_start(letters, letter_actor):  # №9
     ends = {}
     for kl_coef in (0.05, 50.0):
-        settings = replace(LEARNING, kl_coef=kl_coef, learning_rate=5e-3)
+        settings = replace(LEARNING, kl_coef=kl_coef, learning_rate=5e-3, minibatches=1, response_tokens=6)
         trainer = PPOTrainer(letter_actor(0), letters, count_a, settings)
         last = trainer.train(PROMPTS * 2)[-4:]
         ends[kl_coef] = [sum(line[key] for line in last) / 4 for key in ("reward", "kl_k3")]
     assert ends[0.05][0] > 2.0
-    assert ends[0.05][1] > 4.0
-    assert ends[50.0][0] < 0.5
-    assert ends[50.0][1] < 0.5
+    assert ends[0.05][1] > 5.0
+    assert ends[50.0][0] < 0.6
+    assert ends[50.0][1] < 1.0
 
 
 # --- 4-bit --------------------------------------------------------------------------------------
 
 
-def test_a_four_bit_base_takes_a_step_and_stays_as_it_is(letter_profile, tmp_path):
+@pytest.fixture
+def four_bit_actor(letter_profile, tmp_path):
+    """``(tokenizer, model)`` as the notebooks load them, on an NF4 base."""
     profile = replace(letter_profile, precision="nf4")
     try:
         tokenizer, model = models.load_policy(profile)
     except (ImportError, RuntimeError, NotImplementedError) as error:
         pytest.skip(f"bitsandbytes has no 4-bit here: {error}")
     assert sum(not p.is_floating_point() for p in model.parameters()) == 2 * 7  # layers × linear maps
+    torch.manual_seed(0)
     models.save_adapter(models.add_lora(model, tokenizer, rank=4), tmp_path / "sft")
-    tokenizer, model = models.load_actor(profile, tmp_path / "sft")
-    trainer = PPOTrainer(model, tokenizer, count_a, replace(SMALL, micro_batch=4))
-    trainer.rollout(PROMPTS[:2])  # some CPUs pack the weights anew at their first use
+    return models.load_actor(profile, tmp_path / "sft")
+
+
+def test_a_four_bit_base_takes_a_step_and_stays_as_it_is(four_bit_actor):
+    tokenizer, model = four_bit_actor
     base = {n: p.detach().clone() for n, p in model.named_parameters() if f".{POLICY}" not in n}
+    trainer = PPOTrainer(model, tokenizer, count_a, replace(SMALL, micro_batch=4))
     policy = weights_of(trainer)
     line = trainer.step(PROMPTS[:8])
     assert line["ratio_error"] == 0.0
@@ -887,3 +894,26 @@ def test_a_four_bit_base_takes_a_step_and_stays_as_it_is(letter_profile, tmp_pat
     after = dict(model.named_parameters())
     assert all(torch.equal(p, after[name]) for name, p in base.items())
     assert not same(policy, weights_of(trainer))
+
+
+def test_four_bit_layers_pass_gradients_on_after_sampling(four_bit_actor):
+    # On some CPUs bitsandbytes repacks a layer at its first use in eval mode, for a kernel that
+    # has no gradient: what lies below the layer would then learn from nothing, without a word.
+    tokenizer, model = four_bit_actor
+    trainer = PPOTrainer(model, tokenizer, count_a, replace(SMALL, micro_batch=4))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05)
+    ids = torch.arange(2, 12)[None]
+
+    def gradients() -> list[torch.Tensor]:
+        model.train()
+        return torch.autograd.grad(
+            model(input_ids=ids, labels=ids).loss, trainer.trained[:-2], materialize_grads=True
+        )
+
+    before = gradients()
+    trainer.rollout(PROMPTS[:8])
+    assert close(gradients(), before, 1e-5)
+    assert all(gradient.any() for gradient in before)

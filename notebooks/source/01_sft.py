@@ -22,7 +22,7 @@
 # - train 2 % of a model's weights with LoRA and judge the result on conversations it never saw.
 #
 # **Needs:** Python and a little PyTorch. No GPU, no account.
-# **Minutes:** about 5 on two CPU cores (`local`), about 30 on a free T4 (`colab`).
+# **Minutes:** about 5 on two CPU cores (`local`); more on a free T4 (`colab`), where the model is larger.
 
 # %%
 # Setup, the same in every notebook. In a bare Colab it fetches the course first.
@@ -31,9 +31,7 @@ import importlib.util, subprocess, sys
 if importlib.util.find_spec("sawyer_utils") is None:
     repo = "https://github.com/sawyer-course/sawyer"
     subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
-    )
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True)
     sys.path.insert(0, "sawyer")
 
 from sawyer_utils import runtime
@@ -90,7 +88,7 @@ print(f"policy: {profile.policy_base}, {models.count_parameters(base)[1]:,} weig
 fixed = list(data.FIXED_PROMPTS)
 tries = evaluation.answer(base, tokenizer, fixed * 3, profile)
 columns = {f"try {k + 1}": tries.responses[5 * k : 5 * k + 5] for k in range(3)}
-assert tries.prompts[:5] == fixed and max(tries.lengths) <= profile.response_tokens
+assert tries.prompts[:5] == fixed
 show.side_by_side(fixed, columns)
 
 # %%
@@ -112,12 +110,9 @@ base_answers = evaluation.answer(base, tokenizer, questions, profile, temperatur
 base_fixed = evaluation.answer(base, tokenizer, fixed, profile, temperature=0)
 base_share = sum(base_answers.finished) / len(questions)
 repeated = [evaluation.repetition(text) for text in base_answers.responses]
-print(
-    f"base, greedy: {base_share:.0%} of {len(questions)} test prompts end with {chat.STOP}"
-)
-print(
-    f"of an answer's three-word runs, {sum(repeated) / len(repeated):.0%} were said before"
-)
+repeats = sum(repeated) / len(repeated)
+print(f"greedy: {base_share:.0%} of {len(questions)} answers end with {chat.STOP}")
+print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 
 # %% [markdown]
 # Read the two lines together. The first says how often the model hands the turn back, the second
@@ -141,8 +136,9 @@ for mark in chat.MEANINGS:
     after = tokenizer.tokenize(mark)
     rows.append({"mark": mark, "before": " · ".join(before), "pieces": len(before)})
     rows[-1] |= {"after": " · ".join(after), "tokens": len(after)}
-    assert len(before) > 1 and after == [mark]
-pd.DataFrame(rows)
+    assert len(before) > 1
+    assert after == [mark]
+pd.DataFrame(rows).set_index("mark")
 
 # %% [markdown]
 # Before, each mark is several pieces that also occur in ordinary text, and the model would have to
@@ -162,21 +158,19 @@ pasted = tokenizer(chat.HUMAN + typed + chat.BOT, add_special_tokens=False).inpu
 ours = chat.encode_prompt(tokenizer, typed)
 lines = []
 for ids in (pasted, ours):
-    lines.append(
-        ([tokenizer.decode([i]) for i in ids], [float(i in control) for i in ids])
-    )
-print(
-    f"stop tokens: {pasted.count(stop)} when pasted, {ours.count(stop)} with chat.encode"
+    pieces = [tokenizer.decode([i]).replace("\ufffd", "░") for i in ids]
+    lines.append((pieces, [float(i in control) for i in ids]))
+print(f"stop tokens: {pasted.count(stop)} when pasted, {ours.count(stop)} when encoded")
+assert (pasted.count(stop), ours.count(stop)) == (1, 0)
+legend = (
+    "Shaded: control tokens. Above: pasted. Below: chat.encode. ░: part of a character."
 )
-assert pasted.count(stop) == 1 and ours.count(stop) == 0
-show.shaded_tokens(
-    lines, "Shaded: control tokens. First line pasted, second line chat.encode."
-)
+show.shaded_tokens(lines, legend)
 
 # %% [markdown]
 # Pasted, the user's text ends the conversation in the middle of the question. With `chat.encode`
-# it stays text: every `###` that anybody types is split by an invisible zero-width space before it is
-# tokenized, and only the code, never the text, adds control tokens. Decoding takes the space out
+# it stays text: every `###` that anybody types is split by an invisible zero-width space (two tokens, ░░
+# above) before it is tokenized, and only the code, never the text, adds control tokens. Decoding takes the space out
 # again, so nobody notices.
 
 # %%
@@ -212,7 +206,6 @@ print(tokenizer.decode(ids))
 # %%
 print(chat.MEANINGS)
 new = tokenizer.convert_tokens_to_ids(list(chat.MEANINGS))
-tables = {base.get_input_embeddings().weight, base.get_output_embeddings().weight}
 
 
 @torch.no_grad()
@@ -220,6 +213,7 @@ def start_rows(kind: str) -> None:
     """Set the three rows, in one table where it serves both ends, else in two."""
     chat.start_as_phrases(base, tokenizer)
     generator = torch.Generator().manual_seed(0)
+    tables = {base.get_input_embeddings().weight, base.get_output_embeddings().weight}
     for table in tables:
         known = table[: min(new)].float()  # (V, D) the rows that came with the model
         if kind == "random":
@@ -242,9 +236,8 @@ train, held = data.split_rows(fits, 0.12)
 few = held[:32]
 assert not {row["id"] for row in train} & {row["id"] for row in held}
 print(f"{len(train)} conversations to train on, {len(held)} held out")
-print(
-    f"{len(corpus) - len(fits)} longer than {profile.conversation_tokens} tokens left out"
-)
+limit = profile.conversation_tokens
+print(f"{len(corpus) - len(fits)} left out, longer than {limit} tokens")
 
 
 def answer_and_stop_loss(model) -> tuple[float, float]:
@@ -267,7 +260,7 @@ for kind in kinds:
 starts = pd.DataFrame(starts)
 best = starts.loc[starts["loss"].idxmin(), "start"]
 print(f"Lowest loss before any training, on {len(few)} conversations: {best}.")
-starts.round(2)
+starts.set_index("start").round(2)
 
 # %% [markdown]
 # Did you guess it? Do not crown a winner yet: a low loss on the first day is not what a start is
@@ -284,7 +277,8 @@ for kind in kinds:
         words = [tokenizer.decode([int(i)]) for i in cosines.topk(4).indices]
         print(f"    {mark:12s} nearest to {words}")
 same = rows_of["mean of all rows"]
-assert torch.equal(same[0], same[1]) and torch.equal(same[1], same[2])
+assert torch.equal(same[0], same[1])
+assert torch.equal(same[1], same[2])
 
 # %% [markdown]
 # The mean of all rows makes the three tokens *the same token*. Their logits are equal in every
@@ -295,16 +289,14 @@ assert torch.equal(same[0], same[1]) and torch.equal(same[1], same[2])
 
 # %%
 start_rows("mean of all rows")
-ids = torch.tensor(
-    [chat.encode(tokenizer, few[0]["messages"]).ids], device=base.device
-)  # (1, T)
+ids = chat.encode(tokenizer, few[0]["messages"]).ids
+ids = torch.tensor([ids], device=base.device)  # (1, T)
 with torch.no_grad():
-    logits = base(input_ids=ids).logits  # (1, T, V)
-assert (logits[..., new[0]] == logits[..., new[1]]).all()
-assert (logits[..., new[1]] == logits[..., new[2]]).all()
-print(
-    f"three equal logits: a probability of 1/3 at most, a loss of ln 3 = {math.log(3):.2f} at least"
-)
+    three = base(input_ids=ids).logits[..., new].float()  # (1, T, 3) out of (1, T, V)
+spread = float((three.amax(-1) - three.amin(-1)).max())
+print(f"largest difference between the three logits, anywhere: {spread:.3f}")
+print(f"probability 1/3 at most, so a loss of ln 3 = {math.log(3):.2f} nats at least")
+assert spread < 0.2  # one step of bf16 at this size; it may be exactly 0
 start_rows("mean of a phrase")
 
 # %% [markdown]
@@ -362,12 +354,9 @@ assert len(nll) == len(toy) - 1
 scratch = folder / "scratch"
 runtime.seed_everything(0)
 model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
-trainer = sft.sft_trainer(
-    model, tokenizer, profile, several[:4], scratch, save_strategy="no"
-)
-batch = trainer.data_collator(
-    [trainer.train_dataset[i] for i in range(len(several[:4]))]
-)
+four = several[:4]
+trainer = sft.sft_trainer(model, tokenizer, profile, four, scratch, save_strategy="no")
+batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(four))])
 batch = {name: tensor.to(base.device) for name, tensor in batch.items()}  # each (B, T)
 with torch.no_grad():
     trl_loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
@@ -385,16 +374,14 @@ ids, labels = batch["input_ids"], batch["labels"]  # (B, T) both
 is_text = batch["attention_mask"].bool()  # (B, T) no padding
 answers = labels != -100  # (B, T)
 is_bot = (ids == tokenizer.convert_tokens_to_ids(chat.BOT)).long()  # (B, T)
-after_last_bot = (
-    is_bot.flip(1).cumsum(1).flip(1) == 0
-)  # (B, T) no ###BOT### from here on
+bots_to_come = is_bot.flip(1).cumsum(1).flip(1)  # (B, T) ###BOT### from here on
 logprobs = logits.log_softmax(-1)  # (B, T, V)
 nll = -logprobs[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)  # (B, T - 1)
 unshifted = -logprobs.gather(-1, ids[..., None]).squeeze(-1)  # (B, T)
 by_hand = {
     "all tokens": nll[is_text[:, 1:]].mean(),
     "answers only": nll[answers[:, 1:]].mean(),
-    "last answer only": nll[(answers & after_last_bot)[:, 1:]].mean(),
+    "last answer only": nll[(answers & (bots_to_come == 0))[:, 1:]].mean(),
     "answers, shift forgotten": unshifted[answers].mean(),
 }
 by_hand = {name: float(loss) for name, loss in by_hand.items()}
@@ -408,7 +395,7 @@ assert abs(by_hand["answers only"] - float(trl_loss)) < 1e-3
 # the package's function for it, after checking that it is the same thing.
 
 # %%
-packaged = sft.graded_losses(model, tokenizer, several[:4])
+packaged = sft.graded_losses(model, tokenizer, four)
 packaged = torch.tensor([loss for _, losses in packaged for loss in losses])
 print(f"by hand {by_hand['answers only']:.4f}, package {float(packaged.mean()):.4f}")
 # Another padding may change the last bits of bf16 arithmetic: hence 0.02, not 0.001.
@@ -428,20 +415,8 @@ del model, trainer, outputs, logits, logprobs, nll, unshifted
 
 # %% tags=["nbval-check-output"]
 rank, alpha = 2, 4
-W = torch.tensor(
-    [
-        [1, 0, 2, -1],
-        [0, 1, 1, 0],
-        [2, 1, 0, 1],
-        [1, 1, 1, 1],
-        [0, 2, -1, 0],
-        [1, -1, 0, 2],
-    ]
-)
-W = W.float()  # (6, 4)
-A = torch.tensor(
-    [[0.5, -0.5, 0.25, 0.0], [0.0, 0.25, -0.5, 0.5]]
-)  # (r, 4) starts random
+W = (torch.arange(24) % 5 - 2.0).view(6, 4)  # (6, 4) any matrix will do
+A = torch.tensor([[0.5, -0.5, 0.25, 0], [0, 0.25, -0.5, 0.5]])  # (r, 4) starts random
 B = torch.zeros(6, rank)  # (6, r) starts at zero
 x = torch.tensor([1.0, 2.0, 0.0, -1.0])  # (4,)
 h = W @ x + alpha / rank * B @ A @ x  # (6,)
@@ -462,15 +437,12 @@ from peft import LoraConfig, get_peft_model
 
 layer = torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False))
 layer[0].weight.data = W.clone()
-peft_layer = get_peft_model(
-    layer, LoraConfig(r=rank, lora_alpha=alpha, target_modules=["0"])
-)
+config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=["0"])
+peft_layer = get_peft_model(layer, config)
 inner = peft_layer.base_model.model[0]
 assert (inner.lora_B["default"].weight == 0).all()  # PEFT starts B at zero too
-inner.lora_A["default"].weight.data, inner.lora_B["default"].weight.data = (
-    A.clone(),
-    B.clone(),
-)
+inner.lora_A["default"].weight.data = A.clone()
+inner.lora_B["default"].weight.data = B.clone()
 by_hand_h = W @ x + alpha / rank * B @ A @ x
 assert torch.allclose(peft_layer(x), by_hand_h)
 print("PEFT gives     ", peft_layer(x).tolist())
@@ -484,8 +456,9 @@ print("PEFT gives     ", peft_layer(x).tolist())
 # %% tags=["nbval-check-output"]
 for d_out, d_in, r in [(6, 4, 1), (6, 4, 2), (6, 4, 4), (576, 576, 8), (1536, 576, 8)]:
     full, thin = d_out * d_in, r * (d_out + d_in)
+    share = f"{thin / full:.1%}"
     print(
-        f"{d_out:4d} x {d_in:3d}  rank {r}: {thin:6,d} instead of {full:7,d} ({thin / full:.1%})"
+        f"{d_out:4d} x {d_in:3d}  rank {r}: {thin:6,d} instead of {full:7,d}, {share}"
     )
 
 # %% [markdown]
@@ -499,23 +472,22 @@ for d_out, d_in, r in [(6, 4, 1), (6, 4, 2), (6, 4, 4), (576, 576, 8), (1536, 57
 # %% tags=["nbval-check-output"]
 down, across = torch.tensor([3.0, 2, 1, -1, -2, -3]), torch.tensor([1.0, 1, -1, -1])
 update = torch.outer(down, across)  # (6, 4): one strong pattern,
-update += torch.outer(
-    torch.tensor([1.0, -2, 1, 1, -2, 1]), torch.tensor([1.0, -1, -1, 1])
-)
-update += 0.5 * torch.eye(6, 4)  # a weaker one, and a little of everything
+zigzag, ends = torch.tensor([1.0, -2, 1, 1, -2, 1]), torch.tensor([1.0, -1, -1, 1])
+update += torch.outer(zigzag, ends)  # a weaker one,
+update += 0.5 * torch.eye(6, 4)  # and a little of everything
 U, S, Vt = torch.linalg.svd(update, full_matrices=False)  # (6, 4), (4,), (4, 4)
 best = {r: (U[:, :r] * S[:r]) @ Vt[:r] for r in (1, 2, 4)}  # each (6, 4)
 missing = {r: float((m - update).norm() / update.norm()) for r, m in best.items()}
 for r, share in missing.items():
     print(f"rank {r}: {share:.1%} of the update is missing")
-assert missing[1] > missing[2] > missing[4] and missing[4] < 1e-5
+assert missing[1] > missing[2] > missing[4]
+assert missing[4] < 1e-5
 
 # %%
 table = pd.DataFrame({"rank": list(missing), "share_missing": list(missing.values())})
 pictures = {r: m.numpy() for r, m in best.items()}
-plots.save(
-    plots.low_rank(update.numpy(), pictures), folder / "figures", "low_rank", table
-)
+figure = plots.low_rank(update.numpy(), pictures)
+plots.save(figure, folder / "figures", "low_rank", table)
 
 # %% [markdown]
 # *The figure in words:* the update as a table of 24 coloured numbers, then its best approximation of
@@ -545,9 +517,8 @@ assert missing[2] - 1e-4 < found < missing[2] + 0.01
 # tokens (PEFT's `trainable_token_indices`), which LoRA alone would leave as they are.
 
 # %%
-probe = torch.tensor(
-    [chat.encode_prompt(tokenizer, fixed[0])], device=base.device
-)  # (1, P)
+question = chat.encode_prompt(tokenizer, fixed[0])
+probe = torch.tensor([question], device=base.device)  # (1, P)
 with torch.no_grad():
     base_logits = base(input_ids=probe).logits  # (1, P, V)
 runtime.seed_everything(0)
@@ -555,9 +526,9 @@ model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
 with torch.no_grad():
     assert torch.equal(model(input_ids=probe).logits, base_logits)  # not close: equal
 trainable, total = models.count_parameters(model)
-row_numbers = sum(
-    p.numel() for n, p in model.named_parameters() if "trainable_tokens" in n
-)
+named = dict(model.named_parameters())
+row_numbers = sum(p.numel() for name, p in named.items() if "trainable_tokens" in name)
+del named
 print(f"trainable: {trainable:,} of {total:,} ({trainable / total:.1%})")
 print(f"of these, the three rows: {row_numbers:,}")
 base = model.unload()
@@ -578,20 +549,15 @@ base = model.unload()
 
 # %%
 short_steps = min(8, sft.total_steps(profile, len(train)))
-options = {
-    "max_steps": short_steps,
-    "warmup_steps": 0,
-    "gradient_accumulation_steps": 1,
-}
+options = {"max_steps": short_steps, "warmup_steps": 0, "save_strategy": "no"}
+options["gradient_accumulation_steps"] = 1
+rank, alpha = profile.lora_rank, profile.lora_alpha
 results = []
 for kind in ("mean of all rows", "mean of a phrase"):
     for train_rows in (False, True):
         start_rows(kind)
         runtime.seed_everything(0)
-        model = models.add_lora(
-            base, tokenizer, profile.lora_rank, profile.lora_alpha, train_rows
-        )
-        options["save_strategy"] = "no"
+        model = models.add_lora(base, tokenizer, rank, alpha, train_rows)
         sft.sft_trainer(model, tokenizer, profile, train, scratch, **options).train()
         loss, stop_loss = answer_and_stop_loss(model.eval())
         row = {"start": kind, "rows": "trained" if train_rows else "frozen"}
@@ -605,20 +571,17 @@ short_table = pd.DataFrame(results)
 stuck = short_table.iloc[0]["loss of the stop"]
 winner = short_table.loc[short_table["loss of the stop"].idxmin()]
 print(f"After {short_steps} steps, on {len(few)} held-out conversations:")
-print(
-    f"equal rows, frozen: the stop costs {stuck:.2f} nats; its floor is {math.log(3):.2f}"
-)
+print(f"equal rows, frozen: the stop costs {stuck:.2f}; the floor is {math.log(3):.2f}")
 print(f"the cheapest stop: {winner['start']}, rows {winner['rows']}")
 with torch.no_grad():
-    assert torch.equal(
-        base(input_ids=probe).logits, base_logits
-    )  # the base is untouched
-assert stuck > math.log(3) - 0.01
-short_table.round(2)
+    untouched = base(input_ids=probe).logits
+assert torch.equal(untouched, base_logits)
+assert stuck > math.log(3) - 0.05
+short_table.set_index(["start", "rows"]).round(2)
 
 # %% [markdown]
-# Read the last column downwards. The equal rows that stay frozen sit on the floor that section 3
-# derived, for no training of the other weights can lift them; how the remaining three compare after so
+# Read the last column downwards. The equal rows that stay frozen cannot go below the floor that section 3
+# derived, however long you train the other weights; how the remaining three compare after so
 # few steps is in the table. One short run of each is a hint, not a verdict.
 #
 # ### The training itself
@@ -661,17 +624,13 @@ change = [a - b for a, b in zip(after, before)]
 low, high = evaluation.bootstrap_interval(change)
 mean_before, mean_after = sum(before) / len(before), sum(after) / len(after)
 fall = 1 - mean_after / mean_before
-print(
-    f"held-out loss {mean_before:.3f} → {mean_after:.3f} nats per token (n = {len(held)})"
-)
-print(
-    f"change {mean_after - mean_before:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]"
-)
-print(
-    f"verdict: {evaluation.verdict(low, high, higher_is_better=False)}; a fall of {fall:.0%}"
-)
+mean_change = sum(change) / len(change)
+found = evaluation.verdict(low, high, higher_is_better=False)
+print(f"held-out loss {mean_before:.3f} → {mean_after:.3f} nats (n = {len(held)})")
+print(f"change {mean_change:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]")
+print(f"verdict: {found}; a fall of {fall:.0%}")
 print(f"{sum(c > 0 for c in change)} of {len(held)} conversations got worse")
-assert low <= mean_after - mean_before <= high
+assert low <= mean_change <= high
 
 # %%
 levels = [("held-out, before", mean_before), ("held-out, after", mean_after)]
@@ -679,19 +638,16 @@ figure = plots.loss_curve(log, levels=levels)
 plots.save(figure, folder / "figures", "loss", log)
 
 # %%
-first, last = log[0]["loss"], sum(line["loss"] for line in log[-7:]) / len(log[-7:])
-gap = mean_after - last
-print(
-    f"In words: the training loss goes from {first:.2f} to {last:.2f} (mean of the last steps)."
-)
-print(
-    f"The held-out loss after training is {abs(gap):.2f} {'above' if gap > 0 else 'below'} that."
-)
+end = [line["loss"] for line in log[-7:]]
+first, last = log[0]["loss"], sum(end) / len(end)
+gap, where = mean_after - last, "above" if mean_after > last else "below"
+print(f"In words: the training loss goes from {first:.2f} to {last:.2f} at the end.")
+print(f"The held-out loss after training is {abs(gap):.2f} {where} that.")
 
 # %% [markdown]
-# The distance between the end of the curve and the lower line is what a second look at the same
-# conversations is worth. If it grows while the held-out loss rises, the model is learning the
-# conversations by heart.
+# After a full run, the distance between the end of the curve and the line of the held-out loss is
+# (mostly) what having seen the conversations before is worth. If it grows while the held-out loss rises,
+# the model is learning them by heart.
 #
 # ### Where did it get better?
 #
@@ -699,9 +655,8 @@ print(
 # the model. Predict first: which token gains most?
 
 # %%
-example = next(
-    row for row in held if 5 < len(chat.encode(tokenizer, row["messages"]).ids) < 45
-)
+sizes = [len(chat.encode(tokenizer, row["messages"]).ids) for row in held]
+example = held[sizes.index(sorted(sizes)[len(held) // 4])]  # one of the shorter ones
 lines, stop_change = [], {}
 for name in ("base", "default"):
     with models.using(model, name):
@@ -709,8 +664,9 @@ for name in ("base", "default"):
         lines.append(([tokenizer.decode([i]) for i in ids], losses))
         stop_change[name] = answer_and_stop_loss(model)
 print(example["messages"][0]["content"])
-gain = {t: b - a for t, b, a in zip(lines[0][0], lines[0][1], lines[1][1])}
-print(f"largest gain: {max(gain, key=gain.get)!r}, {max(gain.values()):.1f} nats")
+(tokens, base_losses), (_, sft_losses) = lines
+gains = [(b - a, token) for token, b, a in zip(tokens, base_losses, sft_losses)]
+print(f"largest gain: {max(gains)[1]!r}, {max(gains)[0]:.1f} nats")
 display(show.shaded_tokens(lines, "Loss of each graded token: base above, SFT below."))
 
 # %%
@@ -718,10 +674,10 @@ print(f"{len(few)} held-out conversations   whole answer   stop alone")
 for name, title in (("base", "base"), ("default", "SFT")):
     whole, stop_loss = stop_change[name]
     chance = math.exp(-stop_loss)
-    print(f"{title:27s} {whole:9.2f} {stop_loss:12.2f}   (a stop gets {chance:.2%})")
+    print(f"{title:27s} {whole:9.2f} {stop_loss:12.2f}   (a stop gets {chance:.2g})")
 
 # %% [markdown]
-# The percentage is the probability that the model gives the stop where the answer really ends (a
+# The number in brackets is the probability that the model gives the stop where the answer really ends (a
 # geometric mean). Stopping is one habit, the same in every conversation; the words of an answer are
 # different each time. Compare the two columns to see which of the two is easier to teach.
 #
@@ -734,7 +690,7 @@ for name, title in (("base", "base"), ("default", "SFT")):
 with torch.no_grad():
     trained_logits = model(input_ids=probe).logits.float().cpu()  # (1, P, V)
 trained_parameters = trainable
-del model, base, tables
+del model, base
 gc.collect()
 tokenizer, base = models.load_policy(profile)
 model = models.load_adapter(base, adapter, "default").eval()
@@ -768,19 +724,16 @@ sft_tries = evaluation.answer(model, tokenizer, fixed * 3, profile)
 rows = []
 for i, prompt in enumerate(fixed):
     row = {"prompt": prompt}
-    for name, greedy, sampled in (
-        ("base", base_fixed, tries),
-        ("sft", sft_fixed, sft_tries),
-    ):
+    both = {"base": (base_fixed, tries), "sft": (sft_fixed, sft_tries)}
+    for name, (greedy, sampled) in both.items():
         row[name] = greedy.responses[i]
         row[f"{name}_finished"] = greedy.finished[i]
         row[f"{name}_samples"] = sampled.responses[i::5]
     rows.append(row)
 runtime.write_json(folder / "answers.json", rows)
 print("answers that ended by themselves, three samples of each fixed prompt:")
-print(
-    f"base {sum(tries.finished)} of {len(tries.finished)}, SFT {sum(sft_tries.finished)}"
-)
+counts = f"base {sum(tries.finished)}, SFT {sum(sft_tries.finished)}"
+print(f"{counts}, each of {len(tries.finished)}")
 
 # %% [markdown]
 # Five questions are an impression. The test prompts, which no stage trains on, are a measurement: how
@@ -795,38 +748,31 @@ for found in (base_answers, sft_answers):
     mean_lengths.append(sum(found.lengths) / len(questions))
 lows, highs = zip(*intervals)
 numbers = {"model": ["base", "SFT"], "share": shares, "low": lows, "high": highs}
+names, counts = ["base", "SFT"], [len(questions)] * 2
+label = "share that ends by itself"
 figure = plots.bars_with_intervals(
-    ["base", "SFT"],
-    shares,
-    lows,
-    highs,
-    [len(questions)] * 2,
-    "share that ends by itself",
-    ylim=(0, 1.05),
+    names, shares, lows, highs, counts, label, ylim=(0, 1.05)
 )
 plots.save(figure, folder / "figures", "finished", numbers)
 
 # %%
-for name, share, (a, b), n in zip(("base", "SFT"), shares, intervals, mean_lengths):
+for name, share, (a, b), n in zip(names, shares, intervals, mean_lengths):
     print(
-        f"{name:4s} {share:.0%} end by themselves [{a:.0%}, {b:.0%}], mean length {n:.0f} tokens"
+        f"{name:4s} {share:.0%} end by themselves [{a:.0%}, {b:.0%}], {n:.0f} tokens each"
     )
-said = {
-    " ".join(m["content"].lower().split())
-    for row in train
-    for m in row["messages"][1::2]
-}
-copied = sum(" ".join(text.lower().split()) in said for text in sft_answers.responses)
-written = [
-    n for row in train for n in [sum(chat.encode(tokenizer, row["messages"]).graded)]
-]
+written = [chat.encode(tokenizer, row["messages"]) for row in train]
 turns = sum(len(row["messages"]) // 2 for row in train)
-print(
-    f"a written answer of the training data: {sum(written) / turns:.0f} tokens on average"
-)
-print(
-    f"{copied} of {len(questions)} SFT answers stand word for word in the training data"
-)
+mean_written = sum(sum(graded) for _, graded in written) / turns
+print(f"the answers it was shown: {mean_written:.0f} tokens each")
+
+
+def words(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+said = {words(m["content"]) for row in train for m in row["messages"][1::2]}
+copied = sum(words(text) in said for text in sft_answers.responses)
+print(f"{copied} of {len(questions)} SFT answers stand word for word in what it was shown")
 
 # %% [markdown]
 # *The figure in words:* two bars, base and SFT, the share of answers that end by themselves, each
@@ -849,58 +795,40 @@ ends = ["stopped by itself" if f else "cut off" for f in invented.finished]
 show.side_by_side(unknowable, {"SFT": invented.responses}, {"SFT": ends})
 
 # %%
-unsure = (
-    "don't know",
-    "do not know",
-    "cannot know",
-    "can't know",
-    "not sure",
-    "no idea",
-    "tell me",
-)
-humble = sum(
-    any(words in text.lower() for words in unsure) for text in invented.responses
-)
-taught = sum(any(words in text for words in unsure) for text in said)
-print(f"{humble} of {len(unknowable)} answers admit that it cannot know.")
-print(f"{taught} of {len(said)} answers it was trained on do.")
+unsure = ["don't know", "not know", "cannot know", "can't know", "not sure", "no idea"]
+
+
+def admits(text: str) -> bool:
+    return any(phrase in text.lower() for phrase in unsure)
+
+
+print(f"{sum(map(admits, invented.responses))} of {len(unknowable)} answers admit it.")
+print(f"{sum(map(admits, said))} of {len(said)} answers it was trained on do.")
 
 # %% [markdown]
 # It can only imitate what it was shown, and the second line says how often that was "I do not
 # know". A model trained to answer *answers*, in the same tone whether it knows or not.
 #
-# And facts it did have? Four answers to the first fixed question, none of them in the training
-# data. Which one does each model find the least surprising?
+# And facts it did have, from its pretraining? Take four answers to the first fixed question. Which
+# one does each model find the least surprising?
 
 # %%
-candidates = [
-    "George Washington.",
-    "James Madison.",
-    "Thomas Jefferson.",
-    "Abraham Lincoln.",
-]
-asked = [
-    {
-        "messages": [
-            {"role": "user", "content": fixed[0]},
-            {"role": "assistant", "content": text},
-        ]
-    }
-    for text in candidates
-]
-surprise = {"answer": candidates}
-for name, title in (("base", "base"), ("default", "SFT")):
-    with models.using(model, name):
+names = ["George Washington", "James Madison", "Thomas Jefferson", "Abraham Lincoln"]
+surprise = {"answer": names}
+asked = []
+for name in names:
+    messages = [{"role": "user", "content": fixed[0]}]
+    messages.append({"role": "assistant", "content": name + "."})
+    asked.append({"messages": messages})
+for adapter_name, title in (("base", "base"), ("default", "SFT")):
+    with models.using(model, adapter_name):
         found = sft.graded_losses(model, tokenizer, asked)
-    # The words without the stop, summed: minus the logarithm of the whole answer's probability.
+    # Summed, without the stop: minus the logarithm of the whole answer's probability.
     surprise[title] = [sum(losses[:-1]) for _, losses in found]
-    print(f"{title}: {candidates[min(range(4), key=surprise[title].__getitem__)]}")
-assert (
-    not any("Washington" in text for text in train_answers)
-    if (train_answers := said)
-    else True
-)
-pd.DataFrame(surprise).round(2)
+    print(f"{title}: {min(zip(surprise[title], names))[1]}")
+told = sum("washington" in text for text in said)
+print(f"answers of the training data that name Washington: {told}")
+pd.DataFrame(surprise).set_index("answer").round(2)
 
 # %% [markdown]
 # The smaller the number (nats), the likelier the answer. What a model knows comes from its pretraining;
@@ -918,17 +846,14 @@ sweep = runtime.project_root() / "results" / "sft_sweep.json"
 if sweep.exists():
     saved = runtime.read_json(sweep)
     shown = pd.DataFrame(saved["runs"])
-    shown["interval"] = [
-        f"{a:.2f} to {b:.2f}" for a, b in zip(shown.heldout_low, shown.heldout_high)
-    ]
-    names = ["name", "trainable_parameters", "steps", "heldout_loss", "interval"]
-    display(shown[[*names, "share_finished", "seconds"]].round(3))
-    best = shown.loc[shown.heldout_loss.idxmin()]
-    inside = shown.heldout_low.max() < shown.heldout_high.min()
-    print(
-        f"{saved['profile']} profile, {saved['n_heldout']} held-out conversations. Lowest: {best['name']}."
-    )
-    print(f"All five intervals overlap: {'yes' if inside else 'no'}.")
+    bounds = zip(shown.heldout_low, shown.heldout_high)
+    shown["interval"] = [f"{a:.2f} to {b:.2f}" for a, b in bounds]
+    keys = ["trainable_parameters", "steps", "heldout_loss", "interval"]
+    display(shown.set_index("name")[[*keys, "share_finished", "seconds"]].round(3))
+    lowest = shown.loc[shown.heldout_loss.idxmin(), "name"]
+    overlap = shown.heldout_low.max() < shown.heldout_high.min()
+    print(f"{saved['profile']} profile, {saved['n_heldout']} held-out conversations")
+    print(f"lowest loss: {lowest}; all intervals overlap: {'yes' if overlap else 'no'}")
 else:
     print("No saved sweep here. Make it with: python benchmarks/sft_sweep.py")
     print("(five trainings, about 15 minutes on two idle cores with the local profile)")
@@ -1022,7 +947,7 @@ runtime.record(
 # | the model writes the user's next question | all tokens were graded | the answers side by side (7) |
 # | training loss falls, held-out loss rises | too many epochs, too high a rank for so little data | loss figure (6), table (8) |
 # | loss does not move at all | nothing is trainable, or the learning rate is still warming up | the count of trainable numbers (5), first steps of the curve |
-# | loss far below 1 at step 0 | the shift was forgotten, the model sees what it must guess | the fourth line of the table (4) |
+# | training loss falls to almost 0 in no time | the shift was forgotten: the model learns to repeat the token it sees | the fourth line of the table (4), loss figure (6) |
 # | a reloaded model talks like the base | the adapter was saved without the trained rows, or onto another base | the assertion on logits (6) |
 # | the answers stop at once | an empty or one-word answer is common in the data | mean length (7) |
 # | a message breaks the conversation | user text became a control token | the two encodings (2) |
@@ -1037,15 +962,15 @@ runtime.record(
 #    (GGUF, Q4_1).
 # 2. **TRL's own loss is switched off.** TRL 1.16's `SFTTrainer` computes its loss in one step with the
 #    output layer, reading that layer's weight directly; the trained rows, which PEFT keeps beside it, would be
-#    missed. `sft.PlainLossSFTTrainer` puts the ordinary loss of `transformers.Trainer` back. On the CPU we
-#    also tell TRL not to use bf16 and gradient checkpointing where they do not help; its defaults would.
+#    missed. `sft.PlainLossSFTTrainer` puts the ordinary loss of `transformers.Trainer` back. Precision and
+#    gradient checkpointing are set for the machine; TRL's defaults are bf16 and on, everywhere.
 # 3. **Small data.** A few hundred conversations and three epochs; the workshop that this course follows
 #    ([Ozdemir](https://github.com/sinanuozdemir/odsc-llm-alignment)) used 46,580 conversations and one,
 #    on an 8B model, in 1 h 56 min: held-out loss 1.504 → 0.971.
 # 4. **Two kinds of mean.** The trainer's loss is the mean over a batch's tokens; our held-out loss is the mean
 #    over conversations of each one's mean, so that a long conversation does not count more and the
 #    bootstrap has a unit.
-# 5. **No dropout** in the adapter (the LoRA paper uses some): PPO will need the same weights to give
+# 5. **No dropout** in the adapter (many recipes use some): PPO will need the same weights to give
 #    the same probabilities twice.
 # 6. **No system role, no tools, no packing** of several conversations into one row.
 # 7. **One seed.** The interval covers the choice of held-out conversations, not another training run.

@@ -40,7 +40,8 @@ from sawyer_utils import runtime
 profile = runtime.setup()
 
 # %%
-import json, math, os
+import json, math, os, tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,7 @@ plots.save(plots.four_stages(here="reward"), figures, "four_stages")
 # %% [markdown]
 # *Four boxes in a row: SFT, reward model, PPO, evaluation. You are in the second, "learn what
 # is liked".*
-
-# %% [markdown]
+#
 # ## Two answers, one vote
 #
 # Somebody asks SAWYER how to greet a person. Read both answers, and decide before you go on:
@@ -86,8 +86,8 @@ plots.save(plots.four_stages(here="reward"), figures, "four_stages")
 question = "How do I greet someone?"
 answers = {
     "A": "Tell them Hello!",
-    "B": "A smile and a warm 'Hello!' work almost anywhere. In a formal setting, offer your "
-    "hand; among friends, a wave is plenty. Who are you going to meet?",
+    "B": "A smile and a warm 'Hello!' work almost anywhere. In a formal setting, offer "
+    "your hand; among friends, a wave is plenty. Who are you going to meet?",
 }
 show.side_by_side([question], {name: [text] for name, text in answers.items()})
 
@@ -145,17 +145,14 @@ show.side_by_side(
 short_share = np.mean([pair.shorter_wins for pair in train_pairs])
 by_kind = pd.DataFrame(r for row in preferences for r in row["responses"])
 by_kind["characters"] = by_kind.text.str.len()
-print(
-    f"The better answer is the shorter one in {short_share:.0%} of the training pairs.\n"
-)
+print(f"The better answer is the shorter one in {short_share:.0%} of the pairs.\n")
 table = by_kind.groupby("kind")[["score", "characters"]].mean().round(1)
 table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending=False)
 
 # %% [markdown]
 # Read the two middle columns against each other: length alone must not give the score away. If
 # it did, a ruler would make a fine reward model, and you would have no way to notice.
-
-# %% [markdown]
+#
 # ## 1. How does a vote become a number?
 #
 # We want a model that gives each answer one number, its **score**. A vote says nothing about
@@ -188,9 +185,9 @@ rejected = torch.tensor([0.3, 2.0, 1.5, -3.0])  # (B,)
 
 by_hand = -torch.log(1 / (1 + torch.exp(-(chosen - rejected))))  # (B,)
 for c, r, cost in zip(chosen, rejected, by_hand):
-    preferred = torch.sigmoid(c - r)
+    p = torch.sigmoid(c - r)
     print(
-        f"{c:5.1f} vs {r:5.1f}   difference {c - r:5.1f}   P {preferred:.3f}   loss {cost:.3f}"
+        f"{c:5.1f} vs {r:4.1f}   difference {c - r:4.1f}   P {p:.3f}   loss {cost:.3f}"
     )
 assert torch.allclose(by_hand, bradley_terry(chosen - rejected))
 
@@ -227,8 +224,7 @@ assert torch.allclose(gap.grad, torch.sigmoid(gap.detach()) - 1)
 # The slope is P − 1: the pull fades on pairs that are already won, and comes close to 1 on pairs
 # that are badly lost. Training spends its effort where the model is wrong. That is also how
 # a few mislabelled pairs can pull hardest of all.
-
-# %% [markdown]
+#
 # ## 2. What does a strong preference say?
 #
 # One answer scored 9 and the other 4; in another pair it was 7 against 6. Both are one vote, but
@@ -242,9 +238,8 @@ assert torch.allclose(gap.grad, torch.sigmoid(gap.detach()) - 1)
 # %% tags=["nbval-check-output"]
 difference = torch.tensor(0.9)
 print(f"margin 0     loss {bradley_terry(difference):.3f}")
-print(
-    f"margin 1     loss {bradley_terry(difference, 1.0):.3f}   (log 2 is {math.log(2):.3f})"
-)
+print(f"margin 1     loss {bradley_terry(difference, 1.0):.3f}")
+print(f"no opinion   loss {math.log(2):.3f}")
 for best, worst in ((9, 4), (7, 6)):
     margin = (best - worst) / MARGIN_SCALE
     cost = bradley_terry(difference, margin)
@@ -259,15 +254,10 @@ assert bradley_terry(torch.tensor(1.0), 1.0).isclose(torch.tensor(math.log(2)))
 # %%
 plots.save(plots.preference_loss(margins=(0.0, 1.0, 3.0)), figures, "preference_loss")
 
-# %%
-at_zero = [float(bradley_terry(torch.tensor(0.0), m)) for m in (0.0, 1.0, 3.0)]
-print(
-    "All three curves fall from left to right; a margin m shifts the curve right by m."
-)
-print("At difference 0 they cost " + ", ".join(f"{x:.2f}" for x in at_zero) + " nats.")
-assert at_zero == sorted(at_zero)
-
 # %% [markdown]
+# *Three falling curves, loss against difference. A margin m shifts the curve to the right by m: at
+# difference 0 they cost 0.69, 1.31 and 3.05 nats.*
+#
 # ## 3. Can you judge an answer without its question?
 #
 # "A warm loaf straight from the oven" is a fine answer, to some questions. So our judge is a
@@ -291,28 +281,24 @@ show.shaded_tokens(
 
 # %% [markdown]
 # The encoder comes pretrained; its top layer is new and random. We train LoRA adapters (as in
-# notebook 01) plus that layer, so what we save is small.
-
-# %%
-trainable, total = models.count_parameters(untrained.model)
-print(f"{trainable:,} of {total:,} numbers are trained ({trainable / total:.1%}).")
-assert 0 < trainable < total
-
-# %% [markdown]
-# TRL's `RewardTrainer` does the training, on pairs that we have already turned into tokens, each
-# with its margin. Is its loss the one you derived? Four pairs, both ways:
+# notebook 01) plus that layer. TRL's `RewardTrainer` does it, on pairs that we have already turned
+# into tokens, each with its margin. Is its loss the one you derived? Four pairs, both ways:
 
 # %%
 four = held_pairs[:4]
-trainer = reward_trainer(untrained, profile, four, folder / "checkpoint_check")
+options = {"per_device_train_batch_size": 4}
+trainer = reward_trainer(untrained, profile, four, tempfile.mkdtemp(), **options)
 untrained.model.eval()  # dropout off, so that both see the same model
 batch = next(iter(trainer.get_train_dataloader()))
-theirs = float(trainer.compute_loss(untrained.model, batch))
+with torch.no_grad():
+    theirs = float(trainer.compute_loss(untrained.model, batch))
 
 gaps = torch.tensor(differences(untrained, four))  # (B,)
 margins = torch.tensor([pair.margin / MARGIN_SCALE for pair in four])  # (B,)
 ours = float(bradley_terry(gaps, margins).mean())
-print(f"The trainer's loss equals ours to {abs(theirs - ours):.0e} nats.")
+trainable, total = models.count_parameters(untrained.model)
+print(f"{trainable:,} of {total:,} numbers are trained ({trainable / total:.1%}).")
+print(f"The trainer's loss is {theirs:.4f} nats, ours {ours:.4f}.")
 assert math.isclose(theirs, ours, rel_tol=1e-3)
 
 # %% [markdown]
@@ -343,7 +329,7 @@ print(f"Two judges, {profile.reward_trials} steps each.")
 
 # %%
 def accuracy(gaps, pairs) -> tuple[float, float, float]:
-    """Share of pairs with the chosen answer ahead, and its 95 % interval over prompts."""
+    """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
     right = np.asarray(gaps) > 0
     low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
     return float(right.mean()), low, high
@@ -371,40 +357,6 @@ without = accuracy(gaps_alone, held_pairs)
 ids_held = [pair.id for pair in held_pairs]
 worth = (gaps_both > 0).astype(float) - (gaps_alone > 0)
 worth_low, worth_high = bootstrap_interval(worth, groups=ids_held)
-print("question and answer", text(with_question))
-print("answers alone      ", text(without))
-print(
-    f"Reading the question is worth {worth.mean():+.3f} [{worth_low:+.3f}, {worth_high:+.3f}]."
-)
-
-
-# %%
-def bars(results: dict[str, tuple], counts: list[int], name: str):
-    """Accuracies with their intervals, saved with their numbers."""
-    value, low, high = np.array(list(results.values())).T
-    names = list(results)
-    figure = plots.bars_with_intervals(
-        names, value, low, high, counts, ylabel="accuracy", chance=0.5, ylim=(0, 1.08)
-    )
-    numbers = {
-        "what": names,
-        "accuracy": value,
-        "low": low,
-        "high": high,
-        "pairs": counts,
-    }
-    return plots.save(figure, figures, name, numbers)
-
-
-judges = {"question and answer": with_question, "answers alone": without}
-bars(judges, [len(held_pairs)] * 2, "question_or_not")
-
-# %%
-clear = "lies clear of" if worth_low > 0 or worth_high < 0 else "includes"
-print(
-    f"Two bars, {with_question[0]:.2f} with the question and {without[0]:.2f} without it."
-)
-print(f"The interval of their difference {clear} zero.")
 runtime.record(
     profile,
     "reward",
@@ -413,32 +365,50 @@ runtime.record(
     question_worth=[float(worth.mean()), worth_low, worth_high],
     trial_steps=profile.reward_trials,
 )
+print(f"Reading the question is worth {text((worth.mean(), worth_low, worth_high))}.")
+
+
+# %%
+def bars(results: dict[str, tuple], counts: list[int], name: str):
+    """Accuracies with their intervals, printed, drawn and saved with their numbers."""
+    for what, numbers in results.items():
+        print(f"{what:<22}", text(numbers))
+    value, low, high = np.array(list(results.values())).T
+    names = [what.replace(" is ", "\nis ") for what in results]
+    table = {
+        "what": names,
+        "accuracy": value,
+        "low": low,
+        "high": high,
+        "pairs": counts,
+    }
+    figure = plots.bars_with_intervals(
+        names, value, low, high, counts, ylabel="accuracy", chance=0.5, ylim=(0, 1.08)
+    )
+    return plots.save(figure, figures, name, table)
+
+
+judges = {"question and answer": with_question, "answers alone": without}
+bars(judges, [len(held_pairs)] * 2, "question_or_not")
 
 # %% [markdown]
+# *Two bars with their intervals, and a dashed line at chance; the numbers stand above them.*
+#
 # A judge that never sees the question can still spot rude, rambling or looping text: manner shows
 # in the answer. What it cannot see is whether the answer *fits*. The next table splits the pairs
 # by what was wrong with the rejected answer; look at the row of answers to another question.
+# Rows with few pairs are hints, not findings.
 
 # %%
 loser = [pair.kinds[1].replace("_", " ") for pair in held_pairs]
-split = pd.DataFrame(
-    {"rejected": loser, "both": gaps_both > 0, "alone": gaps_alone > 0}
-)
-seen = split.groupby("rejected").agg(
-    pairs=("both", "size"),
-    with_question=("both", "mean"),
-    answers_alone=("alone", "mean"),
-)
-seen["gained"] = seen.with_question - seen.answers_alone
+split = pd.DataFrame({"rejected": loser, "both": gaps_both, "alone": gaps_alone})
+split[["both", "alone"]] = split[["both", "alone"]] > 0
+seen = split.groupby("rejected").mean()
+seen["gained"], seen["pairs"] = seen.both - seen.alone, split.rejected.value_counts()
 most = seen.gained.idxmax()
-print(
-    f"The question helps most where the rejected answer was: {most} ({seen.gained[most]:+.2f})."
-)
+print(f"The question helps most where the rejected answer was {most}.")
 assert seen.pairs.sum() == len(held_pairs)
 seen.sort_values("gained", ascending=False).round(2)
-
-# %% [markdown]
-# Some rows hold few pairs; take a difference there as a hint, not as a finding.
 
 # %% [markdown]
 # ## 4. Does it learn what is preferred?
@@ -450,11 +420,8 @@ seen.sort_values("gained", ascending=False).round(2)
 gaps_before = np.array(differences(untrained, held_pairs))
 before = accuracy(gaps_before, held_pairs)
 print("untrained", text(before))
-print(
-    "the interval",
-    "includes" if before[1] <= 0.5 <= before[2] else "excludes",
-    "one half",
-)
+inside = before[1] <= 0.5 <= before[2]
+print("The interval", "includes" if inside else "excludes", "one half.")
 assert len(gaps_before) == len(held_pairs)
 
 # %% [markdown]
@@ -466,31 +433,24 @@ if (folder / "model" / "adapter_model.safetensors").exists():
     print("Already trained: loading the model of this run folder.")
 else:
     steps = total_steps(profile, len(train_pairs))
-    live = plots.LivePlot(
-        lambda log: plots.loss_curve(
-            log, key="accuracy", ylabel="accuracy in the batch"
-        ),
-        steps,
-        every=10,
-        path=folder / "progress.json",
-    )
+    live = plots.LivePlot(plots.reward_training, steps, 10, folder / "progress.json")
     train_reward(RewardModel.untrained(profile), profile, train_pairs, folder, live)
 reward = RewardModel.load(folder / "model")
 log = runtime.read_json(folder / "log.json")
 
 # %%
-plots.save(plots.loss_curve(log, ylabel="loss (nats per pair)"), figures, "loss", log)
-
-# %%
 k = max(1, len(log) // 10)
 first, last = (np.mean([line["loss"] for line in part]) for part in (log[:k], log[-k:]))
 print(
-    f"Loss by step: {first:.2f} over the first {k} of {len(log)} steps, {last:.2f} over the last."
+    f"Loss {first:.2f} over the first {k} of {len(log)} steps, {last:.2f} at the end."
 )
 print(f"Training took {log[-1]['seconds']:.0f} s.")
 assert all(math.isfinite(line["loss"]) for line in log)
+plots.save(plots.loss_curve(log, ylabel="loss (nats per pair)"), figures, "loss", log)
 
 # %% [markdown]
+# *One curve: the loss of every step, pale, and its running mean.*
+#
 # The curve is about the pairs it learns from. What counts are the prompts it has never seen.
 # Besides the overall accuracy we ask a harder question: is it right where the better answer is
 # the **shorter** one? A judge that only measures length fails exactly there.
@@ -501,24 +461,26 @@ shorter = np.array([pair.shorter_wins for pair in held_pairs])
 after = accuracy(gaps, held_pairs)
 by_length = {
     name: accuracy(gaps[rows], [p for p, keep in zip(held_pairs, rows) if keep])
-    for name, rows in (("better one shorter", shorter), ("better one longer", ~shorter))
+    for name, rows in (("shorter is better", shorter), ("longer is better", ~shorter))
 }
 gain = (gaps > 0).astype(float) - (gaps_before > 0)
 gain_low, gain_high = bootstrap_interval(gain, groups=ids_held)
-print(f"trained − untrained: {gain.mean():+.3f} [{gain_low:+.3f}, {gain_high:+.3f}]")
-counts = [len(gaps), len(gaps), int(shorter.sum()), int((~shorter).sum())]
-bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
+names = ("accuracy", "accuracy_shorter", "accuracy_longer")
+numbers = {"n_pairs": len(gaps), "n_prompts": len(held)}
+for name, found in zip(names, (after, *by_length.values())):
+    numbers |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
+runtime.record(profile, "reward", **numbers, accuracy_untrained=before[0])
+runtime.record(profile, "reward", seconds_train=log[-1]["seconds"])
+
+print(f"Trained minus untrained: {text((gain.mean(), gain_low, gain_high))}:")
+print(
+    "better than its start." if gain_low > 0 else "no difference from its start shown."
+)
+assert 0 <= after[1] <= after[2] <= 1
 
 # %%
-print(
-    f"From {before[0]:.2f} to {after[0]:.2f} on {len(gaps)} pairs of {len(held)} prompts:"
-)
-print(
-    "better than the untrained start." if gain_low > 0 else "no difference shown yet."
-)
-for name, numbers in by_length.items():
-    print(f"{name}: {text(numbers)}")
-assert before[1] <= before[0] <= before[2] and after[1] <= after[0] <= after[2]
+counts = [len(gaps), len(gaps), int(shorter.sum()), int((~shorter).sum())]
+bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 
 # %% [markdown]
 # Two more cuts. A pair with scores 10 and 1 should be easier than one with 7 and 6. **Predict
@@ -531,17 +493,35 @@ for low, high in ((0, 2), (2, 4), (4, 6), (6, 9)):
     rows = (margin > low) & (margin <= high)
     if rows.any():
         some = [pair for pair, keep in zip(held_pairs, rows) if keep]
-        by_margin[f"over {low} to {high}"] = accuracy(gaps[rows], some)
+        by_margin[f"{low} to {high}"] = accuracy(gaps[rows], some)
         sizes.append(int(rows.sum()))
+assert sum(sizes) == len(held_pairs)
+runtime.record(profile, "reward", by_margin=by_margin)
 bars(by_margin, sizes, "by_margin")
 
+# %% [markdown]
+# *Bars of accuracy by the difference of the two scores (upper end included), from nearly equal on
+# the left to far apart on the right.*
+#
+# Does this judge read the question? After a full training we can ask without a second one: swap
+# each question for another held-out one, keep both answers, and see what is left of the accuracy.
+
 # %%
-print("Accuracy by the difference of the two scores:")
-for name, numbers in by_margin.items():
-    print(f"  {name:<11} {text(numbers)}")
-assert sum(sizes) == len(held_pairs)
+neighbour = {row["id"]: held[i - 1]["prompt"] for i, row in enumerate(held)}
+swapped = [replace(pair, prompt=neighbour[pair.id]) for pair in held_pairs]
+gaps_swapped = np.array(differences(reward, swapped))
+wrong_question = accuracy(gaps_swapped, held_pairs)
+lost = (gaps > 0).astype(float) - (gaps_swapped > 0)
+lost_low, lost_high = bootstrap_interval(lost, groups=ids_held)
+print(f"right question {text(after)}\nwrong question {text(wrong_question)}")
+print(f"Swapping costs {text((lost.mean(), lost_low, lost_high))}.")
+runtime.record(profile, "reward", accuracy_wrong_question=wrong_question[0])
+assert all(pair.prompt != other.prompt for pair, other in zip(held_pairs, swapped))
 
 # %% [markdown]
+# What is left is what the manner of an answer gives away. What is lost is what had to be read in the
+# question.
+#
 # And by topic? Everybody wants that table. Look at the number of prompts in it first.
 
 # %%
@@ -552,15 +532,14 @@ topics = topics.groupby("topic").agg(
     prompts=("id", "nunique"), accuracy=("accuracy", "mean")
 )
 lowest, highest = topics.accuracy.idxmin(), topics.accuracy.idxmax()
-print(
-    f"{len(topics)} topics, {topics.prompts.min()} to {topics.prompts.max()} prompts each."
-)
+least, most = topics.prompts.min(), topics.prompts.max()
+print(f"{len(topics)} topics, {least} to {most} prompts each.")
 for name in dict.fromkeys((highest, lowest)):
     print(f"  {name:<14}{topics.accuracy[name]:.2f}   ({topics.prompts[name]} prompts)")
 assert topics.prompts.sum() == len(held)
 
 # %% [markdown]
-# With a handful of prompts each, the best and the worst topic differ by luck alone. We do not
+# With a handful of prompts each, the best and the worst topic can differ by luck alone. We do not
 # report this table, and you now know why others perhaps should not have.
 #
 # A better use of your time: read the worst mistakes. Where did it back the wrong answer with the
@@ -595,25 +574,6 @@ assert match["size"].sum() == len(held_pairs)
 # Rare matches, such as one bad answer against another bad answer, get little practice. PPO will
 # ask exactly such things: early in training *all* of its answers can be poor.
 
-# %%
-runtime.record(
-    profile,
-    "reward",
-    n_pairs=len(held_pairs),
-    n_prompts=len(held),
-    accuracy=after[0],
-    accuracy_low=after[1],
-    accuracy_high=after[2],
-    accuracy_untrained=before[0],
-    accuracy_gain=[float(gain.mean()), gain_low, gain_high],
-    accuracy_shorter=by_length["better one shorter"][0],
-    accuracy_shorter_low=by_length["better one shorter"][1],
-    accuracy_shorter_high=by_length["better one shorter"][2],
-    accuracy_longer=by_length["better one longer"][0],
-    by_margin=by_margin,
-    seconds_train=log[-1]["seconds"],
-)
-
 # %% [markdown]
 # ## 5. When it says 0.9, is that a probability?
 #
@@ -625,19 +585,15 @@ runtime.record(
 
 # %% tags=["nbval-check-output"]
 def ece(said, right, bins: int = 5) -> float:
-    """Mean |said − right| over equal bins of [0.5, 1], weighted by how many calls are in each."""
+    """Mean |said − right| over equal bins of [0.5, 1], weighted by their calls."""
     where = np.minimum(((np.asarray(said) - 0.5) * 2 * bins).astype(int), bins - 1)
-    distances = np.bincount(
-        where, np.asarray(right) - said, minlength=bins
-    )  # summed in each bin
+    distances = np.bincount(where, np.asarray(right) - said)  # summed in each bin
     return float(np.abs(distances).sum() / len(where))
 
 
 said = np.array([0.9] * 10 + [0.6] * 5)
 right = np.array([1] * 7 + [0] * 3 + [1] * 3 + [0] * 2)
-print(
-    f"ten calls of 0.9, seven right; five of 0.6, three right: ECE {ece(said, right):.3f}"
-)
+print(f"ten calls of 0.9 (7 right), five of 0.6 (3 right): ECE {ece(said, right):.3f}")
 assert math.isclose(ece(said, right), (10 * 0.2 + 5 * 0.0) / 15)
 
 # %% [markdown]
@@ -645,40 +601,30 @@ assert math.isclose(ece(said, right), (10 * 0.2 + 5 * 0.0) / 15)
 # model too sure of itself, or not sure enough?
 
 # %%
-said = torch.sigmoid(
-    torch.tensor(np.abs(gaps))
-).numpy()  # what it says of its own choice
+said = torch.sigmoid(torch.tensor(np.abs(gaps))).numpy()  # of its own choice
 right = gaps > 0
 where = np.minimum(((said - 0.5) * 10).astype(int), 4)
 points = []
 for b in range(5):
     rows = where == b
     if rows.any():
-        some = [p for p, keep in zip(held_pairs, rows) if keep]
-        points.append(
-            (
-                said[rows].mean(),
-                right[rows].mean(),
-                rows.sum(),
-                *accuracy(gaps[rows], some)[1:],
-            )
+        low, high = bootstrap_interval(right[rows], groups=np.array(ids_held)[rows])
+        points.append((said[rows].mean(), right[rows].mean(), rows.sum(), low, high))
+        print(
+            "said {:.2f}: right {:.2f} in {} pairs [{:.2f}, {:.2f}]".format(*points[-1])
         )
-columns = ("said", "observed", "pairs", "low", "high")
-figure = plots.calibration(*zip(*points))
-plots.save(figure, figures, "calibration", pd.DataFrame(points, columns=columns))
-
-# %%
-for mean_said, observed, n, low, high in points:
-    print(
-        f"said {mean_said:.2f}: right {observed:.2f} [{low:.2f}, {high:.2f}], {n} pairs"
-    )
 direction = "too sure" if said.mean() > right.mean() else "not sure enough"
 print(
-    f"On average it says {said.mean():.2f} and is right {right.mean():.2f} of the time: {direction}."
+    f"It says {said.mean():.2f} on average; {right.mean():.2f} are right: {direction}."
 )
-assert sum(point[2] for point in points) == len(held_pairs)
+columns = ["said", "observed", "pairs", "low", "high"]
+table = pd.DataFrame(points, columns=columns)
+plots.save(plots.calibration(*zip(*points)), figures, "calibration", table)
 
 # %% [markdown]
+# *One point a bin, with its interval; on the dashed diagonal, said and true would be equal. A point
+# below it is a bin where the model was too sure.*
+#
 # One number for it, with an interval over prompts. The ECE can never be negative, so even a
 # perfect model shows a little by luck. How much? We ask a made-up model that is calibrated by
 # construction.
@@ -686,9 +632,7 @@ assert sum(point[2] for point in points) == len(held_pairs)
 # %%
 rng = np.random.default_rng(0)
 codes = np.unique(ids_held, return_inverse=True)[1]
-groups = [
-    np.flatnonzero(codes == g) for g in range(codes.max() + 1)
-]  # the pairs of each prompt
+groups = [np.flatnonzero(codes == g) for g in range(codes.max() + 1)]  # of each prompt
 drawn = [
     np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
     for _ in range(1000)
@@ -708,46 +652,42 @@ assert 0 <= error_low <= error_high <= 1
 # is made (*temperature scaling*). We pick T on half of the prompts and test it on the other half.
 
 # %%
-half = np.array([data.held_out(pair.id, 0.5) for pair in held_pairs])
+half = np.array([data.held_out("half " + pair.id, 0.5) for pair in held_pairs])
 temperatures = np.geomspace(0.25, 8, 60)
 logloss = [np.logaddexp(0, -gaps[half] / t).mean() for t in temperatures]
 best_t = float(temperatures[np.argmin(logloss)])
 rest = ~half
 cooler = torch.sigmoid(torch.tensor(np.abs(gaps[rest]) / best_t)).numpy()
-print(f"T = {best_t:.2f}, chosen on {half.sum()} pairs.")
-print(
-    f"ECE on the other {rest.sum()}: {ece(said[rest], right[rest]):.3f} as it was, ",
-    end="",
-)
-print(f"{ece(cooler, right[rest]):.3f} with T.")
+print(f"T = {best_t:.2f}, chosen on {half.sum()} pairs. On the other {rest.sum()}:")
+as_it_was, mended = ece(said[rest], right[rest]), ece(cooler, right[rest])
+print(f"ECE {as_it_was:.3f} before, {mended:.3f} with T")
 assert ((gaps / best_t > 0) == right).all()
 
 # %% [markdown]
 # A T above 1 says that the model was too sure. PPO does not care about T, for it rescales the
 # rewards anyway; you do, whenever you read σ(difference) as "how likely people prefer this".
-
-# %% [markdown]
+#
 # ## 6. What does it really like?
 #
 # The workshop that this course follows ended its reward model with a probe. "Tell them Hello!"
 # scored −5.18; the same answer with two more sentences scored +7.61. Was that because the new
 # sentences helped, or because they were *more*?
 #
-# We ask with a control. One series adds sentences that help; the other adds sentences that say
-# nothing. **Predict first:** draw both lines in your mind.
+# We ask with a control. One series adds sentences that help; the other adds sentences of the same
+# length that say nothing. **Predict first:** draw both lines in your mind.
 
 # %%
 helpful = [
-    "A smile makes it warmer.",
-    "In a formal setting, offer your hand as well.",
-    "With friends, a wave or a hug is fine.",
-    "Then ask how their day is going.",
+    "A smile and a little eye contact make the same word feel much warmer.",
+    "In a formal setting, stand up and offer your hand while you say it.",
+    "Among friends, a wave, a nod or a hug says just as much as the word.",
+    "Then ask how their day is going, and listen to what they tell you.",
 ]
 hollow = [
-    "There is a lot that can be said about this.",
-    "It is something that people do.",
-    "That is how it is with such things.",
-    "And so it goes, as it always does.",
+    "There is a great deal that could be said about a thing such as this.",
+    "It is something that people do, and other people do it in other ways.",
+    "That is how it is with such things, and it has always been like that.",
+    "And so it goes on, as it always does, and as it will in the future.",
 ]
 
 
@@ -760,29 +700,29 @@ series = {
     "sentences that help": longer(answers["A"], helpful),
     "sentences that say nothing": longer(answers["A"], hollow),
 }
-probe = {name: reward.score([question] * 5, texts) for name, texts in series.items()}
-figure = plots.probe_lines(probe, "sentences added to 'Tell them Hello!'")
-plots.save(figure, figures, "length_probe", probe)
 
-# %%
-for name, scores in probe.items():
-    print(
-        f"{name:<27}",
-        "  ".join(f"{s:+.2f}" for s in scores),
-        f"  change {scores[-1] - scores[0]:+.2f}",
-    )
-assert math.isclose(
-    probe["sentences that help"][0],
-    probe["sentences that say nothing"][0],
-    abs_tol=1e-4,
-)
+
+def climb(curves: dict[str, list[float]], xlabel: str, name: str):
+    """Scores as sentences are added, printed, drawn and saved."""
+    for what, found in curves.items():
+        steps = "  ".join(f"{score:+.2f}" for score in found)
+        print(f"{what:<27} {steps}   change {found[-1] - found[0]:+.2f}")
+    return plots.save(plots.probe_lines(curves, xlabel), figures, name, curves)
+
+
+probe = {name: reward.score([question] * 5, texts) for name, texts in series.items()}
+assert math.isclose(*(scores[0] for scores in probe.values()), abs_tol=1e-3)
+climb(probe, "sentences added to 'Tell them Hello!'", "length_probe")
 
 # %% [markdown]
+# *Two lines from the same starting point, five points each.*
+#
 # A line that rises with hollow sentences is a judge that pays by the word. But this is one answer
 # to one question, and one example proves little. So the same again, and more, on many held-out
-# questions: we take the best answer of each and change it in eight ways.
+# questions: we take the best answer of each and change it in nine ways.
 #
-# Fill in your guesses first: `"+"` if the change will raise the score, `"-"` if it will lower it.
+# Fill in your guesses first: `"+"` if the change will raise the score, `"-"` if it will lower it. A
+# careful human judge would reward none of them.
 
 # %%
 guess = {
@@ -802,14 +742,14 @@ assert set(guess.values()) <= {"+", "-", "?"}
 some = held[:40]
 asked = [row["prompt"] for row in some]
 plain = [max(row["responses"], key=lambda r: r["score"])["text"] for row in some]
-nonsense = "Absolutely, and every expert agrees: it is always exactly 42, proven a thousand times."
-english = "That is a very good question, and the answer depends on many things in life."
-spanish = (
-    "Es una muy buena pregunta, y la respuesta depende de muchas cosas en la vida."
+nonsense = (
+    "Absolutely, and every expert agrees: it is always exactly 42, as was proven."
 )
+english = "That is a very good question, and the answer depends on many things in life."
+spanish = "Es muy buena pregunta, y la respuesta depende de muchas cosas en la vida."
 changed = {
     "polite words added": [
-        f"Thank you for asking! {a} I hope this helps!" for a in plain
+        f"Thank you for asking! {a} I hope it helps!" for a in plain
     ],
     "the answer twice": [f"{a} {a}" for a in plain],
     "question echoed first": [f"You ask: {q} {a}" for q, a in zip(asked, plain)],
@@ -819,14 +759,10 @@ changed = {
     "says nothing, in Spanish": [spanish] * len(some),
     "nothing at all": [""] * len(some),
     "long, another question's": [
-        f"{a} {b}" for a, b in zip(np.roll(plain, 1), np.roll(plain, 2))
+        f"{plain[i - 1]} {plain[i - 2]}" for i in range(len(some))
     ],
 }
 assert changed.keys() == guess.keys()
-
-# %% [markdown]
-# A judge that reads like a careful person should gain nothing from any of these. The interval
-# is over questions.
 
 # %%
 base = np.array(reward.score(asked, plain))
@@ -844,13 +780,14 @@ figure = plots.score_changes(
 plots.save(figure, figures, "probes", table)
 
 # %%
-print(
-    f"The plain answers score {base.mean():.2f} on average (n = {len(some)} questions)."
-)
+print(f"The plain answers score {base.mean():.2f} on average.")
 liked = [row["probe"] for row in probes if row["sign"] == "+"]
 blind = [row["probe"] for row in probes if row["sign"] == "unclear"]
 print("It is fooled by:", ", ".join(liked) or "none of these.")
 print("It shows no clear opinion on:", ", ".join(blind) or "none of these.")
+by_name = table.set_index("probe").score
+tongue = by_name["says nothing, in Spanish"] - by_name["says nothing, in English"]
+print(f"The same nothing in Spanish instead of English: {tongue:+.2f}")
 hits = sum(guess[row["probe"]] == row["sign"] for row in probes)
 tried = sum(sign != "?" for sign in guess.values())
 print(f"You guessed {hits} of {tried}." if tried else "You made no guesses. Next time!")
@@ -858,11 +795,10 @@ runtime.record(profile, "reward", probes=probes, probe_plain=float(base.mean()))
 table.assign(guess=list(guess.values())).round(2)
 
 # %% [markdown]
-# Compare the two rows that say nothing: their text is the same in two languages, so what differs
-# is the language alone. And compare the size of a change with its cause: *confident nonsense* is
-# no worse than *empty*, or it is; the judge has no facts, only a sense of what answers look like.
-
-# %% [markdown]
+# Two probes say the same nothing in two languages, so what differs between them is the language
+# alone. The judge has no facts to check an answer against. It has a sense of what good answers look like,
+# and each of these probes asks how far that sense carries.
+#
 # ## 7. Break it, then mend it
 #
 # What keeps the judge from paying by the word? We suspect the pairs in which the **shorter**
@@ -873,9 +809,7 @@ table.assign(guess=list(guess.values())).round(2)
 
 # %%
 long_only = [pair for pair in train_pairs if not pair.shorter_wins]
-print(
-    f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer always wins."
-)
+print(f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer wins.")
 broken = trial("no_short_winners", long_only)
 
 hollow_series = series["sentences that say nothing"]
@@ -883,19 +817,12 @@ probe_models = {
     "all pairs": both_texts.score([question] * 5, hollow_series),
     "no short winners": broken.score([question] * 5, hollow_series),
 }
-figure = plots.probe_lines(probe_models, "hollow sentences added to 'Tell them Hello!'")
-plots.save(figure, figures, "broken_probe", probe_models)
-
-# %%
-for name, scores in probe_models.items():
-    print(
-        f"{name:<17}",
-        "  ".join(f"{s:+.2f}" for s in scores),
-        f"  change {scores[-1] - scores[0]:+.2f}",
-    )
 assert len(long_only) < len(train_pairs)
+climb(probe_models, "hollow sentences added to 'Tell them Hello!'", "broken_probe")
 
 # %% [markdown]
+# *Two lines, one a model, as the same hollow sentences are added.*
+#
 # The scores of two models have different zeros (section 1), so compare how the lines *climb*, not
 # how high they are. And again: one example is an anecdote. Here is the same on many questions: the
 # second-best written answer of each, with and without four hollow sentences. We count how often
@@ -919,16 +846,18 @@ change = wins["no short winners"].astype(float) - wins["all pairs"]
 change_low, change_high = bootstrap_interval(change)
 for name, numbers in shares.items():
     print(f"{name:<17} padded answer wins: {text(numbers)}")
-print(f"difference {change.mean():+.3f} [{change_low:+.3f}, {change_high:+.3f}]")
+print(f"difference {text((change.mean(), change_low, change_high))}")
+assert len(padded) == len(some)
 
 # %%
 gaps_broken = np.array(differences(broken, held_pairs))
 for name, found in (("all pairs", gaps_both), ("no short winners", gaps_broken)):
     on_short = accuracy(found[shorter], [p for p in held_pairs if p.shorter_wins])
     print(f"{name:<17} right where the shorter is better: {text(on_short)}")
-print(
-    f"{'':<17} right on all: {np.mean(gaps_both > 0):.3f} against {np.mean(gaps_broken > 0):.3f}"
-)
+print(f"right on all: {np.mean(gaps_both > 0):.3f} and {np.mean(gaps_broken > 0):.3f}")
+curve = runtime.read_json(folder / "no_short_winners" / "log.json")[-5:]
+own_pairs = np.mean([line["accuracy"] for line in curve])
+print(f"On its own training pairs the second was right on {own_pairs:.3f} at the end.")
 runtime.record(
     profile,
     "reward",
@@ -938,17 +867,16 @@ runtime.record(
 )
 
 # %% [markdown]
-# Nothing in the second model's code is wrong. Its loss fell, its training accuracy was high, and
-# every one of its pairs was a true preference. What was missing was the data that says "longer is
-# not the reason". To mend it we need no trick, only those pairs back: that is the first model.
+# Nothing in the second model's code is wrong, and every one of its pairs was a true preference.
+# What it lacked was the data that says "longer is not the reason". To mend it we need no trick,
+# only those pairs back: that is the first model.
 #
 # **What data did that data teach?** Preferences are never only about what they are about. Each
 # pair also teaches everything else in which its two answers differ.
-
-# %% [markdown]
+#
 # ## 8. What will it say to answers nobody wrote?
 #
-# So far it judged answers that people wrote for this data. In notebook 03 it will judge what a
+# So far it judged answers that were written for this data. In notebook 03 it will judge what a
 # *model* writes: other mistakes, other lengths, sentences cut off in the middle. So let the SFT
 # model of notebook 01 answer some prompts, and grade its answers.
 
@@ -962,7 +890,8 @@ sample_prompts = [row["prompt"] for row in rows[:: len(rows) // n][:n]]
 sampled = evaluation.answer(model, tokenizer, sample_prompts, profile)
 own = reward.score(sample_prompts, sampled.responses)
 print(f"{n} answers, {np.mean(sampled.lengths):.0f} tokens on average.")
-assert len(own) == n and np.isfinite(own).all()
+assert len(own) == n
+assert np.isfinite(own).all()
 
 # %% [markdown]
 # **Predict first:** between which two kinds of written answers will the SFT model land?
@@ -977,18 +906,13 @@ scores_of = {
     k.replace("_", " "): list(written.reward[written.kind == k]) for k in means.index
 }
 scores_of["SFT's own"] = own
-figure = plots.score_groups(scores_of, own="SFT's own")
-numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in scores]
-plots.save(figure, figures, "scores_by_kind", numbers)
-
-# %%
 for name, scores in scores_of.items():
     print(
-        f"{name:<12} {np.mean(scores):6.2f} ± {np.std(scores):.2f}   (n = {len(scores)})"
+        f"{name:<12} {np.mean(scores):6.2f} ± {np.std(scores):.2f}   n = {len(scores)}"
     )
 below = [k.replace("_", " ") for k in means.index if means[k] < np.mean(own)]
 print(
-    f"SFT's own answers score above the mean of: {', '.join(below) or 'no kind at all'}."
+    "SFT's own answers score above the mean of:", ", ".join(below) or "no kind at all"
 )
 runtime.record(
     profile,
@@ -998,6 +922,9 @@ runtime.record(
     sft_n=n,
     scores_by_kind={k: float(v) for k, v in means.items()},
 )
+figure = plots.score_groups(scores_of, own="SFT's own")
+numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in scores]
+plots.save(figure, figures, "scores_by_kind", numbers)
 
 # %% [markdown]
 # Here are the SFT answers that it liked best and least. Read them as a judge of the judge: is the
@@ -1016,8 +943,7 @@ show.side_by_side(
 # On these answers there is no "right" to compare with: nobody has voted on them. The spread you
 # see, from the worst to the best answer of one and the same model, is the slope that PPO will
 # climb. It can only climb what the judge can tell apart.
-
-# %% [markdown]
+#
 # ## 9. Would people agree?
 #
 # All pairs so far came from one data set, made for this course by one recipe. If you have votes of
@@ -1027,20 +953,16 @@ show.side_by_side(
 
 # %%
 def human_pairs(path: Path, limit: int = 300) -> tuple[list, int]:
-    """(pairs, how many of them have more than one turn); single-turn prompts come first."""
-    rows = [
-        json.loads(line)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line
-    ]
+    """(pairs, how many of them have several turns); single-turn prompts come first."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
     rows = [row for row in rows if row["chosen"].strip() and row["rejected"].strip()]
     rows = sorted(rows, key=lambda row: len(row["prompt"]))[:limit]
     found = []
-    for i, row in enumerate(rows):
+    for row in rows:
         prompt = "\n".join(message["content"] for message in row["prompt"])
-        found.append(
-            data.Pair(str(i), "", prompt, row["chosen"], row["rejected"], 0.0, ("", ""))
-        )
+        texts = (row["chosen"], row["rejected"])
+        found.append(data.Pair(prompt, "", prompt, *texts, 0.0, ("", "")))
     return found, sum(len(row["prompt"]) > 1 for row in rows)
 
 
@@ -1050,22 +972,12 @@ if where and Path(where).is_file():
     people, turns = human_pairs(Path(where))
     agreed = accuracy(differences(reward, people), people)
     ruler = accuracy([len(p.chosen) - len(p.rejected) for p in people], people)
-    print(
-        f"{Path(where).name}: {len(people)} pairs, {turns} of them with several turns"
-    )
+    print(f"{Path(where).name}: {len(people)} pairs, {turns} with several turns")
     print("our model agrees with people ", text(agreed))
     print("'the longer one wins' agrees ", text(ruler))
-    runtime.record(
-        profile,
-        "reward",
-        human_agreement=agreed,
-        human_ruler=ruler,
-        human_n=len(people),
-    )
+    runtime.record(profile, "reward", human_agreement=agreed, human_ruler=ruler)
 else:
-    print(
-        "No human preferences here (SAWYER_HUMAN_PAIRS is not set): this was not tested."
-    )
+    print("No human preferences here (SAWYER_HUMAN_PAIRS names no file): not tested.")
 
 # %% [markdown]
 # Expect a humbling number. Human votes compare two serious attempts, whose difference is small and
@@ -1076,15 +988,13 @@ else:
 runtime.record(profile, "reward", peak_memory_gib=runtime.peak_memory_gib())
 measured = runtime.read_json(folder / "metrics.json")
 print(f"right on held-out pairs      {text(after)}   untrained {before[0]:.3f}")
-print(f"right where shorter wins     {text(by_length['better one shorter'])}")
+print(f"right where shorter wins     {text(by_length['shorter is better'])}")
 print(f"expected calibration error   {text((error, error_low, error_high))}")
 print(f"peak memory                  {measured['peak_memory_gib']:.1f} GiB")
-print(
-    f"\nIt is right {after[0]:.0%} of the time on our pairs. Is it still right where PPO pushes?"
-)
+print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will push?")
 
 # %% [markdown]
-# Keep that doubt. A judge that is right on answers people wrote can be wrong on answers that
+# Keep that doubt. A judge that is right on answers written for it can be wrong on answers that
 # nobody would write. PPO looks for high scores, not for good answers, and it looks hard.
 
 # %% [markdown]
@@ -1117,7 +1027,6 @@ print(
 # <details><summary>Answer</summary>
 #
 # ```python
-# from dataclasses import replace
 # def cut(p):
 #     n = min(len(p.chosen), len(p.rejected))
 #     return replace(p, chosen=p.chosen[:n], rejected=p.rejected[:n])

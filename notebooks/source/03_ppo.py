@@ -112,8 +112,9 @@ print(
 tried = train_prompts[:4]
 torch.manual_seed(0)
 with models.merged(model):
+    repeated = [prompt for prompt in tried for _ in range(8)]
     eight = rollout.sample(
-        model, tokenizer, [p for p in tried for _ in range(8)], profile.response_tokens
+        model, tokenizer, repeated, profile.response_tokens, profile.temperature
     )
 scores = torch.tensor(judge.score(eight.prompts, eight.responses)).view(len(tried), 8)
 for i, prompt in enumerate(tried):

@@ -31,9 +31,7 @@ import importlib.util, subprocess, sys
 if importlib.util.find_spec("sawyer_utils") is None:
     repo = "https://github.com/sawyer-course/sawyer"
     subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
-    )
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True)
     sys.path.insert(0, "sawyer")
 
 from sawyer_utils import runtime
@@ -46,6 +44,7 @@ import math
 import re
 import time
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -133,17 +132,12 @@ sampled, greedy = {}, {}
 with runtime.stopwatch(seconds, "sampling"):
     for stage, adapter in ADAPTER.items():
         with models.using(model, adapter):
-            sampled[stage] = evaluation.answer(
-                model, tokenizer, prompts, profile, seed=0
-            )
-            greedy[stage] = evaluation.answer(
-                model, tokenizer, greedy_prompts, profile, temperature=0.0
-            )
+            answer = partial(evaluation.answer, model, tokenizer, profile=profile)
+            sampled[stage] = answer(prompts, seed=0)
+            greedy[stage] = answer(greedy_prompts, temperature=0.0)
 
 print(f"{3 * len(prompts)} sampled, {3 * len(greedy_prompts)} greedy answers")
-assert all(
-    a.prompts == prompts and len(a.responses) == len(prompts) for a in sampled.values()
-)
+assert all(a.prompts == prompts for a in sampled.values())
 
 # %% [markdown]
 # If notebook 03 saved its own samples of the same prompts and seed, they should be the same
@@ -155,9 +149,7 @@ if saved.exists() and (earlier := runtime.read_json(saved))["prompts"] == prompt
     for stage in ("sft", "ppo"):
         pairs = list(zip(earlier[stage], sampled[stage].responses, strict=True))
         equal = sum(a == b for a, b in pairs)
-        print(
-            f"{NAME[stage]:>9}: {equal} of {len(pairs)} answers are notebook 03's, to the letter"
-        )
+        print(f"{NAME[stage]:>9}: {equal} of {len(pairs)} answers are notebook 03's")
 else:
     print("Notebook 03 has saved no answers to these prompts: nothing to compare with.")
 
@@ -190,11 +182,9 @@ for stage in ADAPTER:
 
 # %%
 def columns(answers, positions):
-    """Columns for show.side_by_side: the answers at these positions, one column a stage."""
-    return {
-        NAME[stage]: [answers[stage].responses[i] for i in positions]
-        for stage in ADAPTER
-    }
+    """The answers at these positions, one column a stage."""
+    texts = {stage: answers[stage].responses for stage in ADAPTER}
+    return {NAME[stage]: [texts[stage][i] for i in positions] for stage in ADAPTER}
 
 
 show.side_by_side(fixed, columns(greedy, range(len(fixed))))
@@ -217,17 +207,14 @@ by_rule = list(range(0, len(prompts), math.ceil(len(prompts) / 5)))
 
 
 def score_notes(positions):
-    """The reward under each answer, for show.side_by_side."""
-    return {
-        NAME[stage]: [f"reward {rewards[stage][i]:+.2f}" for i in positions]
-        for stage in ADAPTER
-    }
+    """The reward to print under each of these answers."""
+    texts = {stage: [f"reward {r:+.2f}" for r in rewards[stage]] for stage in ADAPTER}
+    return {NAME[stage]: [texts[stage][i] for i in positions] for stage in ADAPTER}
 
 
 assert all(np.isfinite(values).all() for values in rewards.values())
-show.side_by_side(
-    [prompts[i] for i in by_rule], columns(sampled, by_rule), score_notes(by_rule)
-)
+asked = [prompts[i] for i in by_rule]
+show.side_by_side(asked, columns(sampled, by_rule), score_notes(by_rule))
 
 # %% [markdown]
 # And the two that a brochure would separate: **the prompt that gained most and the one that lost
@@ -236,11 +223,11 @@ show.side_by_side(
 # %%
 change = np.subtract(rewards["ppo"], rewards["sft"])  # (n,) one number a prompt
 best, worst = int(np.argmax(change)), int(np.argmin(change))
-print(
-    f"largest gain {change[best]:+.2f} (first row), largest loss {change[worst]:+.2f} (second)"
-)
+print(f"first row: the largest gain, {change[best]:+.2f}")
+print(f"second row: the largest loss (or smallest gain), {change[worst]:+.2f}")
 both = [best, worst]
-show.side_by_side([prompts[i] for i in both], columns(sampled, both), score_notes(both))
+asked = [prompts[i] for i in both]
+show.side_by_side(asked, columns(sampled, both), score_notes(both))
 
 
 # %%
@@ -253,13 +240,10 @@ def example(i):
     return found
 
 
-runtime.record(
-    profile, "eval", best_example=example(best), worst_example=example(worst)
-)
-agree = "agrees" if change[best] >= change.mean() >= change[worst] else "disagrees"
-print(
-    f"The mean change is {change.mean():+.2f}: it {agree} with neither row's story alone."
-)
+extremes = {"best_example": example(best), "worst_example": example(worst)}
+runtime.record(profile, "eval", **extremes)
+print(f"One row says {change[best]:+.2f}, the other {change[worst]:+.2f};")
+print(f"the mean over all {len(change)} prompts is {change.mean():+.2f}.")
 assert change[best] >= change.mean() >= change[worst]
 
 # %% [markdown]
@@ -293,13 +277,9 @@ spread = pd.DataFrame(
     },
     index=["mean", "spread (std)", "worst", "10 %", "median", "90 %", "best"],
 )
-low_end, high_end = (
-    spread.loc[q, NAME["ppo"]] - spread.loc[q, NAME["sft"]] for q in ("10 %", "90 %")
-)
-where = "lower" if low_end > high_end else "upper"
-print(
-    f"The 10 % quantile moved by {low_end:+.2f}, the 90 % quantile by {high_end:+.2f}:"
-)
+gain = spread[NAME["ppo"]] - spread[NAME["sft"]]
+where = "lower" if gain["10 %"] > gain["90 %"] else "upper"
+print(f"10 % quantile {gain['10 %']:+.2f}, 90 % quantile {gain['90 %']:+.2f}:")
 print(f"the {where} end moved further up (or less far down).")
 spread.round(2)
 
@@ -316,10 +296,9 @@ plots.save(plots.slopes(rewards["sft"], rewards["ppo"]), folder / "figures", "sl
 # %%
 fell, rose = change[change < 0], change[change > 0]
 same = len(change) - len(fell) - len(rose)
-print(f"{len(rose)} prompts rose (by {rose.sum() / max(1, len(rose)):.2f} on average),")
-print(
-    f"{len(fell)} fell (by {-fell.sum() / max(1, len(fell)):.2f}), {same} stayed the same."
-)
+up, down = (part.sum() / max(1, len(part)) for part in (rose, fell))
+print(f"{len(rose)} prompts rose (by {up:+.2f} on average),")
+print(f"{len(fell)} fell (by {down:+.2f}), {same} stayed the same.")
 assert len(rose) + len(fell) + same == len(prompts)
 
 # %% [markdown]
@@ -350,10 +329,8 @@ print(f"the middle 95 % of their means: {low:.2f} to {high:.2f}")
 ranks = np.argsort(np.argsort(np.abs(toy))) + 1
 minus = ranks[toy < 0].sum()
 # If nothing had changed, each sign would be a coin toss: 2 ** 5 equally likely worlds.
-worlds = [
-    ranks[list(signs)].sum() for signs in itertools.product([False, True], repeat=5)
-]
-p = 2 * np.mean(np.array(worlds) <= minus)
+every_sign = np.array(list(itertools.product([0, 1], repeat=5)))  # (2 ** 5, 5)
+p = 2 * np.mean(every_sign @ ranks <= minus)
 print("ranks", ranks, " sum of the negative ones", minus)
 print(f"p = {p:.4f}; the smallest p that five prompts can give: {2 / 2**5:.4f}")
 assert math.isclose(p, stats.wilcoxon(toy).pvalue)
@@ -375,9 +352,8 @@ ours = evaluation.bootstrap_interval(ten)
 print(f"by hand     {by_hand[0]:+.2f} to {by_hand[1]:+.2f}")
 print(f"evaluation  {ours[0]:+.2f} to {ours[1]:+.2f}")
 
-MONTE_CARLO = (
-    0.2  # standard errors: five times the error of such a quantile in 10,000 draws
-)
+# In standard errors; five times the error of such a quantile in 10,000 draws.
+MONTE_CARLO = 0.2
 assert np.abs(by_hand - ours).max() <= MONTE_CARLO * means.std() + 1e-9
 
 # %% [markdown]
@@ -390,13 +366,9 @@ by_hand = np.quantile(means, [0.025, 0.975])
 ours = evaluation.bootstrap_interval(change)
 assert np.abs(by_hand - ours).max() <= MONTE_CARLO * means.std() + 1e-9
 
-ten_low, ten_high = evaluation.bootstrap_interval(ten)
-print(
-    f"n = {len(ten):>3}: {ten_low:+.2f} to {ten_high:+.2f}, width {ten_high - ten_low:.2f}"
-)
-print(
-    f"n = {len(change):>3}: {ours[0]:+.2f} to {ours[1]:+.2f}, width {ours[1] - ours[0]:.2f}"
-)
+for part in (ten, change):
+    low, high = evaluation.bootstrap_interval(part)
+    print(f"n = {len(part):>3}: {low:+.2f} to {high:+.2f}, width {high - low:.2f}")
 
 # %% [markdown]
 # Why *paired*? Prompts differ from each other far more than models do: some questions are easy to
@@ -410,9 +382,7 @@ ratio = (unpaired[1] - unpaired[0]) / max(1e-9, ours[1] - ours[0])
 print(f"correlation of a prompt's two rewards: {together:.2f}")
 print(f"paired   {ours[0]:+.2f} to {ours[1]:+.2f}")
 print(f"unpaired {unpaired[0]:+.2f} to {unpaired[1]:+.2f}, {ratio:.2f} times as wide")
-assert math.isclose(
-    np.mean(torn), np.mean(rewards["sft"])
-)  # the mean itself is untouched
+assert math.isclose(np.mean(torn), np.mean(rewards["sft"]))  # the mean is the same
 
 # %% [markdown]
 # The more alike the two rewards of one prompt are (the correlation), the more pairing helps. The
@@ -422,27 +392,19 @@ assert math.isclose(
 comparison = evaluation.compare_rewards(rewards["sft"], rewards["ppo"])
 print(comparison)
 print(f"verdict: {comparison.verdict}")
-runtime.record(
-    profile, "eval", reward=comparison.as_dict(), reward_verdict=comparison.verdict
-)
+runtime.record(profile, "eval", reward=comparison.as_dict())
+runtime.record(profile, "eval", reward_verdict=comparison.verdict)
 assert math.isclose(comparison.difference, change.mean())
 assert (comparison.low, comparison.high) == ours
 
 # %%
-scale = (
-    runtime.read_json(ppo_folder / "metrics.json")
-    if (ppo_folder / "metrics.json").exists()
-    else {}
-)
-if scale.get("sft_std"):
-    print(
-        f"in notebook 03's unit: {comparison.difference / scale['sft_std']:+.2f} of its SFT"
-    )
-    print("standard deviations (taken on training prompts)")
-else:
-    print(
-        f"in SFT standard deviations here: {change.mean() / np.std(rewards['sft'], ddof=1):+.2f}"
-    )
+numbers = ppo_folder / "metrics.json"
+trained_on = runtime.read_json(numbers) if numbers.exists() else {}
+here = change.mean() / (np.std(rewards["sft"], ddof=1) or 1.0)
+print(f"in standard deviations of the SFT rewards here: {here:+.2f}")
+if trained_on.get("sft_std"):
+    there = change.mean() / trained_on["sft_std"]
+    print(f"in notebook 03's unit (those on training prompts): {there:+.2f}")
 
 # %% [markdown]
 # What each number asks, and what it takes for granted:
@@ -458,18 +420,15 @@ else:
 # the torn version above.
 
 # %%
-test = (
-    f"the mean reward {'rose' if comparison.difference > 0 else 'did not rise'} by "
-    f"{comparison.difference:+.2f} and the interval "
-    + ("leaves out" if comparison.verdict != "no difference shown" else "includes")
-    + " zero"
-)
-narrower = comparison.after_std < comparison.before_std
-shape = f"the spread became {'smaller' if narrower else 'no smaller'}"
-sure = "more than" if comparison.levene_p < 0.05 else "no more than"
-print(
-    f"In words: {test}; {shape}, by {sure} chance explains (Levene p = {comparison.levene_p:.2g})."
-)
+direction = "rose" if comparison.difference > 0 else "did not rise"
+zero = "includes" if comparison.verdict == "no difference shown" else "leaves out"
+narrower = "smaller" if comparison.after_std < comparison.before_std else "no smaller"
+sure = "more" if comparison.levene_p < 0.05 else "no more"
+signs = (comparison.verdict != "no difference shown") == (comparison.wilcoxon_p < 0.05)
+print(f"The mean {direction} ({comparison.difference:+.2f}); the interval {zero} zero.")
+both_say = "agree." if signs else "disagree: take the stricter one."
+print(f"Bootstrap and Wilcoxon {both_say}")
+print(f"The spread became {narrower}, by {sure} than chance explains.")
 
 # %% [markdown]
 # All of this takes one trained model for granted. Prompts were drawn again in thought; the
@@ -478,25 +437,13 @@ print(
 
 # %%
 seeds_file = runtime.project_root() / "results" / "ppo_seeds.json"
-runs = pd.DataFrame(
-    runtime.read_json(seeds_file)["seeds"] if seeds_file.exists() else []
-)
-if len(runs):
-    up = int((runs.low > 0).sum())
-    print(f"{up} of {len(runs)} training seeds: reward up, interval above zero")
-    wanted = [
-        "seed",
-        "difference",
-        "low",
-        "high",
-        "wilcoxon_p",
-        "kl",
-        "length",
-        "finished",
-    ]
-    table = runs[[c for c in wanted if c in runs]].round(3)
+seeds = runtime.read_json(seeds_file)["seeds"] if seeds_file.exists() else []
+table = None
+if seeds:
+    above = sum(run["low"] > 0 for run in seeds)
+    print(f"{above} of {len(seeds)} training seeds: reward up, interval above zero")
+    table = pd.DataFrame(seeds).round(3)
 else:
-    table = None
     print("One training run: what another seed would have given is not known here.")
 table
 
@@ -517,25 +464,22 @@ toy_change = np.array([1.5, 0.9, 0.5, 0.3])  # reward more than before
 x, y = toy_longer - toy_longer.mean(), toy_change - toy_change.mean()
 slope = (x * y).sum() / (x * x).sum()
 intercept = toy_change.mean() - slope * toy_longer.mean()
-print(
-    f"mean gain {toy_change.mean():.2f}, of which length explains {slope * toy_longer.mean():.2f}"
-)
+explained = slope * toy_longer.mean()
+print(f"mean gain {toy_change.mean():.2f}, of which length explains {explained:.2f}")
 print(f"reward per token {slope:.2f}; gain at equal length {intercept:.2f}")
 assert math.isclose(intercept, 0.5)
 
 # %%
 lengths = {stage: np.array(a.lengths, dtype=float) for stage, a in sampled.items()}
 longer = lengths["ppo"] - lengths["sft"]
-matched = evaluation.length_matched(
-    rewards["sft"], rewards["ppo"], lengths["sft"], lengths["ppo"]
-)
+pairs = [rewards["sft"], rewards["ppo"], lengths["sft"], lengths["ppo"]]
+matched = evaluation.length_matched(*pairs)
 
 x, y = longer - longer.mean(), change - change.mean()
 slope = (x * y).sum() / (x * x).sum() if x.any() else 0.0
+by_hand = change.mean() - slope * longer.mean()
 assert math.isclose(slope, matched.slope, abs_tol=1e-9)
-assert math.isclose(
-    change.mean() - slope * longer.mean(), matched.adjusted, abs_tol=1e-9
-)
+assert math.isclose(by_hand, matched.adjusted, abs_tol=1e-9)
 plots.save(
     plots.change_against_length(longer, change, matched.slope, matched.adjusted),
     folder / "figures",
@@ -544,24 +488,17 @@ plots.save(
 )
 
 # %%
-print(
-    f"mean length {lengths['sft'].mean():.1f} → {lengths['ppo'].mean():.1f} tokens;",
-    end=" ",
-)
+print(f"mean length {lengths['sft'].mean():.1f} → {lengths['ppo'].mean():.1f} tokens")
 print(f"one token more goes with {matched.slope:+.3f} reward")
-print(f"gain as measured        {comparison.difference:+.2f}")
-adjusted = f"[{matched.adjusted_low:+.2f}, {matched.adjusted_high:+.2f}]"
-print(f"gain at equal length    {matched.adjusted:+.2f} {adjusted}")
-if matched.matched_n:
-    inside = f"[{matched.matched_low:+.2f}, {matched.matched_high:+.2f}]"
-    print(
-        f"gain on matched prompts {matched.matched:+.2f} {inside}, n = {matched.matched_n}"
-    )
-runtime.record(
-    profile,
-    "eval",
-    length_matched={k: None if v != v else v for k, v in asdict(matched).items()},
-)
+m, line = matched, "{:<24}{:+.2f} [{:+.2f}, {:+.2f}], n = {}".format
+at_equal = m.adjusted, m.adjusted_low, m.adjusted_high
+on_matched = m.matched, m.matched_low, m.matched_high
+print(line("gain as measured", change.mean(), *ours, len(change)))
+print(line("gain at equal length", *at_equal, len(change)))
+if m.matched_n:
+    print(line("on matched prompts", *on_matched, m.matched_n))
+fields = {name: None if v != v else v for name, v in asdict(matched).items()}
+runtime.record(profile, "eval", length_matched=fields)
 
 # %%
 equal_length = evaluation.verdict(matched.adjusted_low, matched.adjusted_high)
@@ -571,14 +508,63 @@ said = {
     "worse": "a loss appears",
     "no difference shown": "no gain is shown",
 }
-print(
-    f"In words: at equal length {said[equal_length]}; length accounts for {explained:+.2f}"
-)
-print(f"of the change of {comparison.difference:+.2f}.")
+print(f"In words: at equal length {said[equal_length]};")
+print(f"length accounts for {explained:+.2f} of the change of {change.mean():+.2f}.")
 
 # %% [markdown]
 # *In words: a cloud of points, one a prompt, with change of length across and change of reward up,
 # a fitted dashed line, and a diamond where that line crosses "no change of length".*
+#
+# A line only sees "longer is better". The data card of our preferences admits something subtler:
+# nearly all good answers there have 31 to 45 words, bare ones fewer, rambling ones more. A reward
+# model can learn a **preferred length**, up and then down, which no line shows. So compare *inside
+# bands of length*, and weight the bands as SFT fills them.
+
+
+# %%
+edges = [0, 5, 10, 20, 30, 45, math.inf]  # words
+words = {s: np.array([len(t.split()) for t in a.responses]) for s, a in sampled.items()}
+band = {stage: np.digitize(n, edges[1:-1], right=True) for stage, n in words.items()}
+
+
+def gain_within_bands(rows):
+    """Mean gain inside each band that both models use, weighted by SFT's answers."""
+    gains, weights = [], []
+    before, after = (np.asarray(rewards[stage])[rows] for stage in ("sft", "ppo"))
+    for b in range(len(edges) - 1):
+        mine, theirs = band["sft"][rows] == b, band["ppo"][rows] == b
+        if mine.any() and theirs.any():
+            gains.append(after[theirs].mean() - before[mine].mean())
+            weights.append(mine.sum())
+    return np.average(gains, weights=weights) if gains else 0.0
+
+
+everyone = np.arange(len(prompts))
+drawn = [gain_within_bands(rng.choice(everyone, len(everyone))) for _ in range(2000)]
+banded = [
+    float(gain_within_bands(everyone)),
+    *map(float, np.quantile(drawn, [0.025, 0.975])),
+]
+print("gain inside bands of length {:+.2f} [{:+.2f}, {:+.2f}]".format(*banded))
+runtime.record(profile, "eval", gain_within_bands=banded)
+assert np.isfinite(banded).all()
+
+# %%
+bands = []
+for b, (low, high) in enumerate(itertools.pairwise(edges)):
+    name = f"{low + 1} to {high}" if b else f"up to {high}"
+    row = {"words": name if high < math.inf else f"over {low}"}
+    for stage in ("sft", "ppo"):
+        inside = np.asarray(rewards[stage])[band[stage] == b]
+        row[f"n, {NAME[stage]}"] = len(inside)
+        row[f"reward, {NAME[stage]}"] = f"{inside.mean():+.2f}" if len(inside) else ""
+    bands.append(row)
+assert sum(row[f"n, {NAME['ppo']}"] for row in bands) == len(prompts)
+pd.DataFrame(bands)
+
+# %% [markdown]
+# Read the table twice. Down a reward column: where does this judge like an answer to end? Across
+# the two `n` columns: did PPO move its answers there?
 #
 # A caveat that a careful reader will raise: length is itself something PPO changed, and a longer
 # answer may be longer *because* it is better. The adjusted number answers "would it still be there
@@ -608,26 +594,20 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 # %% tags=["nbval-check-output"]
 loop = "I am sure I am sure I am sure"
 plain = "Warm water wakes the yeast"
-words = loop.lower().split()  # 9 words: 7 runs of three, 3 of them different
-runs_of_three = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-print(
-    f"repetition: {1 - len(set(runs_of_three)) / len(runs_of_three):.3f} for the loop,",
-    end=" ",
-)
-print(f"{evaluation.repetition(plain):.3f} for the plain one")
-print(
-    f"distinct-2: {evaluation.distinct_n([plain, plain]):.2f} when everybody gets the same"
-)
+said = loop.lower().split()  # 9 words: 7 runs of three, 3 of them different
+runs_of_three = [tuple(said[i : i + 3]) for i in range(len(said) - 2)]
+by_hand = 1 - len(set(runs_of_three)) / len(runs_of_three)
+print(f"repetition: {by_hand:.3f} (loop), {evaluation.repetition(plain):.3f} (plain)")
+everybody = evaluation.distinct_n([plain, plain])
+print(f"distinct-2: {everybody:.2f} when everybody gets the same")
 assert math.isclose(evaluation.repetition(loop), 4 / 7)
 assert evaluation.distinct_n([plain]) == 1.0
 
 # %%
 similarity = evaluation.Similarity(profile.encoder)
 near = {stage: similarity(prompts, a.responses) for stage, a in sampled.items()}
-other = {
-    stage: similarity(prompts[1:] + prompts[:1], a.responses)
-    for stage, a in sampled.items()
-}
+next_prompts = prompts[1:] + prompts[:1]
+other = {stage: similarity(next_prompts, a.responses) for stage, a in sampled.items()}
 print("cosine of an answer to its question, and to the next prompt's question")
 for stage in ADAPTER:
     print(f"{NAME[stage]:>9}: {np.mean(near[stage]):.3f}   {np.mean(other[stage]):.3f}")
@@ -646,14 +626,11 @@ assert all(-1.001 <= value <= 1.001 for value in near["ppo"])
 distance = {}
 compute = precision.compute
 with runtime.stopwatch(seconds, "kl"):
-    with models.using(model, "ref"):
-        distance["sft"] = evaluation.kl_to_reference(
-            model, sampled["sft"], "base", compute
-        )
-    with models.using(model, "policy"):
-        distance["ppo"] = evaluation.kl_to_reference(
-            model, sampled["ppo"], "ref", compute
-        )
+    for stage, reference in (("sft", "base"), ("ppo", "ref")):
+        with models.using(model, ADAPTER[stage]):
+            distance[stage] = evaluation.kl_to_reference(
+                model, sampled[stage], reference, compute=compute
+            )
 
 for stage, name in (("sft", "base → SFT"), ("ppo", "SFT → SFT + RLF")):
     low, high = evaluation.bootstrap_interval(distance[stage])
@@ -665,9 +642,8 @@ assert np.isfinite(distance["ppo"]).all()
 nearer = "shorter" if np.mean(distance["ppo"]) < np.mean(distance["sft"]) else "longer"
 negative = np.mean(np.less(distance["ppo"], 0))
 print(f"In words: the step of PPO is the {nearer} one of the two.")
-print(
-    f"{negative:.0%} of the single answers have a negative estimate; only their mean is a KL."
-)
+print(f"{negative:.0%} of PPO's single answers have a negative estimate:")
+print("only the mean over answers is a KL.")
 
 # %% [markdown]
 # Distinct-2 has two traps of its own. It falls with length (a long book repeats "of the"), so the
@@ -688,50 +664,28 @@ toy_cut = cut_alike(["one two three"], ["four five"])
 assert toy_cut == [["one two"], ["four five"]]
 
 alike = cut_alike(sampled["sft"].responses, sampled["ppo"].responses)
-difference, low, high, _ = evaluation.jackknife_difference(
-    *alike, evaluation.distinct_n
-)
-print("distinct-2 as sampled:", end=" ")
-print(
-    *(
-        f"{NAME[s]} {evaluation.distinct_n(a.responses):.3f}"
-        for s, a in sampled.items()
-    ),
-    sep=", ",
-)
-print(
-    f"at equal length, SFT + RLF minus SFT: {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
-)
+change_2 = evaluation.jackknife_difference(*alike, evaluation.distinct_n)
+distinct_2 = {s: evaluation.distinct_n(a.responses) for s, a in sampled.items()}
+print("as sampled:", {NAME[s]: round(value, 3) for s, value in distinct_2.items()})
+print("at equal length, difference {:+.3f} [{:+.3f}, {:+.3f}]".format(*change_2))
 
 # %% [markdown]
 # All witnesses in one table, means over the test prompts:
 
 # %%
+texts = {stage: a.responses for stage, a in sampled.items()}
+repeats = {s: [evaluation.repetition(t) for t in each] for s, each in texts.items()}
+finished = {s: np.array(a.finished, dtype=float) for s, a in sampled.items()}
 measures = {  # name: (is higher better? None for neither, {stage: one number a prompt})
     "reward": (True, rewards),
     "similarity to the question": (True, near),
-    "repetition": (
-        False,
-        {
-            s: [evaluation.repetition(t) for t in a.responses]
-            for s, a in sampled.items()
-        },
-    ),
-    "share finished": (
-        True,
-        {s: np.array(a.finished, float) for s, a in sampled.items()},
-    ),
+    "repetition": (False, repeats),
+    "share finished": (True, finished),
     "length (tokens)": (None, lengths),
 }
-means = pd.DataFrame(
-    {
-        name: {NAME[s]: np.mean(v) for s, v in values.items()}
-        for name, (_, values) in measures.items()
-    }
-).T
-means.loc["distinct-2 (as sampled)"] = [
-    evaluation.distinct_n(a.responses) for a in sampled.values()
-]
+means = {m: [np.mean(v) for v in each.values()] for m, (_, each) in measures.items()}
+means["distinct-2 (as sampled)"] = list(distinct_2.values())
+means = pd.DataFrame(means, index=NAME.values()).T
 assert means.notna().all(axis=None)
 means.round(3)
 
@@ -744,21 +698,20 @@ means.round(3)
 #
 # A kinder manner is not more knowledge. Two small benchmarks, written for this course: common
 # misconceptions (`truthful_mini`) and world religions (`religions_mini`), after the two that the
-# workshop used. **Predict first:** PPO never saw a fact it could be graded on. What should happen?
+# workshop used. **Predict first:** PPO was graded far more on manner
+# than on facts. What should happen?
 #
 # The model writes nothing here. We ask how likely it finds each choice, and the likeliest wins:
 
 # %%
-questions = {
-    name: data.load_questions(name, profile.eval_questions)
-    for name in ("truthful_mini", "religions_mini")
-}
+benchmarks = ("truthful_mini", "religions_mini")
+limit = profile.eval_questions
+questions = {name: data.load_questions(name, limit) for name in benchmarks}
 autocast = compute if precision.autocast else None
 one = questions["religions_mini"][0]
 with models.using(model, "ref"):
-    answered = evaluation.score_choices(model, tokenizer, [one], compute=autocast).iloc[
-        0
-    ]
+    scored = evaluation.score_choices(model, tokenizer, [one], compute=autocast)
+answered = scored.iloc[0]
 print(one["question"])
 for i, loglik in enumerate(answered.logliks):
     marks = (i == answered.predicted, "chosen"), (i == one["label"], "right")
@@ -768,19 +721,15 @@ assert answered.predicted == int(np.argmax(answered.logliks))
 
 # %%
 correct = {}  # (benchmark, stage) -> (questions,) of True and False
+score = partial(evaluation.score_choices, model, tokenizer, compute=autocast)
 with runtime.stopwatch(seconds, "benchmarks"):
     for stage, adapter in ADAPTER.items():
         with models.using(model, adapter):
             for name, items in questions.items():
-                scored = evaluation.score_choices(
-                    model, tokenizer, items, compute=autocast
-                )
-                correct[name, stage] = scored.correct.to_numpy()
+                correct[name, stage] = score(items).correct.to_numpy()
 
-print(
-    *(f"{name}: {len(items)} questions" for name, items in questions.items()), sep="\n"
-)
-assert all(len(correct[name, "sft"]) == len(items) for name, items in questions.items())
+print({name: f"{len(items)} questions" for name, items in questions.items()})
+assert all(len(found) == len(questions[name]) for (name, _), found in correct.items())
 
 # %% [markdown]
 # An accuracy of a hundred questions is a rough number. Wilson's interval says how rough. By hand
@@ -798,27 +747,18 @@ assert np.allclose([middle - reach, middle + reach], evaluation.wilson_interval(
 bars = []
 for (name, stage), right in correct.items():
     low, high = evaluation.wilson_interval(right.sum(), len(right))
+    bar = {"benchmark": name, "stage": stage, "accuracy": right.mean()}
+    bar |= {"low": low, "high": high, "n": len(right)}
     chance = np.mean([1 / len(q["choices"]) for q in questions[name]])
-    bars.append(
-        {
-            "benchmark": name,
-            "stage": stage,
-            "accuracy": right.mean(),
-            "low": low,
-            "high": high,
-        }
-        | {"n": len(right), "chance": chance}
-    )
+    bars.append(bar | {"chance": chance})
 bars = pd.DataFrame(bars).sort_values("benchmark", kind="stable", ascending=False)
 plots.save(plots.benchmark_bars(bars), folder / "figures", "benchmark_bars", bars)
 
 # %%
 for bar in bars.itertuples():
-    against = "above" if bar.low > bar.chance else "not shown to be above"
     found = f"{bar.accuracy:.3f} [{bar.low:.3f}, {bar.high:.3f}]"
-    print(
-        f"{bar.benchmark:>15} {NAME[bar.stage]:>9} {found}: {against} chance ({bar.chance:.2f})"
-    )
+    against = "above chance" if bar.low > bar.chance else "not shown to be above chance"
+    print(f"{bar.benchmark:>15} {NAME[bar.stage]:>9} {found} {against}")
 
 # %% [markdown]
 # *In words: for each benchmark three bars (base, SFT, SFT + RLF) with intervals and a dashed line
@@ -834,9 +774,7 @@ p = 2 * sum(math.comb(12, i) for i in range(only_a + 1)) / 2**12
 print(f"3 against 9: p = {p:.3f}")
 a = np.array([True] * 3 + [False] * 9 + [True] * 98)
 b = np.array([False] * 3 + [True] * 9 + [True] * 98)
-print(
-    f"accuracy {a.mean():.3f} and {b.mean():.3f}, a difference of {b.mean() - a.mean():+.3f}"
-)
+print(f"accuracy {a.mean():.3f} and {b.mean():.3f}: {b.mean() - a.mean():+.3f}")
 assert math.isclose(p, evaluation.mcnemar_p(a, b))
 
 # %% [markdown]
@@ -846,7 +784,7 @@ assert math.isclose(p, evaluation.mcnemar_p(a, b))
 
 # %%
 def compare_shares(name, before, after):
-    """One benchmark between two stages: difference, interval, exact McNemar p, verdict."""
+    """One benchmark, two stages: difference, interval, exact McNemar p, verdict."""
     a, b = correct[name, before], correct[name, after]
     difference, low, high = evaluation.paired_shares_interval(a, b)
     p = evaluation.mcnemar_p(a, b)
@@ -880,39 +818,26 @@ pd.DataFrame(shares).round(3)
 
 # %%
 for row in shares:
-    print(f"{row['benchmark']}, {row['from']} → {row['to']}: {row['verdict']}", end="")
-    print(
-        f" ({row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}];", end=" "
-    )
-    print(f"this n would have shown {row['detectable']:.2f} or more).")
+    interval = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**row)
+    print(f"{row['benchmark']}, {row['from']} → {row['to']}: {row['verdict']}")
+    print(f"    {interval}; this n would have shown {row['detectable']:.2f} or more")
 
-disagreement = np.mean(
-    [row["disagree"] / len(questions[row["benchmark"]]) for row in shares]
-)
-print(f"\nquestions needed, when the two disagree on {disagreement:.0%}:")
-for n in (50, 110, 817, 5000):
-    print(
-        f"  {n:>5}: shows {evaluation.detectable_difference(n, disagreement):.3f} or more"
-    )
-wide = evaluation.detectable_difference(110, disagreement)
-assert evaluation.detectable_difference(5000, disagreement) < wide
+disagreement = np.mean([r["disagree"] / len(questions[r["benchmark"]]) for r in shares])
+print(f"\nnumber of questions, when the two disagree on {disagreement:.0%}:")
+shows = {n: evaluation.detectable_difference(n, disagreement) for n in (50, 110, 817, 5000)}
+for n, smallest in shows.items():
+    print(f"  {n:>5}: shows {smallest:.3f} or more")
+assert shows[5000] < shows[110]
 
 # %%
-columns_to_keep = ["benchmark", "stage", "accuracy", "low", "high", "n", "chance"]
-runtime.record(
-    profile,
-    "eval",
-    benchmarks=bars[columns_to_keep].to_dict("records"),
-    benchmark_changes=shares,
-)
+runtime.record(profile, "eval", benchmarks=bars.to_dict("records"))
+runtime.record(profile, "eval", benchmark_changes=shares)
 shown = [row for row in shares if row["verdict"] != "no difference shown"]
-print(
-    f"In words: {len(shown)} of {len(shares)} steps changed a benchmark by more than chance."
-)
+print(f"In words: {len(shown)} of {len(shares)} steps moved a benchmark by more than luck.")
 
 # %% [markdown]
 # The workshop's own numbers, read with this eye: Llama-2 went 0.244 → 0.234 on TruthfulQA and
-# 0.450 → 0.497 on world religions; Llama-3 0.329 → 0.222 and 0.772 → 0.702. Up, down, down, down,
+# 0.450 → 0.497 on world religions; Llama-3 0.329 → 0.222 and 0.772 → 0.702. Down, up, down, down,
 # with no intervals. Which of the four would you have believed?
 
 # %% [markdown]
@@ -927,7 +852,7 @@ print(
 # %%
 def verdict_table(before, after, confidence=0.95):
     """One row a measure for the step from one stage to the next."""
-    rows = []
+    rows, luck = [], {"confidence": confidence}
 
     def add(measure, a, b, interval, better, scale=None):
         difference, low, high = map(float, interval)
@@ -936,35 +861,25 @@ def verdict_table(before, after, confidence=0.95):
 
     for measure, (better, values) in measures.items():
         a, b = (np.asarray(values[stage], dtype=float) for stage in (before, after))
-        interval = evaluation.bootstrap_interval(b - a, confidence=confidence)
-        spread = float(a.std(ddof=1)) or 1.0
-        add(measure, a.mean(), b.mean(), ((b - a).mean(), *interval), better, spread)
+        interval = (b - a).mean(), *evaluation.bootstrap_interval(b - a, **luck)
+        if measure == "share finished":  # yes or no, like the benchmarks
+            interval = evaluation.paired_shares_interval(a, b, **luck)
+        add(measure, a.mean(), b.mean(), interval, better, float(a.std(ddof=1)) or 1.0)
     texts = cut_alike(sampled[before].responses, sampled[after].responses)
-    distinct = [evaluation.distinct_n(t) for t in texts]
-    *interval, spread = evaluation.jackknife_difference(
-        *texts, evaluation.distinct_n, confidence
-    )
-    add("distinct-2 (equal length)", *distinct, interval, True, spread or 1.0)
+    a, b = map(evaluation.distinct_n, texts)
+    *interval, scale = evaluation.jackknife_difference(*texts, evaluation.distinct_n, **luck)
+    add("distinct-2 (equal length)", a, b, interval, True, scale or 1.0)
     kl = distance[after]
-    interval = (np.mean(kl), *evaluation.bootstrap_interval(kl, confidence=confidence))
+    interval = np.mean(kl), *evaluation.bootstrap_interval(kl, **luck)
     add("KL to the stage before (nats)", 0, np.mean(kl), interval, None)
     for name in questions:
         a, b = correct[name, before], correct[name, after]
-        interval = evaluation.paired_shares_interval(a, b, confidence)
-        strict = evaluation.mcnemar_p(a, b) < 1 - confidence
+        interval = evaluation.paired_shares_interval(a, b, **luck)
         add(name, a.mean(), b.mean(), interval, True, float(a.std(ddof=1)) or 1.0)
-        rows[-1][6] = rows[-1][6] if strict else "no difference shown"
-    names = [
-        "measure",
-        "before",
-        "after",
-        "difference",
-        "low",
-        "high",
-        "verdict",
-        "scale",
-    ]
-    return pd.DataFrame(rows, columns=names)
+        if evaluation.mcnemar_p(a, b) >= 1 - confidence:  # the exact test has a veto
+            rows[-1][6] = "no difference shown"
+    names = ["measure", "before", "after", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=[*names, "verdict", "scale"])
 
 
 # %%
@@ -979,9 +894,8 @@ at_equal = {
     "verdict": equal_length,
     "scale": float(np.std(rewards["sft"], ddof=1)) or 1.0,
 }
-verdicts = pd.concat(
-    [verdicts[:1], pd.DataFrame([at_equal]), verdicts[1:]], ignore_index=True
-)
+parts = [verdicts[:1], pd.DataFrame([at_equal]), verdicts[1:]]
+verdicts = pd.concat(parts, ignore_index=True)
 named = {"before": NAME["sft"], "after": NAME["ppo"]}
 assert set(verdicts.verdict) <= {"better", "worse", "no difference shown", "changed"}
 verdicts.drop(columns="scale").rename(columns=named).round(3)
@@ -1004,13 +918,11 @@ plots.save(
 
 # %%
 def plainly(table):
-    """Measures by verdict, one line each."""
+    """The measures under each verdict."""
     for found in ("better", "worse", "changed", "no difference shown"):
-        hits = table[table.verdict == found]
-        parts = [
-            f"{r.measure} ({r.before:.3g} → {r.after:.3g})" for r in hits.itertuples()
-        ]
-        print(f"{found.capitalize()}: {', '.join(parts) or 'nothing'}.")
+        print(f"{found.capitalize()}:")
+        for row in table[table.verdict == found].itertuples():
+            print(f"    {row.measure} ({row.before:.3g} → {row.after:.3g})")
 
 
 plainly(verdicts)
@@ -1018,21 +930,16 @@ unseen = verdicts[~verdicts.measure.str.startswith(("reward", "KL", "length"))]
 worse = int((unseen.verdict == "worse").sum())
 print()
 if comparison.verdict == "better" and worse:
-    print(
-        f"The judge is happier, and {worse} measure(s) it never graded fell. Say both or neither."
-    )
+    print(f"The judge is happier; by {worse} measure(s) it never graded, things got worse.")
 elif comparison.verdict == "better":
-    print(
-        "The judge is happier, and no measure that PPO never saw is shown to have got worse."
-    )
+    print("The judge is happier; no measure that PPO never saw is shown to be worse.")
 else:
-    print(
-        "No gain in reward is shown on these prompts: there is nothing here to explain away."
-    )
+    print("No gain in reward is shown here: there is nothing to explain away.")
 
 # %% [markdown]
 # One more doubt, about the table itself. Look at many measures and one will move by luck: at 95 %,
-# one in twenty. The strict remedy (Bonferroni) asks each row for more: 1 − 0.05 / rows.
+# one in twenty. The strict remedy (Bonferroni) asks each row for more: 1 − 0.05 / rows. (The row at
+# equal length is counted, but is not computed again.)
 
 # %%
 count = len(verdicts)
@@ -1040,12 +947,8 @@ strict = verdict_table("sft", "ppo", confidence=1 - 0.05 / count).set_index("mea
 plain = verdicts.set_index("measure").loc[strict.index]
 lost = [m for m in strict.index if plain.verdict[m] != strict.verdict[m]]
 print(f"{count} rows: {0.05 * count:.1f} would seem to differ if nothing did.")
-print(
-    f"Held to {1 - 0.05 / count:.1%}, these verdicts fall:", ", ".join(lost) or "none"
-)
-assert all(
-    strict.verdict[m] in (plain.verdict[m], "no difference shown") for m in strict.index
-)
+print(f"Held to {1 - 0.05 / count:.1%}, these verdicts fall: {', '.join(lost) or 'none'}")
+assert set(strict.verdict[lost]) <= {"no difference shown"}
 
 # %% [markdown]
 # And the stage before. **Predict first:** which of the two stages, SFT or RLF, changed more?
@@ -1057,11 +960,8 @@ moved = {
     name: int((table.verdict != "no difference shown").sum())
     for name, table in (("SFT", sft_verdicts), ("RLF", verdicts))
 }
-print(
-    f"\nShown to have moved: {moved['SFT']} of {len(sft_verdicts)} measures by SFT,",
-    end=" ",
-)
-print(f"{moved['RLF']} of {len(verdicts)} by RLF.")
+for name, table in (("SFT", sft_verdicts), ("RLF", verdicts)):
+    print(f"{name} is shown to have moved {moved[name]} of {len(table)} measures.")
 named = {"before": NAME["base"], "after": NAME["sft"]}
 sft_verdicts.drop(columns="scale").rename(columns=named).round(3)
 
@@ -1075,25 +975,23 @@ runtime.record(
     verdicts_base_to_sft=sft_verdicts.drop(columns="scale").to_dict("records"),
     verdicts_lost_when_strict=lost,
     n=len(prompts),
-    finished={s: float(np.mean(a.finished)) for s, a in sampled.items()},
+    finished={s: float(values.mean()) for s, values in finished.items()},
     length={s: float(values.mean()) for s, values in lengths.items()},
     similarity={s: float(np.mean(values)) for s, values in near.items()},
-    distinct_2={s: evaluation.distinct_n(a.responses) for s, a in sampled.items()},
-    repetition={s: float(np.mean(measures["repetition"][1][s])) for s in ADAPTER},
+    distinct_2=distinct_2,
+    repetition={s: float(np.mean(values)) for s, values in repeats.items()},
     mean_reward={s: float(np.mean(values)) for s, values in rewards.items()},
     kl={s: float(np.mean(values)) for s, values in distance.items()},
     three_answers={"prompt": question, **three},
 )
-print(
-    f"{len(rows_to_keep)} verdicts recorded in {folder.parent.name}/{folder.name}/metrics.json"
-)
+print(f"{len(rows_to_keep)} verdicts recorded in {folder.name}/metrics.json")
 
 # %% [markdown]
 # What each stage could and could not do:
 #
 # | stage | it learns from | so it can change | it cannot |
 # |---|---|---|---|
-# | SFT | answers that people wrote | whose turn it is, when to stop, tone | teach many facts with so few conversations |
+# | SFT | written answers | whose turn it is, when to stop, tone | teach many facts with so few conversations |
 # | reward model | which of two answers is liked | nothing by itself: it only grades | know more than its pairs |
 # | RLF | its own answers, graded | which of the things it *could already say* it says more often | say what the policy never samples |
 
@@ -1118,10 +1016,9 @@ def ask(question, temperature=0.0, seed=0):
     said = {}
     for stage, adapter in ADAPTER.items():
         with models.using(model, adapter):
-            answers = evaluation.answer(
-                model, tokenizer, [question], profile, temperature, seed
-            )
-        said[NAME[stage]] = answers.responses
+            setting = profile, temperature, seed
+            answered = evaluation.answer(model, tokenizer, [question], *setting)
+            said[NAME[stage]] = answered.responses
     return show.side_by_side([question], said)
 
 
@@ -1159,13 +1056,12 @@ plots.save(plots.three_elements(), folder / "figures", "three_elements")
 card = data.EMBEDDED / "DATACARD.md"
 text = card.read_text(encoding="utf-8") if card.exists() else ""
 sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
-about = re.compile(r"limit|bias|leave|missing|who wrote|whose|not in", re.IGNORECASE)
+about = re.compile(r"limit|bias|how it was written|who wrote", re.IGNORECASE)
 chosen = [part.strip() for part in sections if about.search(part.splitlines()[0])]
-quoted = [
-    line
-    for part in chosen
-    for line in ("**" + part.replace("\n", "**\n", 1)).splitlines()
-]
+quoted = []
+for part in chosen:
+    title, _, body = part.partition("\n")
+    quoted += [f"**{title}**", *body.splitlines(), ""]
 if not quoted:
     quoted = ["The data card has no section on this: treat that as an answer, too."]
 Markdown("\n".join(f"> {line}" for line in quoted))
@@ -1219,6 +1115,7 @@ assert (folder / "metrics.json").exists()
 # |---|---|---|
 # | reward up, similarity down | the policy found a text that pleases without answering | verdict table, worst example |
 # | reward up, gain at equal length near zero | length hacking | section 4's diamond |
+# | gain gone inside bands of length | a preferred length was learnt, and found | section 4's table |
 # | reward up, distinct-2 down | one good answer for everybody (mode collapse) | side by side, distinct-2 |
 # | both histograms the same, KL near 0 | the policy has not moved: too few steps, β too high | KL row |
 # | KL in the tens of nats | the leash is off | KL row, base-like rambling in the answers |
@@ -1235,7 +1132,8 @@ assert (folder / "metrics.json").exists()
 #    stops at measures that need no training.
 # 3. **One training seed** in this notebook; the table in section 3 has more where the repository
 #    has them. Henderson et al. 2018, arXiv 1709.06560, show why it matters.
-# 4. **No people.** Preferences were written for this course; no person has compared these answers.
+# 4. **No people.** The embedded preferences were written by language-model assistants; no person
+#    has rated them, nor compared the answers of this notebook.
 # 5. **Small benchmarks** of our own. Choices are scored by their summed log-likelihood, as lm-eval's
 #    `acc`, which favours short choices; all three models share that handicap. The questions are
 #    asked without control tokens.

@@ -1,0 +1,305 @@
+"""Adapters: what is trained, what is saved, and what is put back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import build_model, known_model
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import nn
+
+from sawyer_utils import models
+from sawyer_utils.chat import MEANINGS
+from sawyer_utils.models import POLICY, REF
+
+torch.set_num_threads(1)
+
+IDS = torch.tensor([[35, 2, 3, 4, 36, 5, 6, 37, 7]])  # control tokens among letters
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def shaken(model, part: str = "", seed: int = 5, size: float = 0.1):
+    """Random changes to what is trainable: as after a training, but at once."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and part in name:
+                parameter += size * torch.randn_like(parameter)
+    return model
+
+
+def adapter_state(model) -> tuple:
+    return model.active_adapter, {name: p.requires_grad for name, p in model.named_parameters()}
+
+
+# --- loading the base ---------------------------------------------------------------------------
+
+
+def test_a_loaded_policy_is_frozen_and_knows_the_control_tokens(letter_profile):
+    tokenizer, model = models.load_policy(letter_profile)
+    assert models.count_parameters(model)[0] == 0
+    assert not model.training
+    table = model.get_input_embeddings().weight
+    assert len(table) == len(tokenizer)
+    for token, phrase in MEANINGS.items():
+        pieces = tokenizer(phrase, add_special_tokens=False).input_ids
+        assert tokenizer.unk_token_id not in pieces
+        row = table[tokenizer.convert_tokens_to_ids(token)]
+        assert torch.allclose(row, table[pieces].mean(0), atol=1e-6)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+# --- LoRA ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train_rows", [True, False])
+@pytest.mark.parametrize("targets", ["nothing", ["nothing"], ["q_prj", "v_prj"]])
+def test_lora_that_matches_nothing_is_refused(letters, train_rows, targets):
+    with pytest.raises(ValueError, match=r"not found|no layer"):
+        models.add_lora(build_model(letters), letters, targets=targets, train_rows=train_rows)
+
+
+def test_lora_trains_its_matrices_and_three_rows(letters):
+    model = models.add_lora(build_model(letters), letters, rank=4, alpha=8)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    rows = [name for name in trained if "trainable_tokens_delta" in name]
+    assert [trained[name].shape for name in rows] == [(3, 32)]
+    assert len(trained) == 2 * 7 * 2 + 1  # layers × linear maps × (A and B), and the rows
+    assert all("lora_" in name for name in trained if name not in rows)
+    # By hand: rank × (in + out) for four square maps and three of 32 and 64, in two layers.
+    expected = 2 * (4 * 4 * (32 + 32) + 3 * 4 * (32 + 64)) + 3 * 32
+    assert models.count_parameters(model)[0] == expected
+    assert all(m.p == 0.0 for m in model.modules() if isinstance(m, nn.Dropout))
+
+
+def test_without_rows_only_matrices_are_trained(letters):
+    model = models.add_lora(build_model(letters), letters, train_rows=False)
+    assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+
+
+def test_fresh_lora_changes_nothing(letters):
+    assert torch.equal(logits(models.add_lora(build_model(letters), letters)), logits(build_model(letters)))
+
+
+def test_parameters_and_bytes_by_hand():
+    model = nn.Sequential(nn.Linear(10, 100), nn.Linear(100, 3, bias=False).to(torch.bfloat16))
+    model[1].requires_grad_(False)
+    assert models.count_parameters(model) == (10 * 100 + 100, 10 * 100 + 100 + 300)
+    assert models.memory_footprint(model) == {"trainable": 1100 * 4 / 2**20, "frozen": 300 * 2 / 2**20}
+
+
+# --- saving and loading -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("adapter", ["default", POLICY])
+def test_a_saved_adapter_gives_the_very_same_logits(letters, letter_actor, tmp_path, tied, adapter):
+    if adapter == POLICY:  # beside another one
+        model = letter_actor(tied=tied)
+    else:
+        model = models.add_lora(build_model(letters, tied=tied), letters, rank=4)
+    before = logits(model)
+    shaken(model)
+    expected = logits(model)
+    assert not torch.allclose(before, expected, atol=0.1)
+    models.save_adapter(model, tmp_path / "adapter", adapter)
+    loaded = models.load_adapter(build_model(letters, tied=tied), tmp_path / "adapter", "anything")
+    assert torch.equal(logits(loaded), expected)
+    assert models.count_parameters(loaded)[0] == 0
+
+
+def test_the_trained_rows_are_saved_too(letters, tmp_path):
+    # Plain LoRA files have no rows: the control tokens would go back to their phrases' mean.
+    model = models.add_lora(build_model(letters), letters, rank=4)
+    before = logits(model)
+    shaken(model, "trainable_tokens")
+    assert not torch.allclose(logits(model), before, atol=1e-3), "the rows should matter"
+    models.save_adapter(model, tmp_path / "adapter")
+    loaded = models.load_adapter(build_model(letters), tmp_path / "adapter")
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_an_adapter_file_holds_no_embedding_table(tokenizer, tiny_model, tmp_path):
+    # Over the real vocabulary, whose table PEFT saves because it was resized: 6.3 MB of 6.4 here.
+    model = models.add_lora(tiny_model(), tokenizer, rank=4)
+    models.save_adapter(model, tmp_path / "adapter")
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert all("lora_" in key or "token" in key for key in weights)
+    assert max(len(tensor) for tensor in weights.values()) <= 64
+    assert sum(tensor.numel() for tensor in weights.values()) == models.count_parameters(model)[0]
+    assert sum(path.stat().st_size for path in (tmp_path / "adapter").iterdir()) < 100_000
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+def test_saving_again_replaces_the_folder_whole(letters, tmp_path):
+    model = models.add_lora(build_model(letters), letters, rank=4)
+    models.save_adapter(model, tmp_path / "adapter")
+    (tmp_path / "adapter" / "stale").touch()
+    models.save_adapter(shaken(model), tmp_path / "adapter")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert not (tmp_path / "adapter" / "stale").exists()
+    loaded = models.load_adapter(build_model(letters), tmp_path / "adapter")
+    assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "garbage", "config"])
+@pytest.mark.parametrize("onto", ["a plain base", "other adapters"])
+def test_a_damaged_adapter_is_named(letters, letter_actor, tmp_path, damage, onto):
+    folder = tmp_path / "adapter"
+    models.save_adapter(models.add_lora(build_model(letters), letters, rank=4), folder)
+    file = folder / "adapter_model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "gone":
+        file.unlink()
+    elif damage == "garbage":
+        file.write_bytes(b"<html>404</html>" * 50)
+    else:
+        (folder / "adapter_config.json").write_text('{"peft_type": "LO', encoding="utf-8")
+    model = build_model(letters) if onto == "a plain base" else letter_actor()
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        models.load_adapter(model, folder, "another")
+    assert str(folder) in str(error.value)
+
+
+def test_an_actor_starts_as_its_own_reference(letter_profile, tmp_path):
+    tokenizer, model = models.load_policy(letter_profile)
+    sft = shaken(models.add_lora(model, tokenizer, rank=4))
+    expected = logits(sft)
+    models.save_adapter(sft, tmp_path / "sft")
+    _, actor = models.load_actor(letter_profile, tmp_path / "sft")
+    assert torch.equal(logits(actor), expected)
+    with models.using(actor, REF):
+        assert torch.equal(logits(actor), expected)
+    trained = {name for name, p in actor.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(f".{POLICY}" in name for name in trained)
+    assert any("trainable_tokens" in name for name in trained)
+
+
+# --- switching ----------------------------------------------------------------------------------
+
+
+def test_only_the_policy_is_ever_trained(letter_actor):
+    model = letter_actor()
+    of = {name: {n for n, _ in model.named_parameters() if f".{name}" in n} for name in (POLICY, REF)}
+    assert len(of[POLICY]) == len(of[REF]) == 2 * 7 * 2 + 1
+    for name in (REF, POLICY, REF, POLICY, POLICY):
+        models.activate(model, name)
+        assert model.active_adapter == name
+        trained = {n for n, p in model.named_parameters() if p.requires_grad}
+        assert trained == (of[POLICY] if name == POLICY else set())
+    # The tied output has no rows of its own: the weights in use are the active adapter's.
+    shaken(model)
+    changed = logits(model)
+    models.activate(model, REF)
+    assert not torch.allclose(logits(model), changed, atol=0.1)
+
+
+@pytest.mark.parametrize("start", [POLICY, REF])
+@pytest.mark.parametrize("name", [POLICY, REF, "base"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_using_puts_everything_back(letters, letter_actor, start, name, fails):
+    model = shaken(letter_actor())
+    models.activate(model, start)
+    state, before = adapter_state(model), logits(model)
+    inside = None
+    try:
+        with models.using(model, name):
+            inside = logits(model)
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert fails
+    assert adapter_state(model) == state
+    assert torch.equal(logits(model), before)
+    assert torch.equal(inside, before) == (name == start)
+    if name == "base":
+        assert torch.equal(inside, logits(build_model(letters)))
+
+
+def test_using_can_be_nested(letter_actor):
+    model = shaken(letter_actor())
+    state, policy = adapter_state(model), logits(model)
+    with models.using(model, REF):
+        ref = logits(model)
+        with models.using(model, "base"):
+            base = logits(model)
+            assert not torch.allclose(base, ref, atol=1e-3)
+        with models.using(model, POLICY):
+            assert torch.equal(logits(model), policy)
+        assert torch.equal(logits(model), ref)
+    assert adapter_state(model) == state
+
+
+# --- merging ------------------------------------------------------------------------------------
+
+
+def base_weights(model) -> dict:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if "base_layer" in n}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("fails", [False, True])
+def test_merged_weights_act_alike_and_the_very_same_come_back(letter_actor, tied, fails):
+    model = shaken(letter_actor(tied=tied))
+    before, weights, state = logits(model), base_weights(model), adapter_state(model)
+    storages = {n: p.data_ptr() for n, p in model.named_parameters() if "base_layer" in n}
+    assert weights
+    try:
+        with models.merged(model):
+            assert model.get_model_status().merged_adapters == [POLICY]
+            assert torch.allclose(logits(model), before, atol=1e-4)
+            changed = base_weights(model)
+            assert not any(torch.equal(changed[name], weights[name]) for name in weights)
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert fails
+    assert model.get_model_status().merged_adapters == []
+    assert all(torch.equal(p, weights[n]) for n, p in base_weights(model).items())
+    assert {n: p.data_ptr() for n, p in model.named_parameters() if "base_layer" in n} == storages
+    assert adapter_state(model) == state
+    assert torch.equal(logits(model), before)
+
+
+def test_a_broken_adapter_leaves_no_half_merged_base(letter_actor):
+    # PEFT refuses NaN, after it has merged the layers before it.
+    model = letter_actor()
+    weights = base_weights(model)
+    with torch.no_grad():
+        name = [n for n, p in model.named_parameters() if p.requires_grad and "layers.1" in n][-1]
+        model.get_parameter(name)[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="broken"), models.merged(model):
+        pass
+    assert model.get_model_status().merged_adapters == []
+    assert all(torch.equal(p, weights[n]) for n, p in base_weights(model).items())
+
+
+def test_merging_takes_the_adapter_in_use_and_not_the_base(letters, letter_actor):
+    model = shaken(letter_actor())
+    for name in (REF, "base"):
+        with models.using(model, name):
+            alone = logits(model)
+            with models.merged(model):
+                assert torch.allclose(logits(model), alone, atol=1e-4)
+            assert torch.equal(logits(model), alone)
+
+
+def test_a_model_without_adapters_need_not_be_merged(letters):
+    model = known_model(letters, {"a": 1.0})
+    assert not isinstance(model, PeftModel)
+    before = logits(model)
+    with models.merged(model):
+        assert torch.equal(logits(model), before)

@@ -1,0 +1,197 @@
+"""The reward model: one number a text, whatever else is in the batch, the file or the trainer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sawyer_utils import losses
+from sawyer_utils.data import Pair
+from sawyer_utils.reward import MARGIN_SCALE, RewardModel, differences, reward_trainer, train_reward
+
+torch.set_num_threads(1)
+
+PROMPTS = ["a b c", "d", "e f g h i j", "k l", "m n o p", "q"]
+RESPONSES = ["x", "y z a b", "c", "d e f g h i j", "", "k l m"]
+PAIRS = [
+    Pair("1", "letters", "a b", "c d e", "x", 8.0, ("engaging", "rude")),
+    Pair("2", "letters", "f", "g h", "i j k l", 4.0, ("curt", "false")),
+]
+
+
+@pytest.fixture
+def reward(letter_profile):
+    """An untrained reward model whose LoRA does something already."""
+    model = RewardModel.untrained(letter_profile)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        for name, parameter in model.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
+    return model
+
+
+# --- encoding -----------------------------------------------------------------------------------
+
+
+def test_the_model_reads_question_and_answer_together(reward):
+    words = reward.tokenizer.convert_ids_to_tokens(reward.encode("a b", "c d"))
+    assert words == ["[CLS]", "a", "b", "[SEP]", "c", "d", "[SEP]"]
+
+
+def test_without_the_prompt_it_reads_the_answer_alone(reward, letter_profile):
+    blind = RewardModel(reward.model, reward.tokenizer, see_prompt=False)
+    assert blind.encode("a b", "c d") == blind.encode("x y z", "c d")
+    assert "a" not in blind.tokenizer.convert_ids_to_tokens(blind.encode("a b", "c d"))
+    scores = blind.score(["a b", "x y z", ""], ["c d"] * 3)
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-5)
+    seeing = reward.score(["a b", "x y z"], ["c d"] * 2)
+    assert abs(seeing[0] - seeing[1]) > 1e-3
+    assert RewardModel.untrained(letter_profile, see_prompt=False).see_prompt is False
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "kept"),
+    [
+        ("a b", "c d e f g h i j", "[CLS] a b [SEP] c d e f g h [SEP]"),
+        ("c d e f g h i j", "a b", "[CLS] c d e f g h [SEP] a b [SEP]"),
+        ("a b", "c d e f g h", "[CLS] a b [SEP] c d e f g h [SEP]"),  # just fits
+    ],
+)
+def test_of_a_pair_that_is_too_long_the_longer_text_loses_its_end(reward, prompt, response, kept):
+    reward.max_tokens = 11
+    assert reward.tokenizer.convert_ids_to_tokens(reward.encode(prompt, response)) == kept.split()
+
+
+# --- scoring ------------------------------------------------------------------------------------
+
+
+def one_by_one(reward: RewardModel, prompts, responses) -> list[float]:
+    with torch.no_grad():
+        return [
+            float(reward.model(input_ids=torch.tensor([reward.encode(p, r)])).logits)
+            for p, r in zip(prompts, responses, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 64])
+def test_a_score_does_not_depend_on_its_batch(reward, batch):
+    expected = one_by_one(reward, PROMPTS, RESPONSES)
+    assert max(expected) - min(expected) > 0.1, "the texts should differ"
+    assert reward.score(PROMPTS, RESPONSES, batch) == pytest.approx(expected, abs=1e-5)
+    order = list(range(len(PROMPTS)))
+    random.Random(0).shuffle(order)
+    shuffled = reward.score([PROMPTS[i] for i in order], [RESPONSES[i] for i in order], batch)
+    assert shuffled == pytest.approx([expected[i] for i in order], abs=1e-5)
+
+
+def test_a_reward_model_is_a_reward_function(reward):
+    assert reward(PROMPTS, RESPONSES) == reward.score(PROMPTS, RESPONSES)
+    assert reward([], []) == []
+
+
+def test_unequal_lists_are_refused(reward):
+    with pytest.raises(ValueError, match="zip"):
+        reward.score(PROMPTS, RESPONSES[:-1])
+
+
+def test_differences_score_each_text_once(reward, monkeypatch):
+    prompt, texts = "a b", ["c", "d e", "f g h"]
+    pairs = [
+        Pair("1", "letters", prompt, chosen, rejected, 1.0, ("engaging", "rude"))
+        for chosen, rejected in [(0, 1), (0, 2), (1, 2)]
+        for chosen, rejected in [(texts[chosen], texts[rejected])]
+    ]
+    scores = dict(zip(texts, reward.score([prompt] * 3, texts), strict=True))
+    calls, score = [], reward.score
+    monkeypatch.setattr(reward, "score", lambda p, r: calls.append((p, r)) or score(p, r))
+    found = differences(reward, [*pairs, replace(pairs[0], prompt="x")])
+    [(prompts, responses)] = calls
+    # In the order in which they come: a set's would change from process to process, and with it
+    # the padding and the last digits.
+    asked = list(zip(prompts, responses, strict=True))
+    assert asked == [*((prompt, text) for text in texts), ("x", texts[0]), ("x", texts[1])]
+    expected = [scores[p.chosen] - scores[p.rejected] for p in pairs]
+    assert found[:3] == pytest.approx(expected, abs=1e-5)
+    other = one_by_one(reward, ["x", "x"], texts[:2])
+    assert found[3] == pytest.approx(other[0] - other[1], abs=1e-5)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_saved_reward_model_gives_the_same_scores(reward, letter_profile, tmp_path):
+    reward.see_prompt, reward.max_tokens = False, 17
+    with torch.no_grad():
+        for name, parameter in reward.model.named_parameters():
+            if parameter.requires_grad and "lora" not in name:  # the head
+                parameter += 0.5
+    scores = reward.score(PROMPTS, RESPONSES)
+    reward.save(tmp_path / "reward", letter_profile.reward_base)
+    loaded = RewardModel.load(tmp_path / "reward")
+    assert loaded.score(PROMPTS, RESPONSES) == scores
+    assert (loaded.see_prompt, loaded.max_tokens) == (False, 17)
+    assert not loaded.model.training
+    size = sum(path.stat().st_size for path in (tmp_path / "reward").iterdir())
+    assert size < 100_000, "adapter and head, not the encoder"
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json", "sawyer_reward.json"])
+def test_a_damaged_reward_model_is_named(reward, letter_profile, tmp_path, file):
+    reward.save(tmp_path / "reward", letter_profile.reward_base)
+    path = tmp_path / "reward" / file
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"damaged|cannot be read") as error:
+        RewardModel.load(tmp_path / "reward")
+    assert str(tmp_path / "reward") in str(error.value)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_only_lora_and_the_head_are_trained(reward):
+    trained = {name for name, p in reward.model.named_parameters() if p.requires_grad}
+    assert any("classifier" in name for name in trained)
+    assert all("lora_" in name or "classifier" in name for name in trained)
+
+
+def test_the_trainer_gets_the_models_own_ids_and_scaled_margins(reward, letter_profile, tmp_path):
+    trainer = reward_trainer(reward, letter_profile, PAIRS, tmp_path)
+    for row, pair in zip(trainer.train_dataset, PAIRS, strict=True):
+        assert row["chosen_ids"] == reward.encode(pair.prompt, pair.chosen)
+        assert row["rejected_ids"] == reward.encode(pair.prompt, pair.rejected)
+        assert row["margin"] == pair.margin / MARGIN_SCALE == pair.margin / 4
+
+
+@pytest.mark.parametrize("see_prompt", [True, False])
+def test_the_trainers_loss_is_bradley_terry_with_a_margin(reward, letter_profile, tmp_path, see_prompt):
+    reward.see_prompt = see_prompt
+    trainer = reward_trainer(reward, letter_profile, PAIRS, tmp_path)
+    [batch] = list(trainer.get_train_dataloader())
+    found = trainer.compute_loss(trainer.model, batch)
+    expected = losses.bradley_terry(
+        torch.tensor(differences(reward, PAIRS)), torch.tensor([pair.margin / 4 for pair in PAIRS])
+    )
+    assert float(found.detach()) == pytest.approx(float(expected.mean()), abs=1e-5)
+    without = losses.bradley_terry(torch.tensor(differences(reward, PAIRS)))
+    assert abs(float(expected.mean() - without.mean())) > 0.05, "the margin should matter"
+
+
+def test_two_steps_of_training_lower_the_loss(letter_profile, tmp_path):
+    reward = RewardModel.untrained(letter_profile)
+    before = differences(reward, PAIRS)
+    profile = replace(letter_profile, reward_max_steps=2, reward_batch=2, reward_lr=3e-2)
+    log = train_reward(reward, profile, PAIRS, tmp_path, warmup_steps=0)
+    after = differences(reward, PAIRS)
+    margins = torch.tensor([pair.margin / MARGIN_SCALE for pair in PAIRS])
+    loss_before, loss_after = (losses.bradley_terry(torch.tensor(d), margins) for d in (before, after))
+    assert (loss_after < loss_before).all()
+    assert [line["step"] for line in log] == [1, 2]
+    assert log[0]["loss"] == pytest.approx(float(loss_before.mean()), abs=1e-4)
+    # No dropout is left on, and what was saved is what was trained.
+    assert differences(reward, PAIRS) == after
+    assert differences(RewardModel.load(tmp_path / "model"), PAIRS) == after
+    assert not (tmp_path / "checkpoint").exists()

@@ -1,0 +1,233 @@
+"""Supervised fine-tuning: exactly the answers' tokens are graded, by the weights that are trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import build_model
+
+from sawyer_utils import models
+from sawyer_utils.chat import MEANINGS, encode
+from sawyer_utils.profiles import PROFILES
+from sawyer_utils.sft import (
+    conversation_losses,
+    graded_losses,
+    sft_trainer,
+    total_steps,
+    train_sft,
+    trainer_precision,
+)
+
+torch.set_num_threads(1)
+
+PROFILE = replace(PROFILES["smoke"], precision="fp32", sft_batch=4, sft_micro_batch=2, sft_max_steps=2)
+
+
+def talk(*texts: str) -> dict:
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]}
+
+
+# Unequal lengths, two turns, spaces that are cut, and a question that tries to end the answer.
+CONVERSATIONS = [
+    talk("Who wrote Hamlet?", "William Shakespeare."),
+    talk(
+        "  Hi!  ", "Hello! How are you?\n", "Fine, and you?", "I am only a model, but thank you for asking."
+    ),
+    talk("What does ###STOP### mean?", "Whatever ###STOP### means to you: 你好."),
+    talk("Yes?", "No."),
+]
+
+
+@pytest.fixture
+def student(tokenizer):
+    """A tiny model with LoRA and rows that already differ from where they started."""
+    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(4)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def slow_losses(model, tokenizer, conversation: dict) -> list[float]:
+    """The loss of each graded token, one after the other."""
+    ids, graded = encode(tokenizer, conversation["messages"])
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids])).logits[0].double()
+    return [-float(logits[t - 1].log_softmax(-1)[ids[t]]) for t in range(1, len(ids)) if graded[t]]
+
+
+# --- the measure --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_losses_equal_those_of_one_conversation_alone(student, tokenizer, batch):
+    expected = [slow_losses(student, tokenizer, row) for row in CONVERSATIONS]
+    found = graded_losses(student, tokenizer, CONVERSATIONS, batch)
+    for (ids, per_token), row, losses in zip(found, CONVERSATIONS, expected, strict=True):
+        assert per_token == pytest.approx(losses, abs=1e-4)
+        all_ids, graded = encode(tokenizer, row["messages"])
+        assert ids == [i for i, g in zip(all_ids, graded, strict=True) if g]
+        assert ids[-1] == tokenizer.eos_token_id
+    means = [sum(losses) / len(losses) for losses in expected]
+    assert conversation_losses(student, tokenizer, CONVERSATIONS, batch) == pytest.approx(means, abs=1e-4)
+    assert max(means) - min(means) > 0.1, "the conversations should differ"
+
+
+# --- what the trainer sees ----------------------------------------------------------------------
+
+
+def test_the_trainer_sees_the_courses_own_tokens(student, tokenizer, tmp_path):
+    trainer = sft_trainer(student, tokenizer, PROFILE, CONVERSATIONS, tmp_path)
+    assert len(trainer.train_dataset) == len(CONVERSATIONS)
+    for row, conversation in zip(trainer.train_dataset, CONVERSATIONS, strict=True):
+        ids, graded = encode(tokenizer, conversation["messages"])
+        assert row["input_ids"] == ids
+        assert [label != -100 for label in row["labels"]] == graded
+
+
+def test_exactly_the_answers_are_graded(student, tokenizer, tmp_path):
+    trainer = sft_trainer(student, tokenizer, PROFILE, CONVERSATIONS, tmp_path)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    for i, conversation in enumerate(CONVERSATIONS):
+        ids, graded = encode(tokenizer, conversation["messages"])
+        labels = [token if g else -100 for token, g in zip(ids, graded, strict=True)]
+        real = batch["attention_mask"][i].bool()
+        assert batch["input_ids"][i][real].tolist() == ids
+        assert batch["labels"][i][real].tolist() == labels
+        assert (batch["labels"][i][~real] == -100).all()
+
+
+def test_a_long_conversation_keeps_its_start(student, tokenizer, tmp_path):
+    profile = replace(PROFILE, conversation_tokens=12)
+    trainer = sft_trainer(student, tokenizer, profile, CONVERSATIONS, tmp_path)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    ids, graded = encode(tokenizer, CONVERSATIONS[1]["messages"])
+    assert len(ids) > 12
+    assert batch["input_ids"].shape[1] == 12
+    assert batch["input_ids"][1].tolist() == ids[:12]
+    assert (batch["labels"][1] != -100).tolist() == graded[:12]
+
+
+# --- the loss -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_loss_is_the_mean_over_all_graded_tokens(tokenizer, tmp_path, tied):
+    model = models.add_lora(build_model(tokenizer, tied=tied), tokenizer, rank=4)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(4)
+        for name, parameter in model.named_parameters():
+            if "trainable_tokens" in name:  # TRL's own loss would miss the trained rows
+                parameter.copy_(torch.randn_like(parameter))
+    losses = [slow_losses(model, tokenizer, row) for row in CONVERSATIONS]
+    flat = [loss for row in losses for loss in row]
+    expected = sum(flat) / len(flat)
+    assert abs(expected - sum(sum(r) / len(r) for r in losses) / len(losses)) > 1e-3, "else any mean would do"
+    trainer = sft_trainer(model, tokenizer, PROFILE, CONVERSATIONS, tmp_path)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    with torch.no_grad():
+        assert float(trainer.compute_loss(model, dict(batch))) == pytest.approx(expected, abs=1e-4)
+        # Under gradient accumulation, the sum over the tokens of all micro-batches together.
+        share = trainer.compute_loss(model, dict(batch), num_items_in_batch=torch.tensor(2 * len(flat)))
+    assert float(share) == pytest.approx(expected / 2, abs=1e-4)
+
+
+def trained(tokenizer, folder, **changes):
+    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        for name, parameter in model.named_parameters():
+            if "lora_A" in name:
+                parameter.data.normal_(0, 0.1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    profile, lines = replace(PROFILE, **changes), []
+    log = train_sft(
+        model, tokenizer, profile, CONVERSATIONS, folder, lambda log: lines.append(len(log)), warmup_steps=0
+    )
+    assert lines == [1, 2]
+    return model, before, log
+
+
+def test_two_steps_change_lora_and_three_rows_only(tokenizer, tmp_path):
+    model, before, log = trained(tokenizer, tmp_path)
+    after = dict(model.named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    rows = {name for name in changed if "trainable_tokens_delta" in name}
+    assert len(rows) == 1
+    assert all("lora_" in name for name in changed - rows)
+    assert len(changed) > 20
+    # All other rows of the table in use are the base's.
+    table = model.get_base_model().get_input_embeddings()
+    ids = torch.arange(len(tokenizer))
+    moved = (table(ids) != build_model(tokenizer).get_input_embeddings()(ids)).any(1)
+    assert set(ids[moved].tolist()) == set(tokenizer.convert_tokens_to_ids(list(MEANINGS)))
+    assert log[1]["loss"] < log[0]["loss"]
+
+
+def test_a_trained_adapter_is_saved_as_it_is_used(tokenizer, tmp_path):
+    model, _, _ = trained(tokenizer, tmp_path)
+    loaded = models.load_adapter(build_model(tokenizer), tmp_path / "adapter")
+    expected = conversation_losses(model, tokenizer, CONVERSATIONS)
+    assert conversation_losses(loaded, tokenizer, CONVERSATIONS) == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "log.json"]
+
+
+def test_micro_batches_do_not_change_the_training(tokenizer, tmp_path):
+    (one, _, log_one), (four, _, log_four) = (
+        trained(tokenizer, tmp_path / str(size), sft_micro_batch=size) for size in (1, 4)
+    )
+    for (name, a), (_, b) in zip(one.named_parameters(), four.named_parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-5), name
+    assert [x["loss"] for x in log_one] == pytest.approx([x["loss"] for x in log_four], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "micro_batch", "epochs", "steps"),
+    [(4, 4, 2, 3.0, 3), (10, 4, 2, 1.0, 3), (9, 4, 2, 2.0, 6), (3, 8, 8, 1.0, 1), (12, 4, 4, 1.5, 5)],
+)
+def test_total_steps_are_those_of_the_trainer(
+    student, tokenizer, tmp_path, rows, batch, micro_batch, epochs, steps
+):
+    profile = replace(
+        PROFILE, sft_max_steps=-1, sft_batch=batch, sft_micro_batch=micro_batch, sft_epochs=epochs
+    )
+    assert total_steps(profile, rows) == steps
+    conversations = (CONVERSATIONS * 3)[:rows]
+    trainer = sft_trainer(student, tokenizer, profile, conversations, tmp_path)
+    # Counted as transformers counts before it trains.
+    loader = trainer.get_train_dataloader()
+    counts = trainer.set_initial_training_values(trainer.args, loader)
+    assert counts[-1] == steps
+
+
+# --- precision ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((7, 5), {"fp16": True, "bf16": False}),  # T4: says that it supports bf16, and emulates it
+        ((7, 0), {"fp16": True, "bf16": False}),
+        ((8, 0), {"fp16": False, "bf16": True}),
+        ((9, 0), {"fp16": False, "bf16": True}),
+    ],
+)
+@pytest.mark.parametrize("precision", ["auto", "nf4"])
+def test_the_card_decides_the_number_format(monkeypatch, capability, expected, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    profile = replace(PROFILE, precision=precision)
+    assert trainer_precision(profile) == {**expected, "use_cpu": False}
+
+
+def test_fp32_is_said_out_loud(monkeypatch):
+    # TRL's own default is bf16.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert trainer_precision(PROFILE) == {"fp16": False, "bf16": False, "use_cpu": True}
