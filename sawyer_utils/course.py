@@ -82,6 +82,8 @@ def execute(notebook, profile: Profile, name: str, eta) -> None:
         notebook,
         timeout=None,
         kernel_name="python3",
+        # Without it ipykernel 7 warns on every start that localhost is not encrypted.
+        extra_arguments=["--IPKernelApp.log_level=40"],
         resources={"metadata": {"path": str(project_root() / "notebooks")}},
         on_cell_start=on_cell_start,
     )

@@ -51,7 +51,17 @@ def load_policy(profile: Profile):
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
     model.requires_grad_(False)
+    _spare_the_head(model)
     return tokenizer, model.eval()
+
+
+def _spare_the_head(model) -> None:
+    """transformers hands the head a slice of the hidden states (the last position of each row).
+    For such a view torch's linear copies the weight once a row: 2 GB for 40 rows here."""
+    head = model.get_output_embeddings()  # None for an encoder
+    if head is not None and not getattr(head, "takes_contiguous", False):
+        head.takes_contiguous = True
+        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 def _keep_gradients(model) -> None:
@@ -89,6 +99,7 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config)
+    _spare_the_head(model.get_base_model())
     if count_parameters(model)[0] == 0:
         raise ValueError(f"LoRA matched no layer: target_modules={targets!r}.")
     return model
@@ -133,6 +144,7 @@ def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False)
         raise ValueError(
             f"The adapter in {path} cannot be read ({error}). Delete it and run its stage again."
         ) from error
+    _spare_the_head(model.get_base_model())
     return model
 
 

@@ -102,7 +102,34 @@ def rows(results: dict) -> list[tuple[str, str, str]]:
                 "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ppo["gain_at_equal_length"]),
             ),
         ]
-    return found + [("04 evaluation", what, said) for what, said in evaluation.get("summary", [])]
+    return found + _evaluation_rows(evaluation)
+
+
+def _evaluation_rows(evaluation: dict) -> list[tuple[str, str, str]]:
+    """Measures that PPO never saw, with their computed verdicts, and the mini-benchmarks."""
+    found = [
+        (
+            "04 evaluation",
+            f"{row['measure']}, SFT → SFT + RLF",
+            f"{row['sft']:.3g} → {row['ppo']:.3g}; {row['difference']:+.3g}"
+            f" [{row['low']:+.3g}, {row['high']:+.3g}]: {row['verdict']}",
+        )
+        for row in evaluation.get("verdicts", [])
+        if row["measure"] != "reward" and row.get("low") is not None
+    ]
+    bars = evaluation.get("benchmarks", [])
+    for name in dict.fromkeys(bar["benchmark"] for bar in bars):
+        rows = [bar for bar in bars if bar["benchmark"] == name]
+        said = " → ".join(f"{bar['accuracy']:.2f} [{bar['low']:.2f}, {bar['high']:.2f}]" for bar in rows)
+        found.append(("04 evaluation", f"{name}, base → SFT → SFT + RLF", f"{said} (n = {rows[0]['n']})"))
+    return found
+
+
+def headline(evaluation: dict) -> str:
+    """How many measures the verdict table calls better and worse, in two lines."""
+    verdicts = [row["verdict"] for row in evaluation.get("verdicts", [])]
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    return f"{len(verdicts)} measures:\n{better} better, {worse} worse"
 
 
 def summary(results: dict) -> str:
@@ -193,6 +220,6 @@ def stage_picture(results: dict, folder: Path) -> None:
         "reward": f"right on {reward['accuracy']:.0%} of pairs\n"
         f"(untrained {reward['accuracy_untrained']:.0%})",
         "ppo": f"reward {change['difference']:+.2f}\n[{change['low']:+.2f}, {change['high']:+.2f}] SFT s.d.",
-        "eval": evaluation.get("headline", ""),
+        "eval": headline(evaluation),
     }
     plots.save(plots.four_stages(results=lines), folder, "stages")

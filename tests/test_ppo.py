@@ -296,6 +296,17 @@ def test_chunks_change_neither_logprobs_nor_gradients(make, monkeypatch, chunk):
     assert close(gradients(chunked), gradients(full), 1e-5)
 
 
+def test_logits_are_not_kept_for_the_backward_pass(make):  # №31
+    trainer = make()
+    batch = trainer.rollout(PROMPTS[:4])
+    n, vocabulary, kept = int(batch.response_mask.sum()), len(trainer.tokenizer), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        logprobs, _, _ = trainer.actor(batch, 1.0)
+    assert logprobs.requires_grad
+    assert any(n in shape for shape in kept), "the states before the head should be kept"
+    assert not any(n in shape and vocabulary in shape for shape in kept)
+
+
 def test_the_first_values_are_exactly_zero(make):  # №18
     trainer = make()
     batch = ready(trainer)
@@ -323,6 +334,22 @@ def test_the_critic_learns_through_the_trunk_too(make):
         head.weight.copy_(moved)
         gained = (trainer.actor(batch, 1.0)[1] - values).sum()
     assert float(gained) == pytest.approx(0.5 * float(head.weight.grad[0, 3]), rel=1e-3)
+
+
+def test_sampling_runs_on_merged_weights_and_nothing_else_does(make, monkeypatch):
+    trainer, seen = make(), []
+
+    def merged_now() -> list:
+        return trainer.actor.model.get_model_status().merged_adapters
+
+    sample, forward = ppo.sample, ActorCritic.forward
+    monkeypatch.setattr(ppo, "sample", lambda *args: seen.append(merged_now()) or sample(*args))
+    monkeypatch.setattr(
+        ActorCritic, "forward", lambda self, *args: seen.append(merged_now()) or forward(self, *args)
+    )
+    trainer.rollout(PROMPTS[:3])
+    # The policy's pass and the reference's; two minibatches of at most three rows each.
+    assert seen == [[POLICY], [], [], [], []]
 
 
 # --- reference ----------------------------------------------------------------------------------
@@ -519,6 +546,36 @@ def test_the_update_does_not_depend_on_the_micro_batch(make):  # №21
         assert close(weights, found[0][0], 1e-5)
         assert close(grads, found[0][1], 1e-5)
         assert stats == pytest.approx(found[0][2], rel=1e-4, abs=1e-5)
+
+
+def test_the_loss_is_a_mean_over_tokens(make):  # №19, №20, №21
+    trainer = opinionated(
+        make(epochs=1, minibatches=1, max_grad_norm=1e9, value_coef=0.3, response_tokens=16)
+    )
+    batch = ready(trainer, seed=4)
+    # As if from an older policy, so that some ratios and values are clipped.
+    shift = torch.randn(batch.logprobs.shape, generator=torch.Generator().manual_seed(0))
+    batch.logprobs = batch.logprobs + 0.3 * shift * batch.response_mask
+    batch.values = batch.values + 0.3 * shift.flip(1) * batch.response_mask
+    mask = batch.response_mask
+    logprobs, values, entropy = trainer.actor(batch, 1.0)
+    ratio = (logprobs - batch.logprobs)[mask].exp()
+    advantages, returns, old = (x[mask] for x in (batch.advantages, batch.returns, batch.values))
+    policy = -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
+    near = old + (values[mask] - old).clamp(-0.2, 0.2)
+    value = torch.maximum((values[mask] - returns) ** 2, (near - returns) ** 2).mean() / 2
+    expected = torch.autograd.grad(policy + 0.3 * value, trainer.trained)
+    stats = trainer._minibatch(batch, torch.arange(len(batch)))
+    assert close([p.grad for p in trainer.trained], expected, 1e-5)
+    assert stats["policy_loss"] == pytest.approx(float(policy.detach()), abs=1e-5)
+    assert stats["value_loss"] == pytest.approx(float(value.detach()), rel=1e-4)
+    assert stats["entropy"] == pytest.approx(float(entropy[mask].mean()), rel=1e-4)
+    outside = ((ratio - 1).abs() > 0.2).float().mean()
+    assert 0.2 < float(outside) < 0.9
+    assert stats["clip_share"] == pytest.approx(float(outside), abs=1e-5)
+    drift = (ratio - 1 - ratio.log()).mean()
+    assert stats["kl_update"] == pytest.approx(float(drift.detach()), rel=1e-3)
+    assert stats["ratio_error"] == pytest.approx(float((ratio - 1).abs().max().detach()), rel=1e-4)
 
 
 def spy_on_optimizer(trainer: PPOTrainer, look) -> list:
@@ -743,8 +800,10 @@ def test_a_finished_run_is_not_run_again(make, tmp_path):
 def test_without_resume_a_run_starts_over(make, tmp_path):
     first = make(run_dir=tmp_path)
     first.train(PROMPTS)
-    again = make(run_dir=tmp_path)
+    calls = []
+    again = make(run_dir=tmp_path, reward_fn=lambda p, r: calls.append(1) or count_a(p, r))
     again.train(PROMPTS, resume=False)
+    assert len(calls) == 3
     check_same_run(again, first)
 
 
@@ -832,6 +891,12 @@ def test_the_seed_decides_everything(make):
         lines.append(numbers(trainer.step(PROMPTS[:8])))
     assert lines[0] == lines[1]
     assert lines[0]["samples"] != lines[2]["samples"]
+
+
+def test_each_step_samples_anew(make):
+    trainer = make(learning_rate=0.0)
+    samples = [trainer.step(PROMPTS[:8])["samples"] for _ in range(2)]
+    assert samples[0] != samples[1]
 
 
 # --- does it learn? -----------------------------------------------------------------------------

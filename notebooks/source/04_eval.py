@@ -22,7 +22,8 @@
 # - write "no difference shown" and say which difference you could have seen.
 #
 # **Needs** the adapters of 01 and 03 and the reward model of 02; shipped ones are used if you
-# have none. **Minutes**: about 4 on two CPU cores, about 15 on a Colab T4.
+# have none. **Minutes:** about 4 on two CPU cores (`local`); more on a free T4 (`colab`), where
+# the model is larger.
 
 # %%
 # Setup, the same in every notebook. In a bare Colab it fetches the course first.
@@ -123,7 +124,7 @@ print("\n".join(f"  {prompt}" for prompt in fixed))
 assert not set(prompts) & set(fixed)
 
 # %% [markdown]
-# Every model answers every test prompt **once**, at temperature 1, from the same seed: that is
+# Every model answers every test prompt **once**, at the temperature PPO trained at, from the same seed: that is
 # how PPO sampled, so nothing is dressed up. On the fixed prompts the models answer greedily (the
 # likeliest token each time), so that nobody can have waited for a lucky sample.
 
@@ -574,7 +575,8 @@ pd.DataFrame(bands)
 # ## 5. What did PPO never see?
 #
 # Here is the loop again. Everything in it has been optimised for or against: the reward model, the
-# KL to the frozen copy, the stop penalty. What stands outside it can testify.
+# KL to the frozen copy, and (not drawn) the fine for answers that never stop. What stands outside
+# can testify.
 
 # %%
 plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
@@ -583,13 +585,13 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 # *In words: a prompt goes to the policy, its answer to the reward model, the score and the distance
 # from the frozen SFT copy to the PPO update, and the update nudges the policy.*
 #
-# Four witnesses, by hand on three small texts first:
+# Three witnesses and a half, by hand on two small texts first:
 # - **repetition**: the share of three-word runs that a text has said before;
 # - **distinct-2**: the share of word pairs that are unique over *all* answers. Low means a model
 #   that says the same thing to everybody;
 # - **similarity**: the angle between question and answer, as seen by the encoder of the wheel,
 #   untouched by any training of ours;
-# - **share finished**: who stops by themselves.
+# - **share finished**: who stops by themselves. Half a witness, for the fine asks for it.
 
 # %% tags=["nbval-check-output"]
 loop = "I am sure I am sure I am sure"
@@ -628,9 +630,9 @@ compute = precision.compute
 with runtime.stopwatch(seconds, "kl"):
     for stage, reference in (("sft", "base"), ("ppo", "ref")):
         with models.using(model, ADAPTER[stage]):
-            distance[stage] = evaluation.kl_to_reference(
-                model, sampled[stage], reference, compute=compute
-            )
+            answers = sampled[stage]
+            nats = evaluation.kl_to_reference(model, answers, reference, compute)
+            distance[stage] = nats  # (n,)
 
 for stage, name in (("sft", "base → SFT"), ("ppo", "SFT → SFT + RLF")):
     low, high = evaluation.bootstrap_interval(distance[stage])
@@ -824,7 +826,8 @@ for row in shares:
 
 disagreement = np.mean([r["disagree"] / len(questions[r["benchmark"]]) for r in shares])
 print(f"\nnumber of questions, when the two disagree on {disagreement:.0%}:")
-shows = {n: evaluation.detectable_difference(n, disagreement) for n in (50, 110, 817, 5000)}
+sizes = (50, 110, 817, 5000)  # 817 is the size of the real TruthfulQA
+shows = {n: evaluation.detectable_difference(n, disagreement) for n in sizes}
 for n, smallest in shows.items():
     print(f"  {n:>5}: shows {smallest:.3f} or more")
 assert shows[5000] < shows[110]
@@ -833,7 +836,7 @@ assert shows[5000] < shows[110]
 runtime.record(profile, "eval", benchmarks=bars.to_dict("records"))
 runtime.record(profile, "eval", benchmark_changes=shares)
 shown = [row for row in shares if row["verdict"] != "no difference shown"]
-print(f"In words: {len(shown)} of {len(shares)} steps moved a benchmark by more than luck.")
+print(f"In words: {len(shown)} of {len(shares)} steps moved a benchmark beyond luck.")
 
 # %% [markdown]
 # The workshop's own numbers, read with this eye: Llama-2 went 0.244 → 0.234 on TruthfulQA and
@@ -866,8 +869,9 @@ def verdict_table(before, after, confidence=0.95):
             interval = evaluation.paired_shares_interval(a, b, **luck)
         add(measure, a.mean(), b.mean(), interval, better, float(a.std(ddof=1)) or 1.0)
     texts = cut_alike(sampled[before].responses, sampled[after].responses)
-    a, b = map(evaluation.distinct_n, texts)
-    *interval, scale = evaluation.jackknife_difference(*texts, evaluation.distinct_n, **luck)
+    statistic = evaluation.distinct_n
+    a, b = map(statistic, texts)
+    *interval, scale = evaluation.jackknife_difference(*texts, statistic, **luck)
     add("distinct-2 (equal length)", a, b, interval, True, scale or 1.0)
     kl = distance[after]
     interval = np.mean(kl), *evaluation.bootstrap_interval(kl, **luck)
@@ -926,11 +930,11 @@ def plainly(table):
 
 
 plainly(verdicts)
-unseen = verdicts[~verdicts.measure.str.startswith(("reward", "KL", "length"))]
+unseen = verdicts[~verdicts.measure.str.startswith(("reward", "KL", "length", "share"))]
 worse = int((unseen.verdict == "worse").sum())
 print()
 if comparison.verdict == "better" and worse:
-    print(f"The judge is happier; by {worse} measure(s) it never graded, things got worse.")
+    print(f"The judge is happier; {worse} measure(s) it never graded got worse.")
 elif comparison.verdict == "better":
     print("The judge is happier; no measure that PPO never saw is shown to be worse.")
 else:
@@ -947,7 +951,7 @@ strict = verdict_table("sft", "ppo", confidence=1 - 0.05 / count).set_index("mea
 plain = verdicts.set_index("measure").loc[strict.index]
 lost = [m for m in strict.index if plain.verdict[m] != strict.verdict[m]]
 print(f"{count} rows: {0.05 * count:.1f} would seem to differ if nothing did.")
-print(f"Held to {1 - 0.05 / count:.1%}, these verdicts fall: {', '.join(lost) or 'none'}")
+print(f"Held to {1 - 0.05 / count:.1%}, these fall: {', '.join(lost) or 'none'}")
 assert set(strict.verdict[lost]) <= {"no difference shown"}
 
 # %% [markdown]
