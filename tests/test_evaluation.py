@@ -420,9 +420,10 @@ def test_answers_come_in_the_order_of_the_prompts_and_repeat(letters, letter_act
     assert greedy.responses == ev.answer(model, letters, PROMPTS, SMALL, 0.0, seed=1).responses
 
 
-def test_kl_to_the_reference_is_the_sum_of_log_ratios(letters, letter_actor):
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_kl_to_the_reference_is_the_sum_of_log_ratios(letters, letter_actor, temperature):
     model = letter_actor()
-    answers = ev.answer(model, letters, PROMPTS, SMALL)
+    answers = ev.answer(model, letters, PROMPTS, SMALL, temperature)
     # Policy and reference start the same: any KL at all would be a mistake.
     assert ev.kl_to_reference(model, answers, "ref") == pytest.approx([0.0] * 3, abs=1e-5)
     found = ev.kl_to_reference(model, answers, "base")
@@ -433,9 +434,9 @@ def test_kl_to_the_reference_is_the_sum_of_log_ratios(letters, letter_actor):
             ids = batch.input_ids[i][batch.attention_mask[i]].unsqueeze(0)
             n = int(batch.lengths[i])
             with torch.no_grad():
-                own = model(ids).logits[0].log_softmax(-1)
+                own = (model(ids).logits[0] / temperature).log_softmax(-1)
                 with model.disable_adapter():
-                    base = model(ids).logits[0].log_softmax(-1)
+                    base = (model(ids).logits[0] / temperature).log_softmax(-1)
             log_ratio = (own - base)[-n - 1 : -1].gather(1, ids[0, -n:].unsqueeze(1))
             expected.append(float(log_ratio.sum()))
     assert found == pytest.approx(expected, abs=1e-3)

@@ -82,7 +82,7 @@ print(f"policy: {profile.policy_base}, {models.count_parameters(base)[1]:,} weig
 # run the next cell, write down what you expect: the name? A wrong name? Something else?
 #
 # Five questions are fixed for the whole course and kept out of all training data. Each is asked
-# three times, sampling from the model's full distribution.
+# three times, sampling at the temperature that the whole course uses.
 
 # %%
 fixed = list(data.FIXED_PROMPTS)
@@ -92,6 +92,7 @@ assert tries.prompts[:5] == fixed
 show.side_by_side(fixed, columns)
 
 # %%
+print(f"Sampled at temperature {profile.temperature}:")
 print(f"{sum(tries.finished)} of {len(tries.finished)} answers ended by themselves.")
 print(f"The others were cut off at the limit of {profile.response_tokens} tokens.")
 
@@ -100,7 +101,7 @@ print(f"The others were cut off at the limit of {profile.response_tokens} tokens
 # texts: a quiz, a forum, a novel. Nobody told it that it is its turn, that an answer is wanted, or
 # how to say "I have finished".
 #
-# Perhaps the sampling is to blame? Take the likeliest token every time (temperature 0) on the
+# Perhaps the dice are to blame? Take the likeliest token every time (temperature 0) on the
 # course's test prompts. We keep these answers to compare with in section 7.
 
 # %%
@@ -279,6 +280,7 @@ for kind in kinds:
 same = rows_of["mean of all rows"]
 assert torch.equal(same[0], same[1])
 assert torch.equal(same[1], same[2])
+del known
 
 # %% [markdown]
 # The mean of all rows makes the three tokens *the same token*. Their logits are equal in every

@@ -523,8 +523,9 @@ for name, run in runs.items():
 #   becomes the same word or two, as in the workshop's older GPT-2 run, which ended in "The" and
 #   "Theic". Remedy: a reward that cannot be won by saying nothing, and β.
 # - **Run C, the good one.** Reward up, KL bounded, answers still end.
-# - **Run D, never finishing.** Length is paid for and stopping costs nothing: watch `finished` and
-#   `length`. Remedy: a missing-stop penalty that is worth more than the extra words earn.
+# - **Run D, forgetting to stop.** Length is paid for and stopping costs nothing: `length` climbs and
+#   `finished` falls, while the reward looks splendid. Remedy: a missing-stop penalty that is worth
+#   more than the extra words earn.
 #
 # </details>
 
