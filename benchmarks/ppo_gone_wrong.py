@@ -30,9 +30,7 @@ def main() -> None:
     tokenizer, model = models.load_actor(profile, sft)
     train = [row["prompt"] for row in data.load_prompts("train", profile.prompts, profile.limit)]
     known = evaluation.answer(model, tokenizer, train[:64], profile, seed=1)
-    liked, _, _ = reward.standardised(
-        reward.RewardModel.load(judge).score, train[:64], known.responses
-    )
+    liked, _, _ = reward.standardised(reward.RewardModel.load(judge).score, train[:64], known.responses)
     small = {"steps": steps, "batch_size": 16, "micro_batch": 8, "response_tokens": 40}
     runs = {
         "Run A": (liked, {"kl_coef": 0.0, "learning_rate": 5 * profile.ppo_lr}),

@@ -1,5 +1,6 @@
 """The committed notebooks are what their sources say, executed, clean and small."""
 
+import itertools
 import re
 
 import jupytext
@@ -63,7 +64,7 @@ def test_the_prose_has_one_title_ordered_headings_and_its_own_badge(name):
     levels = [len(line.split(" ")[0]) for line in headings]
     assert levels.count(1) == 1
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert all(line.isprintable() and not re.search("[\U0001f300-\U0001faff]", line) for line in headings)
     badges = re.findall(r"colab\.research\.google\.com/github/[^)]*", prose[0])
     assert len(badges) == 1
