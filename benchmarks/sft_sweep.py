@@ -2,7 +2,7 @@
 
     SAWYER_PROFILE=local python benchmarks/sft_sweep.py [--steps N]
 
-Five trainings from the same start and seed (about 15 minutes on 2 idle cores). Each is added to
+Five trainings from the same start and seed (about 20 minutes on 2 idle cores). Each is added to
 results/sft_sweep.json as it ends, and notebook 01 shows the table.
 """
 

@@ -188,7 +188,8 @@ def loss_curve(
     for (name, value), line, colour in zip(levels, ("--", ":"), ("#767676", STAGES["ppo"][1])):
         ax.axhline(value, ls=line, color=colour, lw=1.8, label=f"{name} {value:.2f}")
     ax.set(xlabel="optimizer step", ylabel=ylabel)
-    ax.legend()
+    # Lines across the whole width leave no room inside.
+    ax.legend(**({"ncols": 2, "loc": "lower center", "bbox_to_anchor": (0.5, 1)} if levels else {}))
     return figure
 
 

@@ -550,7 +550,7 @@ base = model.unload()
 # compare.
 
 # %%
-short_steps = min(8, sft.total_steps(profile, len(train)))
+short_steps = min(6, sft.total_steps(profile, len(train)))
 options = {"max_steps": short_steps, "warmup_steps": 0, "save_strategy": "no"}
 options["gradient_accumulation_steps"] = 1
 rank, alpha = profile.lora_rank, profile.lora_alpha
@@ -647,6 +647,10 @@ print(f"In words: the training loss goes from {first:.2f} to {last:.2f} at the e
 print(f"The held-out loss after training is {abs(gap):.2f} {where} that.")
 
 # %% [markdown]
+# The teeth of the thin line are no learning: to save padding, the trainer sorts the conversations by
+# length in short stretches, and the shortest come last, with the stop as a larger part of them. Look at
+# the thick line, which averages over a tooth.
+#
 # After a full run, the distance between the end of the curve and the line of the held-out loss is
 # (mostly) what having seen the conversations before is worth. If it grows while the held-out loss rises,
 # the model is learning them by heart.
@@ -858,7 +862,7 @@ if sweep.exists():
     print(f"lowest loss: {lowest}; all intervals overlap: {'yes' if overlap else 'no'}")
 else:
     print("No saved sweep here. Make it with: python benchmarks/sft_sweep.py")
-    print("(five trainings, about 15 minutes on two idle cores with the local profile)")
+    print("(five trainings, about 20 minutes on two idle cores with the local profile)")
 
 # %% [markdown]
 # Mind what the intervals say: they are those of each run's own mean over the same conversations. Where they
@@ -960,8 +964,8 @@ runtime.record(
 # 1. **The embedded "base" has been to school before.** In the `local` and `smoke` profiles it is
 #    SmolLM2-135M-Instruct, chat-tuned with *another* template. On SAWYER's own tokens it
 #    behaves like a base model, but part of what returns so quickly here was learned there. The `colab` profile
-#    starts from a true base. Its weights were also rounded to about 4 bits before they came to us
-#    (GGUF, Q4_1).
+#    starts from a true base. The embedded weights were also rounded to about 4 bits before they came to
+#    us (GGUF, Q4_1).
 # 2. **TRL's own loss is switched off.** TRL 1.16's `SFTTrainer` computes its loss in one step with the
 #    output layer, reading that layer's weight directly; the trained rows, which PEFT keeps beside it, would be
 #    missed. `sft.PlainLossSFTTrainer` puts the ordinary loss of `transformers.Trainer` back. Precision and

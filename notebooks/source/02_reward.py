@@ -41,7 +41,6 @@ profile = runtime.setup()
 
 # %%
 import json, math, os, tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -365,7 +364,8 @@ runtime.record(
     question_worth=[float(worth.mean()), worth_low, worth_high],
     trial_steps=profile.reward_trials,
 )
-print(f"Reading the question is worth {text((worth.mean(), worth_low, worth_high))}.")
+print(f"Reading the question is worth {text((worth.mean(), worth_low, worth_high))}:")
+print("it helps." if worth_low > 0 else "no gain from it is shown on these pairs.")
 
 
 # %%
@@ -473,6 +473,7 @@ runtime.record(profile, "reward", **numbers, accuracy_untrained=before[0])
 runtime.record(profile, "reward", seconds_train=log[-1]["seconds"])
 
 print(f"Trained minus untrained: {text((gain.mean(), gain_low, gain_high))}:")
+del untrained, answers_alone, trainer  # memory
 print(
     "better than its start." if gain_low > 0 else "no difference from its start shown."
 )
@@ -503,24 +504,32 @@ bars(by_margin, sizes, "by_margin")
 # *Bars of accuracy by the difference of the two scores (upper end included), from nearly equal on
 # the left to far apart on the right.*
 #
-# Does this judge read the question? After a full training we can ask without a second one: swap
-# each question for another held-out one, keep both answers, and see what is left of the accuracy.
+# Does the fully trained judge read the question? A direct test: each held-out question, its own
+# best answer, and the best answer to *another* question. Both are well written, so manner cannot
+# decide; only reading can. **Predict first:** how often does the right one win?
 
 # %%
-neighbour = {row["id"]: held[i - 1]["prompt"] for i, row in enumerate(held)}
-swapped = [replace(pair, prompt=neighbour[pair.id]) for pair in held_pairs]
-gaps_swapped = np.array(differences(reward, swapped))
-wrong_question = accuracy(gaps_swapped, held_pairs)
-lost = (gaps > 0).astype(float) - (gaps_swapped > 0)
-lost_low, lost_high = bootstrap_interval(lost, groups=ids_held)
-print(f"right question {text(after)}\nwrong question {text(wrong_question)}")
-print(f"Swapping costs {text((lost.mean(), lost_low, lost_high))}.")
-runtime.record(profile, "reward", accuracy_wrong_question=wrong_question[0])
-assert all(pair.prompt != other.prompt for pair, other in zip(held_pairs, swapped))
+best = [max(row["responses"], key=lambda r: r["score"])["text"] for row in held]
+strangers = [
+    data.Pair(
+        row["id"], row["topic"], row["prompt"], best[i], best[i - 1], 0.0, ("", "")
+    )
+    for i, row in enumerate(held)
+]
+reads = accuracy(differences(reward, strangers), strangers)
+print(f"own answer against a stranger: {text(reads)}, n = {len(strangers)}")
+print(
+    "It reads the question."
+    if reads[1] > 0.5
+    else "No sign that it reads the question!"
+)
+runtime.record(profile, "reward", accuracy_stranger=reads)
+assert all(pair.chosen != pair.rejected for pair in strangers)
 
 # %% [markdown]
-# What is left is what the manner of an answer gives away. What is lost is what had to be read in the
-# question.
+# Compare it with the accuracy on the data's own pairs. A high score there and a low one here means
+# that the wrong answers in the data can be recognised by their manner alone. A judge learns to
+# read only if the data leaves it no easier way; exercise 3 gives it such data.
 #
 # And by topic? Everybody wants that table. Look at the number of prompts in it first.
 
@@ -881,6 +890,7 @@ runtime.record(
 # model of notebook 01 answer some prompts, and grade its answers.
 
 # %%
+del both_texts, broken  # memory
 sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
 tokenizer, model = models.load_policy(profile)
 model = models.load_adapter(model, sft / "adapter", "default")
@@ -1020,22 +1030,25 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 #
 # </details>
 #
-# **3. Mend it differently.** In section 7, keep `long_only` but cut every answer to the length of
-# the shorter one of its pair before training. Does the hollow padding still win? What did the cut
-# break?
+# **3. Teach it to read.** Section 4 asked whether a good answer beats a stranger. Build such pairs
+# from the training prompts, add them to `train_pairs`, run a `trial`, and ask again. What does it
+# cost in accuracy on the old pairs?
 #
 # <details><summary>Answer</summary>
 #
 # ```python
-# def cut(p):
-#     n = min(len(p.chosen), len(p.rejected))
-#     return replace(p, chosen=p.chosen[:n], rejected=p.rejected[:n])
-# judge = trial("equal_length", [cut(p) for p in long_only])
-# padding_wins(judge).mean()
+# top = [max(row["responses"], key=lambda r: r["score"]) for row in train]
+# lessons = [
+#     data.Pair(row["id"], "", row["prompt"], top[i]["text"], top[i - 1]["text"], 8.0, ("", ""))
+#     for i, row in enumerate(train)
+# ]
+# reader = trial("reader", train_pairs + lessons)
+# accuracy(differences(reader, strangers), strangers), accuracy(differences(reader, held_pairs), held_pairs)
 # ```
 #
-# Length no longer tells the two apart, so it cannot be learned from them. But now every good answer
-# stops in mid-sentence: the model learns that unfinished text can be good, which PPO will find.
+# Compare with a trial that has as many steps and no lessons (`trial("both_texts", train_pairs)`),
+# not with the longer main training. Manner decides nothing in these pairs, so the only way to win
+# them is to look for the question in the answer.
 #
 # </details>
 

@@ -124,9 +124,9 @@ print("\n".join(f"  {prompt}" for prompt in fixed))
 assert not set(prompts) & set(fixed)
 
 # %% [markdown]
-# Every model answers every test prompt **once**, at the temperature PPO trained at, from the same seed: that is
-# how PPO sampled, so nothing is dressed up. On the fixed prompts the models answer greedily (the
-# likeliest token each time), so that nobody can have waited for a lucky sample.
+# Every model answers every test prompt **once**, from the same seed, at the temperature that PPO
+# sampled at in training: nothing is dressed up. On the fixed prompts the models answer greedily
+# (the likeliest token each time), so that nobody can have waited for a lucky sample.
 
 # %%
 sampled, greedy = {}, {}
