@@ -171,6 +171,9 @@ def run(profile: Profile, fresh: bool = False) -> dict[str, Path]:
     for name in executed:
         if name not in todo:
             print(f"{name}  done before, reused")
+    for name in todo:  # cut off now, all of these have to run again: each builds on the last
+        ledger.pop(name, None)
+    write_json(ledger_path, ledger)
     clock = Clock(todo, _expected(profile))
     for name in todo:
         _run_one(name, executed[name], profile, clock, ledger, ledger_path)

@@ -60,6 +60,27 @@ def test_a_changed_source_runs_again_with_all_that_builds_on_it(fake_runs, tmp_p
     assert fake_runs == ["02_reward", "03_ppo", "04_eval"]
 
 
+def test_a_crash_while_running_again_leaves_nothing_stale(fake_runs, monkeypatch, tmp_path):
+    course.run(PROFILES["smoke"])
+    ledger_path = tmp_path / "smoke" / "course.json"
+    ledger = json.loads(ledger_path.read_text())
+    ledger["01_sft"]["source"] = "another"
+    ledger_path.write_text(json.dumps(ledger))
+
+    def crash_in_reward(notebook, profile, name, eta):
+        if name == "02_reward":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(course, "execute", crash_in_reward)
+        with pytest.raises(KeyboardInterrupt):
+            course.run(PROFILES["smoke"])
+    fake_runs.clear()
+    course.run(PROFILES["smoke"])
+    # 03 and 04 were done once, but from an older 01.
+    assert fake_runs == ["02_reward", "03_ppo", "04_eval"]
+
+
 def test_other_settings_start_over(fake_runs, tmp_path):
     course.run(PROFILES["smoke"])
     ledger_path = tmp_path / "smoke" / "course.json"

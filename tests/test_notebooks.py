@@ -1,5 +1,6 @@
 """The committed notebooks are what their sources say, executed, clean and small."""
 
+import ast
 import itertools
 import re
 
@@ -80,7 +81,8 @@ def test_cells_are_short_and_not_empty(name):
 
 
 def test_the_setup_cell_is_the_same_everywhere():
-    assert len({code_cells(committed(name))[0].source for name in NAMES}) == 1
+    # The same code: the formatter may have wrapped a line of it in one source and not in another.
+    assert len({ast.dump(ast.parse(code_cells(committed(name))[0].source)) for name in NAMES}) == 1
 
 
 def test_a_changed_cell_is_noticed():
