@@ -293,7 +293,10 @@ def test_merging_takes_the_adapter_in_use_and_not_the_base(letters, letter_actor
         with models.using(model, name):
             alone = logits(model)
             with models.merged(model):
-                assert torch.allclose(logits(model), alone, atol=1e-4)
+                inside = logits(model)
+            assert torch.allclose(inside, alone, atol=1e-4)
+            # With the adapters off there is nothing to fold in, and not a bit may change.
+            assert name == REF or torch.equal(inside, alone)
             assert torch.equal(logits(model), alone)
 
 

@@ -839,6 +839,7 @@ def test_a_killed_save_leaves_the_checkpoint_before_it(make, tmp_path, monkeypat
     trainer = make(run_dir=tmp_path)
     trainer.step(PROMPTS[:8])
     trainer.save_checkpoint()
+    saved = {key: value.clone() for key, value in state_of(trainer).items()}
     trainer.step(PROMPTS[:8])
 
     def full(*args, **kwargs):
@@ -851,6 +852,7 @@ def test_a_killed_save_leaves_the_checkpoint_before_it(make, tmp_path, monkeypat
     fresh = make(run_dir=tmp_path)
     assert fresh.load_checkpoint()
     assert fresh.steps_done == 1
+    assert all(torch.equal(value, saved[key]) for key, value in state_of(fresh).items())
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 

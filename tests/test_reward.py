@@ -10,7 +10,14 @@ import torch
 
 from sawyer_utils import losses
 from sawyer_utils.data import Pair
-from sawyer_utils.reward import MARGIN_SCALE, RewardModel, differences, reward_trainer, train_reward
+from sawyer_utils.reward import (
+    MARGIN_SCALE,
+    RewardModel,
+    differences,
+    reward_trainer,
+    standardised,
+    train_reward,
+)
 
 torch.set_num_threads(1)
 
@@ -118,6 +125,18 @@ def test_differences_score_each_text_once(reward, monkeypatch):
     assert found[:3] == pytest.approx(expected, abs=1e-5)
     other = one_by_one(reward, ["x", "x"], texts[:2])
     assert found[3] == pytest.approx(other[0] - other[1], abs=1e-5)
+
+
+def test_a_standardised_reward_has_mean_0_and_spread_1_on_its_texts(reward):
+    raw = torch.tensor(reward(PROMPTS, RESPONSES))
+    scaled, mean, spread = standardised(reward, PROMPTS, RESPONSES)
+    assert (mean, spread) == pytest.approx((float(raw.mean()), float(raw.std())), abs=1e-5)
+    found = torch.tensor(scaled(PROMPTS, RESPONSES))
+    assert torch.allclose(found, (raw - raw.mean()) / raw.std(), atol=1e-4)
+    # New texts are measured against the old ones, not among themselves.
+    assert scaled(["a"], ["b"]) == pytest.approx([(reward(["a"], ["b"])[0] - mean) / spread], abs=1e-5)
+    with pytest.raises(ValueError, match="same score"):
+        standardised(lambda p, r: [1.0] * len(p), PROMPTS, RESPONSES)
 
 
 # --- files --------------------------------------------------------------------------------------

@@ -217,6 +217,16 @@ def test_tokens_are_as_frequent_as_the_model_says(letters, planted, temperature)
     check_frequencies(batch, (logits / temperature).softmax(-1))
 
 
+def test_more_than_fifty_tokens_can_follow(tokenizer):
+    # Unless told otherwise, transformers samples from the fifty likeliest. Not quite equal
+    # weights, for equal ones it would keep beyond the fifty.
+    tokens = tokenizer.convert_ids_to_tokens(range(1000, 1200))
+    model = known_model(tokenizer, {token: 0.999**k for k, token in enumerate(tokens)})
+    torch.manual_seed(0)
+    batch = sample(model, tokenizer, ["a"] * 32, max_new_tokens=16)
+    assert len(batch.response_ids.unique()) > 150
+
+
 @pytest.mark.parametrize("setting", sorted(NARROWING))
 def test_no_setting_of_the_models_own_reaches_the_sampler(letters, setting):
     plain, planted = (known_model(letters, WEIGHTS) for _ in range(2))
