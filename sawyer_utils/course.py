@@ -184,13 +184,16 @@ def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, led
     import nbformat
 
     source = cell_hash(source_path(name).read_text(encoding="utf-8"))
+    from_nothing = not (home() / profile.name / NOTEBOOKS[name] / "metrics.json").exists()
     notebook = build(name)
     execute(notebook, profile, name, clock)
     normalise(notebook)
     with replacing(path) as temporary:
         nbformat.write(notebook, temporary)
     seconds = clock.finished(name)
-    ledger[name] = {"source": source, "seconds": seconds}
+    ledger[name] = {"source": source}
+    if from_nothing:  # a notebook that only loads what it trained before says nothing on time
+        ledger.setdefault("seconds", {})[name] = seconds
     write_json(ledger_path, ledger)
     print(f"{name}  done in {seconds / 60:.1f} min")
 

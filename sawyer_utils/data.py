@@ -239,14 +239,20 @@ def _from_hub(schema: str, source: str, limit: int) -> list[dict]:
 
     split, mapping = HUB_SOURCES[source]
     stream = datasets.load_dataset(source, split=split, streaming=True)
-    rows = list(itertools.islice(map_rows(schema, stream, mapping), limit))
+    skipped: list[str] = []
+    rows = list(itertools.islice(map_rows(schema, stream, mapping, skipped), limit))
+    if skipped:
+        print(f"{source}: {len(skipped)} rows skipped, the first: {skipped[0]}")
     if not rows:
         raise DataError(f"{source}: no usable rows for {schema}")
     return rows
 
 
-def map_rows(schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict]):
-    """Yield rows in the course's schema; real data has empty and unequal rows, which are skipped.
+def map_rows(
+    schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict], skipped: list[str] | None = None
+):
+    """Yield rows in the course's schema. Real data has empty and unequal rows: those are left out,
+    and ``skipped`` gets a line for each, with the reason.
 
     Raises:
         DataError: when a column that the mapping needs is missing or of another type (the source
@@ -258,14 +264,21 @@ def map_rows(schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict])
         except KeyError as error:
             raise DataError(f"row {number}: the source has no column {error}; it has {list(row)}") from None
         except IndexError:
-            continue  # an empty list of messages
+            _note(skipped, f"row {number}: an empty list of messages")
+            continue
         except TypeError as error:
             raise DataError(f"row {number}: a column is not of the expected type ({error})") from None
         try:
             SCHEMAS[schema](mapped)
-        except DataError:
-            continue  # nothing is lost silently: the caller counts what arrives
+        except DataError as error:
+            _note(skipped, f"row {number}: {error}")
+            continue
         yield mapped
+
+
+def _note(notes: list[str] | None, line: str) -> None:
+    if notes is not None:
+        notes.append(line)
 
 
 # --- splits and pairs ---------------------------------------------------------------------------

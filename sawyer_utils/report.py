@@ -17,9 +17,7 @@ README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of resul
 def collect(profile: Profile, ledger: dict) -> dict:
     """Every recorded number of a run: ``{"profile", "machine", "minutes", "sft": {…}, …}``."""
     found = {"profile": profile.name, "machine": _machine()}
-    found["minutes"] = {
-        name: round(entry["seconds"] / 60, 2) for name, entry in ledger.items() if name != "fingerprint"
-    }
+    found["minutes"] = {name: round(seconds / 60, 2) for name, seconds in ledger.get("seconds", {}).items()}
     for stage in STAGES:
         path = home() / profile.name / stage / "metrics.json"
         found[stage] = read_json(path) if path.exists() else {}

@@ -109,3 +109,17 @@ def test_the_command_line_names_its_commands(capsys):
     assert {"course", "notebooks", "test", "lab", "fetch", "check-data"} <= set(
         capsys.readouterr().out.split()
     )
+
+
+def test_minutes_are_those_of_a_run_from_nothing(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"])
+    ledger_path = tmp_path / "smoke" / "course.json"
+    ledger = json.loads(ledger_path.read_text())
+    ledger["seconds"]["02_reward"] = 300.0
+    ledger["02_reward"]["source"] = "another"
+    ledger_path.write_text(json.dumps(ledger))
+    (tmp_path / "smoke" / "reward").mkdir()
+    (tmp_path / "smoke" / "reward" / "metrics.json").write_text("{}")
+    # It runs again, but only loads what it trained: that is not what the notebook takes.
+    course.run(PROFILES["smoke"])
+    assert json.loads(ledger_path.read_text())["seconds"]["02_reward"] == 300.0

@@ -612,3 +612,11 @@ def test_the_copy_that_is_damaged_is_a_copy(corpus):
     # The fixture must not point into the package.
     shutil.rmtree(corpus.folder)
     assert (data.EMBEDDED / "prompts.jsonl").exists()
+
+
+def test_skipped_rows_of_a_source_are_counted_with_their_reason():
+    rows = [{"text": "### Human: Hi ### Assistant: Hello."}, {"text": "### Human: Hi"}]
+    skipped = []
+    assert len(list(data.map_rows("conversations", rows, data._guanaco, skipped))) == 1
+    assert len(skipped) == 1
+    assert skipped[0].startswith("row 1: field 'messages'")

@@ -1,6 +1,5 @@
 """The committed notebooks are what their sources say, executed, clean and small."""
 
-import ast
 import itertools
 import re
 
@@ -77,12 +76,11 @@ def test_cells_are_short_and_not_empty(name):
     for cell in code_cells(committed(name)):
         assert cell.source.strip()
         assert len(cell.source.splitlines()) <= 40
-        assert max(map(len, cell.source.splitlines())) <= 115
+        assert max(map(len, cell.source.splitlines())) <= 100
 
 
 def test_the_setup_cell_is_the_same_everywhere():
-    # The same code: the formatter may have wrapped a line of it in one source and not in another.
-    assert len({ast.dump(ast.parse(code_cells(committed(name))[0].source)) for name in NAMES}) == 1
+    assert len({code_cells(committed(name))[0].source for name in NAMES}) == 1
 
 
 def test_a_changed_cell_is_noticed():

@@ -30,9 +30,7 @@ import importlib.util, subprocess, sys
 if importlib.util.find_spec("sawyer_utils") is None:
     repo = "https://github.com/sawyer-course/sawyer"
     subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
-    )
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True)
     sys.path.insert(0, "sawyer")
 
 from sawyer_utils import runtime

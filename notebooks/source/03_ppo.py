@@ -30,9 +30,7 @@ import importlib.util, subprocess, sys
 if importlib.util.find_spec("sawyer_utils") is None:
     repo = "https://github.com/sawyer-course/sawyer"
     subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True
-    )
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True)
     sys.path.insert(0, "sawyer")
 
 from sawyer_utils import runtime
@@ -311,7 +309,8 @@ torch.manual_seed(2)
 batch = slow.rollout(train_prompts[:8])
 B, R = batch.response_mask.shape
 print(
-    f"input_ids {tuple(batch.input_ids.shape)} (B, T), logprobs {tuple(batch.logprobs.shape)} (B, R)"
+    f"input_ids {tuple(batch.input_ids.shape)} (B, T),"
+    f" logprobs {tuple(batch.logprobs.shape)} (B, R)"
 )
 kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
 print("largest |KL| of any token:", float(kl.abs().max()))
@@ -347,11 +346,13 @@ plots.save(figure, figures, "advantages")
 # %%
 counted = batch.advantages[batch.response_mask]
 print(
-    f"mean {counted.mean():+.1e}, variance {counted.var(unbiased=False):.4f} over {counted.numel()} tokens"
+    f"mean {counted.mean():+.1e}, variance {counted.var(unbiased=False):.4f}"
+    f" over {counted.numel()} tokens"
 )
 best, worst = int(batch.scores.argmax()), int(batch.scores.argmin())
 print(
-    f"Row {best} scored highest ({batch.scores[best]:+.2f}), row {worst} lowest ({batch.scores[worst]:+.2f})."
+    f"Row {best} scored highest ({batch.scores[best]:+.2f}),"
+    f" row {worst} lowest ({batch.scores[worst]:+.2f})."
 )
 assert abs(float(counted.mean())) < 1e-4
 
@@ -392,9 +393,8 @@ pd.DataFrame(
 real = batch.response_mask
 agree = (change[real].sign() == batch.advantages[real].sign()).float().mean()
 print(f"{agree:.0%} of the tokens moved in the direction of their advantage.")
-print(
-    f"KL to SFT after one step: {float((losses.kl_k3(after, batch.ref_logprobs) * real).sum(1).mean()):.3f} nats"
-)
+drift = (losses.kl_k3(after, batch.ref_logprobs) * real).sum(1).mean()
+print(f"KL to SFT after one step: {float(drift):.3f} nats")
 
 # %% [markdown]
 # Not all tokens obey: they share weights, so pushing one pulls others along. That is why PPO takes
@@ -440,12 +440,10 @@ with models.using(model, models.REF):
         0
     ]
 
-clock = {}
-with runtime.stopwatch(clock, "train"):
-    log = trainer.train(train_prompts, on_step=live)
-print(
-    f"{len(log)} steps of {config.batch_size} answers, {clock['train'] / 60:.1f} minutes."
-)
+log = trainer.train(train_prompts, on_step=live)
+keys = ("seconds_rollout", "seconds_score", "seconds_update")
+spent = sum(line[key] for line in log for key in keys)  # also of a run that was resumed
+print(f"{len(log)} steps of {config.batch_size} answers, {spent / 60:.1f} minutes.")
 
 # %%
 plots.save(
