@@ -40,7 +40,7 @@ def main() -> None:
     }
     saved = {}
     for name, (reward_fn, settings) in runs.items():
-        ppo.load_policy_weights(model, sft)
+        models.load_policy_weights(model, sft)
         config = ppo.PPOConfig.from_profile(profile, **{**small, **settings})
         trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config)
         try:

@@ -1,6 +1,7 @@
 """The same PPO run with several seeds: does the reward go the same way each time?
 
     python benchmarks/ppo_seeds.py --seeds 0 1 2
+    python benchmarks/ppo_seeds.py --seeds 3 --add      # keep those in the file
 
 Starts from the SFT adapter and the reward model of the current profile's run (or the shipped
 ones), and writes results/ppo_seeds.json: one row a seed, measured as in notebook 03. The answers
@@ -48,12 +49,13 @@ def run(profile, seed: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--add", action="store_true", help="of the same SFT and reward model")
+    options = parser.parse_args()
     profile = runtime.setup()
     path = runtime.project_root() / "results" / "ppo_seeds.json"
-    done = []
-    for seed in seeds:
-        done.append(run(profile, seed))
+    done = runtime.read_json(path)["seeds"] if options.add and path.exists() else []
+    for seed in options.seeds:
+        done = [row for row in done if row["seed"] != seed] + [run(profile, seed)]
         path.parent.mkdir(exist_ok=True)
         runtime.write_json(path, {"profile": profile.name, "seeds": done})
         row = done[-1]

@@ -117,14 +117,19 @@ def encode(tokenizer, messages: list[dict], add_generation_prompt: bool = False)
 
 
 def encode_prompt(tokenizer, prompt: str) -> list[int]:
-    """One question, ready to be answered: ``###HUMAN### … ###BOT###``."""
+    """One question, ready to be answered: ``###HUMAN### … ###BOT###``.
+
+    For a tokenizer without SAWYER's tokens (a T5 that summarises) it is the text as that one reads it.
+    """
+    if HUMAN not in tokenizer.added_tokens_encoder:
+        return tokenizer(prompt).input_ids
     return encode(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True).ids
 
 
 def decode(tokenizer, ids) -> str:
     """Response ids up to the first stop token, as plain text."""
     ids = [int(i) for i in ids]
-    stop = tokenizer.convert_tokens_to_ids(STOP)
+    stop = tokenizer.eos_token_id
     if stop in ids:
         ids = ids[: ids.index(stop)]
     return unprotect(tokenizer.decode(ids, skip_special_tokens=True)).strip()

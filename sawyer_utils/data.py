@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ KINDS = {  # what a response is, and the scores it may have
     "false": (1, 1),
     "degenerate": (1, 1),
 }
+GOOD = 5  # from this score on a response is a fair answer to its prompt, if not an engaging one
 # The workshop's question and four others, kept out of every data set, asked in every notebook.
 FIXED_PROMPTS = (
     "Who was America's first president?",
@@ -316,23 +318,44 @@ class Pair:
 
 def pairs(preferences: list[dict]) -> list[Pair]:
     """Every pair of responses with different scores, the better first."""
+    return [
+        _pair(row, *sorted(two, key=lambda response: -response["score"]))
+        for row in preferences
+        for two in itertools.combinations(row["responses"], 2)
+        if two[0]["score"] != two[1]["score"]
+    ]
+
+
+def _pair(row: dict, best: dict, worst: dict) -> Pair:
+    return Pair(
+        row["id"],
+        row["topic"],
+        row["prompt"],
+        best["text"],
+        worst["text"],
+        best["score"] - worst["score"],
+        (best.get("kind", ""), worst.get("kind", "")),
+    )
+
+
+def strangers(preferences: list[dict], seed: int = 0) -> list[Pair]:
+    """Each row's good responses over the one of another row that is closest in score.
+
+    Both are equally well written, so manner cannot tell them apart: only a judge that reads the
+    question can. To this question the stranger is off topic, which is a score of 1.
+
+    Raises:
+        ValueError: with fewer than two rows.
+    """
+    if len(preferences) < 2:
+        raise ValueError("strangers: a row needs another one to take a response from.")
+    rows = random.Random(seed).sample(preferences, len(preferences))
     found = []
-    for row in preferences:
-        for a, b in itertools.combinations(row["responses"], 2):
-            if a["score"] == b["score"]:
-                continue
-            best, worst = (a, b) if a["score"] > b["score"] else (b, a)
-            found.append(
-                Pair(
-                    row["id"],
-                    row["topic"],
-                    row["prompt"],
-                    best["text"],
-                    worst["text"],
-                    best["score"] - worst["score"],
-                    (best.get("kind", ""), worst.get("kind", "")),
-                )
-            )
+    for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
+        for own in row["responses"]:
+            closest = min(other["responses"], key=lambda r, own=own: abs(r["score"] - own["score"]))
+            if own["score"] >= GOOD and own["text"] != closest["text"]:
+                found.append(_pair(row, own, {"text": closest["text"], "score": 1, "kind": "stranger"}))
     return found
 
 

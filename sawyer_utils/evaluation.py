@@ -71,8 +71,8 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
         model: with the adapter active that sampled the answers.
         reference: the adapter to compare with, or "base".
     """
+    from sawyer_utils.actor import ActorCritic
     from sawyer_utils.models import using
-    from sawyer_utils.ppo import ActorCritic
 
     actor, found = ActorCritic(model).eval(), []
     device = next(model.parameters()).device.type
@@ -217,7 +217,8 @@ def paired_shares_interval(
     middle = up - down
     reach = stats.norm.ppf((1 + confidence) / 2) * math.sqrt((up + down - middle**2) / (a.size + 2))
     difference = float(b.mean() - a.mean())
-    return difference, float(middle - reach), float(middle + reach)
+    # A difference of two shares cannot be beyond ±1, wherever a normal interval may reach.
+    return difference, max(-1.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
 def detectable_difference(

@@ -81,6 +81,16 @@ def kl_exact(logits: Tensor, ref_logits: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
+def adapted_kl_coef(kl_coef: float, kl: float, target: float, gain: float = 0.1) -> float:
+    """β for the next step, so that the KL of a response (nats) moves towards ``target``.
+
+    Ziegler et al. 2019 (arXiv 1909.08593), section 2.2: β ← β (1 + gain · e) with the relative
+    error e cut at ±0.2.
+    """
+    error = (kl - target) / target
+    return kl_coef * (1 + gain * max(-0.2, min(0.2, error)))
+
+
 # --- rewards, advantages ------------------------------------------------------------------------
 
 
@@ -152,7 +162,8 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """1 − Var(R − V)/Var(R): 1 is a perfect critic, 0 one that says nothing, below 0 a harmful one."""
     v, r = values[mask].float(), returns[mask].float()
     spread = r.var(unbiased=False)
-    return float(1 - (r - v).var(unbiased=False) / spread) if spread > 0 else 0.0
+    # Returns that are equal but for rounding have no variance to explain.
+    return float(1 - (r - v).var(unbiased=False) / spread) if spread > 1e-8 else 0.0
 
 
 def bradley_terry(difference: Tensor, margin: Tensor | float = 0.0) -> Tensor:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sawyer_utils import assets
@@ -146,6 +147,12 @@ def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False)
         ) from error
     _spare_the_head(model.get_base_model())
     return model
+
+
+def load_policy_weights(model, folder: Path) -> None:
+    """Overwrite the ``policy`` adapter's weights, in place, with saved ones."""
+    weights = load_file(Path(folder) / "adapter_model.safetensors")
+    set_peft_model_state_dict(model, weights, adapter_name=POLICY)
 
 
 def load_actor(profile: Profile, sft_adapter: Path):

@@ -93,24 +93,24 @@ def four_stages(here: str = "", results: dict[str, str] | None = None) -> Figure
     Args:
         results: stage -> a line of real results to print under its box.
     """
-    figure, ax = _canvas(11, 2.6 if results is None else 3.2)
+    figure, ax = _canvas(11, 2.6 if results is None else 2.3)
     stages = [
         ("sft", "01  SFT\nlearn to answer", STAGES["sft"][1]),
         ("reward", "02  Reward model\nlearn what is liked", GREEN),
         ("ppo", "03  PPO\nlearn from a grade", STAGES["ppo"][1]),
         ("eval", "04  Evaluation\nis it true?", PURPLE),
     ]
-    y = 0.55 if results is None else 0.68
+    y = 0.55 if results is None else 0.7
     for i, (key, text, colour) in enumerate(stages):
         x = 0.12 + i * 0.253
         filled = key == here or (not here and results is not None)
-        _box(ax, x, y, text, colour, height=0.42, alpha=0.3 if filled else 0.08)
+        _box(ax, x, y, text, colour, height=0.42 if results is None else 0.5, alpha=0.3 if filled else 0.08)
         if key == here:
             ax.text(x, y + 0.33, "you are here", ha="center", fontsize=11, style="italic")
         if i:
             _arrow(ax, (x - 0.148, y), (x - 0.105, y))
         if results and key in results:
-            ax.text(x, 0.36, results[key], ha="center", va="top", fontsize=11)
+            ax.text(x, 0.34, results[key], ha="center", va="top", fontsize=11)
     return figure
 
 

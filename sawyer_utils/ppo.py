@@ -11,36 +11,38 @@ Where this differs from the papers, on purpose:
    padding after it, which the stop token earns only through the critic.
 3. A response that never stops loses a fixed amount (``missing_stop_penalty``); Stiennon et al.
    and the "N+ implementation details" replace its score instead, and lose the ranking.
-4. The KL coefficient is constant: Ziegler's adaptive controller solves a problem that a run of
-   a few dozen steps does not have.
-5. The value loss reaches the trunk (``value_coef``), as in InstructGPT's shared layout; rewards
-   are not whitened, advantages are, over the whole batch.
+4. The KL coefficient is constant unless ``kl_target`` is set: Ziegler's adaptive controller
+   solves a problem that a run of a few dozen steps does not have.
+5. The value loss reaches the trunk (``value_coef``), as in InstructGPT's shared layout, unless
+   ``detach_value``; rewards are not whitened, advantages are, over the whole batch.
 6. Randomness is derived from (seed, step) alone, so a resumed run repeats the run that was cut.
+7. A loss that is not finite stops the run instead of being skipped: it does not get better.
+8. Scores have no running scale: ``reward.standardised`` sets it once, from the SFT model's own
+   answers, so that a reward means the same in step 1 and in step 100.
+9. λ is 1, not 0.95. The critic starts from zero and sees a few hundred answers: below 1 a score is
+   then worth less the later it comes, and answers shrink although no one pays for brevity.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from sawyer_utils import losses
-from sawyer_utils.models import POLICY, REF, activate, merged, save_adapter, using
-from sawyer_utils.reward import RewardFn
+from sawyer_utils import checkpoints, losses
+from sawyer_utils.actor import ActorCritic, switch_off_dropout
+from sawyer_utils.evaluation import distinct_n
+from sawyer_utils.models import POLICY, REF, activate, merged, using
+from sawyer_utils.reward import RewardFn, checked_scores
 from sawyer_utils.rollout import Rollout, sample
-from sawyer_utils.runtime import choose_precision, peak_memory_gib, read_json, replacing, write_json
+from sawyer_utils.runtime import choose_precision, peak_memory_gib
 
 
 class TrainingStopped(RuntimeError):
@@ -57,12 +59,19 @@ class PPOConfig:
     minibatches: int = 2  # optimizer steps a pass
     micro_batch: int = 16  # rows in memory at once; changes no result
     learning_rate: float = 2e-4  # decays linearly to 10 %
-    kl_coef: float = 0.05  # β
+    kl_coef: float = 0.05  # β, at the start
+    kl_target: float | None = None  # KL of a response that β is steered towards; None keeps β
     gamma: float = 1.0
-    lam: float = 0.95  # λ of GAE
+    lam: float = 1.0  # λ of GAE
     clip: float = 0.2  # ε
     value_clip: float = 0.2
     value_coef: float = 0.1
+    detach_value: bool = False  # True: the value loss trains the head alone, not the trunk
+    critic_warmup: int = 0  # first steps in which only the critic learns
+    max_update_kl: float | None = None  # nats per token from the sampling policy; ends an update
+    max_ratio: float = 10.0  # mean π/π_old of a minibatch beyond which it is not used
+    score_clip: float | None = None  # largest absolute score, before the penalty
+    whiten_rewards: bool = False  # scale token rewards to variance 1; the mean stays
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     response_tokens: int = 64
@@ -95,56 +104,6 @@ class PPOConfig:
         return cls(**{**settings, **overrides})
 
 
-class ActorCritic(nn.Module):
-    """Policy and value head on one trunk. Every gradient path goes through ``forward``."""
-
-    CHUNK = 512  # response tokens whose (…, V) logits exist at once
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        device = next(model.parameters()).device
-        self.value_head = nn.Linear(model.config.hidden_size, 1, device=device)
-        nn.init.zeros_(self.value_head.weight)  # V = 0 at first: no critic is better than a wrong one
-        nn.init.zeros_(self.value_head.bias)
-
-    def forward(self, rollout: Rollout, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """log π(a_t), V(s_t) and entropy of each response token: three (B, R), 0 outside the mask."""
-        base = self.model.get_base_model()
-        mask, width = rollout.response_mask, rollout.response_mask.shape[1]
-        attention = rollout.attention_mask.long()
-        hidden = base.get_decoder()(
-            input_ids=rollout.input_ids,
-            attention_mask=attention,
-            position_ids=(attention.cumsum(1) - 1).clamp(min=0),  # the same under any left padding
-            use_cache=False,
-        ).last_hidden_state  # (B, T, D)
-        states = hidden[:, -width - 1 : -1][mask]  # (N, D): what was known before each of N tokens
-        tokens = rollout.response_ids[mask]  # (N,)
-        head = base.get_output_embeddings()
-
-        def head_of(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-            logits = head(part)[None]  # (1, n, V)
-            chosen = losses.token_logprobs(logits, target[None], temperature)
-            with torch.no_grad():
-                spread = losses.entropy(logits, temperature)
-            return chosen[0], spread[0]
-
-        parts = [
-            # Recomputed in the backward pass: (N, V) logits are never kept.
-            checkpoint(head_of, part, target, use_reentrant=False)
-            for part, target in zip(states.split(self.CHUNK), tokens.split(self.CHUNK), strict=True)
-        ]
-        with torch.autocast(states.device.type, enabled=False):
-            values = self.value_head(states.float()).squeeze(-1)
-
-        def spread_out(flat: Tensor) -> Tensor:  # (N,) -> (B, R)
-            return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
-
-        logprobs, entropies = (spread_out(torch.cat(p)) for p in zip(*parts, strict=True))
-        return logprobs, spread_out(values), entropies
-
-
 class PPOTrainer:
     """PPO on one device.
 
@@ -165,7 +124,7 @@ class PPOTrainer:
         self.run_dir = Path(run_dir) if run_dir else None
         self.actor = ActorCritic(model)
         activate(model, POLICY)
-        _switch_off_dropout(model)  # the ratio must be 1 before the first update
+        switch_off_dropout(model)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
@@ -175,6 +134,7 @@ class PPOTrainer:
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
         self.scaler = torch.amp.GradScaler(enabled=config.compute == torch.float16)
         self.steps_done = 0
+        self.kl_coef = config.kl_coef
         self.log: list[dict] = []
 
     # --- the four methods ------------------------------------------------------------------
@@ -200,22 +160,29 @@ class PPOTrainer:
 
     def score(self, batch: Rollout) -> Rollout:
         """Ask the reward function; subtract the penalty of unfinished responses; pay each token."""
-        scores = self._checked_scores(batch)
-        batch.scores = scores - self.config.missing_stop_penalty * (~batch.finished).float()
+        scores = torch.tensor(checked_scores(self.reward_fn, batch.prompts, batch.responses))
+        if self.config.score_clip is not None:
+            scores = scores.clamp(-self.config.score_clip, self.config.score_clip)
+        unfinished = (~batch.finished).float()
+        batch.scores = scores.to(unfinished) - self.config.missing_stop_penalty * unfinished
         kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
-        batch.rewards = losses.token_rewards(batch.scores, kl, batch.response_mask, self.config.kl_coef)
+        batch.rewards = losses.token_rewards(batch.scores, kl, batch.response_mask, self.kl_coef)
         return batch
 
     def advantages(self, batch: Rollout) -> Rollout:
         """GAE; the returns are taken before the advantages are whitened."""
-        raw, batch.returns = losses.gae(
-            batch.rewards, batch.values, batch.response_mask, self.config.gamma, self.config.lam
-        )
-        batch.advantages = losses.whiten(raw, batch.response_mask)
+        config, mask, rewards = self.config, batch.response_mask, batch.rewards
+        if config.whiten_rewards:
+            rewards = losses.whiten(rewards, mask, shift_mean=False)
+        raw, batch.returns = losses.gae(rewards, batch.values, mask, config.gamma, config.lam)
+        batch.advantages = losses.whiten(raw, mask)
         return batch
 
     def update(self, batch: Rollout) -> dict[str, float]:
         """``epochs`` × ``minibatches`` clipped optimizer steps; returns statistics of the update.
+
+        It ends early when a minibatch finds the policy too far from the one that sampled
+        (``max_update_kl``, ``max_ratio``); that minibatch is not used.
 
         Raises:
             TrainingStopped: if the loss or its gradient is not finite.
@@ -224,17 +191,24 @@ class PPOTrainer:
         self.actor.train()
         self._set_learning_rate()
         for epoch in range(config.epochs):
+            if stats and not stats[-1]["used"]:
+                break
             # The prompts came shuffled. The first pass repeats the micro-batches that gave
             # log π_old, so that its first ratio is 1 to the last bit in every precision.
             order = torch.randperm(len(batch)) if epoch else torch.arange(len(batch))
             for rows in order.tensor_split(config.minibatches):
                 stats.append(self._minibatch(batch, rows))
+                if not stats[-1]["used"]:
+                    break
         means = {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]}
+        means["ratio_max"] = max(s["ratio_max"] for s in stats)
         # Nothing had moved before the first minibatch: this ratio has to be 1.
         first = stats[0]["ratio_error"]
         if first > (1e-4 if config.compute == torch.float32 else 1e-2):
             raise TrainingStopped(f"Step {self.steps_done}: first ratio is off by {first:.3g}, not 1.")
-        return {**means, "ratio_error": first, "optimizer_steps": len(stats)}
+        steps = sum(s["used"] for s in stats)
+        del means["used"]
+        return {**means, "ratio_error": first, "optimizer_steps": steps}
 
     # --- a whole run -----------------------------------------------------------------------
 
@@ -250,7 +224,10 @@ class PPOTrainer:
         clock.append(time.perf_counter())
         phases = ("seconds_rollout", "seconds_score", "seconds_update")
         line |= dict(zip(phases, (b - a for a, b in itertools.pairwise(clock)), strict=True))
+        line["tokens_per_second"] = float(batch.lengths.sum()) / (clock[-1] - clock[0])
         self.steps_done += 1
+        if self.config.kl_target is not None:
+            self.kl_coef = losses.adapted_kl_coef(self.kl_coef, line["kl"], self.config.kl_target)
         line = {"step": self.steps_done, **line, "peak_memory_gib": peak_memory_gib()}
         self.log.append(line)
         return line
@@ -282,6 +259,15 @@ class PPOTrainer:
                 on_step(self.log)
         return self.log
 
+    def save_checkpoint(self) -> None:
+        """Keep the run in its folder; without one, nothing."""
+        if self.run_dir is not None:
+            checkpoints.save(self, self.run_dir / "checkpoint")
+
+    def load_checkpoint(self) -> bool:
+        """Go on from the run folder's checkpoint; False if there is none of this very run."""
+        return self.run_dir is not None and checkpoints.load(self, self.run_dir / "checkpoint")
+
     # --- details ---------------------------------------------------------------------------
 
     def _autocast(self):
@@ -312,15 +298,18 @@ class PPOTrainer:
     def _minibatch(self, batch: Rollout, rows: Tensor) -> dict[str, float]:
         """One optimizer step over ``rows``; each token weighs the same, however rows are split."""
         config, sums = self.config, {}
+        warming = self.steps_done < config.critic_warmup
         tokens = int(batch.response_mask[rows].sum())
         self.optimizer.zero_grad()
         for part in (batch.rows(r) for r in self._micro_batches(batch, rows)):
             mask = part.response_mask
             with self._autocast():
-                logprobs, values, entropy = self.actor(part, config.temperature)
+                logprobs, values, entropy = self.actor(
+                    part, config.temperature, config.detach_value or warming
+                )
             policy = losses.policy_loss(logprobs, part.logprobs, part.advantages, config.clip)[mask]
             value = losses.value_loss(values, part.values, part.returns, config.value_clip)[mask]
-            loss = (policy.sum() + config.value_coef * value.sum()) / tokens
+            loss = ((0.0 if warming else 1.0) * policy.sum() + config.value_coef * value.sum()) / tokens
             if not torch.isfinite(loss):
                 raise TrainingStopped(f"Step {self.steps_done}: the loss is {loss.item()}.")
             self.scaler.scale(loss).backward()
@@ -332,19 +321,28 @@ class PPOTrainer:
                     "entropy": entropy.sum(),
                     "clip_share": ((ratio - 1).abs() > config.clip).sum(),
                     "kl_update": losses.kl_k3(part.logprobs, logprobs)[mask].sum(),
+                    "ratio": ratio.sum(),
                 }
                 for key, amount in found.items():
                     sums[key] = sums.get(key, 0.0) + float(amount) / tokens
+                sums["ratio_max"] = max(sums.get("ratio_max", 0.0), float(ratio.max()))
                 error = float((ratio - 1).abs().max())
                 sums["ratio_error"] = max(sums.get("ratio_error", 0.0), error)
+        limit = math.inf if config.max_update_kl is None else config.max_update_kl
+        if sums["ratio"] > config.max_ratio or sums["kl_update"] > limit:
+            return {**sums, "grad_norm": 0.0, "used": False}
+        return {**sums, "grad_norm": self._optimizer_step(), "used": True}
+
+    def _optimizer_step(self) -> float:
+        """Clip the gradient, step, and return the norm before clipping."""
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.trained, config.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
         # In fp16 that is an overflow, which the scaler answers by skipping the step.
         if not torch.isfinite(norm) and not self.scaler.is_enabled():
             raise TrainingStopped(f"Step {self.steps_done}: the gradient's norm is {norm.item()}.")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return {**sums, "grad_norm": float(norm)}
+        return float(norm)
 
     def _set_learning_rate(self) -> None:
         left = 1 - self.steps_done / max(1, self.config.steps)
@@ -361,16 +359,6 @@ class PPOTrainer:
             picked.append(prompts[order[position % len(prompts)]])
         return picked
 
-    def _checked_scores(self, batch: Rollout) -> Tensor:
-        """The reward function's scores, refused with the texts if they are not usable numbers."""
-        scores = [float(s) for s in self.reward_fn(batch.prompts, batch.responses)]
-        if len(scores) != len(batch):
-            raise ValueError(f"The reward function gave {len(scores)} scores for {len(batch)} responses.")
-        for prompt, response, value in zip(batch.prompts, batch.responses, scores, strict=True):
-            if not math.isfinite(value):
-                raise ValueError(f"The reward function gave {value} for {prompt!r} -> {response!r}")
-        return torch.tensor(scores, device=batch.input_ids.device)
-
     def _describe(self, batch: Rollout) -> dict:
         """What the log says of a batch before the update; KL is a sum over the response, in nats."""
         mask, lengths = batch.response_mask, batch.lengths.float()
@@ -379,15 +367,19 @@ class PPOTrainer:
         if not any(batch.responses):
             raise TrainingStopped(f"Step {self.steps_done}: every response is empty (collapse).")
         pure = batch.scores + self.config.missing_stop_penalty * (~batch.finished).float()
+        parts = getattr(self.reward_fn, "parts", {})  # of a reward.Mixture
         return {
             "reward": float(pure.mean()),
             "reward_std": float(pure.std(unbiased=False)),
             "score": float(batch.scores.mean()),
+            **{f"reward_{name}": sum(scores) / len(scores) for name, scores in parts.items()},
             "kl": float((k1 * mask).sum(1).mean()),
             "kl_k3": float((k3 * mask).sum(1).mean()),
-            "kl_coef": self.config.kl_coef,
+            "kl_coef": self.kl_coef,
             "length": float(lengths.mean()),
+            "length_correlation": _correlation(lengths, pure),
             "finished": float(batch.finished.float().mean()),
+            "distinct_2": distinct_n(batch.responses),
             "explained_variance": losses.explained_variance(batch.values, batch.returns, mask),
             "samples": [
                 {"prompt": p, "response": r, "score": round(float(s), 3)}
@@ -395,82 +387,8 @@ class PPOTrainer:
             ],
         }
 
-    # --- checkpoints: safetensors and JSON, each written whole or not at all ----------------
 
-    def save_checkpoint(self) -> None:
-        """Adapter, value head, optimizer and log; nothing else is needed to go on."""
-        if self.run_dir is None:
-            return
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with replacing(self.run_dir / "checkpoint") as folder:
-            folder.mkdir()
-            save_adapter(self.actor.model, folder / "adapter", POLICY)
-            save_file(self.actor.value_head.state_dict(), folder / "value_head.safetensors")
-            moments = {
-                f"{index}.{name}": tensor
-                for index, state in self.optimizer.state_dict()["state"].items()
-                for name, tensor in state.items()
-            }
-            save_file(moments, folder / "optimizer.safetensors")
-            state = {"steps_done": self.steps_done, "scaler": self.scaler.state_dict()}
-            write_json(folder / "state.json", {**state, "settings": self._settings()})
-            lines = "".join(json.dumps(line) + "\n" for line in self.log)
-            (folder / "log.jsonl").write_text(lines, encoding="utf-8")
-
-    def load_checkpoint(self) -> bool:
-        """Continue from the run folder's checkpoint; False if there is none of this very run.
-
-        Raises:
-            ValueError: if it is damaged, before anything of it is used.
-        """
-        folder = self.run_dir / "checkpoint" if self.run_dir else None
-        if folder is None or not (folder / "state.json").exists():
-            return False
-        state = read_json(folder / "state.json")
-        if state["settings"] != self._settings():
-            print("The checkpoint is of another start or other settings: starting over.")
-            return False
-        try:
-            head = load_file(folder / "value_head.safetensors")
-            moments = load_file(folder / "optimizer.safetensors")
-            load_policy_weights(self.actor.model, folder / "adapter")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"The checkpoint in {folder} is damaged ({error}). Delete it and run again."
-            ) from error
-        self.actor.value_head.load_state_dict(head)
-        current = self.optimizer.state_dict()
-        current["state"] = {}
-        for key, tensor in moments.items():
-            index, name = key.split(".", 1)
-            current["state"].setdefault(int(index), {})[name] = tensor
-        self.optimizer.load_state_dict(current)
-        self.scaler.load_state_dict(state["scaler"])
-        self.steps_done = state["steps_done"]
-        lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        self.log = [json.loads(line) for line in lines]
-        return True
-
-    def _settings(self) -> dict[str, str]:
-        """What must be equal for a run to be the same run: all settings and the SFT start."""
-        digest = hashlib.sha256()
-        for name, parameter in self.actor.model.named_parameters():
-            if f".{REF}" in name:
-                digest.update(parameter.detach().cpu().float().numpy().tobytes())
-        return {k: str(v) for k, v in asdict(self.config).items()} | {"start": digest.hexdigest()}
-
-
-def _switch_off_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # what attention layers hand to a function
-
-
-def load_policy_weights(model, folder: Path) -> None:
-    """Overwrite the ``policy`` adapter's weights, in place, with saved ones."""
-    from peft import set_peft_model_state_dict
-
-    weights = load_file(Path(folder) / "adapter_model.safetensors")
-    set_peft_model_state_dict(model, weights, adapter_name=POLICY)
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's r; 0 where one of the two never varies."""
+    r = torch.corrcoef(torch.stack([a, b]))[0, 1]
+    return float(r) if torch.isfinite(r) else 0.0

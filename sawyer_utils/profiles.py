@@ -45,12 +45,12 @@ class Profile:
 
     # 02 reward model
     reward_rank: int = 16
-    reward_epochs: float = 2.0
+    reward_epochs: float = 1.5
     reward_max_steps: int = -1
     reward_batch: int = 32
     reward_lr: float = 1e-3
     reward_pair_tokens: int = 192
-    reward_trials: int = 40  # steps of each of the three side trainings
+    reward_trials: int = 30  # steps of each of the three side trainings
 
     # 03 PPO
     ppo_steps: int = 24
@@ -107,7 +107,7 @@ PROFILES = {
         sft_lr=2e-4,
         reward_epochs=1.0,
         reward_batch=16,
-        reward_lr=2e-5,
+        reward_lr=2e-4,
         reward_pair_tokens=384,
         reward_trials=240,
         ppo_steps=60,
@@ -134,7 +134,7 @@ PROFILES = {
         sft_lr=2e-4,
         reward_epochs=1.0,
         reward_batch=16,
-        reward_lr=2e-5,
+        reward_lr=2e-4,
         reward_pair_tokens=384,
         reward_trials=240,
         ppo_steps=60,

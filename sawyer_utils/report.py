@@ -75,6 +75,12 @@ def rows(results: dict) -> list[tuple[str, str, str]]:
                 f"{reward['accuracy_shorter']:.3f}"
                 f" [{reward['accuracy_shorter_low']:.3f}, {reward['accuracy_shorter_high']:.3f}]",
             ),
+            (
+                "02 reward model",
+                "own answer over an equally good one to another question",
+                "{:.3f} [{:.3f}, {:.3f}]".format(*reward["accuracy_stranger"])
+                + f" (n = {reward['n_strangers']})",
+            ),
         ]
     if ppo:
         change = ppo["reward"]
@@ -185,7 +191,7 @@ def readme_table(results: dict) -> str:
         f"{machine['cpu_cores']} cores, {machine['compute']}, torch {machine['torch']}, "
         f"transformers {machine['transformers']}, trl {machine['trl']}; "
         f"{sum(results['minutes'].values()):.0f} minutes for all four notebooks. "
-        "Square brackets are 95 % bootstrap intervals.",
+        "Square brackets are 95 % intervals.",
     ]
     return "\n".join(lines)
 

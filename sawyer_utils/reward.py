@@ -91,7 +91,7 @@ class RewardModel:
         return encode_pair(self.tokenizer, prompt if self.see_prompt else "", response, self.max_tokens)
 
     @torch.no_grad()
-    def score(self, prompts: list[str], responses: list[str], batch: int = 64) -> list[float]:
+    def score(self, prompts: list[str], responses: list[str], batch: int = 32) -> list[float]:
         """One number a (prompt, response); only differences between them mean anything.
 
         Raises:
@@ -136,6 +136,8 @@ def reward_trainer(
         "lr_scheduler_type": "cosine",
         "warmup_steps": 10,
         "max_length": profile.reward_pair_tokens,
+        # On a CPU each new shape leaves a compiled kernel behind: a GiB in a training of all widths.
+        "pad_to_multiple_of": 32,
         "train_sampling_strategy": "sequential",  # _shuffled has chosen the order
         "gradient_checkpointing": False,
         "logging_steps": 1,
@@ -190,6 +192,65 @@ def standardised(
     return lambda p, r: [(score - mean) / spread for score in reward_fn(p, r)], mean, spread
 
 
+class Mixture:
+    """A weighted sum of reward functions, whose parts the PPO log shows one by one.
+
+        Mixture(liked=(judge.score, 1.0), short=(lambda p, r: [-len(x) / 100 for x in r], 0.2))
+
+    Put each on a common scale first (:func:`standardised`), or the largest decides.
+
+    Args:
+        parts: name -> (reward function, weight).
+
+    Attributes:
+        parts: name -> its own scores of the last call, before the weight.
+    """
+
+    def __init__(self, **parts: tuple[RewardFn, float]):
+        self.functions = parts
+        self.parts: dict[str, list[float]] = {}
+
+    def __call__(self, prompts: list[str], responses: list[str]) -> list[float]:
+        self.parts = {
+            name: checked_scores(function, prompts, responses, f"reward {name!r}")
+            for name, (function, _) in self.functions.items()
+        }
+        weighted = [
+            [weight * score for score in self.parts[name]] for name, (_, weight) in self.functions.items()
+        ]
+        return [sum(scores) for scores in zip(*weighted, strict=True)]
+
+
+def checked_scores(
+    reward_fn: RewardFn, prompts: list[str], responses: list[str], name: str = "reward function"
+) -> list[float]:
+    """The scores of a reward function, refused with the texts if they cannot be used.
+
+    Raises:
+        ValueError: if it raises, gives another number of scores, NaN or infinity.
+    """
+    try:
+        scores = [float(score) for score in reward_fn(prompts, responses)]
+    except Exception as error:
+        shown = _first_to_fail(reward_fn, prompts, responses)
+        raise ValueError(f"The {name} failed on {shown}: {type(error).__name__}: {error}") from error
+    if len(scores) != len(responses):
+        raise ValueError(f"The {name} gave {len(scores)} scores for {len(responses)} responses.")
+    for prompt, response, score in zip(prompts, responses, scores, strict=True):
+        if not math.isfinite(score):
+            raise ValueError(f"The {name} gave {score} for {prompt!r} -> {response!r}.")
+    return scores
+
+
+def _first_to_fail(reward_fn: RewardFn, prompts: list[str], responses: list[str]) -> str:
+    for prompt, response in zip(prompts, responses, strict=True):
+        try:
+            [float(score) for score in reward_fn([prompt], [response])]
+        except Exception:  # whatever it is, this is the text to show
+            return f"{prompt!r} -> {response!r}"
+    return f"{len(responses)} responses together, though on none of them alone"
+
+
 def total_steps(profile: Profile, pairs: int) -> int:
     """Optimizer steps of a whole training, as the trainer will count them."""
     if profile.reward_max_steps > 0:
@@ -216,6 +277,8 @@ def train_reward(
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
     last = get_last_checkpoint(checkpoint) if checkpoint.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
+    # The trainer wrapped forward() in autocast; from here on it computes as a loaded model does.
+    trainer.accelerator.unwrap_model(reward.model, keep_fp32_wrapper=False)
     reward.model.eval()
     write_json(Path(folder) / "log.json", progress.log)
     reward.save(Path(folder) / "model", profile.reward_base)

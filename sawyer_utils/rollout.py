@@ -16,6 +16,8 @@ from transformers import GenerationConfig
 
 from sawyer_utils.chat import decode, encode_prompt
 
+STEP = 8  # columns
+
 
 @dataclass
 class Rollout:
@@ -63,10 +65,11 @@ class Rollout:
 
     def _trimmed(self) -> Rollout:
         width = self.response_mask.shape[1]
-        cut_right = width - int(self.lengths.max())
         prompt = self.attention_mask[:, : self.input_ids.shape[1] - width]
-        # Columns that are padding in every row.
-        cut_left = int((prompt.cumsum(1) == 0).all(0).sum())
+        # Columns that are padding in every row, a multiple of STEP of them: on a CPU each new
+        # shape leaves a compiled kernel behind.
+        cut_right = (width - int(self.lengths.max())) // STEP * STEP
+        cut_left = int((prompt.cumsum(1) == 0).all(0).sum()) // STEP * STEP
         trimmed = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -118,10 +121,15 @@ def sample(
     prompt_ids, prompt_mask = left_pad(encoded, tokenizer.pad_token_id)
     device = next(model.parameters()).device
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    with _generation_config(base, _full_distribution(tokenizer, max_new_tokens, temperature)):
+    config = _full_distribution(tokenizer, max_new_tokens, temperature)
+    # Only an encoder-decoder has one.
+    config.decoder_start_token_id = getattr(base.config, "decoder_start_token_id", None)
+    with _generation_config(base, config):
         input_ids = base.generate(
             input_ids=prompt_ids.to(device), attention_mask=prompt_mask.long().to(device)
         )
+    if base.config.is_encoder_decoder:  # which gives the response alone, after its start token
+        input_ids = torch.cat([prompt_ids.to(device), input_ids[:, 1:]], 1)
     response_ids = input_ids[:, prompt_ids.shape[1] :]
     response_mask, finished = mask_after_stop(response_ids, tokenizer.eos_token_id)
     return Rollout(

@@ -168,6 +168,22 @@ def replacing(path: Path):
         _remove(temporary)
 
 
+def recover(path: Path) -> None:
+    """Clean up after a process that was killed inside :func:`replacing`.
+
+    Between its two renames a folder exists only under its old name: put that back. For one
+    writer at a time: another one's unfinished files would be taken for leftovers.
+    """
+    path = Path(path)
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        if path.exists():
+            _remove(old)
+        else:
+            os.replace(old, path)
+    for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(unfinished)
+
+
 def _remove(path: Path) -> None:
     import shutil
 
@@ -208,6 +224,16 @@ def peak_memory_gib() -> float:
     """Peak resident memory of this process in GiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**3 if sys.platform == "darwin" else 1024**2)
+
+
+def record_peak(profile: Profile, stage: str) -> float:
+    """Keep the largest peak of this process and of earlier ones on the same run folder (a run that
+    only loads what is trained needs less), and return it in GiB."""
+    path = run_dir(profile, stage) / "metrics.json"
+    earlier = read_json(path).get("peak_memory_gib", 0.0) if path.exists() else 0.0
+    peak = max(earlier, peak_memory_gib())
+    record(profile, stage, peak_memory_gib=peak)
+    return peak
 
 
 def environment_report(profile: Profile) -> str:

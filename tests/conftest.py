@@ -135,8 +135,7 @@ def build_model(tokenizer, seed: int = 0, tied: bool = True, **options):
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         # The default 0.02 gives nearly equal probabilities, under which many mistakes hide.
-        initializer_range=0.2,
-        **options,
+        **{"initializer_range": 0.2, **options},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -414,6 +414,47 @@ def test_pairs_put_the_better_first():
     ]
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_a_stranger_is_as_good_as_the_answer_it_meets(count):
+    rows = [
+        {
+            "id": f"p-{i}",
+            "topic": "t",
+            "prompt": f"Question {i}?",
+            "responses": [
+                {"text": f"rude {i}", "score": 2, "kind": "rude"},
+                {"text": f"best {i}", "score": 9, "kind": "engaging"},
+                {"text": f"fair {i}", "score": 5 + i % 2},
+            ],
+        }
+        for i in range(count)
+    ]
+    found = data.strangers(rows)
+    # The rude response is not defended, and is nobody's stranger.
+    assert sorted(p.chosen for p in found) == sorted(
+        f"{k} {i}" for k in ("best", "fair") for i in range(count)
+    )
+    lender = {}
+    for pair in found:
+        (kind, own), (other_kind, other) = pair.chosen.split(), pair.rejected.split()
+        assert kind == other_kind
+        assert own == pair.id.split("-")[1] != other
+        assert pair.kinds == ("engaging" if kind == "best" else "", "stranger")
+        assert pair.prompt == f"Question {own}?"
+        assert pair.margin == (9 if kind == "best" else 5 + int(own) % 2) - 1
+        lender[own] = other
+    assert len(set(lender.values())) == count, "every row lends to one other"
+    assert data.strangers(rows) == found
+    assert count < 7 or data.strangers(rows, seed=1) != found
+
+
+def test_strangers_need_two_rows_and_two_texts():
+    row = {"id": "a", "topic": "t", "prompt": "?", "responses": [{"text": "Yes.", "score": 9}]}
+    with pytest.raises(ValueError, match="another"):
+        data.strangers([row])
+    assert data.strangers([row, {**row, "id": "b"}]) == [], "the same text cannot be a stranger"
+
+
 def test_every_pair_of_the_corpus_has_a_margin():
     every = data.pairs(data.load_preferences())
     assert all(pair.margin > 0 for pair in every)

@@ -199,6 +199,9 @@ def test_the_interval_of_two_shares_is_bonett_and_prices():
     assert difference == 0.0
     assert low == pytest.approx(-high)
     assert high > 0.1
+    # Two models of which one is right on all of 30 and the other on none: 1 is the end of the scale.
+    assert ev.paired_shares_interval(*flags(0, 0, 30, 0))[2] == 1.0
+    assert ev.paired_shares_interval(*flags(0, 30, 0, 0))[1] == -1.0
 
 
 @pytest.mark.parametrize(("up", "down"), [(0.1, 0.1), (0.25, 0.1), (0.05, 0.0)])

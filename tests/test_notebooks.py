@@ -76,7 +76,7 @@ def test_cells_are_short_and_not_empty(name):
     for cell in code_cells(committed(name)):
         assert cell.source.strip()
         assert len(cell.source.splitlines()) <= 40
-        assert max(map(len, cell.source.splitlines())) <= 100
+        assert max(map(len, cell.source.splitlines())) <= 88
 
 
 def test_the_setup_cell_is_the_same_everywhere():

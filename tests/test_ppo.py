@@ -9,19 +9,27 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import build_actor, known_model
+from conftest import build_actor, known_model, letter_tokenizer
 from safetensors.torch import load_file
 from torch import nn, tensor
 
-from sawyer_utils import losses, models, ppo
+from sawyer_utils import checkpoints, losses, models, ppo
+from sawyer_utils.actor import ActorCritic
+from sawyer_utils.chat import add_control_tokens, encode_prompt
 from sawyer_utils.models import POLICY, REF
-from sawyer_utils.ppo import ActorCritic, PPOConfig, PPOTrainer, TrainingStopped
+from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
+from sawyer_utils.reward import Mixture
 from sawyer_utils.rollout import Rollout
 
 torch.set_num_threads(1)
@@ -79,7 +87,7 @@ def close(first, second, tolerance: float) -> bool:
 
 def numbers(line: dict) -> dict:
     """A log line without what differs from run to run."""
-    return {k: v for k, v in line.items() if not k.startswith(("seconds_", "peak_memory"))}
+    return {k: v for k, v in line.items() if not k.startswith(("seconds_", "tokens_per", "peak_memory"))}
 
 
 # --- padding and masks --------------------------------------------------------------------------
@@ -391,7 +399,7 @@ def test_an_error_leaves_the_policy_active_and_trainable(make, monkeypatch):  # 
     model = trainer.actor.model
     before = adapter_state(model)
     assert before[0] == POLICY
-    with pytest.raises(RuntimeError, match="no reward today"):
+    with pytest.raises(ValueError, match="no reward today"):
         trainer.step(PROMPTS[:8])
     assert adapter_state(model) == before
     # In the middle of the reference's pass, when another adapter is in use.
@@ -489,11 +497,133 @@ def test_a_score_that_is_no_number_is_refused_with_its_text(make, bad):
     assert trainer.steps_done == 0
 
 
+def test_a_reward_that_raises_shows_the_text_it_fails_on(make):
+    def picky(prompts, responses):
+        if PROMPTS[5] in prompts:
+            raise KeyError("no such word")
+        return [0.0] * len(responses)
+
+    trainer = make(reward_fn=picky)
+    with pytest.raises(ValueError, match=rf"reward function failed on '{PROMPTS[5]}' -> .*no such word"):
+        trainer.step(PROMPTS[:8])
+    together = make(reward_fn=lambda p, r: [1 / (len(p) == 1)] * len(p))
+    with pytest.raises(ValueError, match="8 responses together"):
+        together.step(PROMPTS[:8])
+
+
+def test_the_parts_of_a_mixture_are_logged_one_by_one(make):
+    def words(prompts, responses):
+        return [float(len(response.split())) for response in responses]
+
+    trainer = make(reward_fn=Mixture(vowel=(count_a, 2.0), words=(words, -0.5)), missing_stop_penalty=0.0)
+    torch.manual_seed(1)
+    batch = trainer.score(trainer.rollout(PROMPTS[:8]))
+    parts = [fn(batch.prompts, batch.responses) for fn in (count_a, words)]
+    assert batch.scores.tolist() == pytest.approx([2 * a - 0.5 * n for a, n in zip(*parts, strict=True)])
+    line = trainer._describe(trainer.advantages(batch))
+    assert line["reward_vowel"] == pytest.approx(sum(parts[0]) / 8)
+    assert line["reward_words"] == pytest.approx(sum(parts[1]) / 8)
+    broken = Mixture(fine=(count_a, 1.0), odd=(lambda p, r: [0.0], 1.0))
+    with pytest.raises(ValueError, match="reward 'odd' gave 1 scores for 8"):
+        broken(PROMPTS[:8], ["a"] * 8)
+
+
 @pytest.mark.parametrize("wrong", [0, 7, 9])
 def test_a_wrong_number_of_scores_is_refused(make, wrong):
     trainer = make(reward_fn=lambda p, r: [0.0] * wrong)
     with pytest.raises(ValueError, match=f"{wrong} scores for 8 responses"):
         trainer.step(PROMPTS[:8])
+
+
+def test_scores_are_clipped_before_the_fine(make):  # №17
+    trainer = make(reward_fn=lambda p, r: [-9.0, 9.0, 0.5] + [0.0] * (len(p) - 3), score_clip=1.5)
+    batch = trainer.score(trainer.rollout(PROMPTS[:8]))
+    fine = 2.0 * (~batch.finished).float()
+    assert batch.scores.tolist() == (torch.tensor([-1.5, 1.5, 0.5, *[0.0] * 5]) - fine).tolist()
+
+
+def test_whitened_rewards_keep_their_mean(make):  # №16
+    plain, scaled = (opinionated(make(whiten_rewards=flag, gamma=1.0, lam=1.0)) for flag in (False, True))
+    batch, other = ready(plain), ready(scaled)
+    mask = batch.response_mask
+    assert torch.equal(batch.rewards, other.rewards), "what is logged stays in the reward's unit"
+    paid = losses.whiten(batch.rewards, mask, shift_mean=False)
+    assert float(paid[mask].mean()) == pytest.approx(float(batch.rewards[mask].mean()), abs=1e-6)
+    # At γ = λ = 1 a return is the sum of what follows.
+    follows = paid.flip(1).cumsum(1).flip(1) * mask
+    assert torch.allclose(other.returns, follows, atol=1e-5)
+    assert not torch.allclose(batch.returns, follows, atol=1e-2)
+
+
+# --- controls -----------------------------------------------------------------------------------
+
+
+def test_the_kl_coefficient_follows_its_target(make):  # №25
+    trainer = make(kl_target=0.5, kl_coef=0.1, steps=4)
+    log = trainer.train(PROMPTS)
+    expected = 0.1
+    for line in log:
+        assert line["kl_coef"] == pytest.approx(expected)
+        error = min(0.2, max(-0.2, (line["kl"] - 0.5) / 0.5))
+        expected *= 1 + 0.1 * error
+    assert trainer.kl_coef == pytest.approx(expected)
+    assert log[1]["kl_coef"] == pytest.approx(0.098), "the first KL is 0: the leash gets longer"
+    fixed = make(kl_coef=0.1)
+    assert {line["kl_coef"] for line in fixed.train(PROMPTS)} == {0.1}
+
+
+def test_the_coefficient_that_is_logged_is_the_one_that_is_paid(make):  # №25
+    trainer = make(kl_coef=0.1, missing_stop_penalty=0.0)
+    trainer.step(PROMPTS[:8])  # policy and reference part
+    trainer.kl_coef = 3.0
+    batch = ready(trainer)
+    drift = (losses.kl_k1(batch.logprobs, batch.ref_logprobs) * batch.response_mask).sum(1)
+    assert torch.allclose(batch.rewards.sum(1), batch.scores - 3.0 * drift, atol=1e-4)
+    assert trainer._describe(batch)["kl_coef"] == 3.0
+
+
+@pytest.mark.parametrize("limit", [{"max_update_kl": 1e-9}, {"max_ratio": 1.0}])
+def test_an_update_that_goes_too_far_ends(make, limit):  # №26
+    trainer = make(epochs=3, minibatches=2, **limit)
+    batch = ready(trainer)
+    calls, step = [], trainer.optimizer.step
+    trainer.optimizer.step = lambda *a, **k: calls.append(weights_of(trainer)) or step(*a, **k)
+    # The ratio's mean may fall below 1, where max_ratio says nothing: plant one that is above.
+    with torch.no_grad():
+        if "max_ratio" in limit:
+            half = torch.arange(len(batch)) >= 4
+            batch.logprobs[half] -= 0.5 * batch.response_mask[half]
+    stats = trainer.update(batch)
+    assert stats["optimizer_steps"] == len(calls) == 1, "the first minibatch moved it, the second saw that"
+    assert stats["ratio_max"] > 1.0
+    free = make(epochs=3, minibatches=2)
+    assert free.update(ready(free))["optimizer_steps"] == 6
+
+
+def test_in_the_warm_up_only_the_critic_learns(make):  # №28
+    trainer = make(critic_warmup=2, steps=4, learning_rate=3e-2)
+    lora = [p for n, p in trainer.actor.model.named_parameters() if p.requires_grad]
+    start = [p.detach().clone() for p in lora]
+    log = [trainer.step(PROMPTS[:8]) for _ in range(2)]
+    assert same(lora, start)
+    assert trainer.actor.value_head.weight.any()
+    assert all(line["kl"] == 0.0 for line in log), "the policy is still the reference"
+    again = ready(trainer, seed=4)
+    error = ((again.values - again.returns)[again.response_mask] ** 2).mean()
+    assert float(error) < float((again.returns[again.response_mask] ** 2).mean()), "better than saying 0"
+    trainer.step(PROMPTS[:8])
+    assert not same(lora, start)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_the_value_loss_may_be_kept_from_the_trunk(make, detach):  # №29
+    trainer = opinionated(make(detach_value=detach, minibatches=1, epochs=1))
+    batch = ready(trainer)
+    batch.advantages.zero_()  # only the value loss is left
+    trainer.update(batch)
+    lora = [p for n, p in trainer.actor.model.named_parameters() if p.requires_grad and "lora" in n]
+    assert detach != any(p.grad is not None and p.grad.any() for p in lora)
+    assert trainer.actor.value_head.weight.grad.any()
 
 
 # --- the update ---------------------------------------------------------------------------------
@@ -681,8 +811,8 @@ def test_a_model_with_nothing_to_train_is_refused(letters, letter_actor):
 
 def test_activation_checkpointing_is_on_and_changes_nothing(make):  # №7
     found = []
-    for checkpointing in (False, True):
-        trainer = opinionated(make(activation_checkpointing=checkpointing, learning_rate=1e-3))
+    for switch in (False, True):
+        trainer = opinionated(make(activation_checkpointing=switch, learning_rate=1e-3))
         batch, calls = ready(trainer), []
         layer = trainer.actor.model.get_base_model().model.layers[0].mlp
         # Before the forward: the second one is broken off as soon as it has what it is for.
@@ -767,7 +897,8 @@ def check_same_run(first: PPOTrainer, second: PPOTrainer) -> None:
 
 @pytest.mark.parametrize("killed_in", [3, 4])
 def test_two_steps_and_two_are_four(make, tmp_path, killed_in):  # №33
-    settings = {"steps": 4, "checkpoint_every": 2, "missing_stop_penalty": 0.5}
+    # With a target, β moves: it is part of the state, too.
+    settings = {"steps": 4, "checkpoint_every": 2, "missing_stop_penalty": 0.5, "kl_target": 0.5}
     whole = make(run_dir=tmp_path / "whole", **settings)
     whole.train(PROMPTS)
     cut = make(run_dir=tmp_path / "cut", **settings)
@@ -785,8 +916,77 @@ def test_two_steps_and_two_are_four(make, tmp_path, killed_in):  # №33
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert shown == [2, 3, 4] if killed_in == 3 else [4]
     check_same_run(resumed, whole)
+    assert resumed.kl_coef == whole.kl_coef != resumed.config.kl_coef
     # The moments were not merely there; they were right.
     assert any(key.endswith("exp_avg_sq") for key in state_of(resumed))
+
+
+KILLED = ("generating", "updating", "writing", "between two renames")
+
+
+def train_and_die(where: str, folder: str) -> None:
+    """A run of four steps that is killed in the third: SIGKILL, so nothing can tidy up."""
+    tokenizer = add_control_tokens(letter_tokenizer())
+    settings = replace(SMALL, steps=4, checkpoint_every=1)
+    trainer = PPOTrainer(build_actor(tokenizer), tokenizer, count_a, settings, folder)
+
+    def die_in(module, name: str, at_call: int):
+        original, calls = getattr(module, name), []
+
+        def call(*args, **kwargs):
+            calls.append(name)
+            if len(calls) == at_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(module, name, call)
+
+    def arm(log):
+        if len(log) == 2:
+            if where == "generating":
+                die_in(trainer.actor.model.get_base_model(), "generate", 1)
+            elif where == "updating":
+                die_in(trainer, "_minibatch", 3)
+            elif where == "writing":
+                die_in(checkpoints, "write_json", 1)
+            else:  # aside with the old checkpoint, and then …; before it, files of the adapter
+                renamed = os.replace
+
+                def rename(source, target):
+                    renamed(source, target)
+                    if str(target).endswith(".old"):
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+                os.replace = rename
+
+    trainer.train(PROMPTS, on_step=arm)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, letters, tmp_path):  # №33
+    settings = {"steps": 4, "checkpoint_every": 1}
+    whole = make(run_dir=tmp_path / "whole", **settings)
+    whole.train(PROMPTS)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_ppo; test_ppo.train_and_die(*sys.argv[2:])"
+    )
+    running = {
+        where: subprocess.Popen(
+            [sys.executable, "-c", code, str(Path(__file__).parent), where, str(tmp_path / where)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for where in KILLED
+    }
+    for where, process in running.items():
+        assert process.wait(timeout=300) == -signal.SIGKILL, where
+        left = {path.name for path in (tmp_path / where).iterdir()}
+        assert ("checkpoint" in left) == (where != "between two renames"), left
+        resumed = make(run_dir=tmp_path / where, **settings)
+        shown = []
+        resumed.train(PROMPTS, on_step=lambda log, shown=shown: shown.append(len(log)))
+        assert shown == [2, 3, 4], where
+        assert [line["step"] for line in resumed.log] == [1, 2, 3, 4]
+        check_same_run(resumed, whole)
+        assert {path.name for path in (tmp_path / where).iterdir()} == {"checkpoint"}
 
 
 def test_a_finished_run_is_not_run_again(make, tmp_path):
@@ -845,7 +1045,7 @@ def test_a_killed_save_leaves_the_checkpoint_before_it(make, tmp_path, monkeypat
     def full(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(ppo, "write_json", full)
+    monkeypatch.setattr(checkpoints, "write_json", full)
     with pytest.raises(OSError, match="No space"):
         trainer.save_checkpoint()
     monkeypatch.undo()
@@ -931,6 +1131,68 @@ def test_a_short_leash_keeps_it_at_the_start(letters, letter_actor):  # №9
     assert ends[0.05][1] > 5.0
     assert ends[50.0][0] < 0.6
     assert ends[50.0][1] < 1.0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_known_optimum_is_reached(letters, seed):  # №34
+    """A point for each "a" and eight tokens: nothing is better than eight times "a"."""
+    settings = PPOConfig(
+        steps=80,
+        batch_size=32,
+        minibatches=4,
+        micro_batch=8,
+        epochs=3,
+        response_tokens=8,
+        learning_rate=3e-3,
+        kl_coef=0.0,
+        missing_stop_penalty=0.0,
+        seed=seed,
+    )
+    actor = build_actor(letters, seed, rank=8, hidden_size=64)
+    rewards = [line["reward"] for line in PPOTrainer(actor, letters, count_a, settings).train(PROMPTS * 4)]
+    assert rewards[0] < 1.0
+    assert sum(rewards[-5:]) / 5 >= 0.95 * 8
+
+
+def says_a(prompts: list[str], responses: list[str]) -> list[float]:
+    return [float(response.strip() == "a") for response in responses]
+
+
+@pytest.mark.parametrize(("seed", "kl_coef"), [(0, 0.3), (1, 0.5)])
+def test_a_bandit_ends_at_its_closed_form(letters, letter_actor, seed, kl_coef):  # №9, №34
+    """One question, one token, 1 for the right one: the optimum of E[r] − β·KL is
+    π*(a) ∝ π_ref(a) · exp(r(a)/β) (e.g. Rafailov et al. 2023, arXiv 2305.18290, equation 4)."""
+    model = letter_actor(seed)
+    settings = PPOConfig(
+        steps=80,
+        batch_size=128,
+        micro_batch=128,
+        minibatches=1,
+        epochs=4,
+        response_tokens=1,
+        learning_rate=5e-3,
+        missing_stop_penalty=0.0,
+        kl_coef=kl_coef,
+        seed=seed,
+    )
+    ids = torch.tensor([encode_prompt(letters, "d")])
+
+    def policy():
+        with torch.no_grad():
+            return model(input_ids=ids).logits[0, -1].softmax(-1)
+
+    before = policy()
+    PPOTrainer(model, letters, says_a, settings).train(["d"] * 128)
+    paid = torch.zeros_like(before)
+    paid[letters.convert_tokens_to_ids("a")] = 1.0
+    optimum = before * (paid / kl_coef).exp()
+    optimum /= optimum.sum()
+
+    def distance(p):  # total variation: the largest difference of any event's probability
+        return float((p - optimum).abs().sum()) / 2
+
+    assert distance(before) > 0.15
+    assert distance(policy()) < 0.09
 
 
 # --- 4-bit --------------------------------------------------------------------------------------

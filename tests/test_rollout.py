@@ -11,6 +11,7 @@ from conftest import build_actor, build_model, known_model
 from torch import tensor
 from transformers import GenerationConfig
 
+from sawyer_utils import rollout
 from sawyer_utils.chat import MEANINGS, decode, encode_prompt
 from sawyer_utils.rollout import Rollout, left_pad, mask_after_stop, sample
 
@@ -100,10 +101,17 @@ def test_rows_keep_every_field_together(index):
 
 
 @pytest.mark.parametrize(
-    ("index", "prompt_width", "response_width"),
-    [([0], 2, 5), ([1], 4, 1), ([2], 1, 3), ([0, 2], 2, 5), ([1, 2], 4, 3), ([0, 1, 2], 4, 5)],
+    ("step", "index", "prompt_width", "response_width"),
+    [
+        *((1, *row) for row in [([0], 2, 5), ([1], 4, 1), ([2], 1, 3), ([0, 2], 2, 5), ([1, 2], 4, 3)]),
+        (1, [0, 1, 2], 4, 5),
+        *((2, *row) for row in [([0], 2, 5), ([1], 4, 1), ([2], 2, 3), ([0, 2], 2, 5), ([1, 2], 4, 3)]),
+        (3, [2], 1, 5),
+        (8, [2], 4, 5),
+    ],
 )
-def test_rows_are_as_narrow_as_their_longest(index, prompt_width, response_width):
+def test_rows_are_as_narrow_as_their_longest(monkeypatch, step, index, prompt_width, response_width):
+    monkeypatch.setattr(rollout, "STEP", step)  # what is cut is a multiple of it
     part = numbered().rows(tensor(index))
     assert part.input_ids.shape[1] == part.attention_mask.shape[1] == prompt_width + response_width
     for name in ("response_mask", "logprobs", "values", "rewards", "advantages", "returns"):

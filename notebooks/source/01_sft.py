@@ -31,7 +31,8 @@ import importlib.util, subprocess, sys
 if importlib.util.find_spec("sawyer_utils") is None:
     repo = "https://github.com/sawyer-course/sawyer"
     subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"]
+    subprocess.run(install, check=True)
     sys.path.insert(0, "sawyer")
 
 from sawyer_utils import runtime
@@ -164,7 +165,7 @@ for ids in (pasted, ours):
 print(f"stop tokens: {pasted.count(stop)} when pasted, {ours.count(stop)} when encoded")
 assert (pasted.count(stop), ours.count(stop)) == (1, 0)
 legend = (
-    "Shaded: control tokens. Above: pasted. Below: chat.encode. ░: part of a character."
+    "Shaded: control tokens. Above: pasted. Below: chat.encode. ░: part of a letter."
 )
 show.shaded_tokens(lines, legend)
 
@@ -764,7 +765,8 @@ plots.save(figure, folder / "figures", "finished", numbers)
 # %%
 for name, share, (a, b), n in zip(names, shares, intervals, mean_lengths):
     print(
-        f"{name:4s} {share:.0%} end by themselves [{a:.0%}, {b:.0%}], {n:.0f} tokens each"
+        f"{name:4s} {share:.0%} end by themselves [{a:.0%}, {b:.0%}],"
+        f" {n:.0f} tokens each"
     )
 written = [chat.encode(tokenizer, row["messages"]) for row in train]
 turns = sum(len(row["messages"]) // 2 for row in train)
@@ -778,7 +780,7 @@ def words(text: str) -> str:
 
 said = {words(m["content"]) for row in train for m in row["messages"][1::2]}
 copied = sum(words(text) in said for text in sft_answers.responses)
-print(f"{copied} of {len(questions)} SFT answers stand word for word in what it was shown")
+print(f"{copied} of {len(questions)} SFT answers stand word for word in its examples")
 
 # %% [markdown]
 # *The figure in words:* two bars, base and SFT, the share of answers that end by themselves, each
@@ -855,7 +857,7 @@ if sweep.exists():
     bounds = zip(shown.heldout_low, shown.heldout_high)
     shown["interval"] = [f"{a:.2f} to {b:.2f}" for a, b in bounds]
     keys = ["trainable_parameters", "steps", "heldout_loss", "interval"]
-    display(shown.set_index("name")[[*keys, "share_finished", "seconds"]].round(3))
+    display(shown.set_index("name")[[*keys, "share_finished"]].round(3))
     lowest = shown.loc[shown.heldout_loss.idxmin(), "name"]
     overlap = shown.heldout_low.max() < shown.heldout_high.min()
     print(f"{saved['profile']} profile, {saved['n_heldout']} held-out conversations")
@@ -876,7 +878,7 @@ else:
 verdict = "right" if "Washington" in sft_fixed.responses[0] else "not the right one"
 print(f"{fixed[0]}  →  {sft_fixed.responses[0]!r}")
 print(f"The right name is George Washington; this answer is {verdict}.")
-peak = runtime.peak_memory_gib()
+peak = runtime.record_peak(profile, "sft")
 print(f"peak memory of this notebook: {peak:.1f} GiB")
 runtime.record(
     profile,
@@ -897,7 +899,6 @@ runtime.record(
     n_heldout=len(held),
     n_train=len(train),
     seconds_train=log[-1]["seconds"],
-    peak_memory_gib=peak,
     trainable_parameters=trained_parameters,
 )
 

@@ -30,7 +30,8 @@ import importlib.util, subprocess, sys
 if importlib.util.find_spec("sawyer_utils") is None:
     repo = "https://github.com/sawyer-course/sawyer"
     subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"]
+    subprocess.run(install, check=True)
     sys.path.insert(0, "sawyer")
 
 from sawyer_utils import runtime
@@ -409,6 +410,45 @@ assert seen.pairs.sum() == len(held_pairs)
 seen.sort_values("gained", ascending=False).round(2)
 
 # %% [markdown]
+# Now take manner away. Each held-out question gets one of its own good answers and, as the
+# opponent, an equally good answer to *another* question: an engaging one meets an engaging one, a
+# curt one a curt one. Only reading the question can tell which belongs. **Predict first:** how
+# often is the judge that sees both texts right?
+
+# %%
+strangers_held = data.strangers(held)
+pair = strangers_held[0]
+print(f"{pair.prompt}\n  own:      {pair.chosen}\n  stranger: {pair.rejected}\n")
+reads_before = {
+    name: accuracy(differences(judge, strangers_held), strangers_held)
+    for name, judge in (("both texts", both_texts), ("answers alone", answers_alone))
+}
+for name, found in reads_before.items():
+    print(f"own answer against a stranger, {name:<13} {text(found)}")
+_, low, high = reads_before["both texts"]
+habit = "It prefers the stranger!" if high < 0.5 else "It can tell them apart."
+print("It is guessing." if low <= 0.5 <= high else habit)
+assert all(pair.chosen != pair.rejected for pair in strangers_held)
+
+# %% [markdown]
+# One half is a coin. Below it is worse: some habit of the bad answers, perhaps that they chew on the
+# question's own words, is then held against good ones.
+#
+# The wrong answers in our data can be recognised by their manner alone, so a judge that learns from
+# them has no reason to look at the question. **Nobody reads who does not have to.** A policy
+# trained on such a judge could please it without listening.
+#
+# The remedy is data. We make the same kind of pair from the *training* prompts. They cost nothing
+# to write; retrieval models learn from such pairs, and call the strangers *negatives* (Karpukhin
+# et al. 2020, arXiv 2004.04906, section 3.2).
+
+# %%
+lessons = train_pairs + data.strangers(train)
+n_strangers = len(lessons) - len(train_pairs)
+print(f"{len(train_pairs)} pairs as written + {n_strangers} with a stranger")
+assert {pair.id for pair in lessons}.isdisjoint(ids_held)
+
+# %% [markdown]
 # ## 4. Does it learn what is preferred?
 #
 # First the start, so that we know what training added. The encoder is pretrained but its top
@@ -423,16 +463,16 @@ print("The interval", "includes" if inside else "excludes", "one half.")
 assert len(gaps_before) == len(held_pairs)
 
 # %% [markdown]
-# Now the full training, on all pairs. If this folder holds a finished model, it is loaded; if
+# Now the full training, strangers included. If this folder holds a finished model, it is loaded; if
 # a training was cut off, it goes on from its last checkpoint.
 
 # %%
 if (folder / "model" / "adapter_model.safetensors").exists():
     print("Already trained: loading the model of this run folder.")
 else:
-    steps = total_steps(profile, len(train_pairs))
+    steps = total_steps(profile, len(lessons))
     live = plots.LivePlot(plots.reward_training, steps, 10, folder / "progress.json")
-    train_reward(RewardModel.untrained(profile), profile, train_pairs, folder, live)
+    train_reward(RewardModel.untrained(profile), profile, lessons, folder, live)
 reward = RewardModel.load(folder / "model")
 log = runtime.read_json(folder / "log.json")
 
@@ -502,32 +542,40 @@ bars(by_margin, sizes, "by_margin")
 # *Bars of accuracy by the difference of the two scores (upper end included), from nearly equal on
 # the left to far apart on the right.*
 #
-# Does the fully trained judge read the question? A direct test: each held-out question, its own
-# best answer, and the best answer to *another* question. Both are well written, so manner cannot
-# decide; only reading can. **Predict first:** how often does the right one win?
+# And the strangers of section 3? It has practised on such pairs, of other prompts. **Predict
+# first:** is it surer of engaging answers, or of bare, curt ones, which hold little to recognise?
 
 # %%
-best = [max(row["responses"], key=lambda r: r["score"])["text"] for row in held]
-strangers = [
-    data.Pair(
-        row["id"], row["topic"], row["prompt"], best[i], best[i - 1], 0.0, ("", "")
-    )
-    for i, row in enumerate(held)
-]
-reads = accuracy(differences(reward, strangers), strangers)
-print(f"own answer against a stranger: {text(reads)}, n = {len(strangers)}")
-print(
-    "It reads the question."
-    if reads[1] > 0.5
-    else "No sign that it reads the question!"
+gaps_strangers = np.array(differences(reward, strangers_held))
+ids_strangers = [pair.id for pair in strangers_held]
+reads = accuracy(gaps_strangers, strangers_held)
+learned = (gaps_strangers > 0).astype(float)
+learned -= np.array(differences(both_texts, strangers_held)) > 0
+learned_low, learned_high = bootstrap_interval(learned, groups=ids_strangers)
+against = {"both kinds": reads}
+for kind in dict.fromkeys(pair.kinds[0] for pair in strangers_held):
+    rows = np.array([pair.kinds[0] == kind for pair in strangers_held])
+    some = [pair for pair, keep in zip(strangers_held, rows) if keep]
+    against[kind] = accuracy(gaps_strangers[rows], some)
+for kind, found in against.items():
+    print(f"own answer ({kind}) against a stranger: {text(found)}")
+more = learned.mean(), learned_low, learned_high
+print(f"more often than the judge of section 3: {text(more)}")
+print("It reads the question." if reads[1] > 0.5 else "No sign that it reads!")
+runtime.record(
+    profile,
+    "reward",
+    accuracy_stranger=reads,
+    accuracy_stranger_by_kind=against,
+    accuracy_stranger_unpractised=reads_before["both texts"],
+    n_strangers=len(strangers_held),
 )
-runtime.record(profile, "reward", accuracy_stranger=reads)
-assert all(pair.chosen != pair.rejected for pair in strangers)
+assert len(learned) == len(strangers_held)
 
 # %% [markdown]
-# Compare it with the accuracy on the data's own pairs. A high score there and a low one here means
-# that the wrong answers in the data can be recognised by their manner alone. A judge learns to
-# read only if the data leaves it no easier way; exercise 3 gives it such data.
+# The two judges differ in more than the strangers: this one also trained for longer. Exercise 3
+# takes that apart. And mind what is *not* tested: most strangers come from another topic, where a
+# shared word gives the answer away. A wrong answer about the right thing is another matter.
 #
 # And by topic? Everybody wants that table. Look at the number of prompts in it first.
 
@@ -993,12 +1041,13 @@ else:
 # Accuracy on one data set is a property of the model *and of that data set*.
 
 # %%
-runtime.record(profile, "reward", peak_memory_gib=runtime.peak_memory_gib())
-measured = runtime.read_json(folder / "metrics.json")
+peak = runtime.record_peak(profile, "reward")
 print(f"right on held-out pairs      {text(after)}   untrained {before[0]:.3f}")
 print(f"right where shorter wins     {text(by_length['shorter is better'])}")
 print(f"expected calibration error   {text((error, error_low, error_high))}")
-print(f"peak memory                  {measured['peak_memory_gib']:.1f} GiB")
+unpractised = reads_before["both texts"][0]
+print(f"own answer over a stranger's {text(reads)}   unpractised {unpractised:.3f}")
+print(f"peak memory                  {peak:.1f} GiB")
 print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will push?")
 
 # %% [markdown]
@@ -1028,25 +1077,22 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 #
 # </details>
 #
-# **3. Teach it to read.** Section 4 asked whether a good answer beats a stranger. Build such pairs
-# from the training prompts, add them to `train_pairs`, run a `trial`, and ask again. What does it
-# cost in accuracy on the old pairs?
+# **3. Was it the data or the steps?** The judge of section 4 reads better than that of section 3,
+# but it also trained longer. Take that apart: one `trial` with the lessons, one without, equal
+# steps. What do the lessons cost on the old pairs?
 #
 # <details><summary>Answer</summary>
 #
 # ```python
-# top = [max(row["responses"], key=lambda r: r["score"]) for row in train]
-# lessons = [
-#     data.Pair(row["id"], "", row["prompt"], top[i]["text"], top[i - 1]["text"], 8.0, ("", ""))
-#     for i, row in enumerate(train)
-# ]
-# reader = trial("reader", train_pairs + lessons)
-# accuracy(differences(reader, strangers), strangers), accuracy(differences(reader, held_pairs), held_pairs)
+# reader = trial("reader", lessons)  # as many steps as "both_texts", which had no lessons
+# for judge in (trial("both_texts", train_pairs), reader):
+#     print(text(accuracy(differences(judge, strangers_held), strangers_held)),
+#           text(accuracy(differences(judge, held_pairs), held_pairs)))
 # ```
 #
-# Compare with a trial that has as many steps and no lessons (`trial("both_texts", train_pairs)`),
-# not with the longer main training. Manner decides nothing in these pairs, so the only way to win
-# them is to look for the question in the answer.
+# With equal steps the reader sees fewer of the old pairs, so it may lose a little there. Then make
+# it harder: let each stranger come from the *same topic*. Sharing a word no longer helps, and you
+# will see how deep the reading goes.
 #
 # </details>
 
@@ -1059,7 +1105,7 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 # | loss sticks at 0.69 with zero margins | the scores of both answers move together | section 4, mean gap |
 # | training accuracy 1, held-out far lower | split by pair instead of by prompt; too many epochs | section 4, bars |
 # | accuracy high, but not where the shorter is better | the data lacks short winners | section 4, section 7 |
-# | answers alone do as well as both texts | wrong answers have a tell-tale style | section 3, table |
+# | answers alone do as well as both texts | wrong answers have a tell-tale style | section 3, strangers |
 # | high accuracy, high ECE | too sure: margins, long training | section 5 |
 # | every probe raises the score | the judge rewards more text | section 6 |
 # | PPO's reward climbs, answers get worse | the judge is asked about texts it never saw | notebook 03 |
@@ -1076,7 +1122,9 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 # 4. **The margin is linear in the score difference,** a quarter of it. Llama 2 used a few steps.
 # 5. **Written preferences.** Answers and scores were made for this course to a recipe; the data card
 #    says how. Nobody voted on them twice, so we cannot say how often two judges would agree.
-# 6. **Equal steps in sections 3 and 7.** The judge without short winners sees fewer pairs more often.
+# 6. **Strangers are picked by lot.** Harder ones (same topic, or a subtle falsehood) would teach more;
+#    choosing them well is a craft of its own.
+# 7. **Equal steps in sections 3 and 7.** The judge without short winners sees fewer pairs more often.
 
 # %% [markdown]
 # ## Five questions

@@ -32,7 +32,8 @@ import importlib.util, subprocess, sys
 if importlib.util.find_spec("sawyer_utils") is None:
     repo = "https://github.com/sawyer-course/sawyer"
     subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"]
+    subprocess.run(install, check=True)
     sys.path.insert(0, "sawyer")
 
 from sawyer_utils import runtime
@@ -248,7 +249,17 @@ print(f"the mean over all {len(change)} prompts is {change.mean():+.2f}.")
 assert change[best] >= change.mean() >= change[worst]
 
 # %% [markdown]
-# **Read the second row aloud.** Do you agree that it is worse? If you do not, the judge is wrong
+# And one picture of the judge rather than of the models: the *base* model's answer that it likes
+# best. The base answers nothing; if a ramble of it scores well, the judge is easy to please.
+
+# %%
+lucky = int(np.argmax(rewards["base"]))
+beaten = np.mean(np.less(rewards["sft"], rewards["base"][lucky]))
+print(f"It scores higher than {beaten:.0%} of SFT's answers (to their own prompts).")
+show.side_by_side([prompts[lucky]], columns(sampled, [lucky]), score_notes([lucky]))
+
+# %% [markdown]
+# **Now read the row of the largest loss aloud.** Do you agree that it is worse? If you do not, the judge is wrong
 # there; if you do, PPO is. Both happen, and a mean tells you neither.
 
 # %% [markdown]
@@ -386,8 +397,9 @@ print(f"unpaired {unpaired[0]:+.2f} to {unpaired[1]:+.2f}, {ratio:.2f} times as 
 assert math.isclose(np.mean(torn), np.mean(rewards["sft"]))  # the mean is the same
 
 # %% [markdown]
-# The more alike the two rewards of one prompt are (the correlation), the more pairing helps. The
-# interval, both tests and the effect size in one call:
+# Pairing helps as much as the two rewards of one prompt are alike (the correlation): at zero it
+# changes nothing, near one it changes everything. The interval, both tests and the effect size in
+# one call:
 
 # %%
 comparison = evaluation.compare_rewards(rewards["sft"], rewards["ppo"])
@@ -414,7 +426,7 @@ if trained_on.get("sft_std"):
 # |---|---|---|---|
 # | paired bootstrap | how far the mean change could be from this, with other prompts | prompts are independent, drawn like the ones you care about; n not tiny | other seeds, other training runs |
 # | Wilcoxon | are the changes symmetric around zero? | independent prompts; under "no change" each sign is a coin toss | how large the change is |
-# | Levene | are the two *spreads* equal? | independent samples (our pairs are not quite: it is cautious or bold depending on their correlation) | the means |
+# | Levene | are the two *spreads* equal? | two independent samples. Ours share their prompts, which makes the test too cautious the more alike a prompt's two rewards are | the means |
 # | effect size | how many standard deviations of the change is it? | nothing | whether it matters to anybody |
 #
 # The workshop used Wilcoxon and also Mann-Whitney, which treats the pairs as strangers: that is
@@ -443,7 +455,11 @@ table = None
 if seeds:
     above = sum(run["low"] > 0 for run in seeds)
     print(f"{above} of {len(seeds)} training seeds: reward up, interval above zero")
-    table = pd.DataFrame(seeds).round(3)
+    gains = [run["difference"] for run in seeds]
+    print(f"gains from {min(gains):+.2f} to {max(gains):+.2f}, in notebook 03's unit")
+    shown = ["difference", "low", "high", "wilcoxon_p", "before_std", "after_std"]
+    shown += ["levene_p", "kl", "length", "finished"]
+    table = pd.DataFrame(seeds).set_index("seed")[shown].round(3)
 else:
     print("One training run: what another seed would have given is not known here.")
 table
@@ -924,8 +940,9 @@ plots.save(
 def plainly(table):
     """The measures under each verdict."""
     for found in ("better", "worse", "changed", "no difference shown"):
-        print(f"{found.capitalize()}:")
-        for row in table[table.verdict == found].itertuples():
+        rows = table[table.verdict == found]
+        print(f"{found.capitalize()}:" + (" nothing" if rows.empty else ""))
+        for row in rows.itertuples():
             print(f"    {row.measure} ({row.before:.3g} → {row.after:.3g})")
 
 
@@ -1076,8 +1093,8 @@ Markdown("\n".join(f"> {line}" for line in quoted))
 
 # %%
 seconds["all"] = time.perf_counter() - started
-peak = runtime.peak_memory_gib()
-runtime.record(profile, "eval", seconds=seconds, peak_memory_gib=peak)
+runtime.record(profile, "eval", seconds=seconds)
+peak = runtime.record_peak(profile, "eval")
 print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
 print(f"peak memory {peak:.1f} GiB")
 assert (folder / "metrics.json").exists()

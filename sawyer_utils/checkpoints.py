@@ -1,0 +1,88 @@
+"""A PPO run on disk: safetensors and JSON, each written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sawyer_utils.models import POLICY, REF, load_policy_weights, save_adapter
+from sawyer_utils.runtime import read_json, recover, replacing, write_json
+
+if TYPE_CHECKING:
+    from sawyer_utils.ppo import PPOTrainer
+
+
+def save(trainer: PPOTrainer, folder: Path) -> None:
+    """Adapter, value head, optimizer, counters and log. Randomness needs no saving: it follows
+    from seed and step."""
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as new:
+        new.mkdir()
+        save_adapter(trainer.actor.model, new / "adapter", POLICY)
+        save_file(trainer.actor.value_head.state_dict(), new / "value_head.safetensors")
+        moments = {
+            f"{index}.{name}": tensor
+            for index, state in trainer.optimizer.state_dict()["state"].items()
+            for name, tensor in state.items()
+        }
+        save_file(moments, new / "optimizer.safetensors")
+        state = {
+            "steps_done": trainer.steps_done,
+            "kl_coef": trainer.kl_coef,
+            "scaler": trainer.scaler.state_dict(),
+            "settings": _settings(trainer),
+        }
+        write_json(new / "state.json", state)
+        lines = "".join(json.dumps(line) + "\n" for line in trainer.log)
+        (new / "log.jsonl").write_text(lines, encoding="utf-8")
+
+
+def load(trainer: PPOTrainer, folder: Path) -> bool:
+    """Put the trainer where ``folder`` was saved; False if there is nothing of this very run.
+
+    Raises:
+        ValueError: if it is damaged, before anything of it is used.
+    """
+    folder = Path(folder)
+    recover(folder)
+    if not (folder / "state.json").exists():
+        return False
+    state = read_json(folder / "state.json")
+    if state["settings"] != _settings(trainer):
+        print("The checkpoint is of another start or other settings: starting over.")
+        return False
+    try:
+        head = load_file(folder / "value_head.safetensors")
+        moments = load_file(folder / "optimizer.safetensors")
+        load_policy_weights(trainer.actor.model, folder / "adapter")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"The checkpoint in {folder} is damaged ({error}). Delete it and run again."
+        ) from error
+    trainer.actor.value_head.load_state_dict(head)
+    current = trainer.optimizer.state_dict()
+    current["state"] = {}
+    for key, tensor in moments.items():
+        index, name = key.split(".", 1)
+        current["state"].setdefault(int(index), {})[name] = tensor
+    trainer.optimizer.load_state_dict(current)
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.steps_done, trainer.kl_coef = state["steps_done"], state["kl_coef"]
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    trainer.log = [json.loads(line) for line in lines]
+    return True
+
+
+def _settings(trainer: PPOTrainer) -> dict[str, str]:
+    """What must be equal for a run to be the same run: all settings and the SFT start."""
+    digest = hashlib.sha256()
+    for name, parameter in trainer.actor.model.named_parameters():
+        if f".{REF}" in name:
+            digest.update(parameter.detach().cpu().float().numpy().tobytes())
+    return {k: str(v) for k, v in asdict(trainer.config).items()} | {"start": digest.hexdigest()}

@@ -1,0 +1,117 @@
+"""What a PPO log says about the run: named findings, each with its evidence and a remedy.
+
+The thresholds are rules of thumb for short runs, meant to make a reader look, not to replace it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAX_KL = 20.0  # nats an answer
+SHRUNK, GROWN = 0.4, 1.25  # of the first answers' length
+MIN_FINISHED = 0.8
+MIN_LENGTH_CORRELATION = 0.4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong."""
+
+    name: str
+    evidence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.evidence}. {self.remedy}"
+
+
+def diagnose(log: list[dict]) -> list[Finding]:
+    """Findings in a log of ``PPOTrainer.train``, comparing its first eighth and its last quarter.
+
+    Returns:
+        What is wrong, the worst first; empty for a run in which nothing stands out.
+
+    Raises:
+        ValueError: with fewer than 4 steps, which say nothing.
+    """
+    if len(log) < 4:
+        raise ValueError(f"diagnose: {len(log)} steps are too few to say anything.")
+    found = (check(log) for check in CHECKS)
+    return [finding for finding in found if finding]
+
+
+def _ends(log: list[dict], key: str) -> tuple[float, float]:
+    """Mean over the first eighth, where the policy is still nearly SFT, and over the last quarter."""
+    parts = log[: max(1, len(log) // 8)], log[-max(1, len(log) // 4) :]
+    return tuple(statistics.mean(line[key] for line in part) for part in parts)
+
+
+def _collapse(log: list[dict]) -> Finding | None:
+    (long, short), (varied, same) = _ends(log, "length"), _ends(log, "distinct_2")
+    if short < SHRUNK * long:
+        evidence = f"answers went from {long:.0f} to {short:.0f} tokens"
+    elif same < 0.5 * varied:
+        evidence = f"distinct-2 fell from {varied:.2f} to {same:.2f}: the answers repeat each other"
+    else:
+        return None
+    return Finding("collapse", evidence, "Ask what the reward pays for saying nothing; raise β.")
+
+
+def _running_away(log: list[dict]) -> Finding | None:
+    _, kl = _ends(log, "kl")
+    if kl <= MAX_KL:
+        return None
+    evidence = f"the KL is {kl:.0f} nats an answer"
+    return Finding("KL running away", evidence, "Raise β or lower the learning rate.")
+
+
+def _never_finishing(log: list[dict]) -> Finding | None:
+    before, after = _ends(log, "finished")
+    if after >= MIN_FINISHED or after > before - 0.1:
+        return None
+    evidence = f"finished answers fell from {before:.0%} to {after:.0%}"
+    return Finding("never finishing", evidence, "Raise missing_stop_penalty above what the words earn.")
+
+
+def _length_hacking(log: list[dict]) -> Finding | None:
+    before, after = _ends(log, "length")
+    # In the first half: once all answers are as long as they can be, nothing correlates.
+    together = statistics.mean(line["length_correlation"] for line in log[: len(log) // 2])
+    if after < GROWN * before or together < MIN_LENGTH_CORRELATION:
+        return None
+    evidence = (
+        f"answers grew from {before:.0f} to {after:.0f} tokens, and longer scores more (r = {together:.2f})"
+    )
+    return Finding("length hacking", evidence, "Compare at equal length; give the judge short winners.")
+
+
+def _no_learning(log: list[dict]) -> Finding | None:
+    rewards = [line["reward"] for line in log]
+    halves = rewards[: len(rewards) // 2], rewards[len(rewards) // 2 :]
+    gain = statistics.mean(halves[1]) - statistics.mean(halves[0])
+    error = math.sqrt(sum(statistics.variance(half) / len(half) for half in halves))
+    if gain > 2 * error:
+        return None
+    evidence = f"the second half earns {gain:+.2f} more than the first, with a standard error of {error:.2f}"
+    return Finding("no learning", evidence, "More answers a step, a larger learning rate, or more steps.")
+
+
+def _critic_useless(log: list[dict]) -> Finding | None:
+    later = statistics.mean(line["explained_variance"] for line in log[len(log) // 2 :])
+    if later > 0.0:
+        return None
+    evidence = f"it explains {later:.2f} of the variance in the second half"
+    return Finding("critic useless", evidence, "Warm it up (critic_warmup), or raise value_coef.")
+
+
+CHECKS: tuple[Callable[[list[dict]], Finding | None], ...] = (
+    _collapse,
+    _running_away,
+    _never_finishing,
+    _length_hacking,
+    _no_learning,
+    _critic_useless,
+)

@@ -1,0 +1,123 @@
+"""Each finding on a small real run that has the illness, and on one that has not."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import build_actor, build_model
+
+from sawyer_utils.chat import encode_prompt
+from sawyer_utils.health import diagnose
+from sawyer_utils.ppo import PPOConfig, PPOTrainer
+
+torch.set_num_threads(1)
+
+PROMPTS = ["a b c", "d", "e f g h i j", "k l", "m n o p", "q r s t u", "v w", "x"] * 2
+SETTINGS = PPOConfig(
+    steps=16,
+    batch_size=16,
+    micro_batch=16,
+    epochs=4,
+    response_tokens=12,
+    learning_rate=1e-2,
+    kl_coef=0.05,
+    missing_stop_penalty=1.0,
+)
+
+
+def count_a(prompts, responses):
+    return [min(3.0, response.split().count("a")) for response in responses]
+
+
+def brief(prompts, responses):
+    return [-0.5 * len(response.split()) for response in responses]
+
+
+def long(prompts, responses):
+    return [0.5 * len(response.split()) for response in responses]
+
+
+def indifferent(prompts, responses):
+    # What the answer says does not matter, but not every answer gets the same.
+    return [float(len(prompt) % 3) for prompt in prompts]
+
+
+@pytest.fixture(scope="module")
+def talker(letters):
+    """``talker()``: a fresh actor on one tiny model that has learned to say a few letters and stop."""
+    model = build_model(letters, hidden_size=64).requires_grad_(True).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    stop = letters.eos_token_id
+    alphabet = torch.tensor(letters.convert_tokens_to_ids(list("abcdefghijklmnopqrstuvwxyz")))
+    for _ in range(150):
+        rows = []
+        for prompt in PROMPTS[:8]:
+            count = int(torch.randint(2, 7, (1,), generator=generator))
+            said = alphabet[torch.randint(0, 26, (count,), generator=generator)].tolist()
+            ids = encode_prompt(letters, prompt) + said + [stop]
+            rows.append(torch.tensor(ids))
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+        labels = ids.clone()
+        for row, prompt in zip(labels, PROMPTS, strict=False):
+            row[: len(encode_prompt(letters, prompt))] = -100
+        loss = model(input_ids=ids.clamp(min=0), labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.requires_grad_(False).eval()
+    return lambda: build_actor(letters, model=copy.deepcopy(model))
+
+
+@pytest.fixture
+def log_of(letters, talker):
+    """``log_of(reward_fn, **settings)``: the log of a short run."""
+
+    def run(reward_fn, **settings):
+        return PPOTrainer(talker(), letters, reward_fn, replace(SETTINGS, **settings)).train(PROMPTS)
+
+    return run
+
+
+def names(log) -> set[str]:
+    return {finding.name for finding in diagnose(log)}
+
+
+RUNS = {  # illness -> (reward, settings) of a run that has it
+    "collapse": (brief, {"kl_coef": 0.0, "steps": 9}),
+    "KL running away": (count_a, {"kl_coef": 0.0, "learning_rate": 3e-2}),
+    "never finishing": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
+    "length hacking": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
+    "no learning": (indifferent, {}),
+    "critic useless": (count_a, {"value_coef": 0.0}),
+}
+
+
+@pytest.mark.parametrize("illness", RUNS)
+def test_a_sick_run_is_named_with_its_evidence(log_of, illness):
+    reward_fn, settings = RUNS[illness]
+    found = {finding.name: finding for finding in diagnose(log_of(reward_fn, **settings))}
+    assert illness in found
+    assert any(character.isdigit() for character in found[illness].evidence)
+    assert found[illness].remedy.endswith(".")
+
+
+def test_a_healthy_run_has_no_finding(log_of):
+    log = log_of(count_a)
+    assert log[-1]["reward"] > log[0]["reward"] + 1
+    assert names(log) == set()
+
+
+def test_the_illnesses_are_told_apart(log_of):
+    assert "collapse" not in names(log_of(long, kl_coef=0.0, missing_stop_penalty=0.0))
+    assert "length hacking" not in names(log_of(brief, kl_coef=0.0, steps=9))
+    # Long because nothing stops it, but not because length is paid.
+    assert "length hacking" not in names(log_of(indifferent, missing_stop_penalty=0.0))
+
+
+def test_a_short_log_says_nothing():
+    with pytest.raises(ValueError, match="3 steps"):
+        diagnose([{}] * 3)
