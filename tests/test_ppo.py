@@ -191,7 +191,7 @@ class TableModel(nn.Module):
 
     def __init__(self, table: torch.Tensor):
         super().__init__()
-        self.config = SimpleNamespace(hidden_size=len(table))
+        self.config = SimpleNamespace(hidden_size=len(table), is_encoder_decoder=False)
         self.head = nn.Linear(*table.T.shape, bias=False)
         self.head.weight = nn.Parameter(table.T.clone())
         self.seen = None
