@@ -45,68 +45,79 @@ def _machine() -> dict:
 
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
-    sft, reward, ppo, evaluation = (results[stage] for stage in STAGES)
-    found = []
-    if sft:
-        found += [
-            (
-                "01 SFT",
-                "loss on held-out conversations, nats per token",
-                f"{sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}"
-                f" (falls by {sft['loss_fall_share']:.0%}, n = {sft['n_heldout']})",
-            ),
-            (
-                "01 SFT",
-                "greedy answers that end by themselves",
-                f"{sft['base_finished']:.0%} → {sft['sft_finished']:.0%} (n = {sft['n_prompts']})",
-            ),
-        ]
-    if reward:
-        found += [
-            (
-                "02 reward model",
-                "right on held-out pairs",
-                f"{reward['accuracy']:.3f} [{reward['accuracy_low']:.3f}, {reward['accuracy_high']:.3f}],"
-                f" untrained {reward['accuracy_untrained']:.3f} (n = {reward['n_pairs']})",
-            ),
-            (
-                "02 reward model",
-                "right where the better answer is the shorter",
-                f"{reward['accuracy_shorter']:.3f}"
-                f" [{reward['accuracy_shorter_low']:.3f}, {reward['accuracy_shorter_high']:.3f}]",
-            ),
-            (
-                "02 reward model",
-                "own answer over an equally good one to another question",
-                "{:.3f} [{:.3f}, {:.3f}]".format(*reward["accuracy_stranger"])
-                + f" (n = {reward['n_strangers']})",
-            ),
-        ]
-    if ppo:
-        change = ppo["reward"]
-        found += [
-            (
-                "03 PPO",
-                "reward on held-out prompts, SFT's standard deviations",
-                f"{change['before_mean']:.2f} ± {change['before_std']:.2f} → "
-                f"{change['after_mean']:.2f} ± {change['after_std']:.2f}; "
-                f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}],"
-                f" Wilcoxon p = {change['wilcoxon_p']:.1g}, Levene p = {change['levene_p']:.1g}"
-                f" (n = {change['n']})",
-            ),
-            (
-                "03 PPO",
-                "drift, length, finished",
-                f"KL {ppo['kl']:.1f} nats, {ppo['length']['sft']:.0f} → {ppo['length']['ppo']:.0f} tokens,"
-                f" {ppo['finished']['sft']:.0%} → {ppo['finished']['ppo']:.0%}",
-            ),
-            (
-                "03 PPO",
-                "gain left at equal length",
-                "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ppo["gain_at_equal_length"]),
-            ),
-        ]
-    return found + _evaluation_rows(evaluation)
+    made = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows)
+    return [row for stage, rows_of in zip(STAGES, made, strict=True) for row in rows_of(results[stage])]
+
+
+def _sft_rows(sft: dict) -> list[tuple[str, str, str]]:
+    if not sft:
+        return []
+    return [
+        (
+            "01 SFT",
+            "loss on held-out conversations, nats per token",
+            f"{sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}"
+            f" (falls by {sft['loss_fall_share']:.0%}, n = {sft['n_heldout']})",
+        ),
+        (
+            "01 SFT",
+            "greedy answers that end by themselves",
+            f"{sft['base_finished']:.0%} → {sft['sft_finished']:.0%} (n = {sft['n_prompts']})",
+        ),
+    ]
+
+
+def _reward_rows(reward: dict) -> list[tuple[str, str, str]]:
+    if not reward:
+        return []
+    return [
+        (
+            "02 reward model",
+            "right on held-out pairs",
+            f"{reward['accuracy']:.3f} [{reward['accuracy_low']:.3f}, {reward['accuracy_high']:.3f}],"
+            f" untrained {reward['accuracy_untrained']:.3f} (n = {reward['n_pairs']})",
+        ),
+        (
+            "02 reward model",
+            "right where the better answer is the shorter",
+            f"{reward['accuracy_shorter']:.3f}"
+            f" [{reward['accuracy_shorter_low']:.3f}, {reward['accuracy_shorter_high']:.3f}]",
+        ),
+        (
+            "02 reward model",
+            "own answer over an equally good one to another question",
+            "{:.3f} [{:.3f}, {:.3f}]".format(*reward["accuracy_stranger"])
+            + f" (n = {reward['n_strangers']})",
+        ),
+    ]
+
+
+def _ppo_rows(ppo: dict) -> list[tuple[str, str, str]]:
+    if not ppo:
+        return []
+    change = ppo["reward"]
+    return [
+        (
+            "03 PPO",
+            "reward on held-out prompts, SFT's standard deviations",
+            f"{change['before_mean']:.2f} ± {change['before_std']:.2f} → "
+            f"{change['after_mean']:.2f} ± {change['after_std']:.2f}; "
+            f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}],"
+            f" Wilcoxon p = {change['wilcoxon_p']:.1g}, Levene p = {change['levene_p']:.1g}"
+            f" (n = {change['n']})",
+        ),
+        (
+            "03 PPO",
+            "drift, length, finished",
+            f"KL {ppo['kl']:.1f} nats, {ppo['length']['sft']:.0f} → {ppo['length']['ppo']:.0f} tokens,"
+            f" {ppo['finished']['sft']:.0%} → {ppo['finished']['ppo']:.0%}",
+        ),
+        (
+            "03 PPO",
+            "gain left at equal length",
+            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ppo["gain_at_equal_length"]),
+        ),
+    ]
 
 
 def _evaluation_rows(evaluation: dict) -> list[tuple[str, str, str]]:
