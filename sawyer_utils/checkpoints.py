@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 
 def save(trainer: PPOTrainer, folder: Path) -> None:
-    """Adapter, value head, optimizer, counters and log. Randomness needs no saving: it follows
-    from seed and step."""
+    """Adapter, value head, optimizer, counters and log, by one of the processes. Randomness needs
+    no saving: it follows from seed and step."""
+    if trainer.processes.is_main_process:
+        _write(trainer, folder)
+    trainer.processes.wait_for_everyone()
+
+
+def _write(trainer: PPOTrainer, folder: Path) -> None:
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as new:
         new.mkdir()
@@ -50,7 +56,8 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
         ValueError: if it is damaged, before anything of it is used.
     """
     folder = Path(folder)
-    recover(folder)
+    with trainer.processes.main_process_first():
+        recover(folder)  # by the first; nothing is left for the others
     if not (folder / "state.json").exists():
         return False
     state = read_json(folder / "state.json")

@@ -1,4 +1,4 @@
-"""What a PPO log says about the run: named findings, each with its evidence and a remedy.
+"""What a PPO log holds, and what it says about the run: findings with evidence and a remedy.
 
 The thresholds are rules of thumb for short runs, meant to make a reader look, not to replace it.
 """
@@ -10,10 +10,48 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from sawyer_utils import losses
+from sawyer_utils.evaluation import distinct_n
+from sawyer_utils.rollout import Rollout
+
 MAX_KL = 20.0  # nats an answer
 SHRUNK, GROWN = 0.4, 1.25  # of the first answers' length
 MIN_FINISHED = 0.8
 MIN_LENGTH_CORRELATION = 0.4
+
+
+def describe(batch: Rollout, missing_stop_penalty: float) -> dict:
+    """What a log line says of a batch before its update; KL is a sum over the response, in nats.
+
+    ``reward`` is what the reward function said, ``score`` is after the missing-stop penalty.
+    """
+    mask, lengths = batch.response_mask, batch.lengths.float()
+    k1 = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
+    k3 = losses.kl_k3(batch.logprobs, batch.ref_logprobs)
+    reward = batch.scores + missing_stop_penalty * (~batch.finished).float()
+    texts = list(zip(batch.prompts, batch.responses, batch.scores.tolist(), strict=True))
+    return {
+        "reward": float(reward.mean()),
+        "reward_std": float(reward.std(unbiased=False)),
+        "score": float(batch.scores.mean()),
+        "kl": float((k1 * mask).sum(1).mean()),
+        "kl_k3": float((k3 * mask).sum(1).mean()),
+        "length": float(lengths.mean()),
+        "length_correlation": _correlation(lengths, reward),
+        "finished": float(batch.finished.float().mean()),
+        "distinct_2": distinct_n(batch.responses),
+        "explained_variance": losses.explained_variance(batch.values, batch.returns, mask),
+        "samples": [{"prompt": p, "response": r, "score": round(s, 3)} for p, r, s in texts[:4]],
+    }
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's r; 0 where one of the two never varies."""
+    r = torch.corrcoef(torch.stack([a, b]))[0, 1]
+    return float(r) if torch.isfinite(r) else 0.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ a hatch always says the same thing a second time.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from sawyer_utils.runtime import replacing, write_json
 
 # stage -> (name, colour, hatch, marker)
 STAGES = {
@@ -48,9 +49,11 @@ def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
     """Write ``name.png`` (and its numbers as ``name.csv``) into ``folder``; returns the figure."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png")
+    with replacing(folder / f"{name}.png") as temporary:
+        figure.savefig(temporary, format="png")
     if numbers is not None:
-        pd.DataFrame(numbers).to_csv(folder / f"{name}.csv", index=False)
+        with replacing(folder / f"{name}.csv") as temporary:
+            pd.DataFrame(numbers).to_csv(temporary, index=False)
     plt.close(figure)  # shown once, by the cell that returns it
     return figure
 
@@ -467,7 +470,7 @@ class LivePlot:
         if self.path:  # what `python -m sawyer_utils course` shows while the notebook runs
             self.path.parent.mkdir(parents=True, exist_ok=True)
             line = {key: value for key, value in log[-1].items() if key != "samples"}
-            self.path.write_text(json.dumps({**line, "total": self.total}), encoding="utf-8")
+            write_json(self.path, {**line, "total": self.total})
         if len(log) % self.every and log[-1]["step"] != self.total:
             return
         from IPython.display import display

@@ -14,13 +14,19 @@ Where this differs from the papers, on purpose:
 4. The KL coefficient is constant unless ``kl_target`` is set: Ziegler's adaptive controller
    solves a problem that a run of a few dozen steps does not have.
 5. The value loss reaches the trunk (``value_coef``), as in InstructGPT's shared layout, unless
-   ``detach_value``; rewards are not whitened, advantages are, over the whole batch.
+   ``detach_value``. Advantages are whitened over the whole batch; rewards only if
+   ``whiten_rewards``.
 6. Randomness is derived from (seed, step) alone, so a resumed run repeats the run that was cut.
 7. A loss that is not finite stops the run instead of being skipped: it does not get better.
 8. Scores have no running scale: ``reward.standardised`` sets it once, from the SFT model's own
    answers, so that a reward means the same in step 1 and in step 100.
 9. λ is 1, not 0.95. The critic starts from zero and sees a few hundred answers: below 1 a score is
    then worth less the later it comes, and answers shrink although no one pays for brevity.
+10. Tokens are drawn from the full distribution, never from the top k or the top p: π_old has to be
+    what sampled, and a token outside the cut would have a ratio of something to nothing.
+11. Several processes (``accelerate launch``) share the sampling and the passes through the model,
+    hold the same batch, and sum their gradients: what one process would do, without a wrapper
+    around the model.
 """
 
 from __future__ import annotations
@@ -28,20 +34,21 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
-from sawyer_utils import checkpoints, losses
+from sawyer_utils import checkpoints, health, losses
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
-from sawyer_utils.evaluation import distinct_n
 from sawyer_utils.models import POLICY, REF, activate, merged, using
 from sawyer_utils.reward import RewardFn, checked_scores
-from sawyer_utils.rollout import Rollout, sample
+from sawyer_utils.rollout import Rollout, joined, sample
 from sawyer_utils.runtime import choose_precision, peak_memory_gib
 
 
@@ -51,10 +58,14 @@ class TrainingStopped(RuntimeError):
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """All settings of a run. Lengths in tokens, KL in nats."""
+    """All settings of a run. Lengths in tokens, KL in nats.
+
+    Raises:
+        ValueError: for a minibatch without rows, or a sampler whose log-probs are not π's.
+    """
 
     steps: int = 24
-    batch_size: int = 32  # responses a step
+    batch_size: int = 32  # responses a step, of all processes together
     epochs: int = 2  # passes over them
     minibatches: int = 2  # optimizer steps a pass
     micro_batch: int = 16  # rows in memory at once; changes no result
@@ -74,6 +85,8 @@ class PPOConfig:
     whiten_rewards: bool = False  # scale token rewards to variance 1; the mean stays
     max_grad_norm: float = 1.0
     temperature: float = 1.0
+    top_k: int = 0  # any other value is refused, see deviation 10
+    top_p: float = 1.0
     response_tokens: int = 64
     prompt_tokens: int | None = None  # longer prompts are refused
     missing_stop_penalty: float = 2.0
@@ -81,6 +94,15 @@ class PPOConfig:
     activation_checkpointing: bool = False  # saves memory, costs a third of the speed
     compute: torch.dtype = torch.float32  # autocast
     seed: int = 0
+
+    def __post_init__(self):
+        if self.minibatches > self.batch_size:
+            raise ValueError(f"{self.minibatches} minibatches of {self.batch_size} responses.")
+        if self.top_k != 0 or self.top_p != 1.0 or self.temperature <= 0:
+            raise ValueError(
+                "PPO needs samples from the full distribution: top_k=0, top_p=1, temperature > 0. "
+                "The probability that the ratio divides by must be the one that sampled the token."
+            )
 
     @classmethod
     def from_profile(cls, profile, **overrides) -> PPOConfig:
@@ -105,7 +127,7 @@ class PPOConfig:
 
 
 class PPOTrainer:
-    """PPO on one device.
+    """PPO, on one device or on one a process.
 
     Args:
         model: a PEFT model with a trainable adapter ``policy`` and a frozen one ``ref``
@@ -114,15 +136,17 @@ class PPOTrainer:
         run_dir: where adapter, value head, log and checkpoint go; None keeps nothing.
 
     Raises:
-        ValueError: if nothing of the policy is trainable, or a minibatch would be empty.
+        ValueError: if nothing of the policy is trainable, or a process would have no rows.
     """
 
     def __init__(self, model, tokenizer, reward_fn: RewardFn, config: PPOConfig, run_dir=None):
-        if config.minibatches > config.batch_size:
-            raise ValueError(f"{config.minibatches} minibatches of {config.batch_size} responses.")
         self.tokenizer, self.reward_fn, self.config = tokenizer, reward_fn, config
         self.run_dir = Path(run_dir) if run_dir else None
         self.actor = ActorCritic(model)
+        self.device = self.actor.value_head.weight.device
+        self.processes = PartialState(cpu=self.device.type == "cpu")  # one, unless Accelerate launched more
+        if config.batch_size // config.minibatches < self.processes.num_processes:
+            raise ValueError(f"A minibatch has fewer rows than {self.processes.num_processes} processes.")
         activate(model, POLICY)
         switch_off_dropout(model)
         if config.activation_checkpointing:
@@ -132,7 +156,7 @@ class PPOTrainer:
         if len(self.trained) < 3:
             raise ValueError("The policy adapter has no trainable weights.")
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
-        self.scaler = torch.amp.GradScaler(enabled=config.compute == torch.float16)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.compute == torch.float16)
         self.steps_done = 0
         self.kl_coef = config.kl_coef
         self.log: list[dict] = []
@@ -142,15 +166,17 @@ class PPOTrainer:
     def rollout(self, prompts: list[str]) -> Rollout:
         """Sample a response a prompt; add log π_old, log π_ref and values from the training path."""
         config = self.config
-        with merged(self.actor.model), torch.no_grad():
+        with merged(self.actor.model), self.processes.split_between_processes(prompts) as share:
             batch = sample(
                 self.actor.model.eval(),
                 self.tokenizer,
-                prompts,
+                share,
                 config.response_tokens,
                 config.temperature,
                 config.prompt_tokens,
             )
+        if self.processes.num_processes > 1:
+            batch = joined(gather_object([batch.to("cpu")])).to(self.device)
         # Trim columns that no row uses, so that every later pass is as narrow as it can be.
         batch = batch.rows(torch.arange(len(batch)))
         batch.logprobs, batch.values = self._evaluate(batch)
@@ -160,7 +186,10 @@ class PPOTrainer:
 
     def score(self, batch: Rollout) -> Rollout:
         """Ask the reward function; subtract the penalty of unfinished responses; pay each token."""
-        scores = torch.tensor(checked_scores(self.reward_fn, batch.prompts, batch.responses))
+        # One process asks: a reward may be slow, or not the same twice.
+        ask = self.processes.is_main_process
+        scores = [checked_scores(self.reward_fn, batch.prompts, batch.responses) if ask else None]
+        scores = torch.tensor(broadcast_object_list(scores)[0])
         if self.config.score_clip is not None:
             scores = scores.clamp(-self.config.score_clip, self.config.score_clip)
         unfinished = (~batch.finished).float()
@@ -187,40 +216,44 @@ class PPOTrainer:
         Raises:
             TrainingStopped: if the loss or its gradient is not finite.
         """
-        config, stats = self.config, []
+        stats = []
         self.actor.train()
         self._set_learning_rate()
-        for epoch in range(config.epochs):
-            if stats and not stats[-1]["used"]:
+        for rows in self._minibatches(len(batch)):
+            stats.append(self._minibatch(batch, rows))
+            if stats[-1]["too_far"]:
                 break
-            # The prompts came shuffled. The first pass repeats the micro-batches that gave
-            # log π_old, so that its first ratio is 1 to the last bit in every precision.
-            order = torch.randperm(len(batch)) if epoch else torch.arange(len(batch))
-            for rows in order.tensor_split(config.minibatches):
-                stats.append(self._minibatch(batch, rows))
-                if not stats[-1]["used"]:
-                    break
-        means = {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]}
-        means["ratio_max"] = max(s["ratio_max"] for s in stats)
         # Nothing had moved before the first minibatch: this ratio has to be 1.
         first = stats[0]["ratio_error"]
-        if first > (1e-4 if config.compute == torch.float32 else 1e-2):
+        if first > (1e-4 if self.config.compute == torch.float32 else 1e-2):
             raise TrainingStopped(f"Step {self.steps_done}: first ratio is off by {first:.3g}, not 1.")
-        steps = sum(s["used"] for s in stats)
-        del means["used"]
-        return {**means, "ratio_error": first, "optimizer_steps": steps}
+        means = {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]}
+        del means["too_far"]
+        return means | {
+            "ratio_error": first,
+            "ratio_max": max(s["ratio_max"] for s in stats),
+            "optimizer_steps": sum(s["optimizer_steps"] for s in stats),
+        }
 
     # --- a whole run -----------------------------------------------------------------------
 
     def step(self, prompts: list[str]) -> dict:
         """Rollout, score, advantages, update; returns the log line."""
-        torch.manual_seed(self.config.seed * 1_000_003 + self.steps_done)
+        # The same in a resumed run, another in each process.
+        rank = self.processes.process_index
+        torch.manual_seed(self.config.seed * 1_000_003 + self.steps_done + rank * 10**12)
         clock = [time.perf_counter()]
         batch = self.rollout(prompts)
         clock.append(time.perf_counter())
         self.advantages(self.score(batch))
         clock.append(time.perf_counter())
-        line = self._describe(batch) | self.update(batch)
+        if not any(batch.responses):
+            raise TrainingStopped(f"Step {self.steps_done}: every response is empty (collapse).")
+        line = {**health.describe(batch, self.config.missing_stop_penalty), "kl_coef": self.kl_coef}
+        # The parts of a reward.Mixture, one by one.
+        for name, part in getattr(self.reward_fn, "parts", {}).items():
+            line[f"reward_{name}"] = sum(part) / len(part)
+        line |= self.update(batch)
         clock.append(time.perf_counter())
         phases = ("seconds_rollout", "seconds_score", "seconds_update")
         line |= dict(zip(phases, (b - a for a, b in itertools.pairwise(clock)), strict=True))
@@ -271,33 +304,41 @@ class PPOTrainer:
     # --- details ---------------------------------------------------------------------------
 
     def _autocast(self):
-        device = next(self.actor.parameters()).device.type
         enabled = self.config.compute != torch.float32
-        return torch.autocast(device, self.config.compute) if enabled else nullcontext()
+        return torch.autocast(self.device.type, self.config.compute) if enabled else nullcontext()
 
     @torch.no_grad()
     def _evaluate(self, batch: Rollout) -> tuple[Tensor, Tensor]:
         """log-probs and values of a batch under the active adapter, micro-batch by micro-batch."""
         self.actor.train()  # the mode of the update; dropout is 0
-        logprobs, values = (
-            torch.zeros(batch.response_mask.shape, device=batch.input_ids.device) for _ in range(2)
-        )
+        logprobs, values = (torch.zeros(batch.response_mask.shape, device=self.device) for _ in range(2))
         with self._autocast():
             for minibatch in torch.arange(len(batch)).tensor_split(self.config.minibatches):
                 for rows in self._micro_batches(batch, minibatch):
                     found = self.actor(batch.rows(rows), self.config.temperature)
                     for whole, part in zip((logprobs, values), found, strict=False):
                         whole[rows, : part.shape[1]] = part
-        return logprobs, values
+        # Each process has filled its own rows.
+        return reduce(logprobs, "sum"), reduce(values, "sum")
+
+    def _minibatches(self, size: int) -> Iterator[Tensor]:
+        """The rows of each optimizer step: a pass uses each row once."""
+        for epoch in range(self.config.epochs):
+            # The prompts came shuffled. The first pass repeats the micro-batches that gave
+            # log π_old, so that its first ratio is 1 to the last bit in every precision.
+            order = torch.randperm(size) if epoch else torch.arange(size)
+            yield from broadcast_object_list([order])[0].tensor_split(self.config.minibatches)
 
     def _micro_batches(self, batch: Rollout, rows: Tensor) -> tuple[Tensor, ...]:
-        """Rows that go through the model together: of similar length, to pad little."""
+        """This process's share of ``rows``, as they go through the model: of similar length, to pad
+        little."""
         widths = batch.attention_mask.sum(1).cpu()[rows]
-        return rows[widths.argsort(stable=True)].split(self.config.micro_batch)
+        share = slice(self.processes.process_index, None, self.processes.num_processes)
+        return rows[widths.argsort(stable=True)][share].split(self.config.micro_batch)
 
     def _minibatch(self, batch: Rollout, rows: Tensor) -> dict[str, float]:
         """One optimizer step over ``rows``; each token weighs the same, however rows are split."""
-        config, sums = self.config, {}
+        config, sums, largest = self.config, {}, torch.zeros(2, device=self.device)
         warming = self.steps_done < config.critic_warmup
         tokens = int(batch.response_mask[rows].sum())
         self.optimizer.zero_grad()
@@ -310,39 +351,47 @@ class PPOTrainer:
             policy = losses.policy_loss(logprobs, part.logprobs, part.advantages, config.clip)[mask]
             value = losses.value_loss(values, part.values, part.returns, config.value_clip)[mask]
             loss = ((0.0 if warming else 1.0) * policy.sum() + config.value_coef * value.sum()) / tokens
-            if not torch.isfinite(loss):
-                raise TrainingStopped(f"Step {self.steps_done}: the loss is {loss.item()}.")
             self.scaler.scale(loss).backward()
             with torch.no_grad():
                 ratio = (logprobs - part.logprobs)[mask].exp()
                 found = {
+                    "loss": loss * tokens,
                     "policy_loss": policy.sum(),
                     "value_loss": value.sum(),
                     "entropy": entropy.sum(),
-                    "clip_share": ((ratio - 1).abs() > config.clip).sum(),
+                    "clip_share": ((ratio - 1).abs() > config.clip).float().sum(),
                     "kl_update": losses.kl_k3(part.logprobs, logprobs)[mask].sum(),
                     "ratio": ratio.sum(),
                 }
-                for key, amount in found.items():
-                    sums[key] = sums.get(key, 0.0) + float(amount) / tokens
-                sums["ratio_max"] = max(sums.get("ratio_max", 0.0), float(ratio.max()))
-                error = float((ratio - 1).abs().max())
-                sums["ratio_error"] = max(sums.get("ratio_error", 0.0), error)
+                sums = {key: sums.get(key, 0.0) + amount / tokens for key, amount in found.items()}
+                largest = largest.maximum(torch.stack([ratio.max(), (ratio - 1).abs().max()]))
+        stats = {key: float(total) for key, total in reduce(sums, "sum").items()}
+        if not math.isfinite(loss := stats.pop("loss")):
+            raise TrainingStopped(f"Step {self.steps_done}: the loss is {loss}.")
+        stats["ratio_max"], stats["ratio_error"] = reduce(largest, "max").tolist()
         limit = math.inf if config.max_update_kl is None else config.max_update_kl
-        if sums["ratio"] > config.max_ratio or sums["kl_update"] > limit:
-            return {**sums, "grad_norm": 0.0, "used": False}
-        return {**sums, "grad_norm": self._optimizer_step(), "used": True}
+        too_far = stats["ratio"] > config.max_ratio or stats["kl_update"] > limit
+        norm = math.inf if too_far else self._optimizer_step()
+        stepped = math.isfinite(norm)
+        return {
+            **stats,
+            "too_far": too_far,
+            "grad_norm": norm if stepped else 0.0,  # infinity is no JSON
+            "optimizer_steps": int(stepped),
+        }
 
     def _optimizer_step(self) -> float:
-        """Clip the gradient, step, and return the norm before clipping."""
+        """Clip the gradient and step. Returns the norm before clipping; if it is infinite, fp16
+        overflowed, no step was made, and the scaler takes a smaller scale from the next one on."""
+        for parameter in self.trained:
+            parameter.grad = reduce(parameter.grad, "sum")  # over the processes
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
-        # In fp16 that is an overflow, which the scaler answers by skipping the step.
-        if not torch.isfinite(norm) and not self.scaler.is_enabled():
-            raise TrainingStopped(f"Step {self.steps_done}: the gradient's norm is {norm.item()}.")
+        norm = float(nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm))
+        if not (math.isfinite(norm) or self.scaler.is_enabled()):
+            raise TrainingStopped(f"Step {self.steps_done}: the gradient's norm is {norm}.")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return float(norm)
+        return norm
 
     def _set_learning_rate(self) -> None:
         left = 1 - self.steps_done / max(1, self.config.steps)
@@ -358,37 +407,3 @@ class PPOTrainer:
             order = torch.randperm(len(prompts), generator=generator)
             picked.append(prompts[order[position % len(prompts)]])
         return picked
-
-    def _describe(self, batch: Rollout) -> dict:
-        """What the log says of a batch before the update; KL is a sum over the response, in nats."""
-        mask, lengths = batch.response_mask, batch.lengths.float()
-        k1 = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
-        k3 = losses.kl_k3(batch.logprobs, batch.ref_logprobs)
-        if not any(batch.responses):
-            raise TrainingStopped(f"Step {self.steps_done}: every response is empty (collapse).")
-        pure = batch.scores + self.config.missing_stop_penalty * (~batch.finished).float()
-        parts = getattr(self.reward_fn, "parts", {})  # of a reward.Mixture
-        return {
-            "reward": float(pure.mean()),
-            "reward_std": float(pure.std(unbiased=False)),
-            "score": float(batch.scores.mean()),
-            **{f"reward_{name}": sum(scores) / len(scores) for name, scores in parts.items()},
-            "kl": float((k1 * mask).sum(1).mean()),
-            "kl_k3": float((k3 * mask).sum(1).mean()),
-            "kl_coef": self.kl_coef,
-            "length": float(lengths.mean()),
-            "length_correlation": _correlation(lengths, pure),
-            "finished": float(batch.finished.float().mean()),
-            "distinct_2": distinct_n(batch.responses),
-            "explained_variance": losses.explained_variance(batch.values, batch.returns, mask),
-            "samples": [
-                {"prompt": p, "response": r, "score": round(float(s), 3)}
-                for p, r, s in list(zip(batch.prompts, batch.responses, batch.scores, strict=True))[:4]
-            ],
-        }
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's r; 0 where one of the two never varies."""
-    r = torch.corrcoef(torch.stack([a, b]))[0, 1]
-    return float(r) if torch.isfinite(r) else 0.0

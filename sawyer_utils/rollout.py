@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig
@@ -48,6 +49,12 @@ class Rollout:
         """(B,) response tokens, stop included."""
         return self.response_mask.sum(1)
 
+    def to(self, device) -> Rollout:
+        """The same batch with its tensors on ``device``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return replace(self, **moved)
+
     def __len__(self) -> int:
         return len(self.prompts)
 
@@ -78,6 +85,26 @@ class Rollout:
                 value = value[:, cut_left if over_both else 0 : value.shape[1] - cut_right]
             trimmed[field.name] = value
         return replace(self, **trimmed)
+
+
+def joined(parts: list[Rollout]) -> Rollout:
+    """Fresh rollouts as one batch, padded to the widest prompt and the widest response."""
+    response = max(part.response_mask.shape[1] for part in parts)
+    prompt = max(part.input_ids.shape[1] - part.response_mask.shape[1] for part in parts)
+
+    def padded(part: Rollout, name: str) -> Tensor:
+        value, width = getattr(part, name), part.response_mask.shape[1]
+        if value.dim() == 1:
+            return value
+        left = 0 if name == "response_mask" else prompt + width - value.shape[1]
+        return F.pad(value, (left, response - width))
+
+    names = ("input_ids", "attention_mask", "response_mask", "finished")
+    return Rollout(
+        prompts=[text for part in parts for text in part.prompts],
+        responses=[text for part in parts for text in part.responses],
+        **{name: torch.cat([padded(part, name) for part in parts]) for name in names},
+    )
 
 
 def left_pad(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -90,6 +90,21 @@ def seed_everything(seed: int = 0) -> None:
     torch.manual_seed(seed)
 
 
+def is_main_process() -> bool:
+    """True but in the second and later processes of ``accelerate launch``."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _join_processes() -> None:
+    """Take the place that ``accelerate launch`` has given this process, with its own GPU; one speaks."""
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available())
+    if not is_main_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, open as long as the process runs
+
+
 # --- folders and files --------------------------------------------------------------------------
 
 
@@ -144,13 +159,16 @@ def find_stage(profile: Profile, stage: str, needed: str) -> Path:
 def replacing(path: Path):
     """Yield a temporary name beside ``path`` (file or folder); rename it over on success.
 
-    A killed process therefore leaves the last good state, never half a file.
+    A killed process therefore leaves the last good state, never half a file. Of several processes
+    only the main one writes: what another put under the temporary name is dropped.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _remove(temporary)
     try:
         yield temporary
+        if not is_main_process():
+            return
         if path.is_dir():
             # A folder cannot be renamed over a full one: move the old one aside first.
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -278,11 +296,13 @@ def quiet_libraries() -> None:
 
 def setup(seed: int = 0) -> Profile:
     """What each notebook starts with: quiet libraries, the course's figure style, a seed, and one
-    screen about the machine. Returns the profile."""
+    screen about the machine; of several processes each takes its place. Returns the profile."""
     from sawyer_utils import plots
     from sawyer_utils.profiles import current_profile
 
     quiet_libraries()
+    if "RANK" in os.environ:
+        _join_processes()
     plots.use_style()
     seed_everything(seed)
     profile = current_profile()

@@ -24,7 +24,7 @@ from conftest import build_actor, known_model, letter_tokenizer
 from safetensors.torch import load_file
 from torch import nn, tensor
 
-from sawyer_utils import checkpoints, losses, models, ppo
+from sawyer_utils import checkpoints, health, losses, models, ppo
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chat import add_control_tokens, encode_prompt
 from sawyer_utils.models import POLICY, REF
@@ -69,6 +69,14 @@ def ready(trainer: PPOTrainer, prompts=PROMPTS[:8], seed=1) -> Rollout:
     """A batch on which only the update is missing."""
     torch.manual_seed(seed)
     return trainer.advantages(trainer.score(trainer.rollout(prompts)))
+
+
+def step_and_batch(trainer: PPOTrainer) -> tuple[Rollout, dict]:
+    """One step: the batch that it made, and its log line."""
+    scored, score = [], trainer.score
+    trainer.score = lambda batch: scored.append(score(batch)) or scored[0]
+    line = trainer.step(PROMPTS[:8])
+    return scored[0], line
 
 
 def weights_of(trainer: PPOTrainer) -> list[torch.Tensor]:
@@ -179,8 +187,9 @@ def test_an_unfinished_response_is_fined_by_the_stop_token_in_use(make, letters)
         assert 0 < int(stopped.sum()) < len(batch)
         assert batch.scores.tolist() == [1.0 if s else 1.0 - 2.0 for s in stopped]
         # What the course reports as reward is the reward function's alone.
-        assert trainer._describe(batch)["reward"] == 1.0
-        assert trainer._describe(batch)["score"] == pytest.approx(float(batch.scores.mean()))
+        line = health.describe(batch, trainer.config.missing_stop_penalty)
+        assert line["reward"] == 1.0
+        assert line["score"] == pytest.approx(float(batch.scores.mean()))
 
 
 # --- log-probs, values, entropy -----------------------------------------------------------------
@@ -465,7 +474,8 @@ def test_explained_variance_is_that_of_the_critic_before_the_update(make):
     mask = batch.response_mask
     errors, returns = (batch.returns - batch.values)[mask], batch.returns[mask]
     expected = 1 - errors.var(unbiased=False) / returns.var(unbiased=False)
-    assert trainer._describe(batch)["explained_variance"] == pytest.approx(float(expected), rel=1e-4)
+    line = health.describe(batch, trainer.config.missing_stop_penalty)
+    assert line["explained_variance"] == pytest.approx(float(expected), rel=1e-4)
     assert make().step(PROMPTS[:8])["explained_variance"] == pytest.approx(0.0, abs=1e-6)
 
 
@@ -516,11 +526,9 @@ def test_the_parts_of_a_mixture_are_logged_one_by_one(make):
         return [float(len(response.split())) for response in responses]
 
     trainer = make(reward_fn=Mixture(vowel=(count_a, 2.0), words=(words, -0.5)), missing_stop_penalty=0.0)
-    torch.manual_seed(1)
-    batch = trainer.score(trainer.rollout(PROMPTS[:8]))
+    batch, line = step_and_batch(trainer)
     parts = [fn(batch.prompts, batch.responses) for fn in (count_a, words)]
     assert batch.scores.tolist() == pytest.approx([2 * a - 0.5 * n for a, n in zip(*parts, strict=True)])
-    line = trainer._describe(trainer.advantages(batch))
     assert line["reward_vowel"] == pytest.approx(sum(parts[0]) / 8)
     assert line["reward_words"] == pytest.approx(sum(parts[1]) / 8)
     broken = Mixture(fine=(count_a, 1.0), odd=(lambda p, r: [0.0], 1.0))
@@ -576,10 +584,10 @@ def test_the_coefficient_that_is_logged_is_the_one_that_is_paid(make):  # №25
     trainer = make(kl_coef=0.1, missing_stop_penalty=0.0)
     trainer.step(PROMPTS[:8])  # policy and reference part
     trainer.kl_coef = 3.0
-    batch = ready(trainer)
+    batch, line = step_and_batch(trainer)
     drift = (losses.kl_k1(batch.logprobs, batch.ref_logprobs) * batch.response_mask).sum(1)
     assert torch.allclose(batch.rewards.sum(1), batch.scores - 3.0 * drift, atol=1e-4)
-    assert trainer._describe(batch)["kl_coef"] == 3.0
+    assert line["kl_coef"] == 3.0
 
 
 @pytest.mark.parametrize("limit", [{"max_update_kl": 1e-9}, {"max_ratio": 1.0}])
