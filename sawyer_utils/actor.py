@@ -13,7 +13,9 @@ from sawyer_utils.rollout import Rollout
 class ActorCritic(nn.Module):
     """Policy and value head on one trunk. Every gradient path goes through ``forward``."""
 
-    CHUNK = 512  # response tokens whose (…, V) logits exist at once
+    # Response tokens whose (…, V) logits exist at once: 25 MB here. What is larger than 32 MB, glibc
+    # takes from the system each time anew, page by page.
+    CHUNK = 128
 
     def __init__(self, model):
         super().__init__()
@@ -38,12 +40,12 @@ class ActorCritic(nn.Module):
         head = base.get_output_embeddings()
 
         def head_of(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-            logits = head(part)[None]  # (1, n, V)
-            chosen = losses.token_logprobs(logits, target[None], temperature)
-            with torch.no_grad():
-                spread = losses.entropy(logits, temperature)
-            return chosen[0], spread[0]
+            logprobs = losses.log_softmax(head(part), temperature)  # (n, V)
+            with torch.no_grad():  # of no use to a caller without gradients
+                spread = losses.entropy(logprobs) if training else torch.zeros_like(target)
+            return logprobs.gather(1, target.unsqueeze(1)).squeeze(1), spread.float()
 
+        training = torch.is_grad_enabled()
         parts = [
             # Recomputed in the backward pass: (N, V) logits are never kept.
             checkpoint(head_of, part, target, use_reentrant=False)

@@ -11,6 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """log π of every token at a sampling temperature, (…, V) in float32 from logits (…, V)."""
+    logits = logits.float()
+    return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+
+
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """log π(token | everything before it).
 
@@ -22,15 +28,12 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     Returns:
         (B, T) in float32.
     """
-    return -F.cross_entropy(
-        (logits.float() / temperature).flatten(0, -2), tokens.flatten(), reduction="none"
-    ).view(tokens.shape)
+    return log_softmax(logits, temperature).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy of the next-token distribution, (B, T) from logits (B, T, V)."""
-    logprobs = (logits.float() / temperature).log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
+def entropy(logprobs: Tensor) -> Tensor:
+    """Entropy of distributions given by their log-probabilities, (…) from (…, V)."""
+    return -torch.linalg.vecdot(logprobs.exp(), logprobs)
 
 
 # --- masks --------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def build_actor(
     from peft import LoraConfig, get_peft_model
 
     from sawyer_utils.chat import MEANINGS
-    from sawyer_utils.models import POLICY, REF, activate
+    from sawyer_utils.models import POLICY, REF, activate, spare_the_table
 
     config = LoraConfig(
         r=rank,
@@ -187,6 +187,7 @@ def build_actor(
             for name, parameter in parameters.items():
                 if f".{REF}" in name:
                     parameter.copy_(parameters[name.replace(f".{REF}", f".{POLICY}")])
+    spare_the_table(model)
     activate(model, POLICY)
     return model
 

@@ -88,7 +88,7 @@ def names(log) -> set[str]:
 
 RUNS = {  # illness -> (reward, settings) of a run that has it
     "collapse": (brief, {"kl_coef": 0.0, "steps": 9}),
-    "KL running away": (count_a, {"kl_coef": 0.0, "learning_rate": 3e-2}),
+    "KL running away": (count_a, {"kl_coef": 0.0, "learning_rate": 3e-2, "steps": 24}),
     "never finishing": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
     "length hacking": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
     "no learning": (indifferent, {}),
@@ -106,7 +106,7 @@ def test_a_sick_run_is_named_with_its_evidence(log_of, illness):
 
 
 def test_a_healthy_run_has_no_finding(log_of):
-    log = log_of(count_a)
+    log = log_of(count_a, kl_coef=0.1, learning_rate=5e-3)
     assert log[-1]["reward"] > log[0]["reward"] + 1
     assert names(log) == set()
 

@@ -74,11 +74,16 @@ def check_token_logprobs(token_logprobs):
 
 
 def check_entropy(entropy):
-    close(entropy(torch.zeros(1, 1, 3)), [[math.log(3)]])
-    exact = -sum(p * math.log(p) for p in P)
-    close(entropy(tensor([[P]]).log() + 5.0), [[exact]])  # a constant in the logits means nothing
+    uniform = torch.full((1, 1, 3), -math.log(3))
+    close(entropy(uniform), [[math.log(3)]])
+    close(entropy(tensor([[P]]).log()), [[-sum(p * math.log(p) for p in P)]])
+
+
+def check_log_softmax(log_softmax):
+    close(log_softmax(tensor([[P]]).log() + 5.0).exp(), [[P]])  # a constant in the logits means nothing
     softer = [p**0.5 / sum(q**0.5 for q in P) for p in P]  # temperature 2 takes square roots
-    close(entropy(tensor([[P]]).log(), 2.0), [[-sum(p * math.log(p) for p in softer)]])
+    close(log_softmax(tensor([[P]]).log(), 2.0).exp(), [[softer]])
+    assert log_softmax(tensor([[P]]).log().bfloat16()).dtype == torch.float32
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -341,6 +346,7 @@ def check_explained_variance(explained_variance):
 CHECKS = {
     check_token_logprobs: losses.token_logprobs,
     check_entropy: losses.entropy,
+    check_log_softmax: losses.log_softmax,
     check_masked_mean: losses.masked_mean,
     check_whiten: losses.whiten,
     check_whiten_degenerate: losses.whiten,
@@ -566,8 +572,11 @@ MISTAKES = [
     (check_k3, "exp minus one", lambda lp, ref: (ref - lp).exp() - 1 - (ref - lp)),
     (check_kl_exact, "the two models swapped", lambda p, q: losses.kl_exact(q, p)),
     (check_kl_exact, "raw logits", lambda p, q: (p.softmax(-1) * (p - q)).sum(-1)),
-    (check_entropy, "the wrong sign", lambda x, t=1.0: -losses.entropy(x, t)),
-    (check_entropy, "no temperature", lambda x, t=1.0: losses.entropy(x)),
+    (check_entropy, "the wrong sign", lambda x: -losses.entropy(x)),
+    (check_entropy, "not weighted", lambda x: -x.mean(-1)),
+    (check_log_softmax, "no temperature", lambda x, t=1.0: losses.log_softmax(x)),
+    (check_log_softmax, "the temperature multiplied", lambda x, t=1.0: losses.log_softmax(x, 1 / t)),
+    (check_log_softmax, "half precision", lambda x, t=1.0: (x / t).log_softmax(-1)),
     (check_token_logprobs, "shifted by one", logprobs_of_the_token_before),
     (check_token_logprobs, "no temperature", logprobs_without_temperature),
     (check_token_logprobs, "the temperature multiplied", logprobs_with_temperature_multiplied),

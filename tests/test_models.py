@@ -6,8 +6,10 @@ import pytest
 import torch
 from conftest import build_model, known_model
 from peft import PeftModel
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
-from torch import nn
+from torch import nn, tensor
 
 from sawyer_utils import models
 from sawyer_utils.chat import MEANINGS
@@ -84,7 +86,28 @@ def test_without_rows_only_matrices_are_trained(letters):
 
 
 def test_fresh_lora_changes_nothing(letters):
-    assert torch.equal(logits(models.add_lora(build_model(letters), letters)), logits(build_model(letters)))
+    fresh = models.add_lora(build_model(letters), letters)
+    # The control tokens' logits are computed apart, which rounds differently.
+    assert torch.allclose(logits(fresh), logits(build_model(letters)), atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_trained_rows_are_those_of_peft(letters, letter_actor, tied):
+    ids = tensor([[1, 5, *letters.convert_tokens_to_ids(list(MEANINGS)), 3]])
+    found = []
+    for lean in (True, False):
+        model = shaken(letter_actor(tied=tied))
+        if not lean:
+            for layer in model.modules():
+                if isinstance(layer, TrainableTokensLayer):
+                    del layer.forward  # PEFT's own
+        out = model(input_ids=ids).logits
+        (out * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
+        found.append([out, *(p.grad for p in model.parameters() if p.requires_grad)])
+    assert any("trainable_tokens" in n for n, p in model.named_parameters() if p.requires_grad)
+    for one, two in zip(*found, strict=True):
+        assert two.abs().max() > 0
+        assert torch.allclose(one, two, atol=1e-4)
 
 
 def test_parameters_and_bytes_by_hand():
@@ -274,14 +297,12 @@ def test_merged_weights_act_alike_and_the_very_same_come_back(letter_actor, tied
     assert torch.equal(logits(model), before)
 
 
-def test_a_broken_adapter_leaves_no_half_merged_base(letter_actor):
-    # PEFT refuses NaN, after it has merged the layers before it.
+def test_an_error_half_way_leaves_no_half_merged_base(letter_actor):
     model = letter_actor()
     weights = base_weights(model)
-    with torch.no_grad():
-        name = [n for n, p in model.named_parameters() if p.requires_grad and "layers.1" in n][-1]
-        model.get_parameter(name)[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="broken"), models.merged(model):
+    last = [m for m in model.modules() if isinstance(m, BaseTunerLayer)][-1]
+    last.merge = None  # what comes before it is merged by then
+    with pytest.raises(TypeError), models.merged(model):
         pass
     assert model.get_model_status().merged_adapters == []
     assert all(torch.equal(p, weights[n]) for n, p in base_weights(model).items())

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import build_actor, known_model, letter_tokenizer
+from conftest import build_actor, build_model, known_model, letter_tokenizer
 from safetensors.torch import load_file
 from torch import nn, tensor
 
@@ -670,7 +670,7 @@ def test_dropout_is_off(make, letter_actor, planted):  # №7
 
 def test_the_update_does_not_depend_on_the_micro_batch(make):  # №21
     settings = {"seed": 4, "response_tokens": 16, "learning_rate": 1e-3}
-    shared, found = ready(opinionated(make(**settings)), seed=4), []
+    shared, found = ready(opinionated(make(**settings)), seed=1), []
     assert len(set(shared.lengths.tolist())) > 4, "with equal lengths a mean of means would do"
     for micro_batch in (1, 2, 4, 8):
         trainer = opinionated(make(micro_batch=micro_batch, **settings))
@@ -837,6 +837,49 @@ def test_activation_checkpointing_is_on_and_changes_nothing(make):  # №7
 
 
 # --- when it goes wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", [{"top_k": 50}, {"top_p": 0.9}, {"temperature": 0.0}])
+def test_a_sampler_whose_logprobs_are_not_the_policys_is_refused(setting):  # №4
+    with pytest.raises(ValueError, match="full distribution"):
+        replace(SMALL, **setting)
+
+
+def test_fp16_trains_weights_in_fp32_under_a_loss_scale(make, letters):  # №30
+    model = build_actor(letters, model=build_model(letters).half())
+    trainer = make(model=model, compute=torch.float16)
+    assert trainer.scaler.is_enabled()
+    assert {
+        p.dtype
+        for p in trainer.actor.model.get_base_model().model.layers[0].mlp.up_proj.base_layer.parameters()
+    } == {torch.float16}
+    assert {p.dtype for n, p in trainer.actor.named_parameters() if "lora" in n or "head" in n} == {
+        torch.float32
+    }
+    before = weights_of(trainer)
+    line = trainer.step(PROMPTS[:8])
+    assert line["optimizer_steps"] == 4
+    assert line["ratio_error"] < 1e-2
+    assert not same(weights_of(trainer), before)
+    # log-probs are computed in fp32 from the half-precision states: near those of an fp64 model.
+    batch = trainer.rollout(PROMPTS[:8])
+    exact = make(model=copy.deepcopy(model).double(), compute=torch.float32)
+    logprobs, _ = exact._evaluate(batch)
+    assert torch.allclose(batch.logprobs.double(), logprobs.double(), atol=2e-2)
+
+
+def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(make, letters):  # №26, №30
+    trainer = make(model=build_actor(letters, model=build_model(letters).half()), compute=torch.float16)
+    batch, before = ready(trainer), weights_of(trainer)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    stats = trainer.update(batch)
+    assert stats["optimizer_steps"] == 0
+    assert stats["grad_norm"] == 0.0, "infinity is no JSON"
+    assert same(weights_of(trainer), before)
+    assert trainer.scaler.get_scale() == 2.0**36, "halved at each of four tries"
+    while trainer.update(batch)["optimizer_steps"] < 4:
+        assert trainer.scaler.get_scale() > 1.0
+    assert not same(weights_of(trainer), before)
 
 
 def test_fewer_prompts_than_a_batch_are_refused(make):
@@ -1138,7 +1181,7 @@ def test_a_short_leash_keeps_it_at_the_start(letters, letter_actor):  # №9
     assert ends[0.05][0] > 2.0
     assert ends[0.05][1] > 5.0
     assert ends[50.0][0] < 0.6
-    assert ends[50.0][1] < 1.0
+    assert ends[50.0][1] < ends[0.05][1] / 4
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from sawyer_utils import rollout
 from sawyer_utils.chat import MEANINGS, decode, encode_prompt
-from sawyer_utils.rollout import Rollout, left_pad, mask_after_stop, sample
+from sawyer_utils.rollout import Draw, Rollout, joined, left_pad, mask_after_stop, sample
 
 torch.set_num_threads(1)
 
@@ -130,6 +130,26 @@ def test_rows_of_a_fresh_rollout_leave_empty_fields_empty():
 # --- sampling -----------------------------------------------------------------------------------
 
 
+def test_fresh_rollouts_are_joined_at_the_widest(letters):
+    model = build_model(letters)
+    torch.manual_seed(0)
+    parts = [sample(model, letters, prompts, 12) for prompts in (["a b c d e"], ["f", "g h"])]
+    whole = joined(parts)
+    assert whole.prompts == ["a b c d e", "f", "g h"]
+    assert whole.responses == parts[0].responses + parts[1].responses
+    rows = [part.rows(tensor([i])) for part in parts for i in range(len(part))]
+    for i, alone in enumerate(rows):
+        # Padding aside, each row is what it was.
+        ours = whole.rows(tensor([i]))
+        for batch in (alone, ours):
+            assert batch.attention_mask.shape == batch.input_ids.shape
+        assert ours.input_ids[ours.attention_mask].tolist() == alone.input_ids[alone.attention_mask].tolist()
+        assert (
+            ours.response_ids[ours.response_mask].tolist() == alone.response_ids[alone.response_mask].tolist()
+        )
+        assert ours.finished.tolist() == alone.finished.tolist()
+
+
 def test_greedy_sampling_is_the_argmax_token_by_token(letters):
     # This one stops early, late, and not at all.
     model = build_model(letters, seed=15)
@@ -223,6 +243,22 @@ def test_tokens_are_as_frequent_as_the_model_says(letters, planted, temperature)
     batch = sample(model, letters, ["a"] * 256, max_new_tokens=16, temperature=temperature)
     logits = model(input_ids=tensor([[1]])).logits[0, 0]
     check_frequencies(batch, (logits / temperature).softmax(-1))
+
+
+def test_the_drawn_token_is_where_the_sum_passes_the_number(monkeypatch):
+    probabilities = tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]])
+    for uniform, token in {0.0: 1, 0.2: 1, 0.25: 3, 0.74: 3, 0.75: 4, 1 - 2**-53: 4}.items():
+        monkeypatch.setattr(
+            torch, "rand", lambda *a, u=uniform, **k: torch.full((1, 1), u, dtype=torch.double)
+        )
+        drawn = Draw(1.0)(None, probabilities.log())
+        assert drawn.argmax().item() == token
+        assert drawn.isfinite().sum() == 1
+
+
+def test_logits_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        Draw(1.0)(None, tensor([[0.0, torch.nan]]))
 
 
 def test_more_than_fifty_tokens_can_follow(tokenizer):

@@ -21,7 +21,7 @@
 # - run PPO step by step and say what each step did to which token,
 # - tell a healthy run from a sick one.
 #
-# Needs 01 and 02 (or their shipped checkpoints). About 9 minutes on two CPU cores.
+# Needs 01 and 02 (or their shipped checkpoints). Under ten minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In a bare Colab it fetches the course first.
@@ -441,6 +441,8 @@ print(f"KL to SFT after one step: {float(drift):.3f} nats")
 # | `checkpoints.py` | a run on disk, to go on after it was cut off |
 # | `health.py` | what a log says about a run (section 8) |
 #
+# On several GPUs the same file runs as a script: `accelerate launch notebooks/source/03_ppo.py`.
+#
 # Here is the heart of it, read from the package:
 
 # %%
@@ -482,6 +484,19 @@ log = trainer.train(train_prompts, on_step=live)
 keys = ("seconds_rollout", "seconds_score", "seconds_update")
 spent = sum(line[key] for line in log for key in keys)  # also of a run that was resumed
 print(f"{len(log)} steps of {config.batch_size} answers, {spent / 60:.1f} minutes.")
+
+# %% [markdown]
+# Cut it off whenever you like (Stop button, closed lid, `kill -9`) and run the cell again: it goes on
+# from the last checkpoint, and on a CPU the end is the same to the last bit. A new trainer on the
+# folder of the run shows that all of it is there:
+
+# %%
+again = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
+assert again.load_checkpoint()
+assert again.log == log
+left = config.steps - again.steps_done
+print(f"found {again.steps_done} steps, {left} to go, β = {again.kl_coef}")
+print("kept:", ", ".join(sorted(p.name for p in (folder / "checkpoint").iterdir())))
 
 # %%
 plots.save(
@@ -567,16 +582,17 @@ for name, run in runs.items():
 #
 # </details>
 #
-# The package has an opinion, too: `health.diagnose` compares the first eighth of a log with its last quarter
-# and names what stands out, with the evidence. Its thresholds are rules of thumb. Where does it
-# disagree with you? (About the critic it is right each time: ten steps are too few for ours.)
+# The package has an opinion, too: `health.diagnose` compares the first eighth of a log with its last
+# quarter and names what stands out, with the evidence and a remedy. Its thresholds are rules of
+# thumb. Where does it disagree with you? (About the critic it is right each time: ten steps are too
+# few for ours.)
 
 # %%
 for name, run in runs.items():
     found = health.diagnose(run["log"])
     print(name, "" if found else "  nothing stands out")
     for finding in found:
-        print(f"  {finding}")
+        print(f"  {finding.name}: {finding.evidence}\n     {finding.remedy}")
 
 # %% [markdown]
 # And of the run that you have just made:
