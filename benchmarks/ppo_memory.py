@@ -115,12 +115,12 @@ def working(llama: LlamaConfig, rows: int, length: int) -> dict[str, int]:
         # norms' outputs (4), queries, keys and values (6), attention twice (4); of the MLP gate,
         # activation, other half and product (8). As much again for gradients and passing results.
         "layer": 2 * tokens * (22 * width + 8 * inner),
-        # Logits in fp16 (2); entropy's log-probs, probabilities and their product in fp32 (12). The
-        # recomputation in the backward pass has fewer: it needs no entropy.
-        "logits": chunk * llama.vocab_size * 14,
-        # One weight out of its 4 bits, PEFT's copy of the embedding with the trained rows in it,
-        # autocast's fp16 copy of the adapter. Adam's own come when all else is gone.
-        "temporaries": 2 * width * inner + 2 * llama.vocab_size * width + 2 * lora_parameters(llama),
+        # Logits in fp16, without and with the trained rows (4); in fp32 the same, their log-softmax
+        # and, for the entropy, its exponential (12). The backward pass needs no entropy, but gradients.
+        "logits": chunk * llama.vocab_size * 16,
+        # One weight out of its 4 bits, autocast's fp16 copy of the adapter. Adam's own come when all
+        # else is gone.
+        "temporaries": 2 * width * inner + 2 * lora_parameters(llama),
     }
 
 
@@ -168,11 +168,11 @@ def build_policy(llama: LlamaConfig, dtype: torch.dtype, device: str):
     model.model.rotary_emb = LlamaRotaryEmbedding(llama).to(device)  # its buffers were meta, too
     model.is_loaded_in_4bit = True  # from which PEFT knows
     models._keep_gradients(model)
-    models._spare_the_head(model)
     lora = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": "all-linear"}
     config = LoraConfig(**lora, trainable_token_indices=CONTROL_ROWS, task_type="CAUSAL_LM")
     model = get_peft_model(model.eval(), config, adapter_name=POLICY)
     model.add_adapter(REF, config)
+    models.spare_the_table(model)
     models.activate(model, POLICY)
     return model
 

@@ -24,7 +24,9 @@ What differs is each one's design:
 4. Autocast. TRL 1.12 under transformers 5 ignores its own ``bf16=True``; an environment variable
    switches autocast on, for training alone. AgileRL uses autocast on GPUs alone; its context is
    replaced by the CPU's. Elsewhere the weights' own bf16 decides.
-5. AgileRL as it comes does not run on a CPU: its Liger layers are switched off. Its prompts are
+5. Attention. This repository's loader takes the plain products on a CPU, where SDPA's backward pass
+   is slow at such lengths; the peers take transformers' default, SDPA.
+6. AgileRL as it comes does not run on a CPU: its Liger layers are switched off. Its prompts are
    handed over as one dict of stacked rows, for it samples one dict after the other.
 """
 
@@ -107,12 +109,12 @@ def tap(owner, name: str, then: Callable) -> None:
     setattr(owner, name, tapped)
 
 
-def load(folder: Path, kind: str = "AutoModelForCausalLM", **options):
+def load(folder: Path, kind: str = "AutoModelForCausalLM", attention: str = "sdpa", **options):
     """(tokenizer, frozen bf16 model) of the exported checkpoint."""
     import torch
     import transformers
 
-    options |= {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+    options |= {"dtype": torch.bfloat16, "attn_implementation": attention}
     model = getattr(transformers, kind).from_pretrained(folder, **options)
     return transformers.AutoTokenizer.from_pretrained(folder), model.requires_grad_(False)
 
@@ -133,7 +135,7 @@ def sawyer(line: Line, options, prompts: list[str]) -> None:
 
     from sawyer_utils import models, ppo
 
-    tokenizer, base = load(options.folder)
+    tokenizer, base = load(options.folder, attention="eager")
     model = models.add_lora(base, tokenizer, train_rows=False)
     for name in (models.POLICY, models.REF):  # equal, for both start at zero
         model.add_adapter(name, lora())

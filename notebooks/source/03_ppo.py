@@ -437,7 +437,8 @@ print(f"KL to SFT after one step: {float(drift):.3f} nats")
 # | `losses.py` | the mathematics of sections 1 to 4, as pure functions |
 # | `rollout.py` | sampling; a batch with the shape and meaning of each field |
 # | `actor.py` | policy and critic on one trunk: the one forward pass |
-# | `ppo.py` | the settings and the trainer: `rollout`, `score`, `advantages`, `update` |
+# | `ppo.py` | the trainer: `rollout`, `score`, `advantages`, `update` |
+# | `ppo_config.py` | its settings |
 # | `checkpoints.py` | a run on disk, to go on after it was cut off |
 # | `health.py` | what a log says about a run (section 8) |
 #
