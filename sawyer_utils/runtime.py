@@ -301,6 +301,8 @@ def setup(seed: int = 0) -> Profile:
     from sawyer_utils.profiles import current_profile
 
     quiet_libraries()
+    # On a CPU each new shape leaves compiled kernels behind: by default a thousand, over a gigabyte.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if "RANK" in os.environ:
         _join_processes()
     plots.use_style()
