@@ -138,13 +138,15 @@ class Draw(LogitsProcessor):
         Raises:
             ValueError: if the model gives no probabilities to draw from.
         """
-        cumulative = (logits.float() / self.temperature).softmax(-1).double().cumsum(-1)
+        exact = torch.float32 if logits.device.type == "mps" else torch.float64  # which Apple's GPU lacks
+        cumulative = (logits.float() / self.temperature).softmax(-1).to(exact).cumsum(-1)
         if not cumulative[:, -1].isfinite().all():
             raise ValueError("The model's logits are not finite: its weights or its precision are broken.")
-        uniform = torch.rand(len(logits), 1, dtype=torch.double, device=logits.device)
+        uniform = torch.rand(len(logits), 1, dtype=exact, device=logits.device)
         # Strictly beyond: a token of probability 0 adds nothing to the sum and is never drawn.
         token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        return torch.full_like(logits, -torch.inf).scatter(1, token, 0.0)
+        last = logits.shape[1] - 1  # unless rounding takes the number to the very end of the sum
+        return torch.full_like(logits, -torch.inf).scatter(1, token.clamp(max=last), 0.0)
 
 
 @torch.no_grad()

@@ -233,6 +233,18 @@ def read(path: Path) -> str:
     return (path / "inside" if path.is_dir() else path).read_text()
 
 
+def test_of_several_processes_one_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    runtime.write_json(tmp_path / "numbers.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("RANK", "0")
+    runtime.write_json(tmp_path / "numbers.json", {"a": 2})
+    monkeypatch.setenv("RANK", "1")
+    runtime.write_json(tmp_path / "numbers.json", {"a": 3})
+    assert runtime.read_json(tmp_path / "numbers.json") == {"a": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers.json"]
+
+
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_replacing_puts_the_new_in_place(tmp_path, folder):
     path = tmp_path / "result"

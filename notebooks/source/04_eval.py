@@ -435,13 +435,13 @@ if trained_on.get("sft_std"):
 # %%
 direction = "rose" if comparison.difference > 0 else "did not rise"
 zero = "includes" if comparison.verdict == "no difference shown" else "leaves out"
-narrower = "smaller" if comparison.after_std < comparison.before_std else "no smaller"
+spread_is = "smaller" if comparison.after_std < comparison.before_std else "larger"
 sure = "more" if comparison.levene_p < 0.05 else "no more"
 signs = (comparison.verdict != "no difference shown") == (comparison.wilcoxon_p < 0.05)
 print(f"The mean {direction} ({comparison.difference:+.2f}); the interval {zero} zero.")
 both_say = "agree." if signs else "disagree: take the stricter one."
 print(f"Bootstrap and Wilcoxon {both_say}")
-print(f"The spread became {narrower}, by {sure} than chance explains.")
+print(f"The spread became {spread_is}, by {sure} than chance explains.")
 
 # %% [markdown]
 # All of this takes one trained model for granted. Prompts were drawn again in thought; the
