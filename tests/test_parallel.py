@@ -75,8 +75,8 @@ def work(folder: str) -> None:
     alike, seen = build_trainer(), []
     score = alike.score
     alike.score = lambda batch: seen.append(batch) or score(batch)
-    alike.step(["a b c"] * 7)
-    assert seen[0].responses[:3] != seen[0].responses[4:], "both processes drew the same numbers"
+    alike.step(["a b c"] * 8)  # four each
+    assert seen[0].responses[:4] != seen[0].responses[4:], "both processes drew the same numbers"
     again = build_trainer(out / "run")
     assert again.load_checkpoint()
     assert again.steps_done == 2
