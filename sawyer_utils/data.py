@@ -22,6 +22,9 @@ EMBEDDED = Path(__file__).parent / "data"
 KINDS = {  # what a response is, and the scores it may have
     "engaging": (9, 10),
     "curt": (5, 7),
+    "dull": (5, 7),
+    "padded": (3, 5),
+    "flattering": (2, 4),
     "evasive": (2, 4),
     "rambling": (2, 4),
     "rude": (2, 4),
@@ -116,6 +119,7 @@ def _check_question(row: dict) -> None:
 SCHEMAS: dict[str, Callable[[dict], None]] = {
     "conversations": _check_conversation,
     "preferences": _check_preference,
+    "gold_preferences": _check_preference,
     "prompts": _check_prompt,
     "truthful_mini": _check_question,
     "religions_mini": _check_question,
@@ -169,6 +173,11 @@ def load_conversations(source: str = "embedded", limit: int | None = None) -> li
 def load_preferences(source: str = "embedded", limit: int | None = None) -> list[dict]:
     """Scored responses ``{id, topic, prompt, responses: [{text, score, kind}]}``."""
     return _load("preferences", source, limit)
+
+
+def load_gold(source: str = "embedded", limit: int | None = None) -> list[dict]:
+    """Preferences by other writers, for the judge that PPO never sees; same schema."""
+    return _load("gold_preferences", source, limit)
 
 
 def load_prompts(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
@@ -225,9 +234,24 @@ def _dolly(row: dict) -> dict:
     return {"prompt": prompt, "split": "test" if held_out(prompt, 1 / 8) else "train"}
 
 
+def _hh_rlhf(row: dict) -> dict:
+    """Two whole conversations that part at the last answer; nobody scored how far apart they are."""
+    prompt, _, chosen = row["chosen"].rpartition("\n\nAssistant:")
+    rejected = row["rejected"].rpartition("\n\nAssistant:")[2]
+    turns = re.split(r"\n\n(?:Human|Assistant):", prompt)[1:]
+    return {
+        "prompt": "\n".join(turn.strip() for turn in turns),
+        "responses": [
+            {"text": chosen.strip(), "score": 6, "kind": "chosen"},
+            {"text": rejected.strip(), "score": 5, "kind": "rejected"},
+        ],
+    }
+
+
 HUB_SOURCES = {  # Hub id -> (split, mapping to the schema)
     "timdettmers/openassistant-guanaco": ("train", _guanaco),
     "HuggingFaceH4/ultrafeedback_binarized": ("train_prefs", _ultrafeedback),
+    "Anthropic/hh-rlhf": ("train", _hh_rlhf),
     "databricks/databricks-dolly-15k": ("train", _dolly),
 }
 
@@ -361,6 +385,8 @@ def strangers(preferences: list[dict], seed: int = 0) -> list[Pair]:
 
 # --- the embedded corpus proves itself ----------------------------------------------------------
 
+JUDGED = ("preferences", "gold_preferences")
+
 
 def normalise(text: str) -> list[str]:
     """Lower-case words without punctuation."""
@@ -406,19 +432,20 @@ def check_corpus(folder: Path = EMBEDDED, tokenizer=None) -> dict[str, Any]:
     if repeated := [i for i, n in ids.items() if n > 1]:
         raise DataError(f"ids used in two files: {repeated[:5]}")
     asked = {row["id"]: row["messages"][0]["content"] for row in files["conversations"]}
-    asked |= {row["id"]: row["prompt"] for name in ("preferences", "prompts") for row in files[name]}
+    asked |= {row["id"]: row["prompt"] for name in (*JUDGED, "prompts") for row in files[name]}
     asked |= {f"fixed-{i}": prompt for i, prompt in enumerate(FIXED_PROMPTS)}
     for name in ("truthful_mini", "religions_mini"):
         _refuse_near(name, {row["id"]: row["question"] for row in files[name]})
     _refuse_near("prompts", asked)
-    said = [r["text"] for row in files["preferences"] for r in row["responses"]]
+    judged = [row for name in JUDGED for row in files[name]]
+    said = [r["text"] for row in judged for r in row["responses"]]
     texts = [*asked.values(), *said]
     texts += [m["content"] for row in files["conversations"] for m in row["messages"]]
     if foreign := [text for text in texts if not _looks_english(text)]:
         raise DataError(f"not English: {foreign[0]!r}")
     if twice := [t for t, n in Counter(" ".join(normalise(t)) for t in said).items() if n > 1]:
-        raise DataError(f"preferences.jsonl: one response used twice: {twice[0]!r}")
-    for row in files["preferences"]:
+        raise DataError(f"preferences: one response used twice: {twice[0]!r}")
+    for row in judged:
         for response in row["responses"]:
             low, high = KINDS.get(response["kind"], (11, 0))
             if not low <= response["score"] <= high:
@@ -445,26 +472,32 @@ def _check_lengths(files: dict[str, list[dict]], tokenizer) -> None:
     lengths = {r["id"]: len(encode(tokenizer, r["messages"]).ids) for r in files["conversations"]}
     if too_long := {i: n for i, n in lengths.items() if n > profile.conversation_tokens}:
         raise DataError(f"conversations over {profile.conversation_tokens} tokens: {too_long}")
-    prompts = {r["id"]: r["prompt"] for name in ("preferences", "prompts") for r in files[name]}
+    prompts = {r["id"]: r["prompt"] for name in (*JUDGED, "prompts") for r in files[name]}
     lengths = {i: len(encode_prompt(tokenizer, text)) for i, text in prompts.items()}
     if too_long := {i: n for i, n in lengths.items() if n > profile.prompt_tokens}:
         raise DataError(f"prompts over {profile.prompt_tokens} tokens: {too_long}")
 
 
 def _describe(files: dict[str, list[dict]]) -> dict[str, Any]:
-    conversations, preferences = files["conversations"], files["preferences"]
-    every = pairs(preferences)
+    conversations = files["conversations"]
     return {
         "rows": {name: len(rows) for name, rows in files.items()},
         "multi_turn": sum(len(row["messages"]) > 2 for row in conversations),
         "test_prompts": sum(row["split"] == "test" for row in files["prompts"]),
         "topics": len({row["topic"] for row in conversations}),
-        "responses": sum(len(row["responses"]) for row in preferences),
-        "kinds": dict(Counter(r["kind"] for row in preferences for r in row["responses"])),
-        "pairs": len(every),
-        "shorter_wins": round(sum(pair.shorter_wins for pair in every) / len(every), 3),
+        **{name: _describe_preferences(files[name]) for name in JUDGED},
         "labels": {
             name: dict(sorted(Counter(row["label"] for row in files[name]).items()))
             for name in ("truthful_mini", "religions_mini")
         },
+    }
+
+
+def _describe_preferences(rows: list[dict]) -> dict[str, Any]:
+    every = pairs(rows)
+    return {
+        "responses": sum(len(row["responses"]) for row in rows),
+        "kinds": dict(Counter(r["kind"] for row in rows for r in row["responses"])),
+        "pairs": len(every),
+        "shorter_wins": round(sum(pair.shorter_wins for pair in every) / len(every), 3),
     }

@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass
 class Answers:
-    """One response a prompt, in the order of the prompts."""
+    """Responses in the order of their prompts."""
 
     prompts: list[str]
     responses: list[str]
@@ -38,22 +38,30 @@ class Answers:
 
 
 def answer(
-    model, tokenizer, prompts: list[str], profile, temperature: float | None = None, seed: int = 0
+    model,
+    tokenizer,
+    prompts: list[str],
+    profile,
+    temperature: float | None = None,
+    seed: int = 0,
+    samples: int = 1,
 ) -> Answers:
-    """Answer every prompt once, in fixed batches from a fixed seed: the same call on two models
-    gives a fair pair of samples. The temperature is the profile's (the one PPO trains at) unless
-    given; 0 is greedy."""
+    """Answer every prompt, in fixed batches from a fixed seed: the same call on two models gives a
+    fair pair of samples. The temperature is the profile's (the one PPO trains at) unless given; 0 is
+    greedy. With several ``samples`` each prompt stands that many times in a row in the result, whose
+    ``prompts`` are then the groups of every statistic below."""
     from sawyer_utils.models import merged
 
     torch.manual_seed(seed)
     temperature = profile.temperature if temperature is None else temperature
+    prompts = [prompt for prompt in prompts for _ in range(samples)]
     batches = []
     with merged(model):
         for start in range(0, len(prompts), profile.eval_batch):
             part = prompts[start : start + profile.eval_batch]
             batches.append(sample(model.eval(), tokenizer, part, profile.response_tokens, temperature))
     return Answers(
-        prompts=list(prompts),
+        prompts=prompts,
         responses=[text for b in batches for text in b.responses],
         lengths=[int(n) for b in batches for n in b.lengths],
         finished=[bool(f) for b in batches for f in b.finished],
@@ -91,12 +99,16 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
 def bootstrap_interval(
     values, groups=None, confidence: float = CONFIDENCE, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean.
+    """Expanded percentile bootstrap interval of the mean (Hesterberg 2015, arXiv 1411.5279).
+
+    The plain percentiles are too narrow for few values, for a resample of n varies too little, by
+    √((n − 1)/n), and knows nothing of Student's t. Taking quantiles a little further out mends both:
+    of twenty values, the plain interval holds the true mean in 92 % of all cases, this one in 95 %.
 
     Args:
         values: (n,) numbers.
         groups: (n,) labels; whole groups are drawn, for values that are not independent
-            (several pairs of one prompt).
+            (several pairs or several samples of one prompt).
 
     Raises:
         ValueError: with no values.
@@ -110,8 +122,16 @@ def bootstrap_interval(
     # How often each group is drawn: multinomial counts are the bootstrap without the indices.
     drawn = rng.multinomial(sums.size, np.full(sums.size, 1 / sums.size), size=draws)
     means = (drawn @ sums) / (drawn @ counts)
-    tail = (1 - confidence) / 2
+    tail = expanded_tail(sums.size, confidence)
     return tuple(float(q) for q in np.quantile(means, [tail, 1 - tail]))
+
+
+def expanded_tail(n: int, confidence: float = CONFIDENCE) -> float:
+    """The quantile of the means of n drawn values at which an interval begins: 0.013 for ten values
+    at 95 %, 0.025 for very many."""
+    if n < 2:
+        return (1 - confidence) / 2
+    return float(stats.norm.cdf(stats.t.ppf((1 - confidence) / 2, n - 1) * math.sqrt(n / (n - 1))))
 
 
 def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -124,7 +144,8 @@ def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> t
 class PairedComparison:
     """The same prompts before and after; differences are after − before."""
 
-    n: int
+    n: int  # prompts
+    samples: int  # responses, of all prompts together
     before_mean: float
     before_std: float
     after_mean: float
@@ -133,13 +154,26 @@ class PairedComparison:
     low: float  # 95 % paired bootstrap interval of the difference
     high: float
     wilcoxon_p: float  # the differences are symmetric around zero
+    sign_p: float  # as many prompts rose as fell
     levene_p: float  # the two spreads are equal (centred at the median)
     effect_size: float  # difference / standard deviation of the differences
     share_worse: float  # prompts whose value fell
+    detectable: float  # the smallest true difference that this n shows four times in five
 
     @property
     def verdict(self) -> str:
-        return verdict(self.low, self.high)
+        """better, worse or no difference shown: interval and Wilcoxon must both say so.
+
+        Where nothing changed, the interval alone raises 6 to 8 false alarms in 100, the more the
+        rarer and larger the changes; the two together fewer than 5 (tests/test_evaluation.py).
+        """
+        return self.verdict_if(higher_is_better=True)
+
+    def verdict_if(self, higher_is_better: bool | None, alpha: float = 1 - CONFIDENCE) -> str:
+        """The verdict on a measure of which less is better (False) or that has no good side (None)."""
+        if self.wilcoxon_p >= alpha:
+            return "no difference shown"
+        return verdict(self.low, self.high, higher_is_better)
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -150,15 +184,22 @@ class PairedComparison:
             f"{self.after_mean:.2f} ± {self.after_std:.2f}\n"
             f"difference {self.difference:+.2f} [{self.low:+.2f}, {self.high:+.2f}], "
             f"effect size {self.effect_size:.2f}, worse on {self.share_worse:.0%} of the prompts\n"
-            f"Wilcoxon p = {self.wilcoxon_p:.2g}, Levene p = {self.levene_p:.2g}"
+            f"Wilcoxon p = {self.wilcoxon_p:.2g}, sign test p = {self.sign_p:.2g}, "
+            f"Levene p = {self.levene_p:.2g}\n"
+            f"this n would have shown a difference of {self.detectable:.2f} or more"
         )
 
 
-def compare_rewards(before, after) -> PairedComparison:
+def compare_rewards(before, after, groups=None, confidence: float = CONFIDENCE) -> PairedComparison:
     """Compare two lists of values of the same prompts, in the same order.
 
+    Args:
+        groups: the prompt of each value, where a prompt has several samples. The tests then see one
+            mean a prompt, and the bootstrap draws whole prompts.
+        confidence: of the interval.
+
     Raises:
-        ValueError: if the lists differ in length, are shorter than 2, or hold NaN.
+        ValueError: if the lists differ in length, hold fewer than 2 prompts, or hold NaN.
     """
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if before.shape != after.shape or before.size < 2:
@@ -166,11 +207,16 @@ def compare_rewards(before, after) -> PairedComparison:
     change = after - before
     if not np.isfinite(change).all():
         raise ValueError(f"compare_rewards: not a number at row {int(np.argmin(np.isfinite(change)))}.")
-    low, high = bootstrap_interval(change)
-    spread = change.std(ddof=1)
-    moved = bool(np.any(change))
+    groups = np.arange(change.size) if groups is None else np.asarray(groups)
+    per_prompt = group_means(change, groups)
+    if per_prompt.size < 2:
+        raise ValueError("compare_rewards: one prompt is no comparison.")
+    low, high = bootstrap_interval(change, groups, confidence)
+    spread = float(per_prompt.std(ddof=1))
+    moved, rose = int((per_prompt != 0).sum()), int((per_prompt > 0).sum())
     return PairedComparison(
-        n=before.size,
+        n=per_prompt.size,
+        samples=change.size,
         before_mean=float(before.mean()),
         before_std=float(before.std(ddof=1)),
         after_mean=float(after.mean()),
@@ -178,11 +224,41 @@ def compare_rewards(before, after) -> PairedComparison:
         difference=float(change.mean()),
         low=low,
         high=high,
-        wilcoxon_p=float(stats.wilcoxon(change).pvalue) if moved else 1.0,
-        levene_p=float(stats.levene(before, after).pvalue) if before.std() + after.std() > 0 else 1.0,
-        effect_size=float(change.mean() / spread) if spread > 0 else 0.0,
-        share_worse=float((change < 0).mean()),
+        wilcoxon_p=float(stats.wilcoxon(per_prompt).pvalue) if moved else 1.0,
+        sign_p=float(stats.binomtest(rose, moved).pvalue) if moved else 1.0,
+        levene_p=_levene_p(before, after, groups),
+        effect_size=float(per_prompt.mean() / spread) if spread > 0 else 0.0,
+        share_worse=float((per_prompt < 0).mean()),
+        detectable=detectable_mean(per_prompt.size, spread),
     )
+
+
+def group_means(values, groups) -> np.ndarray:
+    """(G,) mean of each group's values, in the groups' sorted order."""
+    _, codes = np.unique(groups, return_inverse=True)
+    return np.bincount(codes, np.asarray(values, dtype=float)) / np.bincount(codes)
+
+
+def _levene_p(before, after, groups) -> float:
+    """Brown and Forsythe's form of Levene's test: an analysis of variance of the distances from the
+    median; one mean distance a prompt, so that several samples do not count as several prompts."""
+    if not before.std() + after.std() > 0:
+        return 1.0
+    distances = (group_means(np.abs(x - np.median(x)), groups) for x in (before, after))
+    return float(stats.f_oneway(*distances).pvalue)
+
+
+def detectable_mean(n: int, spread: float, power: float = 0.8, alpha: float = 1 - CONFIDENCE) -> float:
+    """Smallest true mean difference that n pairs show in ``power`` of all repetitions, given the
+    standard deviation of the differences (normal approximation: 2.8 · spread / √n)."""
+    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * spread / math.sqrt(n))
+
+
+def win_rate(before, after, groups=None) -> tuple[float, float, float]:
+    """(share, low, high) of pairs that ``after`` wins; a tie is half a win. ½ is no difference."""
+    change = np.subtract(after, before)
+    wins = (change > 0) + 0.5 * (change == 0)
+    return float(wins.mean()), *bootstrap_interval(wins, groups)
 
 
 def verdict(low: float, high: float, higher_is_better: bool | None = True) -> str:
@@ -303,7 +379,8 @@ def length_matched(
     everything = np.arange(change.size)
     slope, adjusted = fit(everything)
     drawn = [fit(rng.integers(0, change.size, change.size))[1] for _ in range(draws)]
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    tail = expanded_tail(change.size)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
     similar = np.abs(longer) <= tolerance * np.maximum(*lengths)
     some = change[similar]
     matched = bootstrap_interval(some) if some.size else (math.nan, math.nan)
@@ -316,6 +393,41 @@ def length_matched(
         float(some.mean()) if some.size else math.nan,
         *matched,
     )
+
+
+# --- sampling more instead of training ----------------------------------------------------------
+
+
+def best_of_n(scores, n: int, values=None) -> np.ndarray:
+    """What the best of n responses is worth, for each prompt, averaged over every choice of n of its N
+    samples (exactly, by counting: no draw).
+
+    Args:
+        scores: (P, N) by which the best is chosen.
+        values: (P, N) what it is then worth, such as another judge's scores; the scores themselves
+            unless given.
+
+    Returns:
+        (P,)
+
+    Raises:
+        ValueError: for an n below 1 or above N.
+    """
+    scores = np.asarray(scores, dtype=float)
+    values = scores if values is None else np.asarray(values, dtype=float)
+    size = scores.shape[1]
+    if not 1 <= n <= size:
+        raise ValueError(f"best_of_n: the best of {n} out of {size} samples.")
+    # The i-th smallest is the best of the n if the other n − 1 are among the i − 1 below it.
+    weights = np.array([math.comb(i, n - 1) for i in range(size)]) / math.comb(size, n)
+    return np.take_along_axis(values, scores.argsort(1, kind="stable"), 1) @ weights
+
+
+def best_of_n_kl(n: int) -> float:
+    """log n − (n − 1)/n nats: the KL of the best of n from the sampled model (Stiennon et al. 2020,
+    arXiv 2009.01325, appendix G.3). Where samples can be equal it is an upper bound (Beirami et al.
+    2024, arXiv 2401.01879)."""
+    return math.log(n) - (n - 1) / n
 
 
 # --- measures that PPO never saw ----------------------------------------------------------------

@@ -37,6 +37,8 @@ STYLE = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",  # text stays text: it can be searched, edited and read aloud
+    "svg.hashsalt": "sawyer",  # the same figure gives the same file
 }
 
 
@@ -46,11 +48,13 @@ def use_style() -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
-    """Write ``name.png`` (and its numbers as ``name.csv``) into ``folder``; returns the figure."""
+    """Write ``name.png`` and ``name.svg`` (and the numbers as ``name.csv``) into ``folder``; returns
+    the figure."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / f"{name}.png") as temporary:
-        figure.savefig(temporary, format="png")
+    for kind, metadata in (("png", {}), ("svg", {"Date": None})):
+        with replacing(folder / f"{name}.{kind}") as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata)
     if numbers is not None:
         with replacing(folder / f"{name}.csv") as temporary:
             pd.DataFrame(numbers).to_csv(temporary, index=False)
@@ -419,6 +423,31 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
     ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
     ax.set(xlabel="difference, in standard deviations of the SFT answers", title=title)
+    return figure
+
+
+def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -> Figure:
+    """What each nat of KL buys: best of n from SFT beside PPO's checkpoints, a panel a judge.
+
+    Args:
+        best_of: columns n, kl and, for each judge, its name, ``<name>_low`` and ``<name>_high``.
+        ppo: the same with step in the place of n.
+        judges: name -> title.
+    """
+    figure, axes = plt.subplots(1, len(judges), figsize=(5.2 * len(judges), 3.9), sharex=True)
+    looks = ((best_of, "n", "best of n", "sft", "--"), (ppo, "step", "PPO, by step", "ppo", "-"))
+    for ax, (judge, title) in zip(np.atleast_1d(axes), judges.items(), strict=True):
+        for table, label, name, stage, line in looks:
+            _, colour, _, marker = STAGES[stage]
+            value = table[judge]
+            whiskers = [value - table[f"{judge}_low"], table[f"{judge}_high"] - value]
+            ax.errorbar(table.kl, value, whiskers, fmt=marker, ls=line, color=colour, capsize=4, label=name)
+            for x, y, text in zip(table.kl, value, table[label], strict=True):
+                ax.annotate(f"{text}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=11)
+        ax.axhline(0, color="#767676", lw=1)
+        ax.set(xlabel="KL to SFT (nats an answer)", title=title)
+    np.atleast_1d(axes)[0].set_ylabel("gain over SFT (its standard deviations)")
+    np.atleast_1d(axes)[0].legend()
     return figure
 
 

@@ -25,6 +25,7 @@ class Profile:
     # Data. "embedded" is the corpus in sawyer_utils/data; a path or a Hub id also works.
     conversations: str = "embedded"
     preferences: str = "embedded"
+    gold: str = "embedded"  # other preferences, for the judge that PPO never sees
     prompts: str = "embedded"
     limit: int | None = None  # rows per source; None takes all
     prompt_tokens: int = 64  # longest prompt, control tokens included
@@ -96,6 +97,7 @@ PROFILES = {
         reward_base="FacebookAI/roberta-base",
         conversations="timdettmers/openassistant-guanaco",
         preferences="HuggingFaceH4/ultrafeedback_binarized",
+        gold="Anthropic/hh-rlhf",
         prompts="databricks/databricks-dolly-15k",
         limit=4000,
         prompt_tokens=256,
@@ -123,6 +125,7 @@ PROFILES = {
         reward_base="FacebookAI/roberta-base",
         conversations="timdettmers/openassistant-guanaco",
         preferences="HuggingFaceH4/ultrafeedback_binarized",
+        gold="Anthropic/hh-rlhf",
         prompts="databricks/databricks-dolly-15k",
         limit=2000,
         prompt_tokens=256,

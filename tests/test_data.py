@@ -41,15 +41,40 @@ def test_the_corpus_has_the_promised_sizes(counts):
 
 
 def test_every_prompt_has_three_or_four_scored_responses(counts):
-    preferences = data.load_preferences()
-    assert {len(row["responses"]) for row in preferences} == {3, 4}
-    assert counts["responses"] == sum(len(row["responses"]) for row in preferences)
-    assert set(counts["kinds"]) == set(data.KINDS)
+    for rows, name in ((data.load_preferences(), "preferences"), (data.load_gold(), "gold_preferences")):
+        assert {len(row["responses"]) for row in rows} <= {3, 4}
+        assert counts[name]["responses"] == sum(len(row["responses"]) for row in rows)
+    assert counts["preferences"]["kinds"].keys() | counts["gold_preferences"]["kinds"] == set(data.KINDS)
 
 
 def test_length_alone_cannot_win(counts):
     # If the longer response always won, a reward model would learn to count words.
-    assert counts["shorter_wins"] >= 0.25
+    assert counts["preferences"]["shorter_wins"] >= 0.25
+    assert 0.45 <= counts["gold_preferences"]["shorter_wins"] <= 0.55
+
+
+def test_the_gold_judge_learns_from_other_writing():
+    """Its good answers come in all lengths (the first judge's nearly all have 31 to 45 words), and it
+    shares no prompt with what PPO is trained or judged on (check_corpus refuses near-duplicates)."""
+    best = [max(row["responses"], key=lambda r: r["score"])["text"] for row in data.load_gold()]
+    words = sorted(len(text.split()) for text in best)
+    assert words[len(words) // 4] <= 20
+    assert words[3 * len(words) // 4] >= 40
+    said = {r["text"] for row in data.load_preferences() for r in row["responses"]}
+    assert said.isdisjoint(r["text"] for row in data.load_gold() for r in row["responses"])
+
+
+def test_a_human_preference_row_of_the_hub_becomes_one_of_ours():
+    row = {
+        "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssistant: Well, and you?",
+        "rejected": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssistant: Fine.",
+    }
+    split, mapping = data.HUB_SOURCES["Anthropic/hh-rlhf"]
+    (found,) = data.map_rows("gold_preferences", [row], mapping)
+    assert split == "train"
+    assert found["prompt"] == "Hi\nHello.\nHow are you?"
+    assert [r["text"] for r in found["responses"]] == ["Well, and you?", "Fine."]
+    assert data.pairs([found])[0].chosen == "Well, and you?"
 
 
 def test_no_answer_position_is_favoured(counts):
