@@ -288,8 +288,12 @@ def test_the_best_of_more_than_there_are_is_refused():
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16])
 def test_the_kl_of_best_of_n_is_the_integral(n):
-    # The best of n of a continuous score has density n u^(n−1) at quantile u: KL = ∫ n u^(n−1) log(n u^(n−1)).
-    found, _ = integrate.quad(lambda u: n * u ** (n - 1) * math.log(n * u ** (n - 1)) if u else 0.0, 0, 1)
+    # The best of n of a continuous score has density n u^(n−1) at quantile u of the score.
+    def nats(u):
+        density = n * u ** (n - 1)
+        return density * math.log(density) if u else 0.0
+
+    found, _ = integrate.quad(nats, 0, 1)
     assert ev.best_of_n_kl(n) == pytest.approx(found, abs=1e-7)
 
 
