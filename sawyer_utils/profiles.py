@@ -66,10 +66,13 @@ class Profile:
     # 04 evaluation
     eval_batch: int = 40
     eval_prompts: int = 120
-    eval_questions: int | None = None  # rows per mini-benchmark; None takes all
+    eval_questions: int | None = None  # rows per benchmark; None takes all
+    # Embedded, the path of a .jsonl, or a Hub id, with ":subject" for MMLU.
+    benchmarks: tuple[str, ...] = ("truthful_mini", "religions_mini")
 
 
 _LOCAL = Profile("local")
+_HUB_BENCHMARKS = ("truthfulqa/truthful_qa", "cais/mmlu:world_religions")
 PROFILES = {
     "local": _LOCAL,
     # Two or three steps of everything, with real weights: what the tests run.
@@ -116,6 +119,7 @@ PROFILES = {
         ppo_micro_batch=8,
         ppo_lr=5e-5,
         eval_prompts=200,
+        benchmarks=_HUB_BENCHMARKS,
     ),
     "llama2": replace(
         _LOCAL,
@@ -145,6 +149,7 @@ PROFILES = {
         ppo_micro_batch=4,
         ppo_lr=5e-5,
         eval_prompts=200,
+        benchmarks=_HUB_BENCHMARKS,
     ),
 }
 
