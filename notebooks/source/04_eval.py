@@ -53,7 +53,7 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import stats
 
-from sawyer_utils import data, evaluation, models, plots, show
+from sawyer_utils import choices, data, evaluation, models, plots, show
 from sawyer_utils.reward import RewardModel
 
 folder = runtime.run_dir(profile, "eval")
@@ -728,7 +728,7 @@ questions = {name: data.load_questions(name, limit) for name in benchmarks}
 autocast = compute if precision.autocast else None
 one = questions["religions_mini"][0]
 with models.using(model, "ref"):
-    scored = evaluation.score_choices(model, tokenizer, [one], compute=autocast)
+    scored = choices.score_choices(model, tokenizer, [one], compute=autocast)
 answered = scored.iloc[0]
 print(one["question"])
 for i, loglik in enumerate(answered.logliks):
@@ -739,7 +739,7 @@ assert answered.predicted == int(np.argmax(answered.logliks))
 
 # %%
 correct = {}  # (benchmark, stage) -> (questions,) of True and False
-score = partial(evaluation.score_choices, model, tokenizer, compute=autocast)
+score = partial(choices.score_choices, model, tokenizer, compute=autocast)
 with runtime.stopwatch(seconds, "benchmarks"):
     for stage, adapter in ADAPTER.items():
         with models.using(model, adapter):
