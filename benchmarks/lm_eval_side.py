@@ -1,12 +1,13 @@
 """lm-eval in a process of its own: log-likelihoods of its tasks on local files. Used by
 ``choices_vs_lm_eval.py`` and by ``tests/test_lm_eval.py``; ``make lm-eval`` installs it.
 
-    PYTHONPATH=build/lm-eval python benchmarks/lm_eval_side.py MODEL TASKS < jobs
+    PYTHONPATH=build/lm-eval python benchmarks/lm_eval_side.py MODEL TASKS [BATCH] < jobs
 
 ``MODEL`` is a folder, or "embedded" for SmolLM2-135M as the course loads it; ``TASKS`` a folder made by
-:func:`write_tasks`. A job is a line of JSON, ``{"tasks": […], "fewshot": 0}``; so is each answer:
-``{"seconds": …, "requests": …, "tasks": {name: {"acc": …, "logliks": {id: […]}}}}``, in fp32.
-The seconds are those inside ``HFLM.loglikelihood`` alone, without reading data and building prompts.
+:func:`write_tasks`. A job is a line of JSON, ``{"tasks": […], "fewshot": 0, "rows": […]}`` (without rows:
+all of them), and so is each answer: ``{"seconds": …, "requests": …, "tasks": {name: {"acc": …,
+"logliks": {id: […]}}}}``, in fp32. The seconds are those inside ``HFLM.loglikelihood`` alone, without
+reading data and building prompts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import time
 from pathlib import Path
 
 INSTALLED = Path(__file__).resolve().parents[1] / "build" / "lm-eval"
-BATCH = 8
 
 
 def environment() -> dict[str, str]:
@@ -90,6 +90,7 @@ def evaluate(model, manager, job: dict) -> dict:
         model=model,
         tasks=job["tasks"],
         num_fewshot=job.get("fewshot", 0),
+        samples=dict.fromkeys(job["tasks"], job["rows"]) if "rows" in job else None,
         task_manager=manager,
         log_samples=True,
         bootstrap_iters=0,
@@ -109,9 +110,10 @@ def main() -> None:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    tokenizer, model = load(sys.argv[1])
-    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
-    manager = TaskManager(include_path=sys.argv[2], include_defaults=False)
+    source, tasks, batch = (*sys.argv[1:], "8")[:3]
+    tokenizer, model = load(source)
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=int(batch))
+    manager = TaskManager(include_path=tasks, include_defaults=False)
     for line in sys.stdin:
         print(json.dumps(evaluate(wrapped, manager, json.loads(line))), file=channel, flush=True)
 

@@ -24,7 +24,7 @@ TRUTHFULQA, MMLU = SHARED / "truthfulqa_mc_100.jsonl", SHARED / "mmlu_world_reli
 MISSING = [str(path) for path in (TRUTHFULQA, MMLU) if not path.exists()]
 
 pytestmark = [
-    pytest.mark.skipif(not (side.INSTALLED / "lm_eval").exists(), reason="no lm-eval: run `make lm-eval`"),
+    pytest.mark.skipif(not (side.INSTALLED / "lm_eval").exists(), reason="no lm-eval: `make lm-eval`"),
     pytest.mark.skipif(bool(MISSING), reason=f"no shared data: {', '.join(MISSING)}"),
 ]
 
