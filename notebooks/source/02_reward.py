@@ -542,6 +542,29 @@ bars(by_margin, sizes, "by_margin")
 # *Bars of accuracy by the difference of the two scores (upper end included), from nearly equal on
 # the left to far apart on the right.*
 #
+# The second cut goes finer than "shorter or longer": by how many words does the better answer exceed
+# the worse one? A judge that only measures length is right at one end and wrong at the other.
+
+# %%
+more_words = np.array(
+    [len(p.chosen.split()) - len(p.rejected.split()) for p in held_pairs]
+)
+by_words, sizes = {}, []
+for low, high in ((-math.inf, -30), (-30, -10), (-10, 10), (10, 30), (30, math.inf)):
+    rows = (more_words > low) & (more_words <= high)
+    if rows.any():
+        some = [pair for pair, keep in zip(held_pairs, rows) if keep]
+        name = f"{low:+.0f} to {high:+.0f}".replace("-inf to", "up to")
+        by_words[name.replace("to +inf", "and more")] = accuracy(gaps[rows], some)
+        sizes.append(int(rows.sum()))
+assert sum(sizes) == len(held_pairs)
+runtime.record(profile, "reward", by_words=by_words)
+bars(by_words, sizes, "by_words")
+
+# %% [markdown]
+# *Bars of accuracy by the words that the better answer has more than the worse one: far fewer on the
+# left, far more on the right.*
+#
 # And the strangers of section 3? It has practised on such pairs, of other prompts. **Predict
 # first:** is it surer of engaging answers, or of bare, curt ones, which hold little to recognise?
 
@@ -776,8 +799,9 @@ climb(probe, "sentences added to 'Tell them Hello!'", "length_probe")
 # to one question, and one example proves little. So the same again, and more, on many held-out
 # questions: we take the best answer of each and change it in nine ways.
 #
-# Fill in your guesses first: `"+"` if the change will raise the score, `"-"` if it will lower it. A
-# careful human judge would reward none of them.
+# Fill in your guesses first: `"+"` if the change will raise the score, `"-"` if it will lower it. What
+# *should* it do? The first four leave the good answer in place, so a careful judge pays nothing for
+# them: anything but `"+"` is fine. The last five throw it away: they should all be `"-"`.
 
 # %%
 guess = {
@@ -818,6 +842,7 @@ changed = {
     ],
 }
 assert changed.keys() == guess.keys()
+should = dict.fromkeys(list(changed)[:4], "not +") | dict.fromkeys(list(changed)[4:], "-")
 
 # %%
 base = np.array(reward.score(asked, plain))
@@ -827,7 +852,9 @@ for name, texts in changed.items():
     low, high = bootstrap_interval(scores - base)
     sign = "+" if low > 0 else "-" if high < 0 else "unclear"
     numbers = {"score": float(scores.mean()), "change": float((scores - base).mean())}
-    probes.append({"probe": name, **numbers, "low": low, "high": high, "sign": sign})
+    passed = sign == "-" if should[name] == "-" else sign != "+"
+    said = {"sign": sign, "should be": should[name], "passed": passed}
+    probes.append({"probe": name, **numbers, "low": low, "high": high, **said})
 table = pd.DataFrame(probes)
 figure = plots.score_changes(
     table.probe, table.change, table.low, table.high, len(some)
@@ -840,6 +867,7 @@ liked = [row["probe"] for row in probes if row["sign"] == "+"]
 blind = [row["probe"] for row in probes if row["sign"] == "unclear"]
 print("It is fooled by:", ", ".join(liked) or "none of these.")
 print("It shows no clear opinion on:", ", ".join(blind) or "none of these.")
+print(f"It passes {sum(row['passed'] for row in probes)} of {len(probes)} probes.")
 by_name = table.set_index("probe").score
 tongue = by_name["says nothing, in Spanish"] - by_name["says nothing, in English"]
 print(f"The same nothing in Spanish instead of English: {tongue:+.2f}")
@@ -1003,8 +1031,10 @@ show.side_by_side(
 # ## 9. Would people agree?
 #
 # All pairs so far came from one data set, made for this course by one recipe. If you have votes of
-# real people, point `SAWYER_HUMAN_PAIRS` at them: a JSONL file with `prompt` (a list of
-# `{role, content}`), `chosen` and `rejected` on each line, the shape of Anthropic's HH-RLHF data.
+# real people, point `SAWYER_HUMAN_PAIRS` at them: JSONL files (several are separated as in `PATH`) with
+# `prompt` (a list of `{role, content}`), `chosen` and `rejected` on each line. The run that you see
+# had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of OpenAssistant's rankings, neither of which
+# comes with this course.
 
 
 # %%
@@ -1023,15 +1053,19 @@ def human_pairs(path: Path, limit: int = 300) -> tuple[list, int]:
 
 
 # %%
-where = os.environ.get("SAWYER_HUMAN_PAIRS")
-if where and Path(where).is_file():
-    people, turns = human_pairs(Path(where))
+where = os.environ.get("SAWYER_HUMAN_PAIRS", "").split(os.pathsep)
+files = [Path(name) for name in where if name and Path(name).is_file()]
+with_people = {}
+for path in files:
+    people, turns = human_pairs(path)
     agreed = accuracy(differences(reward, people), people)
     ruler = accuracy([len(p.chosen) - len(p.rejected) for p in people], people)
-    print(f"{Path(where).name}: {len(people)} pairs, {turns} with several turns")
-    print("our model agrees with people ", text(agreed))
-    print("'the longer one wins' agrees ", text(ruler))
-    runtime.record(profile, "reward", human_agreement=agreed, human_ruler=ruler)
+    print(f"{path.stem}: {len(people)} pairs, {turns} with several turns")
+    print("    our model agrees with people", text(agreed))
+    print("    'the longer one wins' agrees", text(ruler))
+    with_people[path.stem] = {"pairs": len(people), "agreed": agreed, "ruler": ruler}
+if files:
+    runtime.record(profile, "reward", people=with_people)
 else:
     print("No human preferences here (SAWYER_HUMAN_PAIRS names no file): not tested.")
 

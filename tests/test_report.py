@@ -1,0 +1,74 @@
+"""What a run leaves behind: figures in three formats, one page that stands alone, copies to commit."""
+
+from __future__ import annotations
+
+import re
+
+import matplotlib.image
+import pandas as pd
+import pytest
+
+from sawyer_utils import plots, report
+from sawyer_utils.runtime import project_root, read_json
+
+
+@pytest.fixture(autouse=True)
+def style():
+    plots.use_style()
+
+
+@pytest.fixture
+def results():
+    return read_json(project_root() / "results" / "local.json")
+
+
+def test_a_figure_is_saved_as_png_and_svg_with_its_numbers(tmp_path):
+    numbers = {"reward": [1.0, 2.5]}
+    plots.save(plots.reward_histograms({"sft": [0.1, 0.4], "ppo": [1.0, 2.5]}), tmp_path, "rewards", numbers)
+    assert matplotlib.image.imread(tmp_path / "rewards.png").shape[0] > 100
+    drawn = (tmp_path / "rewards.svg").read_text(encoding="utf-8")
+    assert "SFT + RLF: 1.75" in drawn  # text stays text
+    assert pd.read_csv(tmp_path / "rewards.csv").reward.tolist() == [1.0, 2.5]
+
+
+def test_the_same_figure_gives_the_same_file(tmp_path):
+    for name in ("one", "two"):
+        plots.save(plots.three_elements(), tmp_path, name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert not (tmp_path / "one.csv").exists()
+
+
+def test_the_page_stands_alone(tmp_path, results):
+    plots.save(plots.rl_loop(), tmp_path / "eval" / "figures", "rl_loop")
+    page = report.write_html(tmp_path, results).read_text(encoding="utf-8")
+    assert re.findall(r'src="([^"]{11})', page) == ["data:image/"]
+    assert not re.search(r"""(?:href|src)=["'](?!data:)|https?://|@import|url\(""", page)
+    assert 'name="viewport"' in page  # a phone
+    assert "@media print" in page
+    assert 'alt="eval: rl loop"' in page
+
+
+def test_the_page_shows_every_row_of_the_summary(tmp_path, results):
+    page = report.write_html(tmp_path, results).read_text(encoding="utf-8")
+    assert page.count("<tr>") == len(report.rows(results))
+    assert len(report.rows(results)) > 10
+
+
+def test_the_workshops_five_figures_are_copied_and_no_old_one_stays(tmp_path):
+    for name in (*report.FIGURES, "slopes"):
+        plots.save(plots.three_elements(), tmp_path / "run" / "eval" / "figures", name, {"n": [1]})
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "old.png").touch()
+    report.copy_figures(tmp_path / "run", tmp_path / "copy")
+    found = {file.name for file in (tmp_path / "copy").iterdir()}
+    assert found == {f"{name}.{kind}" for name in report.FIGURES for kind in ("png", "svg", "csv")}
+
+
+def test_the_frontier_has_a_panel_a_judge():
+    columns = {"kl": [0.0, 1.0], "ours": [0.0, 0.5], "ours_low": [0.0, 0.2], "ours_high": [0.0, 0.9]}
+    best, ppo = pd.DataFrame({"n": [1, 2], **columns}), pd.DataFrame({"step": ["06", "12"], **columns})
+    figure = plots.frontier(best, ppo, {"ours": "our judge"})
+    (ax,) = figure.axes
+    assert ax.get_title() == "our judge"
+    assert {text.get_text() for text in ax.texts} == {"1", "2", "06", "12"}
+    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["best of n", "PPO, by step"]
