@@ -842,7 +842,8 @@ changed = {
     ],
 }
 assert changed.keys() == guess.keys()
-should = dict.fromkeys(list(changed)[:4], "not +") | dict.fromkeys(list(changed)[4:], "-")
+should = dict.fromkeys(list(changed)[:4], "not +")
+should |= dict.fromkeys(list(changed)[4:], "-")
 
 # %%
 base = np.array(reward.score(asked, plain))
