@@ -41,6 +41,14 @@ def check_data(args) -> None:
         print(f"{key:14s} {value}")
 
 
+def badges(args) -> None:
+    from sawyer_utils import badges as writer
+
+    for path in writer.rewrite(args.repo, args.ref):
+        print("rewritten", path.relative_to(project_root()))
+    print("badges and setup cells name {} at {}".format(*writer.address()))
+
+
 def lab(args) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(project_root() / "notebooks")]))
 
@@ -81,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         (lab, "open JupyterLab on the notebooks"),
         (fetch, "fetch the embedded weights"),
         (check_data, "prove the embedded corpus"),
+        (badges, "write the repository's address into Colab badges and setup cells"),
     ]
     for function, text in known:
         command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
@@ -88,6 +97,9 @@ def main(argv: list[str] | None = None) -> None:
         if function is course:
             command.add_argument("--fresh", action="store_true", help="start over")
             command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
+        if function is badges:
+            command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
+            command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
     args = parser.parse_args(argv)
     args.function(args)
 
