@@ -15,7 +15,8 @@ from sawyer_utils.runtime import project_root
 def course(args) -> None:
     from sawyer_utils import course as runner
 
-    os.environ["SAWYER_PROFILE"] = _profile(args).name
+    if args.profile:  # the notebooks' kernels read it there
+        os.environ["SAWYER_PROFILE"] = args.profile
     runner.course(_profile(args), fresh=args.fresh)
 
 
@@ -23,6 +24,8 @@ def notebooks(args) -> None:
     from sawyer_utils import course as runner
 
     os.environ["SAWYER_PROFILE"] = "local"
+    for name in ("SAWYER_MODEL", "SAWYER_PRECISION"):
+        os.environ.pop(name, None)
     runner.publish(PROFILES["local"])
 
 
