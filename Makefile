@@ -1,8 +1,8 @@
-# make course | test | lab | notebooks.  Without make: see the README.
+# make course | test | lab | notebooks | lm-eval.  Without make: see the README.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: course test lab notebooks clean
+.PHONY: course test lab notebooks lm-eval clean
 
 course: .venv/ready
 	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh)
@@ -15,6 +15,14 @@ lab: .venv/ready
 
 notebooks: .venv/ready
 	$(BIN)/python -m sawyer_utils notebooks
+
+# What tests/test_lm_eval.py compares with. Nothing else needs it.
+lm-eval: build/lm-eval/ready
+
+build/lm-eval/ready: constraints/lm-eval.txt .venv/ready
+	rm -rf build/lm-eval
+	$(BIN)/pip install --quiet --no-deps --target build/lm-eval -r constraints/lm-eval.txt
+	touch $@
 
 .venv/ready: requirements.txt constraints/tested.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -239,14 +239,16 @@ def publish(profile: Profile) -> None:
     ship(profile)
     report.update_readme(root / "README.md", read_json(folder / "results.json"))
     report.stage_picture(read_json(folder / "results.json"), root / "results")
+    report.copy_figures(folder, root / "results" / "figures")
 
 
 def ship(profile: Profile) -> None:
-    """Copy the three adapters to ``checkpoints/local`` in bf16, so that any notebook opens cold."""
+    """Copy the adapters to ``checkpoints/local`` in bf16, so that any notebook opens cold."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    for stage, kind in (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter")):
+    stages = (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter"), ("gold", "model"))
+    for stage, kind in stages:
         source = home() / profile.name / stage / kind
         target = project_root() / "checkpoints" / profile.name / stage / kind
         shutil.rmtree(target, ignore_errors=True)

@@ -107,15 +107,69 @@ def _check_prompt(row: dict) -> None:
         raise DataError(f"field 'split' is {row.get('split')!r}, not train or test")
 
 
-def _check_question(row: dict) -> None:
-    _text(row, "question")
+def _check_choices(row: dict) -> list[str]:
     choices = _list(row, "choices", 2)
     for i, choice in enumerate(choices):
         if not isinstance(choice, str) or not choice.strip():
             raise DataError(f"field 'choices[{i}]' is empty")
-    label = row.get("label")
+    return choices
+
+
+def _check_question(row: dict, field: str = "label") -> None:
+    _text(row, "question")
+    choices, label = _check_choices(row), row.get(field)
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(choices):
-        raise DataError(f"field 'label' is {label!r}, outside the {len(choices)} choices")
+        raise DataError(f"field {field!r} is {label!r}, outside the {len(choices)} choices")
+
+
+def _check_truthfulqa(row: dict) -> None:
+    _text(row, "question")
+    for field in ("mc1_targets", "mc2_targets"):
+        try:
+            right, n = _check_targets(row.get(field))
+        except DataError as error:
+            raise DataError(f"{field}: {error}") from None
+        if field == "mc1_targets" and right != 1:
+            raise DataError(f"{field}: field 'labels' marks {right} choices as right, not one")
+        if right in (0, n):
+            raise DataError(f"{field}: field 'labels' is the same for all choices")
+
+
+def _check_targets(targets: Any) -> tuple[int, int]:
+    """(choices that are right, choices)."""
+    if not isinstance(targets, dict):
+        raise DataError("missing, or not an object of choices and labels")
+    n, labels = len(_check_choices(targets)), _list(targets, "labels", 0)
+    if len(labels) != n:
+        raise DataError(f"field 'labels' has {len(labels)} entries for {n} choices")
+    if not all(type(label) is int and label in (0, 1) for label in labels):
+        raise DataError(f"field 'labels' is {labels}, not 0 and 1")
+    return sum(labels), n
+
+
+def _check_mmlu(row: dict) -> None:
+    _text(row, "subject")
+    _check_question(row, "answer")
+    if len(row["choices"]) != 4:
+        raise DataError(f"field 'choices' has {len(row['choices'])} entries; MMLU asks for A to D")
+
+
+def _check_any_question(row: dict) -> None:
+    """In the course's own shape, or TruthfulQA's, or MMLU's: told apart by their columns."""
+    if _is_truthfulqa(row):
+        _check_truthfulqa(row)
+    elif _is_mmlu(row):
+        _check_mmlu(row)
+    else:
+        _check_question(row)
+
+
+def _is_truthfulqa(row: dict) -> bool:
+    return "mc1_targets" in row or "mc2_targets" in row
+
+
+def _is_mmlu(row: dict) -> bool:
+    return "answer" in row and "label" not in row
 
 
 SCHEMAS: dict[str, Callable[[dict], None]] = {
@@ -126,6 +180,8 @@ SCHEMAS: dict[str, Callable[[dict], None]] = {
     "truthful_mini": _check_question,
     "religions_mini": _check_question,
 }
+# The corpus's own files, and questions of whatever source.
+CHECKS = {**SCHEMAS, "questions": _check_any_question}
 
 
 def read_jsonl(path: Path | str, schema: str) -> list[dict]:
@@ -133,7 +189,7 @@ def read_jsonl(path: Path | str, schema: str) -> list[dict]:
 
     Args:
         path: UTF-8, one JSON object a line.
-        schema: a key of ``SCHEMAS``.
+        schema: a key of ``CHECKS``.
 
     Raises:
         DataError: with file, line and field, for bad UTF-8 or JSON, a row that breaks the
@@ -147,7 +203,7 @@ def read_jsonl(path: Path | str, schema: str) -> list[dict]:
             row = json.loads(raw.decode("utf-8"))
             if not isinstance(row, dict):
                 raise DataError("the line is not a JSON object")
-            SCHEMAS[schema](row)
+            CHECKS[schema](row)
             identity = _text(row, "id")
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: bad UTF-8 at byte {error.start}") from None
@@ -188,9 +244,61 @@ def load_prompts(split: str, source: str = "embedded", limit: int | None = None)
     return _spread(rows, limit)
 
 
-def load_questions(name: str, limit: int | None = None) -> list[dict]:
-    """A mini-benchmark, "truthful_mini" or "religions_mini": ``{id, question, choices, label}``."""
-    return _load(name, "embedded", limit)
+def load_questions(
+    source: str, limit: int | None = None, subject: str | None = None, split: str = "test"
+) -> list[dict]:
+    """Multiple choice: ``{id, question, choices, label}``, with a ``task`` if not in the plain format.
+
+    A row of TruthfulQA gives two questions: ``truthfulqa_mc1`` with a ``label``, and
+    ``truthfulqa_mc2`` with ``labels``, 1 for each true choice. One of MMLU gives ``mmlu_<subject>``.
+
+    Args:
+        source: "truthful_mini" or "religions_mini", the embedded ones; "truthfulqa/truthful_qa" or
+            "cais/mmlu", from the Hub; or the path of a .jsonl in any of these shapes.
+        limit: rows of the source.
+        subject, split: which rows of MMLU. The few solved ones to show first are the split "dev".
+
+    Raises:
+        DataError: naming file, line and field; or if no row is left.
+    """
+    if source in SCHEMAS:
+        return _load(source, "embedded", limit)
+    if source.endswith(".jsonl"):
+        rows = [row for row in read_jsonl(source, "questions") if _is_of(row, subject, split)]
+    else:
+        rows = _from_hub("questions", source, limit or 20_000, **_hub_part(source, subject, split))
+    if not rows:
+        raise DataError(f"{source}: no rows of subject {subject!r}, split {split!r}")
+    return [question for row in _spread(rows, limit) for question in _as_questions(row)]
+
+
+def _is_of(row: dict, subject: str | None, split: str) -> bool:
+    """Whether an MMLU row is of this subject (None: any) and split; other rows always are."""
+    return not _is_mmlu(row) or (row.get("split", split) == split and subject in (None, row["subject"]))
+
+
+def _hub_part(source: str, subject: str | None, split: str) -> dict[str, str]:
+    """Which configuration of a Hub data set, and which split if not always the same one."""
+    if source == "cais/mmlu":
+        if subject is None:
+            raise DataError(f"{source}: name a subject, as in load_questions({source!r}, subject='anatomy')")
+        return {"name": subject, "split": split}
+    return {"name": "multiple_choice"} if source == "truthfulqa/truthful_qa" else {}
+
+
+def _as_questions(row: dict) -> list[dict]:
+    """A valid row of any source as one or two questions."""
+    if _is_truthfulqa(row):
+        one, many = row["mc1_targets"], row["mc2_targets"]
+        asked = {"id": row["id"], "question": row["question"]}
+        return [
+            asked | {"task": "truthfulqa_mc1", "choices": one["choices"], "label": one["labels"].index(1)},
+            asked | {"task": "truthfulqa_mc2", "choices": many["choices"], "labels": many["labels"]},
+        ]
+    if _is_mmlu(row):
+        asked = {key: row[key] for key in ("id", "question", "choices")}
+        return [asked | {"task": f"mmlu_{row['subject']}", "label": row["answer"]}]
+    return [row]
 
 
 def _load(schema: str, source: str, limit: int | None) -> list[dict]:
@@ -250,24 +358,35 @@ def _hh_rlhf(row: dict) -> dict:
     }
 
 
+def _columns(*names: str) -> Callable[[dict], dict]:
+    """A mapping that takes the named columns as they are."""
+    return lambda row: {name: row[name] for name in names}
+
+
 HUB_SOURCES = {  # Hub id -> (split, mapping to the schema)
     "timdettmers/openassistant-guanaco": ("train", _guanaco),
     "HuggingFaceH4/ultrafeedback_binarized": ("train_prefs", _ultrafeedback),
     "Anthropic/hh-rlhf": ("train", _hh_rlhf),
     "databricks/databricks-dolly-15k": ("train", _dolly),
+    "truthfulqa/truthful_qa": ("validation", _columns("question", "mc1_targets", "mc2_targets")),
+    "cais/mmlu": ("test", _columns("question", "choices", "answer", "subject")),
 }
 
 
-def _from_hub(schema: str, source: str, limit: int) -> list[dict]:
-    """Stream ``limit`` usable rows of a known Hub data set, mapped to the course's schema."""
+def _from_hub(schema: str, source: str, limit: int, **part: str) -> list[dict]:
+    """Stream ``limit`` usable rows of a known Hub data set, mapped to the course's schema.
+
+    Args:
+        part: ``name`` of a configuration, ``split`` other than the usual one.
+    """
     if source not in HUB_SOURCES:
         known = ", ".join(HUB_SOURCES)
         raise DataError(f"{source}: neither a .jsonl path nor a known Hub data set ({known})")
     split, mapping = HUB_SOURCES[source]
     skipped: list[str] = []
     try:
-        mapped = map_rows(schema, hub.stream(source, split), mapping, skipped)
-        rows = list(itertools.islice(mapped, limit))
+        stream = hub.stream(source, **{"split": split, **part})
+        rows = list(itertools.islice(map_rows(schema, stream, mapping, skipped), limit))
     except DataError as error:
         raise DataError(f"{source}: {error}. The data set has changed. {hub.EMBEDDED_WAY}") from None
     if skipped:
@@ -298,7 +417,7 @@ def map_rows(
         except TypeError as error:
             raise DataError(f"row {number}: a column is not of the expected type ({error})") from None
         try:
-            SCHEMAS[schema](mapped)
+            CHECKS[schema](mapped)
         except DataError as error:
             _note(skipped, f"row {number}: {error}")
             continue

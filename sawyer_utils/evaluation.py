@@ -1,4 +1,4 @@
-"""Answers on held-out prompts, paired statistics, multiple choice, measures PPO never saw."""
+"""Answers on held-out prompts, paired statistics, measures PPO never saw. Multiple choice: choices.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from scipy import optimize, stats
 
 from sawyer_utils.data import normalise
-from sawyer_utils.losses import token_logprobs
 from sawyer_utils.rollout import Rollout, sample
 
 CONFIDENCE = 0.95
@@ -478,68 +477,3 @@ class Similarity:
     def __call__(self, a: list[str], b: list[str]) -> list[float]:
         """Cosine of a[i] and b[i]."""
         return (self.embed(a) * self.embed(b)).sum(-1).tolist()
-
-
-# --- multiple choice ----------------------------------------------------------------------------
-
-QUESTION = "Question: {question}\nAnswer:"
-
-
-@torch.no_grad()
-def score_choices(
-    model, tokenizer, questions: list[dict], template: str = QUESTION, batch: int = 32, compute=None
-) -> pd.DataFrame:
-    """Multiple choice by log-likelihood: the choice whose text is the likeliest wins.
-
-    No letters, no sampling: Σ log π(choice | question), the way lm-eval scores.
-
-    Args:
-        questions: ``{id, question, choices, label}``.
-        compute: autocast dtype, or None for the weights' own.
-
-    Returns:
-        One row a question: id, label, predicted, correct, logliks (list, nats).
-    """
-    items = []
-    for q, question in enumerate(questions):
-        context = tokenizer(template.format(**question), add_special_tokens=False).input_ids
-        for choice in question["choices"]:
-            ids = tokenizer(" " + choice, add_special_tokens=False).input_ids
-            items.append((q, context + ids, len(ids)))
-    logliks: list[list[float]] = [[] for _ in questions]
-    scored = _choice_logliks(model, tokenizer, items, batch, compute)
-    for (q, _, _), loglik in zip(items, scored, strict=True):
-        logliks[q].append(loglik)
-    frame = pd.DataFrame(
-        {
-            "id": [question["id"] for question in questions],
-            "label": [question["label"] for question in questions],
-            "predicted": [int(np.argmax(row)) for row in logliks],
-            "logliks": logliks,
-        }
-    )
-    frame["correct"] = frame.label == frame.predicted
-    return frame
-
-
-def _choice_logliks(model, tokenizer, items, batch: int, compute) -> list[float]:
-    device = next(model.parameters()).device
-    order = sorted(range(len(items)), key=lambda i: len(items[i][1]))
-    found = [0.0] * len(items)
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        width = max(len(items[i][1]) for i in rows)
-        # Right padding: with causal attention no real token can see it.
-        ids = torch.full((len(rows), width), tokenizer.pad_token_id, device=device)
-        for k, i in enumerate(rows):
-            ids[k, : len(items[i][1])] = torch.tensor(items[i][1])
-        keep = max(items[i][2] for i in rows) + max(width - len(items[i][1]) for i in rows) + 1
-        with torch.autocast(device.type, compute or torch.bfloat16, enabled=compute is not None):
-            logits = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[:, :-1]
-        logprobs = token_logprobs(logits, ids[:, -logits.shape[1] :]).cpu()
-        for k, i in enumerate(rows):
-            end = logprobs.shape[1] - (width - len(items[i][1]))
-            found[i] = float(logprobs[k, end - items[i][2] : end].sum())
-            if not math.isfinite(found[i]):
-                raise ValueError(f"The model gives {found[i]} for item {items[i][0]}.")
-    return found

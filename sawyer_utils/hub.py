@@ -199,8 +199,11 @@ def _gated(name: str) -> str:
 # --- data ---------------------------------------------------------------------------------------
 
 
-def stream(source: str, split: str) -> Iterator[dict]:
+def stream(source: str, **part: str) -> Iterator[dict]:
     """The rows of a Hub data set, read as they are asked for: nothing is downloaded whole.
+
+    Args:
+        part: ``split``, and ``name`` of a configuration.
 
     Raises:
         HubUnavailable: if it is out of reach, slow, gated or gone, with the remedy.
@@ -210,7 +213,7 @@ def stream(source: str, split: str) -> Iterator[dict]:
     try:
         if not offline():
             _knock()
-        rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(source, split=split, streaming=True)))
+        rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(source, streaming=True, **part)))
         end = object()
         while (row := within(ROW_SECONDS, next, rows, end)) is not end:
             yield row

@@ -69,7 +69,9 @@ class Profile:
     # 04 evaluation
     eval_batch: int = 40
     eval_prompts: int = 120
-    eval_questions: int | None = None  # rows per mini-benchmark; None takes all
+    eval_questions: int | None = None  # rows per benchmark; None takes all
+    # Embedded, the path of a .jsonl, or a Hub id, with ":subject" for MMLU.
+    benchmarks: tuple[str, ...] = ("truthful_mini", "religions_mini")
 
     @property
     def hub_models(self) -> tuple[str, ...]:
@@ -79,7 +81,9 @@ class Profile:
     @property
     def hub_data(self) -> tuple[str, ...]:
         """The data sets that come from the Hub."""
-        return tuple(filter(_from_hub, (self.conversations, self.preferences, self.gold, self.prompts)))
+        questions = (name for name in self.benchmarks if "/" in name)  # the embedded ones have none
+        sources = (self.conversations, self.preferences, self.gold, self.prompts, *questions)
+        return tuple(filter(_from_hub, sources))
 
 
 def _from_hub(source: str) -> bool:
@@ -87,6 +91,7 @@ def _from_hub(source: str) -> bool:
 
 
 _LOCAL = Profile("local")
+_HUB_BENCHMARKS = ("truthfulqa/truthful_qa", "cais/mmlu:world_religions")
 PROFILES = {
     "local": _LOCAL,
     # Two or three steps of everything, with real weights: what the tests run.
@@ -133,6 +138,7 @@ PROFILES = {
         ppo_micro_batch=8,
         ppo_lr=5e-5,
         eval_prompts=200,
+        benchmarks=_HUB_BENCHMARKS,
     ),
     "llama2": replace(
         _LOCAL,
@@ -162,6 +168,7 @@ PROFILES = {
         ppo_micro_batch=4,
         ppo_lr=5e-5,
         eval_prompts=200,
+        benchmarks=_HUB_BENCHMARKS,
     ),
 }
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import re
+import shutil
 from pathlib import Path
 
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import home, read_json
 
 STAGES = ("sft", "reward", "ppo", "eval")
+# The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
+FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
 README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
 
 
@@ -183,7 +186,10 @@ def write_html(folder: Path, results: dict) -> Path:
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>SAWYER: results</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111}}
 table{{border-collapse:collapse;width:100%}}td{{border:1px solid #bbb;padding:.4rem .6rem;vertical-align:top}}
-img{{max-width:100%}}figure{{margin:1.5rem 0;break-inside:avoid}}figcaption{{color:#444}}</style>
+img{{max-width:100%;height:auto}}figure{{margin:1.5rem 0;break-inside:avoid}}figcaption{{color:#444}}
+@media (max-width:40rem){{table,tbody,tr,td{{display:block}}td{{border:0;padding:.1rem 0}}
+tr{{border-top:1px solid #bbb;padding:.4rem 0}}td:first-child{{color:#444}}td:last-child{{font-weight:600}}}}
+@media print{{body{{margin:0;max-width:none;font-size:10pt}}tr{{break-inside:avoid}}}}</style>
 <h1>SAWYER: what each stage changed</h1><p>Profile {results["profile"]}. {html.escape(machine)}.</p>
 <table>{table}</table><h2>Figures</h2>{"".join(pictures)}</html>"""
     path = folder / "report.html"
@@ -220,6 +226,15 @@ def update_readme(path: Path, results: dict) -> None:
     pattern = re.escape(start) + ".*?" + re.escape(end)
     filled = f"{start}\n{readme_table(results)}\n{end}"
     path.write_text(re.sub(pattern, lambda _: filled, text, flags=re.DOTALL), encoding="utf-8")
+
+
+def copy_figures(run: Path, target: Path) -> None:
+    """The workshop's five figures of a run, with their numbers where they have any."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in FIGURES:
+        for file in sorted((run / "eval" / "figures").glob(f"{name}.*")):
+            shutil.copyfile(file, target / file.name)
 
 
 def stage_picture(results: dict, folder: Path) -> None:

@@ -148,7 +148,7 @@ def find_stage(profile: Profile, stage: str, needed: str) -> Path:
     Raises:
         StageMissing: naming the notebook to run first.
     """
-    notebooks = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo"}
+    notebooks = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo", "gold": "04_eval"}
     shipped = project_root() / "checkpoints" / "local" / stage
     for folder in (home() / profile.name / stage, shipped):
         same_base = folder != shipped or profile.policy_base.startswith("embedded:")

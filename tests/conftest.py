@@ -128,14 +128,12 @@ def build_model(tokenizer, seed: int = 0, tied: bool = True, **options):
         intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         # The default 0.02 gives nearly equal probabilities, under which many mistakes hide.
-        **{"initializer_range": 0.2, **options},
+        **{"initializer_range": 0.2, "num_key_value_heads": 4, "max_position_embeddings": 512, **options},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from sawyer_utils import data
 from sawyer_utils import evaluation as ev
 from sawyer_utils.profiles import PROFILES
 
@@ -288,8 +287,12 @@ def test_the_best_of_more_than_there_are_is_refused():
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16])
 def test_the_kl_of_best_of_n_is_the_integral(n):
-    # The best of n of a continuous score has density n u^(n−1) at quantile u: KL = ∫ n u^(n−1) log(n u^(n−1)).
-    found, _ = integrate.quad(lambda u: n * u ** (n - 1) * math.log(n * u ** (n - 1)) if u else 0.0, 0, 1)
+    # The best of n of a continuous score has density n u^(n−1) at quantile u of the score.
+    def nats(u):
+        density = n * u ** (n - 1)
+        return density * math.log(density) if u else 0.0
+
+    found, _ = integrate.quad(nats, 0, 1)
     assert ev.best_of_n_kl(n) == pytest.approx(found, abs=1e-7)
 
 
@@ -481,68 +484,6 @@ def test_similarity_knows_what_is_alike():
     # Padding to the longest text of a batch must not matter.
     alone, together = similarity.embed(a[:1]), similarity.embed([a[0], "much longer " * 30])
     assert torch.allclose(alone[0], together[0], atol=1e-5)
-
-
-# --- multiple choice ----------------------------------------------------------------------------
-
-QUESTIONS = [
-    {"id": "x-1", "question": "What is red?", "choices": ["Blood", "The sky on a fine day"], "label": 0},
-    {
-        "id": "x-2",
-        "question": "Who?",
-        "choices": ["You", "Nobody I know", "I", "We, the people"],
-        "label": 3,
-    },
-    {
-        "id": "x-3",
-        "question": "Which of these animals can fly?",
-        "choices": ["A cow", "An owl"],
-        "label": 1,
-    },
-]
-
-
-def one_by_one(model, tokenizer, question: dict, choice: str) -> float:
-    """Σ log π(choice | question) from one plain forward pass of one unpadded text."""
-    context = tokenizer(f"Question: {question['question']}\nAnswer:", add_special_tokens=False).input_ids
-    ids = tokenizer(f"Question: {question['question']}\nAnswer: {choice}", add_special_tokens=False).input_ids
-    assert ids[: len(context)] == context
-    with torch.no_grad():
-        logprobs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
-    return sum(float(logprobs[t - 1, ids[t]]) for t in range(len(context), len(ids)))
-
-
-@pytest.mark.parametrize("batch", [1, 3, 32])
-def test_batched_choices_equal_plain_forward_passes(tokenizer, tiny_model, batch):
-    model = tiny_model()
-    found = ev.score_choices(model, tokenizer, QUESTIONS, batch=batch)
-    assert found.id.tolist() == ["x-1", "x-2", "x-3"]
-    for row, question in zip(found.itertuples(), QUESTIONS, strict=True):
-        slow = [one_by_one(model, tokenizer, question, choice) for choice in question["choices"]]
-        assert row.logliks == pytest.approx(slow, abs=1e-4)
-        assert row.predicted == int(np.argmax(slow))
-        assert row.label == question["label"]
-        assert row.correct == (row.predicted == question["label"])
-
-
-def test_the_cut_between_question_and_choice_moves_no_token(tokenizer):
-    # lm-eval encodes both together; encoding them apart is the same only if no token spans the cut.
-    for name in ("truthful_mini", "religions_mini"):
-        for question in data.load_questions(name):
-            context = ev.QUESTION.format(**question)
-            for choice in question["choices"]:
-                apart = [tokenizer(t, add_special_tokens=False).input_ids for t in (context, f" {choice}")]
-                assert (
-                    apart[0] + apart[1]
-                    == tokenizer(f"{context} {choice}", add_special_tokens=False).input_ids
-                )
-
-
-def test_a_broken_model_is_no_answer(tokenizer, tiny_model):
-    model = tiny_model()
-    model.model.norm.weight.data.fill_(math.nan)
-    with pytest.raises(ValueError, match="The model gives nan"):
-        ev.score_choices(model, tokenizer, QUESTIONS)
 
 
 # --- held-out answers ---------------------------------------------------------------------------

@@ -331,6 +331,24 @@ def dolly(i: int) -> dict:
     }
 
 
+def truthfulqa(i: int) -> dict:
+    return {
+        "question": f"Question {i}?",
+        "mc1_targets": {"choices": ["Right.", "Wrong."], "labels": [1, 0]},
+        "mc2_targets": {"choices": ["Right.", "Right, too.", "Wrong."], "labels": [1, 1, 0]},
+    }
+
+
+def mmlu(i: int) -> dict:
+    choices = [f"Choice {letter} of {i}" for letter in "ABCD"]
+    return {"question": f"Question {i}?", "subject": "world_religions", "choices": choices, "answer": i % 4}
+
+
+def load_mmlu(source: str, limit: int) -> list[dict]:
+    return data.load_questions(source, limit, subject="world_religions")
+
+
+CONFIGURATIONS = {"truthfulqa/truthful_qa": "multiple_choice", "cais/mmlu": "world_religions"}
 SOURCES = {  # source -> (loader, a row, a column that the loader needs, what the first row becomes)
     "timdettmers/openassistant-guanaco": (
         data.load_conversations,
@@ -359,6 +377,18 @@ SOURCES = {  # source -> (loader, a row, a column that the loader needs, what th
         "instruction",
         lambda row: row["prompt"] in {"Question 0? Context 0.", "Question 1?", "Question 2? Context 2."},
     ),
+    "truthfulqa/truthful_qa": (
+        lambda source, limit: data.load_questions(source, limit)[::2],
+        truthfulqa,
+        "mc1_targets",
+        lambda row: row["task"] == "truthfulqa_mc1" and row["label"] == 0,
+    ),
+    "cais/mmlu": (
+        load_mmlu,
+        mmlu,
+        "answer",
+        lambda row: row["task"] == "mmlu_world_religions" and row["label"] == 0,
+    ),
 }
 
 
@@ -367,8 +397,9 @@ def source(request, tmp_path, monkeypatch):
     """A source's (name, loader, row, column, check), and ``serve(rows)``: the file that it streams."""
     real, path = datasets.load_dataset, tmp_path / "rows.jsonl"
 
-    def local(name, split, streaming):
-        assert (name, split, streaming) == (request.param, data.HUB_SOURCES[name][0], True)
+    def local(source, split, streaming, name=None):
+        assert (source, split, streaming) == (request.param, data.HUB_SOURCES[source][0], True)
+        assert name == CONFIGURATIONS.get(source)
         return real("json", data_files={split: str(path)}, split=split, streaming=True)
 
     def serve(rows):

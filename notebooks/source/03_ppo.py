@@ -485,7 +485,17 @@ with models.using(model, models.REF):
         0
     ]
 
-log = trainer.train(train_prompts, on_step=live)
+
+
+def keep(log):
+    """Draw the log; keep a copy of the adapter at each quarter of the run, for notebook 04."""
+    live(log)
+    if len(log) % max(1, config.steps // 4) == 0:
+        saved = folder / "milestones" / f"step-{len(log):02d}"
+        models.save_adapter(model, saved, models.POLICY)
+
+
+log = trainer.train(train_prompts, on_step=keep)
 keys = ("seconds_rollout", "seconds_score", "seconds_update")
 spent = sum(line[key] for line in log for key in keys)  # also of a run that was resumed
 print(f"{len(log)} steps of {config.batch_size} answers, {spent / 60:.1f} minutes.")

@@ -17,13 +17,13 @@
 # A reward went up in notebook 03; here you try hard to disbelieve it, and keep what survives.
 #
 # You will be able to
-# - tell a real change from luck, with an interval and two paired tests you have done by hand;
-# - look for the cheap explanations (length, echoes, loops) and name what got worse;
+# - tell a real change from luck, with an interval and paired tests you have done by hand;
+# - look for the cheap explanations (length, echoes, loops), and ask a judge that PPO never met;
+# - say whether training was worth more than sampling more, and name what got worse;
 # - write "no difference shown" and say which difference you could have seen.
 #
 # **Needs** the adapters of 01 and 03 and the reward model of 02; shipped ones are used if you
-# have none. **Minutes:** about 4 on two CPU cores (`local`); more on a free T4 (`colab`), where
-# the model is larger.
+# have none. **Minutes:** about 8 on two CPU cores (`local`).
 
 # %%
 # Setup, the same in every notebook: in Colab it fetches the course, elsewhere it only imports.
@@ -47,6 +47,7 @@ profile = runtime.setup()
 # %%
 import itertools
 import math
+import os
 import re
 import time
 from dataclasses import asdict
@@ -57,8 +58,8 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import stats
 
-from sawyer_utils import data, evaluation, models, plots, show
-from sawyer_utils.reward import RewardModel
+from sawyer_utils import choices, data, evaluation, models, plots, show
+from sawyer_utils.reward import RewardModel, differences, total_steps, train_reward
 
 folder = runtime.run_dir(profile, "eval")
 started, seconds = time.perf_counter(), {}
@@ -83,6 +84,8 @@ plots.save(plots.four_stages(here="eval"), folder / "figures", "four_stages")
 #    opening, the question repeated. (Sections 4 and 5)
 # 3. **The wrong judge.** PPO was trained to please this very judge. Nobody else has been asked.
 #    (Sections 5 and 6)
+# 4. **The wrong tool.** Asking the old model more often and keeping the best answer might do as
+#    well, without any training. (Section 7)
 #
 # And one that no statistic catches: the examples were picked. So we begin there.
 # </details>
@@ -353,8 +356,23 @@ assert math.isclose(p, stats.wilcoxon(toy).pvalue)
 
 # %% [markdown]
 # Four of five rose, and the interval leaves out zero; yet Wilcoxon's p cannot go below 0.0625 with
-# five prompts, whatever happens. The bootstrap is too sure of itself when n is tiny, the rank test
-# cannot be sure at all. Neither is wrong: **n = 5 is no evidence.**
+# five prompts, whatever happens. Who is right? The rank test. A draw from five values varies too
+# little (by a factor of √(4/5)), and it cannot know the extremes that five values have not shown.
+# The remedy (Hesterberg 2015, arXiv 1411.5279): take the quantiles further out, the further the
+# fewer the values, so that for bell-shaped ones it gives what Student's t gives.
+
+# %% tags=["nbval-check-output"]
+tail = evaluation.expanded_tail(len(toy))
+low, high = np.quantile(means, [tail, 1 - tail])
+print(f"quantiles at {tail:.4f} and {1 - tail:.4f}, not 0.0250 and 0.9750:")
+print(f"{low:.2f} to {high:.2f}")
+for n in (5, 10, 40, 120):
+    print(f"n = {n:>3}: {evaluation.expanded_tail(n):.4f}")
+
+# %% [markdown]
+# Now both say the same: **n = 5 is no evidence.** From here on "interval" means this one. The tests
+# of the package try it on thousands of made-up data sets: of twenty values the plain one holds the
+# truth in 92 % of them, this one in 95 %.
 #
 # Now ten real prompts, drawing by lot, since ten to the power of ten is too many to list.
 
@@ -363,7 +381,8 @@ ten = change[:10]
 rng = np.random.default_rng(1)
 draws = rng.choice(ten, size=(10_000, len(ten)))  # (draws, 10)
 means = draws.mean(1)
-by_hand = np.quantile(means, [0.025, 0.975])
+tail = evaluation.expanded_tail(len(ten))
+by_hand = np.quantile(means, [tail, 1 - tail])
 ours = evaluation.bootstrap_interval(ten)
 print(f"by hand     {by_hand[0]:+.2f} to {by_hand[1]:+.2f}")
 print(f"evaluation  {ours[0]:+.2f} to {ours[1]:+.2f}")
@@ -378,7 +397,8 @@ assert np.abs(by_hand - ours).max() <= MONTE_CARLO * means.std() + 1e-9
 
 # %%
 means = rng.choice(change, size=(10_000, len(change))).mean(1)
-by_hand = np.quantile(means, [0.025, 0.975])
+tail = evaluation.expanded_tail(len(change))
+by_hand = np.quantile(means, [tail, 1 - tail])
 ours = evaluation.bootstrap_interval(change)
 assert np.abs(by_hand - ours).max() <= MONTE_CARLO * means.std() + 1e-9
 
@@ -402,8 +422,8 @@ assert math.isclose(np.mean(torn), np.mean(rewards["sft"]))  # the mean is the s
 
 # %% [markdown]
 # Pairing helps as much as the two rewards of one prompt are alike (the correlation): at zero it
-# changes nothing, near one it changes everything. The interval, both tests and the effect size in
-# one call:
+# changes nothing, near one it changes everything. The interval, the tests, the effect size and the
+# smallest difference that this many prompts would have shown, in one call:
 
 # %%
 comparison = evaluation.compare_rewards(rewards["sft"], rewards["ppo"])
@@ -430,18 +450,22 @@ if trained_on.get("sft_std"):
 # |---|---|---|---|
 # | paired bootstrap | how far the mean change could be from this, with other prompts | prompts are independent, drawn like the ones you care about; n not tiny | other seeds, other training runs |
 # | Wilcoxon | are the changes symmetric around zero? | independent prompts; under "no change" each sign is a coin toss | how large the change is |
+# | sign test | did as many rise as fall? | independent prompts | how large each change is |
 # | Levene | are the two *spreads* equal? | two independent samples. Ours share their prompts, which makes the test too cautious the more alike a prompt's two rewards are | the means |
 # | effect size | how many standard deviations of the change is it? | nothing | whether it matters to anybody |
 #
-# The workshop used Wilcoxon and also Mann-Whitney, which treats the pairs as strangers: that is
-# the torn version above.
+# The verdict needs two witnesses, interval **and** Wilcoxon: where nothing changed, the interval
+# alone cries wolf in 6 to 8 of 100 comparisons (the rarer and larger the changes, the more), both
+# together in fewer than 5. The workshop used Wilcoxon and also Mann-Whitney, which treats the pairs
+# as strangers: that is the torn version above.
 
 # %%
 direction = "rose" if comparison.difference > 0 else "did not rise"
-zero = "includes" if comparison.verdict == "no difference shown" else "leaves out"
+outside = comparison.low > 0 or comparison.high < 0
+zero = "leaves out" if outside else "includes"
 spread_is = "smaller" if comparison.after_std < comparison.before_std else "larger"
 sure = "more" if comparison.levene_p < 0.05 else "no more"
-signs = (comparison.verdict != "no difference shown") == (comparison.wilcoxon_p < 0.05)
+signs = outside == (comparison.wilcoxon_p < 0.05)
 print(f"The mean {direction} ({comparison.difference:+.2f}); the interval {zero} zero.")
 both_say = "agree." if signs else "disagree: take the stricter one."
 print(f"Bootstrap and Wilcoxon {both_say}")
@@ -463,7 +487,9 @@ if seeds:
     print(f"gains from {min(gains):+.2f} to {max(gains):+.2f}, in notebook 03's unit")
     shown = ["difference", "low", "high", "wilcoxon_p", "before_std", "after_std"]
     shown += ["levene_p", "kl", "length", "finished"]
-    table = pd.DataFrame(seeds).set_index("seed")[shown].round(3)
+    small = {"wilcoxon_p": "{:.0e}", "levene_p": "{:.0e}", "finished": "{:.0%}"}
+    table = pd.DataFrame(seeds).set_index("seed")[shown]
+    table = table.style.format(precision=2).format(small)
 else:
     print("One training run: what another seed would have given is not known here.")
 table
@@ -564,7 +590,7 @@ everyone = np.arange(len(prompts))
 drawn = [gain_within_bands(rng.choice(everyone, len(everyone))) for _ in range(2000)]
 banded = [
     float(gain_within_bands(everyone)),
-    *map(float, np.quantile(drawn, [0.025, 0.975])),
+    *map(float, np.quantile(drawn, [tail, 1 - tail])),
 ]
 print("gain inside bands of length {:+.2f} [{:+.2f}, {:+.2f}]".format(*banded))
 runtime.record(profile, "eval", gain_within_bands=banded)
@@ -605,12 +631,98 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 # *In words: a prompt goes to the policy, its answer to the reward model, the score and the distance
 # from the frozen SFT copy to the PPO update, and the update nudges the policy.*
 #
-# Three witnesses and a half, by hand on two small texts first:
+# **A second judge.** The strongest witness would be a person. The next best: a reward model that
+# PPO has never met, trained on *other* preferences by *other* writers from *another* random start.
+# Gao et al. 2022 (arXiv 2210.10760) call such a judge **gold**. Ours learns from
+# `gold_preferences.jsonl` (see the data card): its good answers come in all lengths, and its bad ones
+# include the flatterer, who sounds warm and says nothing. **Predict first:** will it like what
+# PPO did as much as the first judge does?
+
+# %%
+gold_rows = data.load_gold(profile.gold, profile.limit)
+gold_train, gold_held = data.split_rows(gold_rows, 0.2)
+gold_folder = runtime.run_dir(profile, "gold")
+if not (gold_folder / "model" / "adapter_model.safetensors").exists():
+    lessons = data.pairs(gold_train) + data.strangers(gold_train)
+    steps, progress = total_steps(profile, len(lessons)), folder / "progress.json"
+    live = plots.LivePlot(plots.reward_training, steps, 10, progress)
+    with runtime.stopwatch(seconds, "gold"):
+        untrained = RewardModel.untrained(profile, seed=1)
+        train_reward(untrained, profile, lessons, gold_folder, live)
+    del untrained, live
+gold = RewardModel.load(gold_folder / "model")
+assert not {row["prompt"] for row in gold_rows} & set(prompts)
+
+# %% [markdown]
+# A judge is on trial like everybody else. Each judge on the held-out pairs of both writers' sets,
+# with intervals over prompts:
+
+
+# %%
+def accuracy(judge, rows):
+    """Share of pairs that a judge gets right, with an interval over prompts."""
+    pairs = data.pairs(rows)
+    right = np.array(differences(judge, pairs)) > 0
+    low, high = evaluation.bootstrap_interval(right, [pair.id for pair in pairs])
+    return float(right.mean()), low, high
+
+
+first_rows = data.load_preferences(profile.preferences, profile.limit)
+_, first_held = data.split_rows(first_rows, 0.2)
+judges = {"first judge": reward, "gold judge": gold}
+trial = {}  # (judge, whose pairs) -> share right, low, high
+for name, judge in judges.items():
+    for whose, held in (("first", first_held), ("gold", gold_held)):
+        trial[name, whose] = accuracy(judge, held)
+        found = "{:.3f} [{:.3f}, {:.3f}]".format(*trial[name, whose])
+        print(f"{name:>11} on the held-out pairs of the {whose:<5} writers: {found}")
+
+# %%
+golden = {stage: gold.score(prompts, a.responses) for stage, a in sampled.items()}
+agree = {s: float(stats.spearmanr(rewards[s], golden[s]).statistic) for s in ADAPTER}
+for stage, rho in agree.items():
+    print(f"{NAME[stage]:>9}: rank correlation of the two judges {rho:+.2f}")
+by_gold = evaluation.compare_rewards(golden["sft"], golden["ppo"])
+wins = evaluation.win_rate(golden["sft"], golden["ppo"])
+pairs = [golden["sft"], golden["ppo"], lengths["sft"], lengths["ppo"]]
+gold_matched = evaluation.length_matched(*pairs)
+print(f"\nSFT → SFT + RLF by the gold judge: {by_gold.verdict}\n{by_gold}")
+print("SFT + RLF wins {:.0%} of the prompts [{:.0%}, {:.0%}]".format(*wins))
+at_equal = gold_matched.adjusted, gold_matched.adjusted_low, gold_matched.adjusted_high
+print("gain at equal length {:+.2f} [{:+.2f}, {:+.2f}]".format(*at_equal))
+assert by_gold.n == len(prompts)
+
+# %%
+runtime.record(
+    profile,
+    "eval",
+    gold=by_gold.as_dict(),
+    gold_verdict=by_gold.verdict,
+    gold_win_rate=wins,
+    gold_at_equal_length=at_equal,
+    judges_agree=agree,
+    judges_on_trial={f"{name} on {whose}": t for (name, whose), t in trial.items()},
+)
+kept = by_gold.effect_size / comparison.effect_size if comparison.effect_size else 0.0
+both = {"first judge": comparison, "gold judge": by_gold}
+for name, found in both.items():
+    print(f"{name:>11}: effect size {found.effect_size:+.2f}, {found.verdict}")
+print(f"In words: {kept:.0%} of the first judge's effect is left with the second.")
+
+# %% [markdown]
+# Where the second judge sees less of a gain than the first, the rest was for the first judge alone.
+# That is no accident but the rule: whatever is optimised stops being a fair measure (Goodhart). Mind
+# what the gold judge is not: it has the same small encoder as the first, so a blind spot of that
+# encoder (facts, above all) is a blind spot of both.
+#
+# Now witnesses that need no training at all, by hand on two small texts first:
 # - **repetition**: the share of three-word runs that a text has said before;
 # - **distinct-2**: the share of word pairs that are unique over *all* answers. Low means a model
 #   that says the same thing to everybody;
 # - **similarity**: the angle between question and answer, as seen by the encoder of the wheel,
 #   untouched by any training of ours;
+# - **perplexity under the base**: how surprised the raw model is by each token of an answer, e to the
+#   power of the mean loss. High for word salad, low for the blandest phrase: no side is the good one;
 # - **share finished**: who stops by themselves. Half a witness, for the fine asks for it.
 
 # %% tags=["nbval-check-output"]
@@ -640,7 +752,27 @@ assert all(-1.001 <= value <= 1.001 for value in near["ppo"])
 # The second column is the floor: what "about nothing in particular" scores. The last line is the
 # warning: an echo scores 1, so more similar is only better within reason. Read it as *is it still
 # about the question?*
-#
+
+
+# %%
+def surprise(answers):
+    """(n,) mean loss of each answer under the base, after its question as text."""
+    plain = [choices.PLAIN.format(question=q) for q in answers.prompts]
+    said = [f" {text}\n" for text in answers.responses]  # never empty: it ends
+    with models.using(model, "base"):
+        requests = list(zip(plain, said))
+        nats = choices.loglikelihoods(model, tokenizer, requests, compute=autocast)
+    sizes = [len(tokenizer(t, add_special_tokens=False).input_ids) for t in said]
+    return -np.array(nats) / np.array(sizes)
+
+
+autocast = precision.compute if precision.autocast else None
+surprised = {stage: surprise(a) for stage, a in sampled.items()}
+for stage, nats in surprised.items():
+    print(f"{NAME[stage]:>9}: perplexity {np.exp(nats.mean()):.1f} under the base")
+assert np.isfinite(surprised["ppo"]).all()
+
+# %% [markdown]
 # **The distance travelled.** The KL divergence of notebook 03, in nats per answer: how much
 # likelier a model finds its own answers than its reference does.
 
@@ -700,10 +832,12 @@ repeats = {s: [evaluation.repetition(t) for t in each] for s, each in texts.item
 finished = {s: np.array(a.finished, dtype=float) for s, a in sampled.items()}
 measures = {  # name: (is higher better? None for neither, {stage: one number a prompt})
     "reward": (True, rewards),
+    "gold reward": (True, golden),
     "similarity to the question": (True, near),
     "repetition": (False, repeats),
     "share finished": (True, finished),
     "length (tokens)": (None, lengths),
+    "surprise of the base (nats a token)": (None, surprised),
 }
 means = {m: [np.mean(v) for v in each.values()] for m, (_, each) in measures.items()}
 means["distinct-2 (as sampled)"] = list(distinct_2.values())
@@ -712,7 +846,7 @@ assert means.notna().all(axis=None)
 means.round(3)
 
 # %% [markdown]
-# No verdicts yet: those need intervals, and come in section 7. The workshop measured two such
+# No verdicts yet: those need intervals, and come in section 8. The workshop measured two such
 # things, grammar (1.142 → 1.050) and similarity (0.601 → 0.588). Both fell. It did not say so.
 
 # %% [markdown]
@@ -720,19 +854,28 @@ means.round(3)
 #
 # A kinder manner is not more knowledge. Two small benchmarks, written for this course: common
 # misconceptions (`truthful_mini`) and world religions (`religions_mini`), after the two that the
-# workshop used. **Predict first:** PPO was graded far more on manner
-# than on facts. What should happen?
+# workshop used. (The larger profiles take those two, TruthfulQA and MMLU, from the Hub; and if
+# `SAWYER_QUESTIONS` names a JSONL of your own, it is asked, too.) **Predict first:** PPO was graded
+# far more on manner than on facts. What should happen?
 #
 # The model writes nothing here. We ask how likely it finds each choice, and the likeliest wins:
 
 # %%
-benchmarks = ("truthful_mini", "religions_mini")
-limit = profile.eval_questions
-questions = {name: data.load_questions(name, limit) for name in benchmarks}
-autocast = compute if precision.autocast else None
-one = questions["religions_mini"][0]
+def load(benchmark):
+    """Its questions with one right choice; "source:subject" for a subject of MMLU."""
+    source, _, subject = benchmark.partition(":")
+    rows = data.load_questions(source, profile.eval_questions, subject or None)
+    return [row for row in rows if "label" in row]
+
+
+own = os.environ.get("SAWYER_QUESTIONS")
+names = [*profile.benchmarks, *([own] if own else [])]
+short = [os.path.basename(name).removesuffix(".jsonl") for name in names]
+questions = {name: load(source) for name, source in zip(short, names)}
+misconceptions, last = list(questions)[0], list(questions)[-1]
+one = questions[last][0]
 with models.using(model, "ref"):
-    scored = evaluation.score_choices(model, tokenizer, [one], compute=autocast)
+    scored = choices.score_choices(model, tokenizer, [one], compute=autocast)
 answered = scored.iloc[0]
 print(one["question"])
 for i, loglik in enumerate(answered.logliks):
@@ -743,7 +886,7 @@ assert answered.predicted == int(np.argmax(answered.logliks))
 
 # %%
 correct = {}  # (benchmark, stage) -> (questions,) of True and False
-score = partial(evaluation.score_choices, model, tokenizer, compute=autocast)
+score = partial(choices.score_choices, model, tokenizer, compute=autocast)
 with runtime.stopwatch(seconds, "benchmarks"):
     for stage, adapter in ADAPTER.items():
         with models.using(model, adapter):
@@ -754,6 +897,10 @@ print({name: f"{len(items)} questions" for name, items in questions.items()})
 assert all(len(found) == len(questions[name]) for (name, _), found in correct.items())
 
 # %% [markdown]
+# This is what `lm-eval`, the tool behind most leaderboards, computes: a test of this course holds our
+# numbers against its own, item by item. Ours takes a fraction of the time, for what the choices of a
+# question have in common is read once.
+#
 # An accuracy of a hundred questions is a rough number. Wilson's interval says how rough. By hand
 # for 60 right of 110:
 
@@ -852,6 +999,48 @@ for n, smallest in shows.items():
     print(f"  {n:>5}: shows {smallest:.3f} or more")
 assert shows[5000] < shows[110]
 
+# %% [markdown]
+# **Another way to ask.** The workshop showed lettered choices, asked for a letter and read it from what
+# the model wrote. Same questions, same models. **Predict first:** higher or lower than by
+# likelihood?
+
+# %%
+by_letter = {}
+with runtime.stopwatch(seconds, "letters"):
+    for stage in ("sft", "ppo"):
+        with models.using(model, ADAPTER[stage]):
+            for name, items in questions.items():
+                asked = choices.ask_for_letter(model, tokenizer, items[::2])
+                by_letter[name, stage] = asked
+
+letters = []
+for (name, stage), asked in by_letter.items():
+    low, high = evaluation.wilson_interval(asked.correct.sum(), len(asked))
+    row = {"benchmark": name, "stage": NAME[stage], "n": len(asked)}
+    row |= {"by likelihood": correct[name, stage][::2].mean()}
+    row |= {"by letter": asked.correct.mean(), "low": low, "high": high}
+    letters.append(row | {"unreadable": (~asked.readable).mean()})
+runtime.record(profile, "eval", by_letter=letters)
+pd.DataFrame(letters).round(3)
+
+# %%
+asked = by_letter[last, "sft"]
+picked = [  # the place at which the chosen one was shown
+    choices.shown_order(question).index(choice)
+    for question, choice in zip(questions[last][::2], asked.predicted)
+    if not pd.isna(choice)
+]
+counts = np.bincount(np.array(picked, dtype=int), minlength=4)
+print("SFT's letters:", ", ".join(f"{c} × {n}" for c, n in zip("ABCD", counts)))
+print("It wrote, for example:", *(repr(text) for text in asked.answer[:3]))
+
+# %% [markdown]
+# The two ways measure different things. By likelihood the model only has to find the right *text*
+# likelier than the wrong ones. By letter it has to follow an instruction, tie a letter to a text and
+# write nothing else: what it has never been taught here. A favourite letter, or none at all, says
+# nothing about what it knows. So an accuracy without the way of asking is half a number, and answers
+# that cannot be read have to be counted, not dropped.
+
 # %%
 runtime.record(profile, "eval", benchmarks=bars.to_dict("records"))
 runtime.record(profile, "eval", benchmark_changes=shares)
@@ -859,12 +1048,142 @@ shown = [row for row in shares if row["verdict"] != "no difference shown"]
 print(f"In words: {len(shown)} of {len(shares)} steps moved a benchmark beyond luck.")
 
 # %% [markdown]
+# **The same questions as prompts.** The workshop also let its models *write* answers to TruthfulQA's
+# questions and scored those with its reward model (4.76 ± 4.83 → 6.73 ± 2.69). That asks whether the
+# gain carries over to questions of another kind, not whether the answers are true. Both judges:
+
+# %%
+wording = [question["question"] for question in questions[misconceptions]]
+written = {}
+with runtime.stopwatch(seconds, "truthful"):
+    for stage in ("sft", "ppo"):
+        with models.using(model, ADAPTER[stage]):
+            answers = evaluation.answer(model, tokenizer, wording, profile, seed=1)
+            written[stage] = answers.responses
+carried = {}
+for name, judge in judges.items():
+    before, after = (judge.score(wording, written[stage]) for stage in ("sft", "ppo"))
+    carried[name] = evaluation.compare_rewards(before, after)
+    print(f"{name}: {carried[name].verdict}\n{carried[name]}\n")
+kept = {name: found.as_dict() for name, found in carried.items()}
+runtime.record(profile, "eval", misconceptions_as_prompts=kept)
+
+# %% [markdown]
 # The workshop's own numbers, read with this eye: Llama-2 went 0.244 → 0.234 on TruthfulQA and
 # 0.450 → 0.497 on world religions; Llama-3 0.329 → 0.222 and 0.772 → 0.702. Down, up, down, down,
 # with no intervals. Which of the four would you have believed?
 
 # %% [markdown]
-# ## 7. What improved, what did not, what got worse?
+# ## 7. Is PPO worth more than sampling more?
+#
+# The lazy rival: leave SFT as it is, sample n answers, keep the one that the first judge likes best
+# (**best of n**). No training, no KL penalty; but n times the work at every question for ever. Its
+# distance from SFT is known without measuring: log n − (n − 1)/n nats.
+#
+# By hand: three samples score 1, 2 and 4. What is the best of *two* of them worth, on average?
+
+# %% tags=["nbval-check-output"]
+three_scores = np.array([[1.0, 2.0, 4.0]])
+pairs_of_two = list(itertools.combinations(three_scores[0], 2))
+by_hand = np.mean([max(pair) for pair in pairs_of_two])
+print(f"pairs {pairs_of_two}: {by_hand:.3f}")
+print(f"KL of the best of 2: {math.log(2) - 1 / 2:.3f} nats")
+assert math.isclose(evaluation.best_of_n(three_scores, 2)[0], by_hand)
+assert math.isclose(evaluation.best_of_n_kl(2), math.log(2) - 1 / 2)
+
+# %% [markdown]
+# Counting every choice of n out of 16 samples wastes none of them. On every third test prompt SFT
+# answers 16 times, and each checkpoint that notebook 03 kept answers twice. **Predict first:** which n
+# is as good as PPO, by the judge that both of them aim at?
+
+# %%
+N, COPIES = 16, 2
+few = prompts[::3]
+with runtime.stopwatch(seconds, "best of n"), models.using(model, "ref"):
+    many = evaluation.answer(model, tokenizer, few, profile, seed=2, samples=N)
+
+grid, centre, unit = {}, {}, {}  # by judge: (P, N) scores, (P,) means, the spread
+for name, judge in judges.items():
+    grid[name] = np.reshape(judge.score(many.prompts, many.responses), (len(few), N))
+    centre[name], unit[name] = grid[name].mean(1), grid[name].std() or 1.0
+
+
+def gains(name, values):
+    """Mean gain over SFT in its spread, with an interval over prompts, as columns."""
+    gain = (values - centre[name]) / unit[name]  # (P,)
+    low, high = evaluation.bootstrap_interval(gain)
+    return {name: gain.mean(), f"{name}_low": low, f"{name}_high": high}
+
+
+# %%
+best = []
+for n in (1, 2, 4, 8, 16):
+    row = {"n": n, "kl": evaluation.best_of_n_kl(n)}
+    for name in judges:  # chosen by the first judge, graded by each
+        chosen = evaluation.best_of_n(grid["first judge"], n, grid[name])
+        row |= gains(name, chosen)
+    best.append(row)
+best = pd.DataFrame(best)
+assert best["first judge"].is_monotonic_increasing
+best.round(2)
+
+# %%
+kept = sorted((ppo_folder / "milestones").glob("step-*")) or [ppo_folder / "adapter"]
+path = []
+with runtime.stopwatch(seconds, "checkpoints"), models.using(model, "policy"):
+    for saved in kept:
+        models.load_policy_weights(model, saved)
+        answers = evaluation.answer(
+            model, tokenizer, few, profile, seed=3, samples=COPIES
+        )
+        nats = evaluation.kl_to_reference(model, answers, "ref", precision.compute)
+        row = {"step": saved.name.removeprefix("step-"), "kl": np.mean(nats)}
+        for name, judge in judges.items():
+            scores = judge.score(answers.prompts, answers.responses)
+            row |= gains(name, np.reshape(scores, (len(few), COPIES)).mean(1))
+        path.append(row)
+    models.load_policy_weights(model, ppo_folder / "adapter")
+path = pd.DataFrame(path)
+path.round(2)
+
+# %%
+titles = {
+    "first judge": "the judge both aim at",
+    "gold judge": "the judge neither knows",
+}
+plots.save(
+    plots.frontier(best, path, titles),
+    folder / "figures",
+    "frontier",
+    pd.concat([best, path]),
+)
+
+# %% [markdown]
+# *In words: two panels, gain against KL. The dashed line is the best of n, each point with its n; the
+# solid line is PPO, each point with its step. The tables above give every number.*
+
+# %%
+last_step = path.iloc[-1]
+for name in judges:
+    better = best[best[name] >= last_step[name]]
+    enough = f"best of {better.n.iloc[0]}" if len(better) else f"more than {N} samples"
+    print(f"{name:>11}: PPO's {last_step[name]:+.2f} would take {enough};")
+    most = best.iloc[-1]
+    print(f"{'':>13}best of {N} gains {most[name]:+.2f} for {most.kl:.2f} nats,")
+    print(f"{'':>13}PPO spends {last_step.kl:.2f} nats.")
+runtime.record(
+    profile, "eval", best_of_n=best.to_dict("records"), frontier=path.to_dict("records")
+)
+
+# %% [markdown]
+# Nat for nat, choosing is the cheaper way to move: it changes nothing but *which* of SFT's answers is
+# shown, while PPO also drags along what merely happened to be nearby. What PPO buys is the price at
+# the till: it pays once, in training, and answers with one sample afterwards. Whether that is worth
+# it depends on how many questions will come. A fair opponent for any new method is best of n at
+# equal cost; ask for it when you read a paper.
+
+# %% [markdown]
+# ## 8. What improved, what did not, what got worse?
 #
 # The table that you would sign. Every row has the same shape: measure, before, after, difference
 # with its interval, verdict. The verdict is computed: **better** or **worse** where the interval
@@ -873,52 +1192,77 @@ print(f"In words: {len(shown)} of {len(shares)} steps moved a benchmark beyond l
 
 
 # %%
+def shares_verdict(a, b, confidence):
+    """(difference, low, high) of two shares, and the verdict: McNemar has a veto."""
+    interval = evaluation.paired_shares_interval(a, b, confidence)
+    if evaluation.mcnemar_p(a, b) >= 1 - confidence:
+        return interval, "no difference shown"
+    return interval, evaluation.verdict(*interval[1:])
+
+
+# %%
 def verdict_table(before, after, confidence=0.95):
     """One row a measure for the step from one stage to the next."""
-    rows, luck = [], {"confidence": confidence}
+    rows, luck, alpha = [], {"confidence": confidence}, 1 - confidence
 
-    def add(measure, a, b, interval, better, scale=None):
-        difference, low, high = map(float, interval)
-        found = evaluation.verdict(low, high, better)
-        rows.append([measure, float(a), float(b), difference, low, high, found, scale])
+    def add(measure, a, b, interval, found, scale=None):
+        rows.append([measure, *map(float, (a, b, *interval)), found, scale])
 
     for measure, (better, values) in measures.items():
         a, b = (np.asarray(values[stage], dtype=float) for stage in (before, after))
-        interval = (b - a).mean(), *evaluation.bootstrap_interval(b - a, **luck)
+        one = evaluation.compare_rewards(a, b, **luck)
+        interval = one.difference, one.low, one.high
+        found = one.verdict_if(better, alpha)
         if measure == "share finished":  # yes or no, like the benchmarks
-            interval = evaluation.paired_shares_interval(a, b, **luck)
-        add(measure, a.mean(), b.mean(), interval, better, float(a.std(ddof=1)) or 1.0)
+            interval, found = shares_verdict(a, b, confidence)
+        add(measure, a.mean(), b.mean(), interval, found, one.before_std or 1.0)
+    share, low, high = evaluation.win_rate(golden[before], golden[after], **luck)
+    found = evaluation.verdict(low - 0.5, high - 0.5)
+    interval = share - 0.5, low - 0.5, high - 0.5  # against a coin
+    add("win rate by the gold judge", 0.5, share, interval, found, 0.5)
     texts = cut_alike(sampled[before].responses, sampled[after].responses)
-    statistic = evaluation.distinct_n
-    a, b = map(statistic, texts)
-    *interval, scale = evaluation.jackknife_difference(*texts, statistic, **luck)
-    add("distinct-2 (equal length)", a, b, interval, True, scale or 1.0)
+    a, b = map(evaluation.distinct_n, texts)
+    *interval, scale = evaluation.jackknife_difference(
+        *texts, evaluation.distinct_n, **luck
+    )
+    found = evaluation.verdict(*interval[1:])
+    add("distinct-2 (equal length)", a, b, interval, found, scale or 1.0)
     kl = distance[after]
     interval = np.mean(kl), *evaluation.bootstrap_interval(kl, **luck)
-    add("KL to the stage before (nats)", 0, np.mean(kl), interval, None)
+    found = evaluation.verdict(*interval[1:], None)
+    add("KL to the stage before (nats)", 0, np.mean(kl), interval, found)
     for name in questions:
-        a, b = correct[name, before], correct[name, after]
-        interval = evaluation.paired_shares_interval(a, b, **luck)
-        add(name, a.mean(), b.mean(), interval, True, float(a.std(ddof=1)) or 1.0)
-        if evaluation.mcnemar_p(a, b) >= 1 - confidence:  # the exact test has a veto
-            rows[-1][6] = "no difference shown"
+        a, b = (correct[name, stage] for stage in (before, after))
+        interval, found = shares_verdict(a, b, confidence)
+        add(name, a.mean(), b.mean(), interval, found, float(a.std(ddof=1)) or 1.0)
     names = ["measure", "before", "after", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=[*names, "verdict", "scale"])
 
 
 # %%
 verdicts = verdict_table("sft", "ppo")
-at_equal = {
-    "measure": "reward at equal length",
-    "before": comparison.before_mean,
-    "after": comparison.before_mean + matched.adjusted,
-    "difference": matched.adjusted,
-    "low": matched.adjusted_low,
-    "high": matched.adjusted_high,
-    "verdict": equal_length,
-    "scale": float(np.std(rewards["sft"], ddof=1)) or 1.0,
-}
-parts = [verdicts[:1], pd.DataFrame([at_equal]), verdicts[1:]]
+
+
+def at_equal_length(measure, start, found):
+    """The row of a reward once the slope on length is taken out."""
+    low, high = found.adjusted_low, found.adjusted_high
+    return {
+        "measure": f"{measure} at equal length",
+        "before": start.before_mean,
+        "after": start.before_mean + found.adjusted,
+        "difference": found.adjusted,
+        "low": low,
+        "high": high,
+        "verdict": evaluation.verdict(low, high),
+        "scale": start.before_std or 1.0,
+    }
+
+
+at_equal = [
+    at_equal_length("reward", comparison, matched),
+    at_equal_length("gold reward", by_gold, gold_matched),
+]
+parts = [verdicts[:2], pd.DataFrame(at_equal), verdicts[2:]]
 verdicts = pd.concat(parts, ignore_index=True)
 named = {"before": NAME["sft"], "after": NAME["ppo"]}
 assert set(verdicts.verdict) <= {"better", "worse", "no difference shown", "changed"}
@@ -963,8 +1307,8 @@ else:
 
 # %% [markdown]
 # One more doubt, about the table itself. Look at many measures and one will move by luck: at 95 %,
-# one in twenty. The strict remedy (Bonferroni) asks each row for more: 1 − 0.05 / rows. (The row at
-# equal length is counted, but is not computed again.)
+# one in twenty. The strict remedy (Bonferroni) asks each row for more: 1 − 0.05 / rows. (The rows at
+# equal length are counted, but not computed again.)
 
 # %%
 count = len(verdicts)
@@ -1006,6 +1350,8 @@ runtime.record(
     distinct_2=distinct_2,
     repetition={s: float(np.mean(values)) for s, values in repeats.items()},
     mean_reward={s: float(np.mean(values)) for s, values in rewards.items()},
+    mean_gold={s: float(np.mean(values)) for s, values in golden.items()},
+    surprise_of_base={s: float(np.mean(v)) for s, v in surprised.items()},
     kl={s: float(np.mean(values)) for s, values in distance.items()},
     three_answers={"prompt": question, **three},
 )
@@ -1021,7 +1367,7 @@ print(f"{len(rows_to_keep)} verdicts recorded in {folder.name}/metrics.json")
 # | RLF | its own answers, graded | which of the things it *could already say* it says more often | say what the policy never samples |
 
 # %% [markdown]
-# ## 8. What does SAWYER think of poetry?
+# ## 9. What does SAWYER think of poetry?
 #
 # The workshop closed by asking its model for its opinions on poetry, and so do we. These are the
 # greedy answers from section 1: no picking.
@@ -1055,7 +1401,7 @@ ask("Which poem should I read on a rainy day?")
 # preference data asked; whether you agree with its authors is another one.
 
 # %% [markdown]
-# ## 9. Where did each notebook stand?
+# ## 10. Where did each notebook stand?
 #
 # Alignment has three elements, and a failure in one cannot be mended in another.
 
@@ -1138,6 +1484,7 @@ assert (folder / "metrics.json").exists()
 #
 # | symptom | likely cause | where it shows |
 # |---|---|---|
+# | reward up, gold reward flat or down | the gain is for the first judge alone | section 5, section 7's right panel |
 # | reward up, similarity down | the policy found a text that pleases without answering | verdict table, worst example |
 # | reward up, gain at equal length near zero | length hacking | section 4's diamond |
 # | gain gone inside bands of length | a preferred length was learnt, and found | section 4's table |
@@ -1150,15 +1497,15 @@ assert (folder / "metrics.json").exists()
 #
 # ## What we simplified
 #
-# 1. **One sample a prompt.** With several, the noise of sampling and that of prompts can be told
-#    apart (Miller 2024, "Adding error bars to evals", arXiv 2411.00640).
-# 2. **One judge.** A second reward model from other preference data would be the stronger check:
-#    Gao et al. 2022, arXiv 2210.10760, measure how a proxy reward and a "gold" one part ways. Ours
-#    stops at measures that need no training.
+# 1. **One sample a prompt**, but for section 7. With several, the noise of sampling and that of prompts
+#    can be told apart (Miller 2024, "Adding error bars to evals", arXiv 2411.00640); pass `samples`
+#    to `evaluation.answer` and the prompts as `groups` to `compare_rewards`.
+# 2. **A gold judge of our own.** Other writers and another start, but the same small encoder, and the
+#    same kind of author. Gao et al. 2022 (arXiv 2210.10760) use a much larger judge as gold.
 # 3. **One training seed** in this notebook; the table in section 3 has more where the repository
 #    has them. Henderson et al. 2018, arXiv 1709.06560, show why it matters.
-# 4. **No people.** The embedded preferences were written by language-model assistants; no person
-#    has rated them, nor compared the answers of this notebook.
+# 4. **No people.** Both sets of embedded preferences were written by language-model assistants; no
+#    person has rated them, nor compared the answers of this notebook.
 # 5. **Small benchmarks** of our own. Choices are scored by their summed log-likelihood, as lm-eval's
 #    `acc`, which favours short choices; all three models share that handicap. The questions are
 #    asked without control tokens.

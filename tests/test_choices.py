@@ -1,0 +1,662 @@
+"""Trees against one plain sequence at a time, tasks against their text, letters against cases by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import known_model
+
+from sawyer_utils import choices, data, models
+from sawyer_utils.choices import Request, Tree
+from sawyer_utils.data import DataError
+from sawyer_utils.profiles import PROFILES
+
+SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")
+
+
+def plain(model, tokenizer, context: str, continuation: str) -> float:
+    """log π(continuation | context) from one forward pass of one sequence, in fp64 at the end."""
+    bare = context.rstrip()
+    before = tokenizer(bare).input_ids if bare else [tokenizer.bos_token_id or tokenizer.eos_token_id]
+    ids = before + tokenizer(context + continuation).input_ids[len(before) if bare else 0 :]
+    with torch.no_grad():
+        logprobs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return sum(float(logprobs[t - 1, ids[t]]) for t in range(len(before), len(ids)))
+
+
+def words(rng: random.Random, n: int) -> str:
+    return " ".join(rng.choices("abcde", k=n))
+
+
+def some_requests(seed: int, prefix: int) -> list[tuple[str, str]]:
+    """Contexts that share ``prefix`` words, with continuations that begin alike, repeat, or are short."""
+    rng = random.Random(seed)
+    opening = words(rng, prefix) + " " * bool(prefix)
+    found = []
+    for _ in range(6):
+        context = opening + words(rng, rng.randint(1, 9))
+        stem = " " + words(rng, rng.randint(1, 4))
+        found += [(context, stem), (context, stem), (context, f"{stem} {words(rng, 3)}"), (context, " e")]
+        found += [(context, " " + words(rng, rng.randint(1, 12))) for _ in range(rng.randint(0, 4))]
+    return found
+
+
+# --- log-likelihoods ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("prefix", [0, 1, 7, 40])
+@pytest.mark.parametrize("batch_tokens", [1, 64, choices.BATCH_TOKENS])
+def test_trees_equal_one_sequence_at_a_time(letters, letter_actor, attention, prefix, batch_tokens):
+    model = letter_actor()
+    model.get_base_model().set_attn_implementation(attention)
+    requests = some_requests(prefix, prefix)
+    found = choices.loglikelihoods(model, letters, requests, batch_tokens=batch_tokens)
+    assert found == pytest.approx([plain(model, letters, *request) for request in requests], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_requests_does_not_matter(letters, letter_actor, seed):
+    model, requests = letter_actor(seed), some_requests(seed, seed)
+    found = choices.loglikelihoods(model, letters, requests, batch_tokens=64)
+    order = random.Random(seed).sample(range(len(requests)), len(requests))
+    again = choices.loglikelihoods(model, letters, [requests[i] for i in order], batch_tokens=64)
+    assert again == pytest.approx([found[i] for i in order], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [("a", " b")],  # one token each: no prefix, one node
+        [("", "a b c"), ("", "a"), ("", "b")],
+        [("", "a b c"), ("a b", " c")],
+        [("a b c", " d")] * 3,  # the same three times
+        [("a b ", "c d"), ("a b", " c d"), ("a b\n\n", "c d")],  # spaces move to the continuation
+        [("a b", " c"), ("a b c", " d"), ("a b c d", " a")],  # a context that continues another
+    ],
+    ids=["shortest", "no context", "with and without", "repeated", "spaces", "nested"],
+)
+def test_edge_cases_equal_one_sequence_at_a_time(letters, letter_actor, requests):
+    model = letter_actor()
+    expected = [plain(model, letters, *request) for request in requests]
+    assert choices.loglikelihoods(model, letters, requests) == pytest.approx(expected, abs=1e-4)
+
+
+def test_no_requests_no_numbers(letters, letter_actor):
+    assert choices.loglikelihoods(letter_actor(), letters, []) == []
+
+
+def test_the_active_adapter_is_scored(letters, letter_actor):
+    model, requests = letter_actor(), some_requests(0, 3)
+    found = choices.loglikelihoods(model, letters, requests)
+    with models.using(model, "base"):
+        base = choices.loglikelihoods(model, letters, requests)
+        assert base == pytest.approx([plain(model, letters, *r) for r in requests], abs=1e-4)
+    assert np.abs(np.subtract(found, base)).max() > 0.1
+
+
+def test_a_model_in_training_is_scored_without_dropout_and_left_in_training(letters, letter_actor):
+    model = letter_actor(attention_dropout=0.5)
+    quiet = choices.loglikelihoods(model, letters, some_requests(0, 3))
+    model.train()
+    assert choices.loglikelihoods(model, letters, some_requests(0, 3)) == pytest.approx(quiet, abs=1e-5)
+    assert model.training
+
+
+def test_bf16_under_autocast_is_close(letters, letter_actor):
+    model, requests = letter_actor(), some_requests(1, 5)
+    exact = choices.loglikelihoods(model, letters, requests)
+    for attention in ("eager", "sdpa"):
+        model.get_base_model().set_attn_implementation(attention)
+        half = choices.loglikelihoods(model, letters, requests, compute=torch.bfloat16)
+        assert half != exact
+        assert half == pytest.approx(exact, rel=0.05, abs=0.2)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "mistral", "gemma3"])
+def test_other_decoders_read_trees_too(letters, family):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": len(letters), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    if family == "gpt2":
+        sizes = {"vocab_size": len(letters), "n_embd": 32, "n_layer": 2, "n_head": 4}
+    torch.manual_seed(0)
+    name = {"gemma3": "gemma3_text"}.get(family, family)
+    config = AutoConfig.for_model(name, **sizes, initializer_range=0.2, bos_token_id=None, eos_token_id=None)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    requests = some_requests(2, 6)
+    expected = [plain(model, letters, *request) for request in requests]
+    assert choices.loglikelihoods(model, letters, requests) == pytest.approx(expected, abs=1e-4)
+
+
+# --- what is computed ---------------------------------------------------------------------------
+
+
+def test_a_tree_by_hand():
+    tree = Tree()
+    for number, ids in enumerate([[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 8], [5, 7, 8]]):
+        tree.add(number, ids, start=1)
+    #      5
+    #    6   7     the last tokens, 8 and 9, are predicted and never read
+    #    7
+    assert tree.tokens == [5, 6, 7, 7]
+    assert tree.parents == [-1, 0, 1, 0]
+    assert tree.depths == [0, 1, 2, 1]
+    assert tree.targets[:3] == [(0, 0, 6), (0, 1, 7), (0, 2, 8)]
+    assert tree.targets[3:] == [(1, 0, 6), (1, 1, 9), (2, 0, 6), (2, 1, 7), (2, 2, 8), (3, 0, 7), (3, 3, 8)]
+    assert tree.ancestry().astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
+
+
+def test_the_prefix_stops_before_the_last_token_of_a_context():
+    def shared(*contexts):
+        return choices.shared_prefix([Request([*context, 99], len(context), 0) for context in contexts])
+
+    assert shared([1, 2, 3, 4], [1, 2, 3, 5]) == [1, 2, 3]
+    assert shared([1, 2, 3], [1, 2, 3, 5]) == [1, 2]
+    assert shared([1, 2, 3]) == [1, 2]
+    assert shared([1], [1, 2]) == []
+    assert shared([2, 1], [1, 2]) == []
+
+
+@pytest.fixture
+def counted(letters, letter_actor):
+    """A model that counts: tokens read, and the sizes of what its output layer is given."""
+    model, counts = letter_actor(), SimpleNamespace(read=0, heads=[])
+    base = model.get_base_model()
+    choices.loglikelihoods(model, letters, [("a", " b")])  # so that it has been checked
+
+    def read(_, args, kwargs):
+        counts.read += kwargs["input_ids"].numel()
+
+    base.get_decoder().register_forward_pre_hook(read, with_kwargs=True)
+    base.get_output_embeddings().register_forward_pre_hook(lambda _, args: counts.heads.append(len(args[0])))
+    return model, counts
+
+
+def test_what_requests_share_is_computed_once(letters, counted):
+    model, counts = counted
+    opening = "a b c d e " * 20
+    context = opening + "b b b"
+    once = [(context, " a c e"), (context, " a c d d"), (opening + "c", " a")]
+    choices.loglikelihoods(model, letters, once)
+    # 100 of the prefix, and two rows: one of b b b a c d and one of c, padded to 16.
+    assert counts.read == 100 + 2 * 16
+    assert counts.heads == [5]  # the last b, a, c, d (twice predicted from c), and the one c
+    first = counts.read, counts.heads[:]
+    choices.loglikelihoods(model, letters, once * 3)
+    assert (counts.read - first[0], counts.heads[1:]) == first
+
+
+def test_few_tokens_at_a_time_go_through_the_output_layer(letters, counted):
+    model, counts = counted
+    rng = random.Random(0)
+    choices.loglikelihoods(model, letters, [("a", " " + words(rng, 40)) for _ in range(12)])
+    assert max(counts.heads) == choices.CHUNK
+    assert sum(counts.heads) > 3 * choices.CHUNK
+
+
+def test_batches_are_bounded_in_nodes_and_keys():
+    trees = []
+    for n in (3, 40, 17, 90, 2, 33):
+        trees.append(Tree())
+        trees[-1].add(0, list(range(n + 1)), 1)
+    found = list(choices.batches(trees, tokens=100))
+    assert [[len(tree.tokens) for tree in batch] for batch in found] == [[90], [40, 33], [17, 3, 2]]
+    # With a prefix of 150 each row holds 166 keys or more: two rows of them are the bound here.
+    found = list(choices.batches(trees, tokens=100, prefix=150))
+    assert [len(batch) for batch in found] == [1, 2, 2, 1]
+
+
+# --- what cannot be scored ----------------------------------------------------------------------
+
+
+def test_what_is_too_long_is_cut_from_the_left_and_said(letters, letter_actor):
+    model = letter_actor(max_position_embeddings=16)
+    rng = random.Random(0)
+    long, short = (words(rng, 30), " a b c"), ("b c", " d")
+    with pytest.warns(UserWarning, match="1 of 2 requests are longer than the 16 tokens .* 16 tokens cut"):
+        found = choices.loglikelihoods(model, letters, [long, short])
+    # 33 tokens; the last is predicted and not read, so that 17 fit.
+    kept = " ".join((long[0] + long[1]).split()[-17:-3])
+    assert found == pytest.approx([plain(model, letters, kept, long[1]), plain(model, letters, *short)])
+    questions = [
+        {"id": "long", "question": words(rng, 40), "choices": ["a", "b c"], "label": 0},
+        {"id": "short", "question": "d", "choices": ["a", "b c"], "label": 0},
+    ]
+    with pytest.warns(UserWarning, match="2 of 4 requests"):
+        rows = choices.score_choices(model, letters, questions)
+    lengths = [len(letters(choices.PLAIN.format(**q) + " b c").input_ids) for q in questions]
+    assert rows.truncated.tolist() == [lengths[0] - 17, 0]
+
+
+def test_what_cannot_be_scored_is_refused(letters, letter_actor):
+    model = letter_actor(max_position_embeddings=8)
+    for request, message in [
+        (("a", ""), "No tokens to score in ''"),
+        ((" ", "a"), "No tokens to score"),
+        (("a", " b" * 9), "A continuation of 9 tokens; the model reads 8"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            choices.loglikelihoods(model, letters, [request])
+
+
+def test_a_broken_model_is_no_answer(tokenizer, tiny_model):
+    model = tiny_model(tied=False)
+    model.model.embed_tokens.weight.data[tokenizer(" owl").input_ids] = math.nan
+    owl = QUESTIONS[2] | {"choices": ["A cow", "An owl it is"]}
+    with pytest.raises(ValueError, match="The model gives nan for item 'x-3'"):
+        choices.score_choices(model, tokenizer, [QUESTIONS[0], owl, QUESTIONS[1]])
+    model.model.norm.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="The model gives nan for request 0"):
+        choices.loglikelihoods(model, tokenizer, [("a", " b")])
+
+
+def test_a_model_that_ignores_the_tree_is_refused(letters, letter_actor):
+    base = letter_actor().get_base_model()
+    forward = base.model.forward
+    base.model.forward = lambda attention_mask=None, **rest: forward(**rest)
+    with pytest.raises(ValueError, match="does not read trees"):
+        choices.loglikelihoods(base, letters, [("a", " b")])
+    base.model.forward = lambda position_ids=None, **rest: forward(**rest)
+    with pytest.raises(ValueError, match="does not read trees"):
+        choices.loglikelihoods(base, letters, [("a", " b")])
+
+
+def test_a_model_that_looks_back_too_little_is_refused(letters, letter_actor):
+    base = letter_actor().get_base_model()
+    base.config.sliding_window = 8
+    choices.loglikelihoods(base, letters, [("a", " b")])
+    with pytest.raises(ValueError, match="this model looks back 8"):
+        choices.loglikelihoods(base, letters, [("a b c d e", " a b c d e")])
+
+
+# --- questions ----------------------------------------------------------------------------------
+
+QUESTIONS = [
+    {"id": "x-1", "question": "What is red?", "choices": ["Blood", "The sky on a fine day"], "label": 0},
+    {
+        "id": "x-2",
+        "question": "Who?",
+        "choices": ["You", "Nobody I know", "I", "We, the people"],
+        "label": 3,
+    },
+    {"id": "x-3", "question": "Which of these animals can fly?", "choices": ["A cow", "An owl"], "label": 1},
+]
+
+
+@pytest.mark.parametrize("batch_tokens", [16, 64, choices.BATCH_TOKENS])
+def test_scored_choices_equal_plain_forward_passes(tokenizer, tiny_model, batch_tokens):
+    model = tiny_model()
+    found = choices.score_choices(model, tokenizer, QUESTIONS, batch_tokens=batch_tokens)
+    assert found.columns.tolist() == [
+        *("id", "task", "label", "predicted", "correct", "logliks", "mass", "truncated")
+    ]
+    assert found.id.tolist() == ["x-1", "x-2", "x-3"]
+    for row, question in zip(found.itertuples(), QUESTIONS, strict=True):
+        context = f"Question: {question['question']}\nAnswer:"
+        slow = [plain(model, tokenizer, context, f" {choice}") for choice in question["choices"]]
+        assert row.logliks == pytest.approx(slow, abs=1e-4)
+        assert row.predicted == int(np.argmax(slow))
+        assert row.label == question["label"]
+        assert row.correct == (row.predicted == question["label"])
+        assert (row.task, row.truncated) == ("plain", 0)
+        assert math.isnan(row.mass)
+
+
+def test_the_cut_between_question_and_choice_moves_no_token(tokenizer):
+    # Encoding both together, as lm-eval does, is encoding them apart only if no token spans the cut.
+    for name in ("truthful_mini", "religions_mini"):
+        for question in data.load_questions(name):
+            context = choices.PLAIN.format(**question)
+            for choice in question["choices"]:
+                apart = [tokenizer(t, add_special_tokens=False).input_ids for t in (context, f" {choice}")]
+                found = choices.encode_request(tokenizer, context, f" {choice}", 512)
+                assert found == (apart[0] + apart[1], len(apart[0]), 0)
+
+
+def test_mass_by_hand(letters):
+    # Each token has its probability whatever came before; a text, the product of its tokens'.
+    model = known_model(letters, {"a": 0.5, "b": 0.2, "c": 0.3})
+    question = {"id": "m", "question": "d", "task": "truthfulqa_mc2"}
+    question |= {"choices": ["b", "a b", "c", "a"], "labels": [1, 1, 0, 0]}
+    row = choices.score_choices(model, letters, [question]).iloc[0]
+    assert np.exp(row.logliks) == pytest.approx([0.2, 0.1, 0.3, 0.5], rel=1e-4)
+    assert row.mass == pytest.approx(0.3 / 1.1, rel=1e-4)
+    assert (row.predicted, row.correct) == (3, False)
+    assert row.isna().label
+
+
+def test_the_mass_of_very_unlikely_choices_is_a_number():
+    assert choices.true_mass([-2000.0, -2000.0, -3000.0], np.array([True, False, False])) == 0.5
+
+
+def test_mc1_and_mc2_share_their_work(letters, counted):
+    model, counts = counted
+    one = {"id": "q", "question": "a b", "task": "truthfulqa_mc1", "choices": ["c d", "e"], "label": 0}
+    many = one | {"task": "truthfulqa_mc2", "labels": [1, 0]}
+    del many["label"]
+    alone = choices.score_choices(model, letters, [one])
+    spent = counts.read
+    both = choices.score_choices(model, letters, [one, many])
+    assert counts.read == 2 * spent
+    assert both.logliks[0] == both.logliks[1] == pytest.approx(alone.logliks[0], abs=1e-6)
+
+
+def test_tasks_of_several_kinds_in_one_call(tokenizer, tiny_model):
+    model = tiny_model()
+    truthful = {
+        "id": "t",
+        "question": "Is it?",
+        "task": "truthfulqa_mc1",
+        "choices": ["Yes", "No"],
+        "label": 0,
+    }
+    mmlu = {"id": "m", "question": " Why? ", "task": "mmlu_world_religions", "choices": [*"wxyz"], "label": 2}
+    found = choices.score_choices(model, tokenizer, [truthful, QUESTIONS[0], mmlu])
+    contexts = {
+        "truthfulqa_mc1": choices.TRUTHFULQA + "Q: Is it?\nA:",
+        "plain": "Question: What is red?\nAnswer:",
+        "mmlu_world_religions": (
+            "The following are multiple choice questions (with answers) about world religions.\n\n"
+            "Why?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
+        ),
+    }
+    assert found.task.tolist() == list(contexts)
+    answers = [truthful["choices"], QUESTIONS[0]["choices"], [*"ABCD"]]
+    for row, context, each in zip(found.itertuples(), contexts.values(), answers, strict=True):
+        assert row.logliks == pytest.approx(
+            [plain(model, tokenizer, context, f" {answer}") for answer in each], abs=1e-4
+        )
+
+
+def test_shots_come_first_in_their_order():
+    mmlu = {"task": "mmlu_art", "choices": [*"wxyz"]}
+    shots = [mmlu | {"question": "One?", "label": 1}, mmlu | {"question": "Two?", "label": 3}]
+    shots.append({"task": "mmlu_law", "question": "Other?", "choices": [*"wxyz"], "label": 0})
+    asked = choices.with_shots(mmlu | {"question": "Three?"}, shots)
+    listed = "A. w\nB. x\nC. y\nD. z\nAnswer:"
+    assert asked.opening + asked.text == (
+        "The following are multiple choice questions (with answers) about art.\n\n"
+        f"One?\n{listed} B\n\nTwo?\n{listed} D\n\nThree?\n{listed}"
+    )
+    assert asked.answers == [*"ABCD"]
+
+
+def test_shots_of_another_task_are_refused():
+    shots = [{"task": "mmlu_law", "question": "Other?", "choices": [*"wxyz"], "label": 0}]
+    for task in ("mmlu_art", "truthfulqa_mc1", "plain"):
+        with pytest.raises(ValueError, match=f"No shots for the task '{task}'"):
+            choices.with_shots({"task": task, "question": "?", "choices": [*"wxyz"]}, shots)
+
+
+def test_an_unknown_task_and_no_questions_are_refused(letters, letter_actor):
+    with pytest.raises(ValueError, match="Unknown task 'biology'"):
+        choices.score_choices(letter_actor(), letters, [QUESTIONS[0] | {"task": "biology"}])
+    with pytest.raises(ValueError, match="no questions"):
+        choices.score_choices(letter_actor(), letters, [])
+
+
+# --- letters ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        (" (C) ", "C"),
+        ("**D**", "D"),
+        ("B.", "B"),
+        ("B. Paris", "B"),
+        ("B) Paris is the capital.", "B"),
+        ("c: Buddhism", "C"),
+        ("A - the first", "A"),
+        ("B, because it rains", "B"),
+        ("The answer is B", "B"),
+        ("The correct answer is (D).", "D"),
+        ("Answer: A", "A"),
+        ("I would say option C, for it is true.", "C"),
+        ("My choice is A", "A"),
+        ("B. The answer is B", "B"),
+        # A letter that may be a word, or no letter at all.
+        ("A dog has four legs", None),
+        ("I think so", None),
+        ("The answer is a dog", None),
+        ("The answer is A dog", None),
+        ("Paris", None),
+        ("", None),
+        ("...", None),
+        ("Because", None),
+        # More than one, or one that no choice has.
+        ("A or B", None),
+        ("A, B", None),
+        ("A. Paris\nB. London", None),
+        ("A. The answer is B", None),
+        ("E", None),
+        ("The answer is Z", None),
+        ("B.C. was long ago", None),
+    ],
+)
+def test_a_letter_is_read_or_not(answer, letter):
+    expected = None if letter is None else "ABCD".index(letter)
+    assert choices.read_letter(answer, 4) == expected
+
+
+def test_the_first_choice_is_not_always_shown_first():
+    rows = [{"id": f"tqa-{i}", "task": "truthfulqa_mc1", "choices": [*"wxyz"]} for i in range(400)]
+    orders = [choices.shown_order(row) for row in rows]
+    assert orders == [choices.shown_order(row) for row in rows]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    where = np.bincount([order.index(0) for order in orders], minlength=4)
+    assert where.min() > 70  # of 100 expected; three standard deviations are 26
+    assert choices.shown_order(rows[0] | {"task": "mmlu_art"}) == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def respond(monkeypatch):
+    """``respond(answer)``: from now on the model says ``answer(prompt)``; returns the prompts."""
+
+    def install(answer):
+        prompts = []
+
+        def sample(model, tokenizer, asked, max_new_tokens, temperature):
+            assert temperature == 0.0
+            prompts.extend(asked)
+            return SimpleNamespace(responses=[answer(prompt) for prompt in asked])
+
+        monkeypatch.setattr(choices, "sample", sample)
+        return prompts
+
+    return install
+
+
+def test_letters_are_the_shown_choices(letters, letter_actor, respond):
+    rows = [
+        {
+            "id": f"q-{i}",
+            "question": f"Question {i}?",
+            "choices": ["right", "wrong", "no", "never"],
+            "label": 0,
+        }
+        for i in range(20)
+    ]
+
+    def knowing(prompt):
+        line = next(line for line in prompt.splitlines() if line.endswith(". right"))
+        return f"The answer is {line[0]}"
+
+    prompts = respond(knowing)
+    found = choices.ask_for_letter(letter_actor(), letters, rows, batch=8)
+    assert found.correct.all()
+    assert found.readable.all()
+    assert len({prompt.splitlines().index("A. right") for prompt in prompts if "A. right" in prompt}) == 1
+    assert 0 < sum("A. right" in prompt for prompt in prompts) < 15
+    assert all(prompt.endswith("\n\nAnswer with one letter.") for prompt in prompts)
+    respond(lambda prompt: "A")
+    assert 0 < choices.ask_for_letter(letter_actor(), letters, rows).correct.sum() < 15
+
+
+def test_the_unreadable_is_counted_apart(letters, letter_actor, respond):
+    respond(lambda prompt: "A dog" if "red" in prompt else "B")
+    found = choices.ask_for_letter(letter_actor(), letters, [QUESTIONS[0], QUESTIONS[2]])
+    assert found.readable.tolist() == [False, True]
+    assert found.predicted.isna().tolist() == [True, False]
+    assert not found.correct[0]
+    assert found.answer.tolist() == ["A dog", "B"]
+    with pytest.raises(ValueError, match="'m' has no single right choice"):
+        choices.ask_for_letter(letter_actor(), letters, [{"id": "m", "labels": [0, 1]}])
+
+
+def test_a_real_model_is_asked(tokenizer, tiny_model):
+    found = choices.ask_for_letter(tiny_model(), tokenizer, QUESTIONS, max_new_tokens=3, batch=2)
+    assert found.id.tolist() == ["x-1", "x-2", "x-3"]
+    assert found.columns.tolist() == ["id", "task", "label", "predicted", "correct", "readable", "answer"]
+
+
+# --- loaders ------------------------------------------------------------------------------------
+
+TRUTHFUL = {
+    "id": "t-1",
+    "question": "Can pigs fly?",
+    "mc1_targets": {"choices": ["No.", "Yes."], "labels": [1, 0]},
+    "mc2_targets": {"choices": ["No.", "They cannot.", "Yes."], "labels": [1, 1, 0]},
+}
+MMLU = {
+    "id": "m-1",
+    "question": "Why?",
+    "choices": ["w", "x", "y", "z"],
+    "answer": 2,
+    "subject": "art",
+    "split": "test",
+}
+
+
+@pytest.fixture
+def source(tmp_path):
+    def write(*rows: dict) -> str:
+        path = tmp_path / "own.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_a_row_of_truthfulqa_is_two_questions(source):
+    one, many = data.load_questions(source(TRUTHFUL))
+    assert one == {
+        "id": "t-1",
+        "question": "Can pigs fly?",
+        "task": "truthfulqa_mc1",
+        "choices": ["No.", "Yes."],
+        "label": 0,
+    }
+    assert many["task"] == "truthfulqa_mc2"
+    assert (many["choices"], many["labels"]) == (["No.", "They cannot.", "Yes."], [1, 1, 0])
+
+
+def test_mmlu_by_subject_and_split(source):
+    path = source(
+        MMLU,
+        MMLU | {"id": "m-2", "split": "dev"},
+        MMLU | {"id": "m-3", "subject": "law"},
+        {key: value for key, value in MMLU.items() if key != "split"} | {"id": "m-4"},
+    )
+    assert [q["id"] for q in data.load_questions(path)] == ["m-1", "m-3", "m-4"]
+    assert [q["id"] for q in data.load_questions(path, subject="art")] == ["m-1", "m-4"]
+    assert [q["id"] for q in data.load_questions(path, subject="art", split="dev")] == ["m-2", "m-4"]
+    question = data.load_questions(path, limit=1)[0]
+    assert (question["task"], question["label"]) == ("mmlu_art", 2)
+    with pytest.raises(DataError, match="no rows of subject 'chess', split 'test'"):
+        data.load_questions(path, subject="chess")
+
+
+def test_a_users_own_questions_stay_as_they_are(source):
+    assert data.load_questions(source(*QUESTIONS)) == QUESTIONS
+    assert len(data.load_questions("truthful_mini", 12)) == 12
+
+
+def targets(field: str, **change) -> dict:
+    return TRUTHFUL | {field: TRUTHFUL[field] | change}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (QUESTIONS[1] | {"label": 4}, "field 'label' is 4, outside the 4 choices"),
+        (QUESTIONS[1] | {"label": True}, "field 'label' is True"),
+        (QUESTIONS[1] | {"choices": ["only"]}, "field 'choices' must be a list of at least 2"),
+        (QUESTIONS[1] | {"choices": ["one", "  "]}, r"field 'choices\[1\]' is empty"),
+        (MMLU | {"answer": 4}, "field 'answer' is 4, outside the 4 choices"),
+        (MMLU | {"answer": "C"}, "field 'answer' is 'C'"),
+        (MMLU | {"choices": ["w", "x", "y"]}, "field 'choices' has 3 entries"),
+        (MMLU | {"subject": ""}, "field 'subject' is empty"),
+        (targets("mc2_targets", labels=[1, 1, 1]), "mc2_targets: field 'labels' is the same for all"),
+        (targets("mc2_targets", labels=[0, 0, 0]), "mc2_targets: field 'labels' is the same for all"),
+        (targets("mc2_targets", labels=[1, 0]), "mc2_targets: field 'labels' has 2 entries for 3 choices"),
+        (targets("mc2_targets", labels=[1, 0, 2]), "mc2_targets: field 'labels' is .*, not 0 and 1"),
+        (targets("mc1_targets", labels=[1, 1]), "mc1_targets: field 'labels' marks 2 choices as right"),
+        (targets("mc1_targets", choices=["No."]), "mc1_targets: field 'choices' must be a list"),
+        (targets("mc1_targets", choices=["No.", ""]), r"mc1_targets: field 'choices\[1\]' is empty"),
+        ({k: v for k, v in TRUTHFUL.items() if k != "mc2_targets"}, "mc2_targets: missing"),
+    ],
+)
+def test_a_bad_row_is_named(source, row, message):
+    good = QUESTIONS[0]
+    with pytest.raises(DataError, match=f"own.jsonl, line 2: {message}"):
+        data.load_questions(source(good, row))
+
+
+def test_the_hub_is_asked_for_configuration_and_split(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def stream(source, name, split, streaming):
+        asked.append((source, name, split, streaming))
+        row = TRUTHFUL if "truthful" in source else MMLU
+        return [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
+
+    monkeypatch.setattr(datasets, "load_dataset", stream)
+    truthful = data.load_questions("truthfulqa/truthful_qa", 2)
+    assert [question["id"] for question in truthful] == ["row-0", "row-0", "row-1", "row-1"]
+    mmlu = data.load_questions("cais/mmlu", subject="art", split="dev")
+    assert [question["task"] for question in mmlu] == ["mmlu_art"] * 3
+    assert asked == [
+        ("truthfulqa/truthful_qa", "multiple_choice", "validation", True),
+        ("cais/mmlu", "art", "dev", True),
+    ]
+    with pytest.raises(DataError, match="name a subject"):
+        data.load_questions("cais/mmlu")
+
+
+def test_real_rows_load():
+    files = [SHARED / "truthfulqa_mc_100.jsonl", SHARED / "mmlu_world_religions_65.jsonl"]
+    if missing := [file for file in files if not file.exists()]:
+        pytest.skip(f"{missing[0]} is not here")
+    questions = data.load_questions(str(files[0]))
+    assert len(questions) == 200
+    assert all(q["label"] == 0 for q in questions if q["task"] == "truthfulqa_mc1")
+    assert len(data.load_questions(str(files[1]))) == 60
+    assert len(data.load_questions(str(files[1]), split="dev")) == 5
+
+
+# --- real weights -------------------------------------------------------------------------------
+
+
+def test_the_loaded_policy_reads_trees():
+    tokenizer, model = models.load_policy(replace(PROFILES["local"], precision="fp32"))
+    questions = data.load_questions("religions_mini", 3)
+    found = choices.score_choices(model, tokenizer, questions)
+    context = choices.PLAIN.format(**questions[0])
+    slow = [plain(model, tokenizer, context, f" {choice}") for choice in questions[0]["choices"]]
+    assert found.logliks[0] == pytest.approx(slow, abs=1e-3)

@@ -1,0 +1,90 @@
+"""The multiple-choice scores against lm-eval 0.4.13 itself, task by task, on real rows.
+
+Skipped, saying so, without lm-eval (``make lm-eval`` installs it) or without the shared data
+(``../shared/data`` beside the project, or the folder in ``SAWYER_SHARED``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sawyer_utils import choices, data
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import lm_eval_side as side
+
+SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")
+TRUTHFULQA, MMLU = SHARED / "truthfulqa_mc_100.jsonl", SHARED / "mmlu_world_religions_65.jsonl"
+MISSING = [str(path) for path in (TRUTHFULQA, MMLU) if not path.exists()]
+
+pytestmark = [
+    pytest.mark.skipif(not (side.INSTALLED / "lm_eval").exists(), reason="no lm-eval: `make lm-eval`"),
+    pytest.mark.skipif(bool(MISSING), reason=f"no shared data: {', '.join(MISSING)}"),
+]
+
+JOBS = {
+    "truthfulqa": {"tasks": ["local_mc1", "local_mc2"]},
+    "mmlu": {"tasks": ["local_mmlu"], "fewshot": 0},
+    "mmlu 5-shot": {"tasks": ["local_mmlu"], "fewshot": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tokenizer, tiny_model):
+    # Long enough for five shots.
+    return tiny_model(max_position_embeddings=2048, num_key_value_heads=2)
+
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer, tiny, tmp_path_factory):
+    """What lm-eval finds for each job."""
+    folder = tmp_path_factory.mktemp("lm_eval")
+    tiny.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    side.write_tasks(folder / "tasks", TRUTHFULQA, MMLU)
+    done = subprocess.run(
+        [sys.executable, side.__file__, str(folder / "model"), str(folder / "tasks")],
+        input="".join(json.dumps(job) + "\n" for job in JOBS.values()),
+        env=side.environment() | {"HF_DATASETS_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    return dict(zip(JOBS, answers, strict=True))
+
+
+def same(ours, theirs: dict, score: str) -> None:
+    """Every log-likelihood within 1e-3 nats, and the task's score the same."""
+    assert ours.id.tolist() == list(theirs["logliks"])
+    for row in ours.itertuples():
+        assert row.logliks == pytest.approx(theirs["logliks"][row.id], abs=1e-3, rel=0), row.id
+    assert ours.truncated.max() == 0
+    if score == "correct":
+        assert ours.correct.mean() == theirs["acc"]
+    else:
+        assert ours[score].mean() == pytest.approx(theirs["acc"], abs=1e-5)
+
+
+def test_truthfulqa_is_lm_evals(tokenizer, tiny, theirs):
+    found = choices.score_choices(tiny, tokenizer, data.load_questions(str(TRUTHFULQA)))
+    for kind, score in (("mc1", "correct"), ("mc2", "mass")):
+        rows = found[found.task == f"truthfulqa_{kind}"]
+        assert len(rows) == 100
+        same(rows, theirs["truthfulqa"]["tasks"][f"local_{kind}"], score)
+
+
+@pytest.mark.parametrize("shots", [0, 5])
+def test_mmlu_is_lm_evals(tokenizer, tiny, theirs, shots):
+    questions = data.load_questions(str(MMLU), subject="world_religions")
+    solved = data.load_questions(str(MMLU), split="dev")[:shots]
+    assert (len(questions), len(solved)) == (60, shots)
+    found = choices.score_choices(tiny, tokenizer, questions, shots=solved)
+    same(found, theirs["mmlu 5-shot" if shots else "mmlu"]["tasks"]["local_mmlu"], "correct")
