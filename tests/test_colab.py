@@ -325,3 +325,9 @@ def test_a_clone_that_is_there_is_used(cell, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     monkeypatch.setattr("os.path.isdir", lambda path: True)
     assert cell() == ["prepare", "setup"]
+
+
+def test_the_cell_is_short_and_narrow():
+    lines = setup_cell().strip().splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 88

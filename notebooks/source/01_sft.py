@@ -25,7 +25,7 @@
 # **Minutes:** about 5 on two CPU cores (`local`); more on a free T4 (`colab`), where the model is larger.
 
 # %%
-# Setup, the same in every notebook: in Colab it fetches the course, elsewhere it only imports.
+# Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
 REPO, REF = "sawyer-course/sawyer", "main"

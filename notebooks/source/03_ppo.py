@@ -24,7 +24,7 @@
 # Needs 01 and 02 (or their shipped checkpoints). Under ten minutes on two CPU cores.
 
 # %%
-# Setup, the same in every notebook: in Colab it fetches the course, elsewhere it only imports.
+# Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
 REPO, REF = "sawyer-course/sawyer", "main"

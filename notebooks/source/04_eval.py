@@ -26,7 +26,7 @@
 # have none. **Minutes:** about 8 on two CPU cores (`local`).
 
 # %%
-# Setup, the same in every notebook: in Colab it fetches the course, elsewhere it only imports.
+# Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
 REPO, REF = "sawyer-course/sawyer", "main"
