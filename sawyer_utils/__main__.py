@@ -15,7 +15,8 @@ from sawyer_utils.runtime import project_root
 def course(args) -> None:
     from sawyer_utils import course as runner
 
-    os.environ["SAWYER_PROFILE"] = _profile(args).name
+    if args.profile:  # the notebooks' kernels read it there
+        os.environ["SAWYER_PROFILE"] = args.profile
     runner.course(_profile(args), fresh=args.fresh)
 
 
@@ -23,6 +24,8 @@ def notebooks(args) -> None:
     from sawyer_utils import course as runner
 
     os.environ["SAWYER_PROFILE"] = "local"
+    for name in ("SAWYER_MODEL", "SAWYER_PRECISION"):
+        os.environ.pop(name, None)
     runner.publish(PROFILES["local"])
 
 
@@ -39,6 +42,14 @@ def check_data(args) -> None:
 
     for key, value in check_corpus(tokenizer=load_tokenizer(PROFILES["local"])).items():
         print(f"{key:14s} {value}")
+
+
+def badges(args) -> None:
+    from sawyer_utils import badges as writer
+
+    for path in writer.rewrite(args.repo, args.ref):
+        print("rewritten", path.relative_to(project_root()))
+    print("badges and setup cells name {} at {}".format(*writer.address()))
 
 
 def lab(args) -> None:
@@ -81,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         (lab, "open JupyterLab on the notebooks"),
         (fetch, "fetch the embedded weights"),
         (check_data, "prove the embedded corpus"),
+        (badges, "write the repository's address into Colab badges and setup cells"),
     ]
     for function, text in known:
         command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
@@ -88,6 +100,9 @@ def main(argv: list[str] | None = None) -> None:
         if function is course:
             command.add_argument("--fresh", action="store_true", help="start over")
             command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
+        if function is badges:
+            command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
+            command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
     args = parser.parse_args(argv)
     args.function(args)
 

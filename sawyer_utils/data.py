@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sawyer_utils import hub
+
 EMBEDDED = Path(__file__).parent / "data"
 KINDS = {  # what a response is, and the scores it may have
     "engaging": (9, 10),
@@ -380,12 +382,13 @@ def _from_hub(schema: str, source: str, limit: int, **part: str) -> list[dict]:
     if source not in HUB_SOURCES:
         known = ", ".join(HUB_SOURCES)
         raise DataError(f"{source}: neither a .jsonl path nor a known Hub data set ({known})")
-    import datasets
-
     split, mapping = HUB_SOURCES[source]
-    stream = datasets.load_dataset(source, streaming=True, **{"split": split, **part})
     skipped: list[str] = []
-    rows = list(itertools.islice(map_rows(schema, stream, mapping, skipped), limit))
+    try:
+        stream = hub.stream(source, **{"split": split, **part})
+        rows = list(itertools.islice(map_rows(schema, stream, mapping, skipped), limit))
+    except DataError as error:
+        raise DataError(f"{source}: {error}. The data set has changed. {hub.EMBEDDED_WAY}") from None
     if skipped:
         print(f"{source}: {len(skipped)} rows skipped, the first: {skipped[0]}")
     if not rows:

@@ -6,6 +6,7 @@ One base in memory plays every language-model role. The SFT adapter is loaded tw
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
@@ -39,9 +40,7 @@ def load_policy(profile: Profile):
     """
     precision = choose_precision(profile.precision)
     tokenizer = load_tokenizer(profile)
-    # On a CPU the plain products are three times faster than SDPA's kernel at a notebook's lengths.
-    attention = "eager" if precision.device == "cpu" else "sdpa"
-    options = {"dtype": precision.weights, "attn_implementation": attention}
+    options = {"dtype": precision.weights, "attn_implementation": precision.attention}
     if precision.four_bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -60,7 +59,62 @@ def load_policy(profile: Profile):
     model.config.eos_token_id = tokenizer.eos_token_id
     model.requires_grad_(False)
     _spare_the_head(model)
-    return tokenizer, model.eval()
+    model.eval()
+    if precision.compute == torch.float16:
+        largest = probe_fp16(model, tokenizer)
+        print(f"fp16 probe: the largest activation is {largest:,.0f} of at most 65,504.")
+    return tokenizer, model
+
+
+PROBE = "Why is the sky blue? Because air scatters short waves of light more than long ones. 1, 2, 3: go!"
+
+
+@torch.no_grad()
+def probe_fp16(model, tokenizer) -> float:
+    """Send one text through the model in float16; returns the largest activation (float16 ends at 65,504).
+
+    Models trained in bf16 may overflow there: everything after is NaN, hours before anyone looks.
+
+    Raises:
+        Fp16Overflow: naming the layer and what to do.
+    """
+    device = next(model.parameters()).device
+    ids = torch.tensor([tokenizer(PROBE).input_ids], device=device)
+    with torch.autocast(device.type, torch.float16):
+        out = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    largest = [float(states.abs().max()) for states in [*out.hidden_states, out.logits]]
+    for layer, value in enumerate(largest):
+        if not math.isfinite(value):
+            raise Fp16Overflow(_overflow_advice(model, layer, len(largest) - 1))
+    return max(largest)
+
+
+def _overflow_advice(model, layer: int, layers: int) -> str:
+    ways = [
+        'another model: os.environ["SAWYER_MODEL"] = "…"',
+        "a GPU of compute capability 8.0 or more (L4, A100), which has bf16",
+    ]
+    if not getattr(model, "is_loaded_in_4bit", False):
+        ways.insert(0, 'os.environ["SAWYER_PRECISION"] = "fp32", slower and with twice the memory')
+    return "\n".join(
+        [
+            f"The model overflows in float16 (layer {layer} of {layers}): training it would give NaN.",
+            "Ways out; a variable is set in a cell above the setup cell, after a restart:",
+            *(f"{number}. {way}" for number, way in enumerate(ways, 1)),
+        ]
+    )
+
+
+class Fp16Overflow(RuntimeError):
+    """The model's activations do not fit float16."""
+
+
+def trainables_to_fp32(model) -> None:
+    """What is trained stays in float32. TRL casts it to bf16 on a 4-bit base (1.16): slow on a T4, and
+    fp16's gradient scaler refuses gradients of half precision ("Attempting to unscale")."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _spare_the_head(model) -> None:

@@ -1,13 +1,16 @@
 """Profiles: one frozen dataclass says how big everything is. Nothing else asks which profile it is.
 
 ``SAWYER_PROFILE`` picks one; otherwise Colab with a GPU takes ``colab``, everything else ``local``.
+``SAWYER_MODEL`` replaces its policy base (a Hub id or a folder), ``SAWYER_PRECISION`` its precision.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,22 @@ class Profile:
     eval_questions: int | None = None  # rows per benchmark; None takes all
     # Embedded, the path of a .jsonl, or a Hub id, with ":subject" for MMLU.
     benchmarks: tuple[str, ...] = ("truthful_mini", "religions_mini")
+
+    @property
+    def hub_models(self) -> tuple[str, ...]:
+        """The models that come from the Hub."""
+        return tuple(filter(_from_hub, dict.fromkeys((self.policy_base, self.reward_base, self.encoder))))
+
+    @property
+    def hub_data(self) -> tuple[str, ...]:
+        """The data sets that come from the Hub."""
+        questions = (name for name in self.benchmarks if "/" in name)  # the embedded ones have none
+        sources = (self.conversations, self.preferences, self.gold, self.prompts, *questions)
+        return tuple(filter(_from_hub, sources))
+
+
+def _from_hub(source: str) -> bool:
+    return not (source.startswith("embedded") or source.endswith(".jsonl") or Path(source).exists())
 
 
 _LOCAL = Profile("local")
@@ -155,7 +174,8 @@ PROFILES = {
 
 
 def current_profile(name: str | None = None) -> Profile:
-    """The profile named here, else by ``SAWYER_PROFILE``, else the one this machine suits.
+    """The profile named here, else by ``SAWYER_PROFILE``, else the one this machine suits; with
+    the model and precision that the environment asks for.
 
     Raises:
         ValueError: for a name that is no profile.
@@ -164,7 +184,15 @@ def current_profile(name: str | None = None) -> Profile:
     if name not in PROFILES:
         known = ", ".join(PROFILES)
         raise ValueError(f"Unknown profile {name!r} (SAWYER_PROFILE). Choose one of: {known}.")
-    return PROFILES[name]
+    profile = PROFILES[name]
+    if precision := os.environ.get("SAWYER_PRECISION"):
+        profile = replace(profile, precision=precision)
+    model = os.environ.get("SAWYER_MODEL")
+    if model and model != profile.policy_base:
+        # Another base has other adapters: they need a run folder of their own.
+        own = f"{name}-{re.sub('[^A-Za-z0-9.]+', '-', model).strip('-.')}"
+        profile = replace(profile, policy_base=model, name=own)
+    return profile
 
 
 def _suitable() -> str:

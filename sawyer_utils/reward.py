@@ -30,9 +30,12 @@ MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a differ
 
 
 def _load_encoder(base: str):
-    path = assets.resolve(base)
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)
-    return model.to(choose_precision().device), AutoTokenizer.from_pretrained(path)
+    path, device = assets.resolve(base), choose_precision().device
+    options = {} if device == "cpu" else {"attn_implementation": "sdpa"}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, num_labels=1, dtype=torch.float32, **options
+    )
+    return model.to(device), AutoTokenizer.from_pretrained(path)
 
 
 def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int) -> list[int]:

@@ -41,6 +41,12 @@ class Precision:
 
         return self.compute != torch.float32
 
+    @property
+    def attention(self) -> str:
+        """On a CPU the plain products are three times faster than SDPA's kernel at a notebook's
+        lengths; on a GPU SDPA needs nothing installed and runs on a T4, where FlashAttention 2 does not."""
+        return "eager" if self.device == "cpu" else "sdpa"
+
 
 def choose_precision(wanted: str = "auto") -> Precision:
     """Pick device and number format for this machine.
@@ -59,7 +65,8 @@ def choose_precision(wanted: str = "auto") -> Precision:
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         native = torch.bfloat16 if major >= 8 else torch.float16
-        device, why = "cuda", f"compute capability {major}.{minor}"
+        emulated = "" if major >= 8 else ", where bf16 is only emulated"
+        device, why = "cuda", f"compute capability {major}.{minor}{emulated}"
     elif torch.backends.mps.is_available():
         device, native, why = "mps", torch.float32, "Apple GPU"
     else:
@@ -255,25 +262,93 @@ def record_peak(profile: Profile, stage: str) -> float:
 
 
 def environment_report(profile: Profile) -> str:
-    """One screen: profile, device, precision and why, versions."""
+    """One screen: profile, device, precision and why, versions, disk, network, minutes."""
+    precision = choose_precision(profile.precision)
+    number = "NF4, " * precision.four_bit + str(precision.compute).removeprefix("torch.")
+    policy = "" if profile.policy_base.startswith("embedded:") else f" ({profile.policy_base})"
+    lines = {
+        "profile": profile.name + policy,
+        "device": _device(precision.device),
+        "precision": f"{number} ({precision.reason}); adapters and heads in float32; "
+        f"attention {precision.attention}",
+        "versions": _versions(),
+        "disk": f"{_free_gib(home()):.0f} GiB free for runs",
+        "network": _network(profile),
+        "minutes": expected_minutes(profile, precision.device),
+    }
+    return _no_gpu(profile, precision.device) + "\n".join(f"{k:10s} {v}" for k, v in lines.items())
+
+
+def _device(device: str) -> str:
+    cores = f"{os.cpu_count()} CPU cores"
+    if device != "cuda":
+        return f"{device}, {cores}"
+    import torch
+
+    card = torch.cuda.get_device_properties(0)
+    capability = "{}.{}".format(*torch.cuda.get_device_capability())
+    memory = f"{card.total_memory / 1024**3:.1f} GiB"
+    return f"{card.name}, {memory}, compute capability {capability}, {cores}"
+
+
+def _versions() -> str:
     from importlib.metadata import version
 
-    precision = choose_precision(profile.precision)
-    device = precision.device
-    if device == "cuda":
-        import torch
-
-        card = torch.cuda.get_device_properties(0)
-        device = f"{card.name}, {card.total_memory / 1024**3:.1f} GiB"
     names = ("torch", "transformers", "trl", "peft")
-    number = "NF4, " * precision.four_bit + str(precision.compute).removeprefix("torch.")
+    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)])
+
+
+def _free_gib(path: Path) -> float:
+    import shutil
+
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free / 1024**3
+
+
+def _network(profile: Profile) -> str:
+    from sawyer_utils import hub
+
+    if hub.offline():
+        return "offline (HF_HUB_OFFLINE is set)"
+    if not (profile.hub_models or profile.hub_data):
+        return "not needed: models and data are embedded"
+    if hub.reachable():
+        return f"{hub.endpoint()} answers"
+    return f"OFFLINE: {hub.endpoint()} does not answer; only what is cached can be loaded"
+
+
+def expected_minutes(profile: Profile, device: str) -> str:
+    """What each notebook took when it was measured, and on what; nothing is guessed for other devices."""
+    path = project_root() / "results" / f"{profile.name}.json"
+    saved = read_json(path) if path.exists() else {}
+    if not saved.get("minutes"):
+        return "not measured for this profile"
+    took = ", ".join(f"{name} {minutes:.0f}" for name, minutes in saved["minutes"].items())
+    measured = saved["machine"]
+    on = f"{measured['device']} with {measured['cpu_cores']} cores"
+    return (
+        f"{took} (measured: {on})"
+        if device == measured["device"] == "cpu"
+        else (f"not measured on this device; {took} on {on}")
+    )
+
+
+def _no_gpu(profile: Profile, device: str) -> str:
+    """What nobody should overlook in a Colab session without a GPU."""
+    if "google.colab" not in sys.modules or device != "cpu":
+        return ""
+    if profile.name in ("local", "smoke"):
+        what = f"The small profile `{profile.name}` runs on the CPU instead of `colab`."
+    else:
+        what = f"SAWYER_PROFILE asks for `{profile.name}`: on a CPU that takes days. Unset it to get `local`."
     return "\n".join(
         [
-            f"profile    {profile.name}",
-            f"device     {device}, {os.cpu_count()} CPU cores",
-            f"precision  {number} ({precision.reason}); adapters and heads in float32",
-            f"versions   Python {platform.python_version()}, "
-            + ", ".join(f"{name} {version(name)}" for name in names),
+            "=" * 88,
+            f"NO GPU in this session. {what}",
+            "For a GPU: Runtime > Change runtime type > T4 GPU, then Runtime > Run all.",
+            "=" * 88,
+            "",
         ]
     )
 
@@ -309,6 +384,11 @@ def setup(seed: int = 0) -> Profile:
     seed_everything(seed)
     profile = current_profile()
     print(environment_report(profile))
+    if profile.hub_models or profile.hub_data:
+        from sawyer_utils import hub
+
+        hub.hf_login(optional=True)
+        hub.check_access(profile.hub_models)  # before anything downloads
     return profile
 
 

@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from sawyer_utils import plots
 from sawyer_utils.chat import encode
 from sawyer_utils.losses import token_logprobs
-from sawyer_utils.models import save_adapter
+from sawyer_utils.models import save_adapter, trainables_to_fp32
 from sawyer_utils.profiles import Profile
 from sawyer_utils.progress import Clock, LogTo
 from sawyer_utils.runtime import choose_precision, write_json
@@ -81,6 +81,7 @@ def sft_trainer(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
+    trainables_to_fp32(trainer.model)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
     return trainer
 

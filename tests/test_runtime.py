@@ -349,6 +349,8 @@ def test_records_are_merged(home):
         ("sawyer_utils.data", "torch"),
         ("sawyer_utils.chat", "torch"),
         ("sawyer_utils.assets", "torch"),
+        ("sawyer_utils.colab", "torch"),
+        ("sawyer_utils.hub", "torch"),
         ("sawyer_utils.losses", "transformers"),
     ],
 )
@@ -365,6 +367,85 @@ def test_the_report_names_profile_device_and_versions(monkeypatch):
     assert "precision  float32 (CPU without bf16 instructions)" in report
     for library in ("torch", "transformers", "trl", "peft"):
         assert library in report
+
+
+def play_colab(monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+
+
+def play_card(monkeypatch, name, gib, capability):
+    fake_gpu(monkeypatch, capability)
+    card = types.SimpleNamespace(name=name, total_memory=gib * 1024**3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: card)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "precision"),
+    [
+        ("Tesla T4", (7, 5), "float16 (compute capability 7.5, where bf16 is only emulated)"),
+        ("NVIDIA A100-SXM4-40GB", (8, 0), "bfloat16 (compute capability 8.0)"),
+    ],
+)
+def test_one_screen_about_a_colab_with_a_gpu(monkeypatch, name, capability, precision):
+    play_colab(monkeypatch)
+    play_card(monkeypatch, name, 14.75, capability)
+    report = runtime.environment_report(current_profile())
+    assert "NO GPU" not in report
+    for line in (
+        "profile    colab (HuggingFaceTB/SmolLM2-1.7B)",
+        f"device     {name}, 14.8 GiB, compute capability {capability[0]}.{capability[1]}, ",
+        f"precision  {precision}; adapters and heads in float32; attention sdpa",
+        "GiB free for runs",
+        "network    offline (HF_HUB_OFFLINE is set)",
+        "minutes    not measured for this profile",
+    ):
+        assert line in report
+    assert "NF4, float16" in runtime.environment_report(PROFILES["llama2"]) or capability[0] >= 8
+    assert len(report.splitlines()) < 10
+    assert str(ROOT) not in report, "the committed notebooks show no path of this machine"
+
+
+def test_a_colab_without_a_gpu_says_so_first_and_runs_local(monkeypatch):
+    play_colab(monkeypatch)
+    fake_cpu(monkeypatch)
+    report = runtime.environment_report(current_profile())
+    assert report.splitlines()[1].startswith("NO GPU in this session. The small profile `local` runs")
+    assert "Runtime > Change runtime type > T4 GPU" in report
+    assert "profile    local" in report
+    asked_for = runtime.environment_report(PROFILES["colab"])
+    assert "SAWYER_PROFILE asks for `colab`: on a CPU that takes days." in asked_for
+
+
+def test_a_laptop_without_a_gpu_is_nothing_to_shout_about(monkeypatch):
+    fake_cpu(monkeypatch)
+    assert "NO GPU" not in runtime.environment_report(LOCAL)
+
+
+def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
+    saved = runtime.read_json(ROOT / "results" / "local.json")
+    took = f"01_sft {saved['minutes']['01_sft']:.0f}, 02_reward"
+    on = f"cpu with {saved['machine']['cpu_cores']} cores"
+    on_cpu = runtime.expected_minutes(LOCAL, "cpu")
+    assert on_cpu.startswith(took)
+    assert on_cpu.endswith(f"(measured: {on})")
+    on_gpu = runtime.expected_minutes(LOCAL, "cuda")
+    assert on_gpu.startswith(f"not measured on this device; {took}")
+    assert on_gpu.endswith(f"on {on}")
+    assert runtime.expected_minutes(PROFILES["colab"], "cuda") == "not measured for this profile"
+
+
+@pytest.mark.parametrize(
+    ("answers", "line"), [(True, "https://mirror answers"), (False, "OFFLINE: https://m")]
+)
+def test_the_network_is_tried_where_it_is_needed(monkeypatch, answers, line):
+    from sawyer_utils import hub
+
+    fake_cpu(monkeypatch)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror")
+    monkeypatch.setattr(hub, "reachable", lambda: answers)
+    assert f"network    {line}" in runtime.environment_report(PROFILES["colab"])
+    assert "network    not needed: models and data are embedded" in runtime.environment_report(LOCAL)
 
 
 def test_memory_and_time_are_measured():

@@ -24,15 +24,19 @@
 # Needs 01 and 02 (or their shipped checkpoints). Under ten minutes on two CPU cores.
 
 # %%
-# Setup, the same in every notebook. In a bare Colab it fetches the course first.
-import importlib.util, subprocess, sys
+# Setup, the same in every notebook. In Colab it fetches the course first.
+import os, subprocess, sys
 
-if importlib.util.find_spec("sawyer_utils") is None:
-    repo = "https://github.com/sawyer-course/sawyer"
-    subprocess.run(["git", "clone", "--depth", "1", repo, "sawyer"], check=True)
-    install = [sys.executable, "-m", "pip", "install", "-q", "-e", "sawyer"]
-    subprocess.run(install, check=True)
-    sys.path.insert(0, "sawyer")
+REPO, REF = "sawyer-course/sawyer", "main"
+if "google.colab" in sys.modules:
+    course = f"/content/sawyer-{REF}"
+    if not os.path.isdir(course):
+        clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
+        subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
+    sys.path.insert(0, course)
+    from sawyer_utils import colab
+
+    colab.prepare()
 
 from sawyer_utils import runtime
 

@@ -1,0 +1,108 @@
+"""The repository's address stands in one place; badges and setup cells are copies of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+
+from sawyer_utils import badges, course
+from sawyer_utils.__main__ import main
+from sawyer_utils.runtime import project_root
+
+ROOT = project_root()
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """What of the repository holds the address."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for path in badges.files(ROOT):
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return tmp_path
+
+
+def found(root):
+    """{file: [(repo, ref, notebook), …]} of all badges."""
+    return {path.name: badges.BADGE.findall(path.read_text(encoding="utf-8")) for path in badges.files(root)}
+
+
+def test_every_badge_names_the_repository_and_its_own_file():
+    repo, ref = badges.address()
+    for name, links in found(ROOT).items():
+        stem = name.partition(".")[0]
+        own = [f"{n}.ipynb" for n in course.NOTEBOOKS] if stem == "README" else [f"{stem}.ipynb"]
+        assert links == [(repo, ref, file) for file in own], name
+
+
+def test_a_badge_stands_in_the_row_of_its_notebook():
+    rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in rows if badges.BADGE.search(row)]
+    assert len(rows) == len(course.NOTEBOOKS)
+    for row in rows:
+        assert re.search(r"\]\(notebooks/([\w.]+)\)", row)[1] == badges.BADGE.search(row)[3]
+
+
+def test_every_setup_cell_clones_the_repository():
+    for name in course.NOTEBOOKS:
+        source = course.source_path(name).read_text(encoding="utf-8")
+        assert badges.SETUP.findall(source) == [badges.address()]
+
+
+def test_nothing_is_rewritten_when_all_agree(copy):
+    assert badges.rewrite(root=copy) == []
+
+
+def test_a_new_address_reaches_every_copy(copy):
+    changed = badges.rewrite("some-school/rlhf-course", "v1.0/autumn", root=copy)
+    assert {path.name for path in changed} == {"pyproject.toml", *found(copy)}
+    assert badges.address(copy) == ("some-school/rlhf-course", "v1.0/autumn")
+    for links in found(copy).values():
+        assert {link[:2] for link in links} == {badges.address(copy)}
+    assert [n for links in found(copy).values() for *_, n in links] == [
+        n for links in found(ROOT).values() for *_, n in links
+    ]
+    for path in (copy / "notebooks" / "source").glob("*.py"):
+        assert badges.SETUP.findall(path.read_text(encoding="utf-8")) == [badges.address(copy)]
+    badges.rewrite(*badges.address(), root=copy)
+    for path in badges.files(ROOT):
+        assert (copy / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_in_a_notebook_only_the_address_and_its_hash_change(copy):
+    path = copy / "notebooks" / "01_sft.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cell = next(c for c in notebook["cells"] if c["cell_type"] == "code")
+    cell["source"] = 'REPO, REF = "a/b", "main"\n'.splitlines(keepends=True)
+    cell["metadata"]["sawyer_hash"] = course.cell_hash('REPO, REF = "a/b", "main"\n')
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    badges.rewrite("c/d", "v1", root=copy)
+    after = json.loads(path.read_text(encoding="utf-8"))
+    new = next(c for c in after["cells"] if c["cell_type"] == "code")
+    assert new["source"] == ['REPO, REF = "c/d", "v1"\n']
+    assert new["metadata"]["sawyer_hash"] == course.cell_hash('REPO, REF = "c/d", "v1"\n')
+    assert [c["id"] for c in after["cells"]] == [c["id"] for c in notebook["cells"]]
+    assert [c.get("outputs") for c in after["cells"]] == [c.get("outputs") for c in notebook["cells"]]
+
+
+@pytest.mark.parametrize("repo", ["course", "https://github.com/a/b", "a/b/c", "a/b)", ""])
+def test_what_is_no_repository_is_refused(copy, repo):
+    if repo:
+        with pytest.raises(ValueError, match="is not OWNER/NAME"):
+            badges.rewrite(repo, root=copy)
+    with pytest.raises(ValueError, match="branch or tag"):
+        badges.rewrite("a/b", "v 1", root=copy)
+    assert badges.address(copy) == badges.address()
+
+
+def test_the_command_says_what_it_did(monkeypatch, copy, capsys):
+    monkeypatch.setattr(badges, "project_root", lambda: copy)
+    monkeypatch.setattr("sawyer_utils.__main__.project_root", lambda: copy)
+    main(["badges", "--repo", "some-school/rlhf-course", "--ref", "v1.0"])
+    said = capsys.readouterr().out
+    assert "rewritten README.md" in said
+    assert "badges and setup cells name some-school/rlhf-course at v1.0" in said
