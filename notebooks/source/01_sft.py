@@ -22,7 +22,7 @@
 # - train 2 % of a model's weights with LoRA and judge the result on conversations it never saw.
 #
 # **Needs:** Python and a little PyTorch. No GPU, no account.
-# **Minutes:** about 5 on two CPU cores (`local`); more on a free T4 (`colab`), where the model is larger.
+# **Minutes:** about 5 on two CPU cores (`local`); not measured on a T4 (`colab`), where the model is larger.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
