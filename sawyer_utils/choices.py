@@ -550,6 +550,8 @@ def ask_for_letter(
     Raises:
         ValueError: without questions, or for one that has several true choices.
     """
+    if not questions:
+        raise ValueError("ask_for_letter: no questions.")
     if several := [question["id"] for question in questions if "label" not in question]:
         raise ValueError(
             f"ask_for_letter: {several[0]!r} has no single right choice; leave mc2 questions out."

@@ -513,6 +513,8 @@ def test_the_unreadable_is_counted_apart(letters, letter_actor, respond):
     assert found.predicted.isna().tolist() == [True, False]
     assert not found.correct[0]
     assert found.answer.tolist() == ["A dog", "B"]
+    with pytest.raises(ValueError, match="no questions"):
+        choices.ask_for_letter(letter_actor(), letters, [])
     with pytest.raises(ValueError, match="'m' has no single right choice"):
         choices.ask_for_letter(letter_actor(), letters, [{"id": "m", "labels": [0, 1]}])
 
