@@ -83,18 +83,26 @@ def spare_the_table(model: PeftModel) -> None:
 
 
 def _with_trained_rows(layer: TrainableTokensLayer, x: Tensor) -> Tensor:
-    out, head = layer.base_layer(x), isinstance(layer.base_layer, nn.Linear)
-    if layer.disable_adapters or layer.merged:
+    base, ids, rows = trained_rows(layer)
+    out = base(x)
+    if not len(ids):
         return out
-    for name in layer.active_adapters:
-        ids = torch.tensor(layer.token_indices[name], device=x.device)
-        rows = layer.trainable_tokens_delta[name].to(layer.base_layer.weight)  # (n, D)
-        if head:
-            out = out.index_copy(-1, ids, functional.linear(x, rows).to(out))
-        else:
-            chosen = (x.unsqueeze(-1) == ids).to(rows)  # (B, T, n), one-hot or nothing
-            out = torch.where(chosen.any(-1, keepdim=True), chosen @ rows, out)
-    return out
+    if isinstance(base, nn.Linear):
+        return out.index_copy(-1, ids, functional.linear(x, rows).to(out))
+    chosen = (x.unsqueeze(-1) == ids).to(rows)  # (B, T, n), one-hot or nothing
+    return torch.where(chosen.any(-1, keepdim=True), chosen @ rows, out)
+
+
+def trained_rows(layer: nn.Module) -> tuple[nn.Module, Tensor, Tensor]:
+    """An embedding or output layer as the base has it, and the rows that the adapter in use has of its
+    own: their ids (n,) and values (n, D). n is 0 if there are none."""
+    wrapper = next((m for m in layer.modules() if isinstance(m, TrainableTokensLayer)), None)
+    base = wrapper.base_layer if wrapper else layer
+    names = wrapper.active_adapters if wrapper and not (wrapper.disable_adapters or wrapper.merged) else []
+    names = [name for name in names if name in wrapper.trainable_tokens_delta]
+    ids = [i for name in names for i in wrapper.token_indices[name]]
+    rows = [base.weight[:0], *(wrapper.trainable_tokens_delta[name].to(base.weight) for name in names)]
+    return base, torch.tensor(ids, dtype=torch.long, device=base.weight.device), torch.cat(rows)
 
 
 def _keep_gradients(model) -> None:

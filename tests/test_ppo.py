@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import nn, tensor
 
 from sawyer_utils import checkpoints, health, losses, models, ppo
-from sawyer_utils.actor import ActorCritic
+from sawyer_utils.actor import ActorCritic, TokenLogprobs
 from sawyer_utils.chat import add_control_tokens, encode_prompt
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
@@ -202,7 +202,7 @@ class TableModel(nn.Module):
         super().__init__()
         self.config = SimpleNamespace(hidden_size=len(table), is_encoder_decoder=False)
         self.head = nn.Linear(*table.T.shape, bias=False)
-        self.head.weight = nn.Parameter(table.T.clone())
+        self.head.weight = nn.Parameter(table.T.clone(), requires_grad=False)
         self.seen = None
 
     def get_base_model(self):
@@ -284,10 +284,11 @@ def test_logprobs_equal_those_of_the_whole_model(make):  # №5, №8
         assert not batch.logprobs[i, n:].any()
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("chunk", [1, 7, 512])
-def test_chunks_change_neither_logprobs_nor_gradients(make, monkeypatch, chunk):  # №31
+def test_chunks_change_neither_logprobs_nor_gradients(make, letter_actor, monkeypatch, chunk, tied):  # №31
     monkeypatch.setattr(ActorCritic, "CHUNK", chunk)
-    trainer = make()
+    trainer = make(model=letter_actor(tied=tied))
     batch = trainer.rollout(PROMPTS[:4])
     assert 7 < int(batch.response_mask.sum()) < 512, "7 should cut, 512 should not"
     weight = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(0))
@@ -313,6 +314,56 @@ def test_chunks_change_neither_logprobs_nor_gradients(make, monkeypatch, chunk):
     assert close(gradients(chunked), gradients(full), 1e-5)
 
 
+def plain_logprobs(states, own, tokens, ids, head, temperature) -> tuple[torch.Tensor, torch.Tensor]:
+    """What TokenLogprobs computes, in steps that autograd can follow."""
+    logprobs = losses.log_softmax(head(states).index_copy(1, ids, own), temperature)
+    return logprobs.gather(1, tokens[:, None]).squeeze(1), losses.entropy(logprobs.detach())
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 512])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_gradients_through_the_head_are_those_of_autograd(chunk, temperature):  # №31
+    generator = torch.Generator().manual_seed(0)
+    head = nn.Linear(8, 11).requires_grad_(False)
+    states, rows, weight = (torch.randn(n, 8, generator=generator) for n in (9, 2, 9))
+    ids, tokens = tensor([10, 3]), tensor([0, 3, 10, 7, 10, 1, 2, 3, 9])  # the trained words are said, too
+    found = []
+    for function, options in ((TokenLogprobs.apply, (chunk, True)), (plain_logprobs, ())):
+        inputs = [states.clone().requires_grad_(), rows.clone().requires_grad_()]
+        own = nn.functional.linear(*inputs)
+        logprobs, entropies = function(inputs[0], own, tokens, ids, head, temperature, *options)
+        assert not entropies.requires_grad
+        found.append((logprobs, entropies, *torch.autograd.grad((logprobs * weight[:, 0]).sum(), inputs)))
+    assert close(*found, 1e-6)
+    assert all(gradient.any() for gradient in found[0][2:])
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_only_products_are_made_in_half_precision(half):  # №30
+    torch.manual_seed(0)
+    head, states = nn.Linear(8, 500).requires_grad_(False), torch.randn(64, 8, requires_grad=True)
+    tokens, nothing = torch.randint(0, 500, (64,)), torch.empty(0, dtype=torch.long)
+    found = []
+    for dtype in (half, torch.float32):
+        states.grad = None
+        with torch.autocast("cpu", dtype, enabled=dtype is half):
+            own = nn.functional.linear(states, head.weight[:0])
+            found += [TokenLogprobs.apply(states, own, tokens, nothing, head, 1.0, 16, True)]
+            found[-1][0].sum().backward()
+        found[-1] += (states.grad,)
+        assert all(x.dtype == torch.float32 for x in found[-1])
+    assert close(*found, 2e-2)
+    # Entropies in 16 bits would be equal: two digits are all that they have.
+    assert len(found[0][1].unique()) == 64
+
+
+def test_a_head_that_trains_is_refused(make, letter_actor):
+    model = letter_actor(tied=False)
+    model.get_base_model().lm_head.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="output layer has to be frozen"):
+        make(model=model)
+
+
 def test_logits_are_not_kept_for_the_backward_pass(make):  # №31
     trainer = make()
     batch = trainer.rollout(PROMPTS[:4])
@@ -320,8 +371,11 @@ def test_logits_are_not_kept_for_the_backward_pass(make):  # №31
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         logprobs, _, _ = trainer.actor(batch, 1.0)
     assert logprobs.requires_grad
-    assert any(n in shape for shape in kept), "the states before the head should be kept"
+    assert any(n in shape for shape in kept), "the slopes should be kept"
     assert not any(n in shape and vocabulary in shape for shape in kept)
+    head, _, _ = models.trained_rows(trainer.actor.model.get_base_model().get_output_embeddings())
+    head.register_forward_pre_hook(lambda *_: pytest.fail("the logits were computed again"))
+    logprobs.sum().backward()
 
 
 def test_the_first_values_are_exactly_zero(make):  # №18
