@@ -26,7 +26,8 @@ MIN_LENGTH_CORRELATION = 0.4
 def describe(batch: Rollout, missing_stop_penalty: float) -> dict:
     """What a log line says of a batch before its update; KL is a sum over the response, in nats.
 
-    ``reward`` is what the reward function said, ``score`` is after the missing-stop penalty.
+    ``reward`` is what the reward function said (scaled and clipped, if the settings ask for it),
+    ``score`` is after the missing-stop penalty.
     """
     mask, lengths = batch.response_mask, batch.lengths.float()
     k1 = losses.kl_k1(batch.logprobs, batch.ref_logprobs)

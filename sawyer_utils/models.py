@@ -12,6 +12,7 @@ from types import MethodType
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
@@ -262,6 +263,27 @@ def merged(model: PeftModel):
             parameter.data = originals[key]
         for layer in layers:
             layer.merged_adapters.clear()
+
+
+@contextmanager
+def autocast(model: PeftModel, compute: torch.dtype):
+    """Products in ``compute`` inside the block (float32: in what the weights are).
+
+    PEFT copies what goes into an adapter to the adapter's fp32, only for autocast to copy it back:
+    not inside the block.
+    """
+    if compute == torch.float32:
+        yield
+        return
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    try:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = False
+        with torch.autocast(next(model.parameters()).device.type, compute):
+            yield
+    finally:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = True
 
 
 def memory_footprint(model) -> dict[str, float]:
