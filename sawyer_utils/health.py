@@ -49,6 +49,31 @@ def describe(batch: Rollout, missing_stop_penalty: float) -> dict:
     }
 
 
+def describe_tokens(
+    logprobs: Tensor, old_logprobs: Tensor, entropy: Tensor, mask: Tensor, clip: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Of a part of an update, (B, R) each: sums over its tokens; the largest ratio and |ratio − 1|, (2,)."""
+    ratio = (logprobs - old_logprobs)[mask].exp()
+    sums = {
+        "entropy": entropy[mask].sum(),
+        "clip_share": ((ratio - 1).abs() > clip).float().sum(),
+        "kl_update": losses.kl_k3(old_logprobs, logprobs)[mask].sum(),
+        "ratio": ratio.sum(),
+    }
+    return sums, torch.stack([ratio.max(), (ratio - 1).abs().max()])
+
+
+def describe_update(minibatches: list[dict[str, float]]) -> dict[str, float]:
+    """What a log line says of an update: means over its minibatches, but for what is no mean."""
+    means = {key: statistics.mean(m[key] for m in minibatches) for key in minibatches[0]}
+    del means["too_far"]
+    return means | {
+        "ratio_error": minibatches[0]["ratio_error"],  # before anything had moved
+        "ratio_max": max(m["ratio_max"] for m in minibatches),
+        "optimizer_steps": sum(m["optimizer_steps"] for m in minibatches),
+    }
+
+
 def _correlation(a: Tensor, b: Tensor) -> float:
     """Pearson's r; 0 where one of the two never varies."""
     r = torch.corrcoef(torch.stack([a, b]))[0, 1]

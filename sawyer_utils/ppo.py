@@ -98,15 +98,13 @@ class PPOTrainer:
         """Sample a response a prompt; add log π_old, log π_ref and values from the training path."""
         config = self.config
         with merged(self.actor.model), self.processes.split_between_processes(prompts) as share:
-            batch = sample(
-                self.actor.model.eval(),
-                self.tokenizer,
-                share,
+            settings = (
                 config.response_tokens,
                 config.temperature,
                 config.prompt_tokens,
                 config.generation_batch,
             )
+            batch = sample(self.actor.model.eval(), self.tokenizer, share, *settings)
         if self.processes.num_processes > 1:
             batch = joined(gather_object([batch.to("cpu")])).to(self.device)
         # Trim columns that no row uses, so that every later pass is as narrow as it can be.
@@ -162,13 +160,7 @@ class PPOTrainer:
         first = stats[0]["ratio_error"]
         if first > (1e-4 if self.config.compute == torch.float32 else 1e-2):
             raise TrainingStopped(f"Step {self.steps_done}: first ratio is off by {first:.3g}, not 1.")
-        means = {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]}
-        del means["too_far"]
-        return means | {
-            "ratio_error": first,
-            "ratio_max": max(s["ratio_max"] for s in stats),
-            "optimizer_steps": sum(s["optimizer_steps"] for s in stats),
-        }
+        return health.describe_update(stats)
 
     # --- a whole run -----------------------------------------------------------------------
 
@@ -286,18 +278,10 @@ class PPOTrainer:
             loss = ((0.0 if warming else 1.0) * policy.sum() + config.value_coef * value.sum()) / tokens
             self.scaler.scale(loss).backward()
             with torch.no_grad():
-                ratio = (logprobs - part.logprobs)[mask].exp()
-                found = {
-                    "loss": loss * tokens,
-                    "policy_loss": policy.sum(),
-                    "value_loss": value.sum(),
-                    "entropy": entropy.sum(),
-                    "clip_share": ((ratio - 1).abs() > config.clip).float().sum(),
-                    "kl_update": losses.kl_k3(part.logprobs, logprobs)[mask].sum(),
-                    "ratio": ratio.sum(),
-                }
+                found, extremes = health.describe_tokens(logprobs, part.logprobs, entropy, mask, config.clip)
+                found |= {"loss": loss * tokens, "policy_loss": policy.sum(), "value_loss": value.sum()}
                 sums = {key: sums.get(key, 0.0) + amount / tokens for key, amount in found.items()}
-                largest = largest.maximum(torch.stack([ratio.max(), (ratio - 1).abs().max()]))
+                largest = largest.maximum(extremes)
         stats = {key: float(total) for key, total in reduce(sums, "sum").items()}
         stats["ratio_max"], stats["ratio_error"] = reduce(largest, "max").tolist()
         for name, amount in {"loss": stats.pop("loss"), "largest ratio": stats["ratio_max"]}.items():
@@ -336,8 +320,7 @@ class PPOTrainer:
         """The step's prompts: each pass over the list is a new shuffle, known from seed and pass."""
         size, start = self.config.batch_size, self.steps_done * self.config.batch_size
         picked = []
-        for position in range(start, start + size):
-            generator = torch.Generator().manual_seed(self.config.seed + position // len(prompts))
-            order = torch.randperm(len(prompts), generator=generator)
-            picked.append(prompts[order[position % len(prompts)]])
+        for shuffle, place in (divmod(position, len(prompts)) for position in range(start, start + size)):
+            generator = torch.Generator().manual_seed(self.config.seed + shuffle)
+            picked.append(prompts[torch.randperm(len(prompts), generator=generator)[place]])
         return picked
