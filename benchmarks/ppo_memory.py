@@ -115,9 +115,9 @@ def working(llama: LlamaConfig, rows: int, length: int) -> dict[str, int]:
         # norms' outputs (4), queries, keys and values (6), attention twice (4); of the MLP gate,
         # activation, other half and product (8). As much again for gradients and passing results.
         "layer": 2 * tokens * (22 * width + 8 * inner),
-        # Logits in fp16, without and with the trained rows (4); in fp32 the same, their log-softmax
-        # and, for the entropy, its exponential (12). The backward pass needs no entropy, but gradients.
-        "logits": chunk * llama.vocab_size * 16,
+        # Logits in fp16 and in fp32 (6) and then their log-softmax (4); or logits, log-softmax, its
+        # exponential, and that again in fp16 (12).
+        "logits": chunk * llama.vocab_size * 12,
         # One weight out of its 4 bits, autocast's fp16 copy of the adapter. Adam's own come when all
         # else is gone.
         "temporaries": 2 * width * inner + 2 * lora_parameters(llama),

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.nn import functional
 
 from sawyer_utils import losses
+from sawyer_utils.models import trained_rows
 from sawyer_utils.rollout import Rollout
 
 
 class ActorCritic(nn.Module):
-    """Policy and value head on one trunk. Every gradient path goes through ``forward``."""
+    """Policy and value head on one trunk. Every gradient path goes through ``forward``.
+
+    Raises:
+        ValueError: if more of the output layer is trained than single rows, or it is quantised.
+    """
 
     # Response tokens whose (…, V) logits exist at once: 25 MB here. What is larger than 32 MB, glibc
     # takes from the system each time anew, page by page.
@@ -20,6 +25,9 @@ class ActorCritic(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
+        head, _, _ = trained_rows(model.get_base_model().get_output_embeddings())
+        if any(p.requires_grad or not p.is_floating_point() for p in head.parameters()):
+            raise ValueError("The output layer has to be frozen (but for single rows) and not quantised.")
         device = next(model.parameters()).device
         self.value_head = nn.Linear(model.config.hidden_size, 1, device=device)
         nn.init.zeros_(self.value_head.weight)  # V = 0 at first: no critic is better than a wrong one
@@ -37,20 +45,10 @@ class ActorCritic(nn.Module):
         base, mask = self.model.get_base_model(), rollout.response_mask
         states = response_states(base, rollout)[mask]  # (N, D), for N response tokens in all
         tokens = rollout.response_ids[mask]  # (N,)
-        head = base.get_output_embeddings()
-
-        def head_of(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-            logprobs = losses.log_softmax(head(part), temperature)  # (n, V)
-            with torch.no_grad():  # of no use to a caller without gradients
-                spread = losses.entropy(logprobs) if training else torch.zeros_like(target)
-            return logprobs.gather(1, target.unsqueeze(1)).squeeze(1), spread.float()
-
-        training = torch.is_grad_enabled()
-        parts = [
-            # Recomputed in the backward pass: (N, V) logits are never kept.
-            checkpoint(head_of, part, target, use_reentrant=False)
-            for part, target in zip(states.split(self.CHUNK), tokens.split(self.CHUNK), strict=True)
-        ]
+        head, ids, rows = trained_rows(base.get_output_embeddings())
+        own = functional.linear(states, rows)  # (N, n): the logits of the words whose rows are trained
+        settings = ids, head, temperature, self.CHUNK, torch.is_grad_enabled()
+        logprobs, entropies = TokenLogprobs.apply(states, own, tokens, *settings)
         with torch.autocast(states.device.type, enabled=False):
             seen = states.float()
             values = self.value_head(seen.detach() if detach_value else seen).squeeze(-1)
@@ -58,8 +56,59 @@ class ActorCritic(nn.Module):
         def spread_out(flat: Tensor) -> Tensor:  # (N,) -> (B, R)
             return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
 
-        logprobs, entropies = (spread_out(torch.cat(p)) for p in zip(*parts, strict=True))
-        return logprobs, spread_out(values), entropies
+        return spread_out(logprobs), spread_out(values), spread_out(entropies)
+
+
+class TokenLogprobs(torch.autograd.Function):
+    """log π of the given tokens and the entropy, from what goes into the output layer: two (N,), fp32.
+
+    That layer is the widest of all: V logits a token. But what the backward pass needs of them,
+
+        ∂ log π(a) / ∂h = (W_a − Σ_v π(v) W_v) / temperature            W_v: the layer's row for word v
+
+    is a vector no wider than h, and known as soon as they are. Keep it in their place: the logits
+    exist for ``chunk`` tokens at a time, and are not computed again. The entropy has no gradient.
+
+    Args:
+        states: (N, D), h.
+        own: (N, n), logits of the words ``ids`` (n,), to take instead of the layer's.
+        tokens: (N,), a.
+        with_slopes: whether a backward pass may follow; if not, the entropy is 0, too.
+    """
+
+    @staticmethod
+    def forward(ctx, states, own, tokens, ids, head, temperature, chunk, with_slopes):
+        found = []
+        for part, mine, chosen in zip(*(x.split(chunk) for x in (states, own, tokens)), strict=True):
+            logits = head(part).index_copy_(1, ids, mine)  # (n, V)
+            weight = head.weight if with_slopes else None
+            with torch.autocast(logits.device.type, enabled=False):  # it takes some sums to 16 bits
+                found.append(_of_logits(logits, chosen.unsqueeze(1), temperature, weight, ids))
+        logprobs, entropies, *slopes = (torch.cat(parts) for parts in zip(*found, strict=True))
+        ctx.save_for_backward(*slopes)
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        return *((gradient.unsqueeze(1) * slope).to(slope.dtype) for slope in ctx.saved_tensors), *[None] * 6
+
+
+def _of_logits(
+    logits: Tensor, chosen: Tensor, temperature: float, weight: Tensor | None, ids: Tensor
+) -> tuple[Tensor, ...]:
+    """log π(chosen) and entropy; given the output layer's weight, also ∂ log π(chosen) / ∂h without the
+    words ``ids``, and ∂ log π(chosen) / ∂logits of those."""
+    logprobs = losses.log_softmax(logits, temperature)
+    found = logprobs.gather(1, chosen)
+    if weight is None:
+        return found.squeeze(1), torch.zeros_like(found).squeeze(1)
+    error = logprobs.exp()  # π; soon π − 1 at the chosen word
+    entropies = losses.entropy(logprobs, error)
+    error = error.scatter_add_(1, chosen, -torch.ones_like(found)).to(logits.dtype)
+    of_ids = error[:, ids]
+    of_others = error.index_fill_(1, ids, 0.0) @ weight.to(error.dtype)
+    return found.squeeze(1), entropies, of_others / -temperature, of_ids / -temperature
 
 
 def response_states(base: nn.Module, rollout: Rollout) -> Tensor:

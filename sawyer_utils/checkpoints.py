@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sawyer_utils.models import POLICY, REF, load_policy_weights, save_adapter
+from sawyer_utils.reward import RunningScale
 from sawyer_utils.runtime import read_json, recover, replacing, write_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def _write(trainer: PPOTrainer, folder: Path) -> None:
         state = {
             "steps_done": trainer.steps_done,
             "kl_coef": trainer.kl_coef,
+            "score_scale": asdict(trainer.score_scale),
             "scaler": trainer.scaler.state_dict(),
             "settings": _settings(trainer),
         }
@@ -81,6 +83,7 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     trainer.optimizer.load_state_dict(current)
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.steps_done, trainer.kl_coef = state["steps_done"], state["kl_coef"]
+    trainer.score_scale = RunningScale(**state["score_scale"])
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     trainer.log = [json.loads(line) for line in lines]
     return True

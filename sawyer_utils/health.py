@@ -26,7 +26,8 @@ MIN_LENGTH_CORRELATION = 0.4
 def describe(batch: Rollout, missing_stop_penalty: float) -> dict:
     """What a log line says of a batch before its update; KL is a sum over the response, in nats.
 
-    ``reward`` is what the reward function said, ``score`` is after the missing-stop penalty.
+    ``reward`` is what the reward function said (scaled and clipped, if the settings ask for it),
+    ``score`` is after the missing-stop penalty.
     """
     mask, lengths = batch.response_mask, batch.lengths.float()
     k1 = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
@@ -45,6 +46,31 @@ def describe(batch: Rollout, missing_stop_penalty: float) -> dict:
         "distinct_2": distinct_n(batch.responses),
         "explained_variance": losses.explained_variance(batch.values, batch.returns, mask),
         "samples": [{"prompt": p, "response": r, "score": round(s, 3)} for p, r, s in texts[:4]],
+    }
+
+
+def describe_tokens(
+    logprobs: Tensor, old_logprobs: Tensor, entropy: Tensor, mask: Tensor, clip: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Of a part of an update, (B, R) each: sums over its tokens; the largest ratio and |ratio − 1|, (2,)."""
+    ratio = (logprobs - old_logprobs)[mask].exp()
+    sums = {
+        "entropy": entropy[mask].sum(),
+        "clip_share": ((ratio - 1).abs() > clip).float().sum(),
+        "kl_update": losses.kl_k3(old_logprobs, logprobs)[mask].sum(),
+        "ratio": ratio.sum(),
+    }
+    return sums, torch.stack([ratio.max(), (ratio - 1).abs().max()])
+
+
+def describe_update(minibatches: list[dict[str, float]]) -> dict[str, float]:
+    """What a log line says of an update: means over its minibatches, but for what is no mean."""
+    means = {key: statistics.mean(m[key] for m in minibatches) for key in minibatches[0]}
+    del means["too_far"]
+    return means | {
+        "ratio_error": minibatches[0]["ratio_error"],  # before anything had moved
+        "ratio_max": max(m["ratio_max"] for m in minibatches),
+        "optimizer_steps": sum(m["optimizer_steps"] for m in minibatches),
     }
 
 

@@ -31,9 +31,13 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     return log_softmax(logits, temperature).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def entropy(logprobs: Tensor) -> Tensor:
-    """Entropy of distributions given by their log-probabilities, (…) from (…, V)."""
-    return -torch.linalg.vecdot(logprobs.exp(), logprobs)
+def entropy(logprobs: Tensor, probabilities: Tensor | None = None) -> Tensor:
+    """Entropy of distributions given by their log-probabilities, (…) from (…, V).
+
+    Args:
+        probabilities: (…, V), where they are there already.
+    """
+    return -torch.linalg.vecdot(logprobs.exp() if probabilities is None else probabilities, logprobs)
 
 
 # --- masks --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from types import MethodType
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
@@ -137,18 +138,26 @@ def spare_the_table(model: PeftModel) -> None:
 
 
 def _with_trained_rows(layer: TrainableTokensLayer, x: Tensor) -> Tensor:
-    out, head = layer.base_layer(x), isinstance(layer.base_layer, nn.Linear)
-    if layer.disable_adapters or layer.merged:
+    base, ids, rows = trained_rows(layer)
+    out = base(x)
+    if not len(ids):
         return out
-    for name in layer.active_adapters:
-        ids = torch.tensor(layer.token_indices[name], device=x.device)
-        rows = layer.trainable_tokens_delta[name].to(layer.base_layer.weight)  # (n, D)
-        if head:
-            out = out.index_copy(-1, ids, functional.linear(x, rows).to(out))
-        else:
-            chosen = (x.unsqueeze(-1) == ids).to(rows)  # (B, T, n), one-hot or nothing
-            out = torch.where(chosen.any(-1, keepdim=True), chosen @ rows, out)
-    return out
+    if isinstance(base, nn.Linear):
+        return out.index_copy(-1, ids, functional.linear(x, rows).to(out))
+    chosen = (x.unsqueeze(-1) == ids).to(rows)  # (B, T, n), one-hot or nothing
+    return torch.where(chosen.any(-1, keepdim=True), chosen @ rows, out)
+
+
+def trained_rows(layer: nn.Module) -> tuple[nn.Module, Tensor, Tensor]:
+    """An embedding or output layer as the base has it, and the rows that the adapter in use has of its
+    own: their ids (n,) and values (n, D). n is 0 if there are none."""
+    wrapper = next((m for m in layer.modules() if isinstance(m, TrainableTokensLayer)), None)
+    base = wrapper.base_layer if wrapper else layer
+    names = wrapper.active_adapters if wrapper and not (wrapper.disable_adapters or wrapper.merged) else []
+    names = [name for name in names if name in wrapper.trainable_tokens_delta]
+    ids = [i for name in names for i in wrapper.token_indices[name]]
+    rows = [base.weight[:0], *(wrapper.trainable_tokens_delta[name].to(base.weight) for name in names)]
+    return base, torch.tensor(ids, dtype=torch.long, device=base.weight.device), torch.cat(rows)
 
 
 def _keep_gradients(model) -> None:
@@ -308,6 +317,27 @@ def merged(model: PeftModel):
             parameter.data = originals[key]
         for layer in layers:
             layer.merged_adapters.clear()
+
+
+@contextmanager
+def autocast(model: PeftModel, compute: torch.dtype):
+    """Products in ``compute`` inside the block (float32: in what the weights are).
+
+    PEFT copies what goes into an adapter to the adapter's fp32, only for autocast to copy it back:
+    not inside the block.
+    """
+    if compute == torch.float32:
+        yield
+        return
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    try:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = False
+        with torch.autocast(next(model.parameters()).device.type, compute):
+            yield
+    finally:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = True
 
 
 def memory_footprint(model) -> dict[str, float]:

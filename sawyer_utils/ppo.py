@@ -19,8 +19,9 @@ Where this differs from the papers, on purpose:
    ``whiten_rewards``.
 6. Randomness is derived from (seed, step) alone, so a resumed run repeats the run that was cut.
 7. A loss that is not finite stops the run instead of being skipped: it does not get better.
-8. Scores have no running scale: ``reward.standardised`` sets it once, from the SFT model's own
-   answers, so that a reward means the same in step 1 and in step 100.
+8. Scores have no running scale unless ``scale_rewards``: ``reward.standardised`` sets it once, from
+   the SFT model's own answers, so that a reward means the same in step 1 and in step 100. The
+   running one divides by the spread of all scores so far and shifts nothing.
 9. λ is 1, not 0.95. The critic starts from zero and sees a few hundred answers: below 1 a score is
    then worth less the later it comes, and answers shrink although no one pays for brevity.
 10. Tokens are drawn from the full distribution, never from the top k or the top p: π_old has to be
@@ -36,7 +37,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -46,9 +46,9 @@ from torch import Tensor, nn
 
 from sawyer_utils import checkpoints, health, losses
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
-from sawyer_utils.models import POLICY, REF, activate, merged, using
+from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
 from sawyer_utils.ppo_config import PPOConfig
-from sawyer_utils.reward import RewardFn, checked_scores
+from sawyer_utils.reward import RewardFn, RunningScale, checked_scores
 from sawyer_utils.rollout import Rollout, joined, sample
 from sawyer_utils.runtime import peak_memory_gib
 
@@ -89,7 +89,7 @@ class PPOTrainer:
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.compute == torch.float16)
         self.steps_done = 0
-        self.kl_coef = config.kl_coef
+        self.kl_coef, self.score_scale = config.kl_coef, RunningScale()
         self.log: list[dict] = []
 
     # --- the four methods ------------------------------------------------------------------
@@ -98,14 +98,13 @@ class PPOTrainer:
         """Sample a response a prompt; add log π_old, log π_ref and values from the training path."""
         config = self.config
         with merged(self.actor.model), self.processes.split_between_processes(prompts) as share:
-            batch = sample(
-                self.actor.model.eval(),
-                self.tokenizer,
-                share,
+            settings = (
                 config.response_tokens,
                 config.temperature,
                 config.prompt_tokens,
+                config.generation_batch,
             )
+            batch = sample(self.actor.model.eval(), self.tokenizer, share, *settings)
         if self.processes.num_processes > 1:
             batch = joined(gather_object([batch.to("cpu")])).to(self.device)
         # Trim columns that no row uses, so that every later pass is as narrow as it can be.
@@ -121,6 +120,9 @@ class PPOTrainer:
         ask = self.processes.is_main_process
         scores = [checked_scores(self.reward_fn, batch.prompts, batch.responses) if ask else None]
         scores = torch.tensor(broadcast_object_list(scores)[0])
+        if self.config.scale_rewards:
+            self.score_scale.add(scores.tolist())
+            scores = scores / self.score_scale.std
         if self.config.score_clip is not None:
             scores = scores.clamp(-self.config.score_clip, self.config.score_clip)
         unfinished = (~batch.finished).float()
@@ -158,13 +160,7 @@ class PPOTrainer:
         first = stats[0]["ratio_error"]
         if first > (1e-4 if self.config.compute == torch.float32 else 1e-2):
             raise TrainingStopped(f"Step {self.steps_done}: first ratio is off by {first:.3g}, not 1.")
-        means = {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]}
-        del means["too_far"]
-        return means | {
-            "ratio_error": first,
-            "ratio_max": max(s["ratio_max"] for s in stats),
-            "optimizer_steps": sum(s["optimizer_steps"] for s in stats),
-        }
+        return health.describe_update(stats)
 
     # --- a whole run -----------------------------------------------------------------------
 
@@ -181,6 +177,8 @@ class PPOTrainer:
         if not any(batch.responses):
             raise TrainingStopped(f"Step {self.steps_done}: every response is empty (collapse).")
         line = {**health.describe(batch, self.config.missing_stop_penalty), "kl_coef": self.kl_coef}
+        if self.config.scale_rewards:
+            line["score_scale"] = self.score_scale.std
         # The parts of a reward.Mixture, one by one.
         for name, part in getattr(self.reward_fn, "parts", {}).items():
             line[f"reward_{name}"] = sum(part) / len(part)
@@ -234,16 +232,12 @@ class PPOTrainer:
 
     # --- details ---------------------------------------------------------------------------
 
-    def _autocast(self):
-        enabled = self.config.compute != torch.float32
-        return torch.autocast(self.device.type, self.config.compute) if enabled else nullcontext()
-
     @torch.no_grad()
     def _evaluate(self, batch: Rollout) -> tuple[Tensor, Tensor]:
         """log-probs and values of a batch under the active adapter, micro-batch by micro-batch."""
         self.actor.train()  # the mode of the update; dropout is 0
         logprobs, values = (torch.zeros(batch.response_mask.shape, device=self.device) for _ in range(2))
-        with self._autocast():
+        with autocast(self.actor.model, self.config.compute):
             for minibatch in torch.arange(len(batch)).tensor_split(self.config.minibatches):
                 for rows in self._micro_batches(batch, minibatch):
                     found = self.actor(batch.rows(rows), self.config.temperature)
@@ -275,7 +269,7 @@ class PPOTrainer:
         self.optimizer.zero_grad()
         for part in (batch.rows(r) for r in self._micro_batches(batch, rows)):
             mask = part.response_mask
-            with self._autocast():
+            with autocast(self.actor.model, config.compute):
                 logprobs, values, entropy = self.actor(
                     part, config.temperature, config.detach_value or warming
                 )
@@ -284,22 +278,15 @@ class PPOTrainer:
             loss = ((0.0 if warming else 1.0) * policy.sum() + config.value_coef * value.sum()) / tokens
             self.scaler.scale(loss).backward()
             with torch.no_grad():
-                ratio = (logprobs - part.logprobs)[mask].exp()
-                found = {
-                    "loss": loss * tokens,
-                    "policy_loss": policy.sum(),
-                    "value_loss": value.sum(),
-                    "entropy": entropy.sum(),
-                    "clip_share": ((ratio - 1).abs() > config.clip).float().sum(),
-                    "kl_update": losses.kl_k3(part.logprobs, logprobs)[mask].sum(),
-                    "ratio": ratio.sum(),
-                }
+                found, extremes = health.describe_tokens(logprobs, part.logprobs, entropy, mask, config.clip)
+                found |= {"loss": loss * tokens, "policy_loss": policy.sum(), "value_loss": value.sum()}
                 sums = {key: sums.get(key, 0.0) + amount / tokens for key, amount in found.items()}
-                largest = largest.maximum(torch.stack([ratio.max(), (ratio - 1).abs().max()]))
+                largest = largest.maximum(extremes)
         stats = {key: float(total) for key, total in reduce(sums, "sum").items()}
-        if not math.isfinite(loss := stats.pop("loss")):
-            raise TrainingStopped(f"Step {self.steps_done}: the loss is {loss}.")
         stats["ratio_max"], stats["ratio_error"] = reduce(largest, "max").tolist()
+        for name, amount in {"loss": stats.pop("loss"), "largest ratio": stats["ratio_max"]}.items():
+            if not math.isfinite(amount):
+                raise TrainingStopped(f"Step {self.steps_done}: the {name} is {amount}.")
         limit = math.inf if config.max_update_kl is None else config.max_update_kl
         too_far = stats["ratio"] > config.max_ratio or stats["kl_update"] > limit
         norm = math.inf if too_far else self._optimizer_step()
@@ -333,8 +320,7 @@ class PPOTrainer:
         """The step's prompts: each pass over the list is a new shuffle, known from seed and pass."""
         size, start = self.config.batch_size, self.steps_done * self.config.batch_size
         picked = []
-        for position in range(start, start + size):
-            generator = torch.Generator().manual_seed(self.config.seed + position // len(prompts))
-            order = torch.randperm(len(prompts), generator=generator)
-            picked.append(prompts[order[position % len(prompts)]])
+        for shuffle, place in (divmod(position, len(prompts)) for position in range(start, start + size)):
+            generator = torch.Generator().manual_seed(self.config.seed + shuffle)
+            picked.append(prompts[torch.randperm(len(prompts), generator=generator)[place]])
         return picked

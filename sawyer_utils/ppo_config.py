@@ -14,7 +14,7 @@ class PPOConfig:
     """All settings of a run. Lengths in tokens, KL in nats.
 
     Raises:
-        ValueError: for a minibatch without rows, or a sampler whose log-probs are not π's.
+        ValueError: for a batch without rows, or a sampler whose log-probs are not π's.
     """
 
     steps: int = 24
@@ -34,6 +34,7 @@ class PPOConfig:
     critic_warmup: int = 0  # first steps in which only the critic learns
     max_update_kl: float | None = None  # nats per token from the sampling policy; ends an update
     max_ratio: float = 10.0  # mean π/π_old of a minibatch beyond which it is not used
+    scale_rewards: bool = False  # divide scores by the spread of all so far; before score_clip
     score_clip: float | None = None  # largest absolute score, before the penalty
     whiten_rewards: bool = False  # scale token rewards to variance 1; the mean stays
     max_grad_norm: float = 1.0
@@ -42,6 +43,7 @@ class PPOConfig:
     top_p: float = 1.0
     response_tokens: int = 64
     prompt_tokens: int | None = None  # longer prompts are refused
+    generation_batch: int | None = None  # prompts sampled at once, of similar length; None: all
     missing_stop_penalty: float = 2.0
     checkpoint_every: int = 4  # steps
     activation_checkpointing: bool = False  # saves memory, costs a third of the speed
@@ -51,6 +53,8 @@ class PPOConfig:
     def __post_init__(self):
         if self.minibatches > self.batch_size:
             raise ValueError(f"{self.minibatches} minibatches of {self.batch_size} responses.")
+        if self.generation_batch is not None and self.generation_batch < 1:
+            raise ValueError(f"generation_batch={self.generation_batch} samples nothing.")
         if self.top_k != 0 or self.top_p != 1.0 or self.temperature <= 0:
             raise ValueError(
                 "PPO needs samples from the full distribution: top_k=0, top_p=1, temperature > 0. "

@@ -157,17 +157,27 @@ def sample(
     max_new_tokens: int,
     temperature: float = 1.0,
     max_prompt_tokens: int | None = None,
+    at_once: int | None = None,
 ) -> Rollout:
     """Sample one response a prompt from the model's full distribution (temperature 0: greedy).
 
     No top-k, no top-p, no penalty, whatever the model's own generation config says: PPO's
     log-probs are those of the full distribution, and they must be the sampler's.
 
+    Args:
+        at_once: where the cache of the whole list does not fit: so many prompts at a time, of
+            similar length. The rows come back in the order of ``prompts``.
+
     Raises:
         ValueError: for an empty list, or a prompt longer than ``max_prompt_tokens``.
     """
     if not prompts:
         raise ValueError("sample: no prompts.")
+    if at_once and at_once < len(prompts):
+        order = torch.tensor([len(encode_prompt(tokenizer, p)) for p in prompts]).argsort(stable=True)
+        groups = [[prompts[i] for i in group] for group in order.split(at_once)]
+        settings = max_new_tokens, temperature, max_prompt_tokens
+        return joined([sample(model, tokenizer, group, *settings) for group in groups]).rows(order.argsort())
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     for prompt, ids in zip(prompts, encoded, strict=True):
         if max_prompt_tokens and len(ids) > max_prompt_tokens:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import build_actor, build_model, known_model, letter_tokenizer
@@ -25,11 +26,11 @@ from safetensors.torch import load_file
 from torch import nn, tensor
 
 from sawyer_utils import checkpoints, health, losses, models, ppo
-from sawyer_utils.actor import ActorCritic
+from sawyer_utils.actor import ActorCritic, TokenLogprobs
 from sawyer_utils.chat import add_control_tokens, encode_prompt
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
-from sawyer_utils.reward import Mixture
+from sawyer_utils.reward import Mixture, RunningScale
 from sawyer_utils.rollout import Rollout
 
 torch.set_num_threads(1)
@@ -202,7 +203,7 @@ class TableModel(nn.Module):
         super().__init__()
         self.config = SimpleNamespace(hidden_size=len(table), is_encoder_decoder=False)
         self.head = nn.Linear(*table.T.shape, bias=False)
-        self.head.weight = nn.Parameter(table.T.clone())
+        self.head.weight = nn.Parameter(table.T.clone(), requires_grad=False)
         self.seen = None
 
     def get_base_model(self):
@@ -284,10 +285,11 @@ def test_logprobs_equal_those_of_the_whole_model(make):  # №5, №8
         assert not batch.logprobs[i, n:].any()
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("chunk", [1, 7, 512])
-def test_chunks_change_neither_logprobs_nor_gradients(make, monkeypatch, chunk):  # №31
+def test_chunks_change_neither_logprobs_nor_gradients(make, letter_actor, monkeypatch, chunk, tied):  # №31
     monkeypatch.setattr(ActorCritic, "CHUNK", chunk)
-    trainer = make()
+    trainer = make(model=letter_actor(tied=tied))
     batch = trainer.rollout(PROMPTS[:4])
     assert 7 < int(batch.response_mask.sum()) < 512, "7 should cut, 512 should not"
     weight = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(0))
@@ -313,6 +315,56 @@ def test_chunks_change_neither_logprobs_nor_gradients(make, monkeypatch, chunk):
     assert close(gradients(chunked), gradients(full), 1e-5)
 
 
+def plain_logprobs(states, own, tokens, ids, head, temperature) -> tuple[torch.Tensor, torch.Tensor]:
+    """What TokenLogprobs computes, in steps that autograd can follow."""
+    logprobs = losses.log_softmax(head(states).index_copy(1, ids, own), temperature)
+    return logprobs.gather(1, tokens[:, None]).squeeze(1), losses.entropy(logprobs.detach())
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 512])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_gradients_through_the_head_are_those_of_autograd(chunk, temperature):  # №31
+    generator = torch.Generator().manual_seed(0)
+    head = nn.Linear(8, 11).requires_grad_(False)
+    states, rows, weight = (torch.randn(n, 8, generator=generator) for n in (9, 2, 9))
+    ids, tokens = tensor([10, 3]), tensor([0, 3, 10, 7, 10, 1, 2, 3, 9])  # the trained words are said, too
+    found = []
+    for function, options in ((TokenLogprobs.apply, (chunk, True)), (plain_logprobs, ())):
+        inputs = [states.clone().requires_grad_(), rows.clone().requires_grad_()]
+        own = nn.functional.linear(*inputs)
+        logprobs, entropies = function(inputs[0], own, tokens, ids, head, temperature, *options)
+        assert not entropies.requires_grad
+        found.append((logprobs, entropies, *torch.autograd.grad((logprobs * weight[:, 0]).sum(), inputs)))
+    assert close(*found, 1e-6)
+    assert all(gradient.any() for gradient in found[0][2:])
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_only_products_are_made_in_half_precision(half):  # №30
+    torch.manual_seed(0)
+    head, states = nn.Linear(8, 500).requires_grad_(False), torch.randn(64, 8, requires_grad=True)
+    tokens, nothing = torch.randint(0, 500, (64,)), torch.empty(0, dtype=torch.long)
+    found = []
+    for dtype in (half, torch.float32):
+        states.grad = None
+        with torch.autocast("cpu", dtype, enabled=dtype is half):
+            own = nn.functional.linear(states, head.weight[:0])
+            found += [TokenLogprobs.apply(states, own, tokens, nothing, head, 1.0, 16, True)]
+            found[-1][0].sum().backward()
+        found[-1] += (states.grad,)
+        assert all(x.dtype == torch.float32 for x in found[-1])
+    assert close(*found, 2e-2)
+    # Entropies in 16 bits would be equal: two digits are all that they have.
+    assert len(found[0][1].unique()) == 64
+
+
+def test_a_head_that_trains_is_refused(make, letter_actor):
+    model = letter_actor(tied=False)
+    model.get_base_model().lm_head.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="output layer has to be frozen"):
+        make(model=model)
+
+
 def test_logits_are_not_kept_for_the_backward_pass(make):  # №31
     trainer = make()
     batch = trainer.rollout(PROMPTS[:4])
@@ -320,8 +372,11 @@ def test_logits_are_not_kept_for_the_backward_pass(make):  # №31
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         logprobs, _, _ = trainer.actor(batch, 1.0)
     assert logprobs.requires_grad
-    assert any(n in shape for shape in kept), "the states before the head should be kept"
+    assert any(n in shape for shape in kept), "the slopes should be kept"
     assert not any(n in shape and vocabulary in shape for shape in kept)
+    head, _, _ = models.trained_rows(trainer.actor.model.get_base_model().get_output_embeddings())
+    head.register_forward_pre_hook(lambda *_: pytest.fail("the logits were computed again"))
+    logprobs.sum().backward()
 
 
 def test_the_first_values_are_exactly_zero(make):  # №18
@@ -498,6 +553,30 @@ def test_the_reward_function_sees_plain_texts_in_order(make, letters):  # №32
         assert float(batch.scores[i]) == len(response)
 
 
+def test_groups_of_similar_length_are_sampled_and_put_back_in_order(make, monkeypatch):
+    seen, widths = [], []
+    trainer = make(
+        reward_fn=lambda p, r: seen.extend(zip(p, r, strict=True)) or [0.0] * len(p), generation_batch=3
+    )
+    base = trainer.actor.model.get_base_model()
+    generate = base.generate
+    monkeypatch.setattr(
+        base, "generate", lambda **inputs: widths.append(inputs["input_ids"].shape) or generate(**inputs)
+    )
+    batch = ready(trainer)
+    assert batch.prompts == [p for p, _ in seen] == PROMPTS[:8]
+    assert batch.responses == [r for _, r in seen]
+    assert [rows for rows, _ in widths] == [3, 3, 2]
+    lengths = [width for _, width in widths]
+    assert lengths == sorted(set(lengths)), "short prompts are not padded to long ones"
+    for i, (prompt, response) in enumerate(seen):
+        ids = batch.input_ids[i][batch.attention_mask[i]].tolist()
+        start = encode_prompt(trainer.tokenizer, prompt)
+        assert ids[: len(start)] == start
+        assert trainer.tokenizer.decode(ids[len(start) :], skip_special_tokens=True) == response
+    assert trainer.update(batch)["ratio_error"] == 0.0
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_no_number_is_refused_with_its_text(make, bad):
     trainer = make(reward_fn=lambda p, r: [0.0, 0.0, bad, *[0.0] * (len(p) - 3)])
@@ -548,6 +627,37 @@ def test_scores_are_clipped_before_the_fine(make):  # №17
     batch = trainer.score(trainer.rollout(PROMPTS[:8]))
     fine = 2.0 * (~batch.finished).float()
     assert batch.scores.tolist() == (torch.tensor([-1.5, 1.5, 0.5, *[0.0] * 5]) - fine).tolist()
+
+
+def test_the_running_scale_is_that_of_all_numbers_so_far():  # №17
+    stream = (1e3 + 5 * torch.randn(7, 8, generator=torch.Generator().manual_seed(0))).double()
+    scale = RunningScale()
+    assert scale.std == 1.0
+    scale.add([3.0] * 8)
+    assert scale.std == 1.0, "equal numbers have no spread to divide by"
+    scale = RunningScale()
+    for i, numbers in enumerate(stream.tolist(), start=1):
+        scale.add(numbers)
+        seen = stream[:i].numpy()
+        assert scale.std == pytest.approx(np.std(seen), rel=1e-9)
+        assert scale.mean == pytest.approx(np.mean(seen), rel=1e-12)
+
+
+def test_scores_are_scaled_but_not_shifted_and_then_clipped(make):  # №17
+    paid = iter([[1.0, 5.0] * 4, [-30.0, 2.0] * 4])
+    trainer = make(
+        reward_fn=lambda p, r: next(paid), scale_rewards=True, score_clip=1.5, missing_stop_penalty=0.0
+    )
+    batch = trainer.rollout(PROMPTS[:8])
+    assert trainer.score(batch).scores.tolist() == [0.5, 1.5] * 4  # their spread is 2
+    std = np.std([1.0, 5.0] * 4 + [-30.0, 2.0] * 4)
+    assert trainer.score(batch).scores.tolist() == pytest.approx([-1.5, 2.0 / std] * 4)
+    plain = make(reward_fn=lambda p, r: [1.0, 5.0] * 4, missing_stop_penalty=0.0)
+    assert plain.score(batch).scores.tolist() == [1.0, 5.0] * 4
+    lines = [make(scale_rewards=switch).step(PROMPTS[:8]) for switch in (False, True)]
+    assert lines[1]["score_scale"] == pytest.approx(lines[0]["reward_std"], rel=1e-5)
+    assert lines[1]["reward_std"] == pytest.approx(1.0, rel=1e-5)
+    assert "score_scale" not in lines[0]
 
 
 def test_whitened_rewards_keep_their_mean(make):  # №16
@@ -817,10 +927,11 @@ def test_a_model_with_nothing_to_train_is_refused(letters, letter_actor):
         PPOTrainer(model, letters, count_a, SMALL)
 
 
-def test_activation_checkpointing_is_on_and_changes_nothing(make):  # №7
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_activation_checkpointing_is_on_and_changes_nothing(make, compute):  # №7
     found = []
     for switch in (False, True):
-        trainer = opinionated(make(activation_checkpointing=switch, learning_rate=1e-3))
+        trainer = opinionated(make(activation_checkpointing=switch, learning_rate=1e-3, compute=compute))
         batch, calls = ready(trainer), []
         layer = trainer.actor.model.get_base_model().model.layers[0].mlp
         # Before the forward: the second one is broken off as soon as it has what it is for.
@@ -882,6 +993,11 @@ def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(make, letters):  #
     assert not same(weights_of(trainer), before)
 
 
+def test_sampling_nothing_at_a_time_is_refused():
+    with pytest.raises(ValueError, match="generation_batch=0"):
+        replace(SMALL, generation_batch=0)
+
+
 def test_fewer_prompts_than_a_batch_are_refused(make):
     # Elsewhere this loops for ever over an empty loader.
     with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
@@ -925,6 +1041,18 @@ def test_a_nan_stops_the_run_and_the_checkpoint_is_from_before(make, tmp_path, w
     assert math.isfinite(fresh.step(PROMPTS[:8])["policy_loss"])
 
 
+def test_an_infinite_ratio_stops_the_run_before_it_is_logged(make):
+    trainer = make()
+    batch, before = ready(trainer), weights_of(trainer)
+    # exp(100) is no float. Where the advantage is positive the clipped loss is finite all the same.
+    row = int((batch.advantages[:4, 0]).argmax())
+    assert batch.advantages[row, 0] > 0
+    batch.logprobs[row, 0] -= 100
+    with pytest.raises(TrainingStopped, match="Step 0: the largest ratio is inf"):
+        trainer.update(batch)
+    assert same(weights_of(trainer), before)
+
+
 # --- stopping and going on ----------------------------------------------------------------------
 
 
@@ -946,10 +1074,13 @@ def check_same_run(first: PPOTrainer, second: PPOTrainer) -> None:
     assert [numbers(line) for line in first.log] == [numbers(line) for line in second.log]
 
 
+# With these, β and the scores' scale move: they are part of the state, too.
+MOVING = {"kl_target": 0.5, "scale_rewards": True, "generation_batch": 3}
+
+
 @pytest.mark.parametrize("killed_in", [3, 4])
 def test_two_steps_and_two_are_four(make, tmp_path, killed_in):  # №33
-    # With a target, β moves: it is part of the state, too.
-    settings = {"steps": 4, "checkpoint_every": 2, "missing_stop_penalty": 0.5, "kl_target": 0.5}
+    settings = {"steps": 4, "checkpoint_every": 2, "missing_stop_penalty": 0.5, **MOVING}
     whole = make(run_dir=tmp_path / "whole", **settings)
     whole.train(PROMPTS)
     cut = make(run_dir=tmp_path / "cut", **settings)
@@ -968,6 +1099,8 @@ def test_two_steps_and_two_are_four(make, tmp_path, killed_in):  # №33
     assert shown == [2, 3, 4] if killed_in == 3 else [4]
     check_same_run(resumed, whole)
     assert resumed.kl_coef == whole.kl_coef != resumed.config.kl_coef
+    assert resumed.score_scale == whole.score_scale
+    assert whole.score_scale.count == 4 * 8
     # The moments were not merely there; they were right.
     assert any(key.endswith("exp_avg_sq") for key in state_of(resumed))
 

@@ -256,6 +256,20 @@ def test_the_drawn_token_is_where_the_sum_passes_the_number(monkeypatch):
         assert drawn.isfinite().sum() == 1
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 5, 50])
+def test_greedy_answers_do_not_depend_on_how_many_are_sampled_at_once(letters, letter_actor, at_once):
+    prompts = ["a b c d e", "f", "g h", "i j k l m n o", "p q r"]
+    model = letter_actor()
+    whole, parts = (sample(model, letters, prompts, 8, 0.0, None, n) for n in (None, at_once))
+    assert parts.prompts == prompts
+    assert parts.responses == whole.responses
+    assert len(set(whole.responses)) > 2
+    for i in range(len(prompts)):
+        one, two = (b.input_ids[i][b.attention_mask[i]] for b in (whole, parts))
+        assert torch.equal(one, two)
+        assert whole.finished[i] == parts.finished[i]
+
+
 def test_logits_that_are_no_numbers_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         Draw(1.0)(None, tensor([[0.0, torch.nan]]))
