@@ -253,11 +253,11 @@ def detectable_mean(n: int, spread: float, power: float = 0.8, alpha: float = 1 
     return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * spread / math.sqrt(n))
 
 
-def win_rate(before, after, groups=None) -> tuple[float, float, float]:
+def win_rate(before, after, groups=None, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """(share, low, high) of pairs that ``after`` wins; a tie is half a win. ½ is no difference."""
     change = np.subtract(after, before)
     wins = (change > 0) + 0.5 * (change == 0)
-    return float(wins.mean()), *bootstrap_interval(wins, groups)
+    return float(wins.mean()), *bootstrap_interval(wins, groups, confidence)
 
 
 def verdict(low: float, high: float, higher_is_better: bool | None = True) -> str:

@@ -15,9 +15,9 @@ import pytest
 import torch
 from conftest import known_model
 
-from sawyer_utils import choices, data, models
-from sawyer_utils.choices import Request, Tree
+from sawyer_utils import choices, data, likelihood, models
 from sawyer_utils.data import DataError
+from sawyer_utils.likelihood import Request, Tree
 from sawyer_utils.profiles import PROFILES
 
 SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")
@@ -55,21 +55,21 @@ def some_requests(seed: int, prefix: int) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("prefix", [0, 1, 7, 40])
-@pytest.mark.parametrize("batch_tokens", [1, 64, choices.BATCH_TOKENS])
+@pytest.mark.parametrize("batch_tokens", [1, 64, likelihood.BATCH_TOKENS])
 def test_trees_equal_one_sequence_at_a_time(letters, letter_actor, attention, prefix, batch_tokens):
     model = letter_actor()
     model.get_base_model().set_attn_implementation(attention)
     requests = some_requests(prefix, prefix)
-    found = choices.loglikelihoods(model, letters, requests, batch_tokens=batch_tokens)
+    found = likelihood.loglikelihoods(model, letters, requests, batch_tokens=batch_tokens)
     assert found == pytest.approx([plain(model, letters, *request) for request in requests], abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_of_requests_does_not_matter(letters, letter_actor, seed):
     model, requests = letter_actor(seed), some_requests(seed, seed)
-    found = choices.loglikelihoods(model, letters, requests, batch_tokens=64)
+    found = likelihood.loglikelihoods(model, letters, requests, batch_tokens=64)
     order = random.Random(seed).sample(range(len(requests)), len(requests))
-    again = choices.loglikelihoods(model, letters, [requests[i] for i in order], batch_tokens=64)
+    again = likelihood.loglikelihoods(model, letters, [requests[i] for i in order], batch_tokens=64)
     assert again == pytest.approx([found[i] for i in order], abs=1e-4)
 
 
@@ -88,36 +88,36 @@ def test_the_order_of_requests_does_not_matter(letters, letter_actor, seed):
 def test_edge_cases_equal_one_sequence_at_a_time(letters, letter_actor, requests):
     model = letter_actor()
     expected = [plain(model, letters, *request) for request in requests]
-    assert choices.loglikelihoods(model, letters, requests) == pytest.approx(expected, abs=1e-4)
+    assert likelihood.loglikelihoods(model, letters, requests) == pytest.approx(expected, abs=1e-4)
 
 
 def test_no_requests_no_numbers(letters, letter_actor):
-    assert choices.loglikelihoods(letter_actor(), letters, []) == []
+    assert likelihood.loglikelihoods(letter_actor(), letters, []) == []
 
 
 def test_the_active_adapter_is_scored(letters, letter_actor):
     model, requests = letter_actor(), some_requests(0, 3)
-    found = choices.loglikelihoods(model, letters, requests)
+    found = likelihood.loglikelihoods(model, letters, requests)
     with models.using(model, "base"):
-        base = choices.loglikelihoods(model, letters, requests)
+        base = likelihood.loglikelihoods(model, letters, requests)
         assert base == pytest.approx([plain(model, letters, *r) for r in requests], abs=1e-4)
     assert np.abs(np.subtract(found, base)).max() > 0.1
 
 
 def test_a_model_in_training_is_scored_without_dropout_and_left_in_training(letters, letter_actor):
     model = letter_actor(attention_dropout=0.5)
-    quiet = choices.loglikelihoods(model, letters, some_requests(0, 3))
+    quiet = likelihood.loglikelihoods(model, letters, some_requests(0, 3))
     model.train()
-    assert choices.loglikelihoods(model, letters, some_requests(0, 3)) == pytest.approx(quiet, abs=1e-5)
+    assert likelihood.loglikelihoods(model, letters, some_requests(0, 3)) == pytest.approx(quiet, abs=1e-5)
     assert model.training
 
 
 def test_bf16_under_autocast_is_close(letters, letter_actor):
     model, requests = letter_actor(), some_requests(1, 5)
-    exact = choices.loglikelihoods(model, letters, requests)
+    exact = likelihood.loglikelihoods(model, letters, requests)
     for attention in ("eager", "sdpa"):
         model.get_base_model().set_attn_implementation(attention)
-        half = choices.loglikelihoods(model, letters, requests, compute=torch.bfloat16)
+        half = likelihood.loglikelihoods(model, letters, requests, compute=torch.bfloat16)
         assert half != exact
         assert half == pytest.approx(exact, rel=0.05, abs=0.2)
 
@@ -136,7 +136,7 @@ def test_other_decoders_read_trees_too(letters, family):
     model = AutoModelForCausalLM.from_config(config).float().eval()
     requests = some_requests(2, 6)
     expected = [plain(model, letters, *request) for request in requests]
-    assert choices.loglikelihoods(model, letters, requests) == pytest.approx(expected, abs=1e-4)
+    assert likelihood.loglikelihoods(model, letters, requests) == pytest.approx(expected, abs=1e-4)
 
 
 # --- what is computed ---------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_tree_by_hand():
 
 def test_the_prefix_stops_before_the_last_token_of_a_context():
     def shared(*contexts):
-        return choices.shared_prefix([Request([*context, 99], len(context), 0) for context in contexts])
+        return likelihood.shared_prefix([Request([*context, 99], len(context), 0) for context in contexts])
 
     assert shared([1, 2, 3, 4], [1, 2, 3, 5]) == [1, 2, 3]
     assert shared([1, 2, 3], [1, 2, 3, 5]) == [1, 2]
@@ -173,7 +173,7 @@ def counted(letters, letter_actor):
     """A model that counts: tokens read, and the sizes of what its output layer is given."""
     model, counts = letter_actor(), SimpleNamespace(read=0, heads=[])
     base = model.get_base_model()
-    choices.loglikelihoods(model, letters, [("a", " b")])  # so that it has been checked
+    likelihood.loglikelihoods(model, letters, [("a", " b")])  # so that it has been checked
 
     def read(_, args, kwargs):
         counts.read += kwargs["input_ids"].numel()
@@ -188,21 +188,21 @@ def test_what_requests_share_is_computed_once(letters, counted):
     opening = "a b c d e " * 20
     context = opening + "b b b"
     once = [(context, " a c e"), (context, " a c d d"), (opening + "c", " a")]
-    choices.loglikelihoods(model, letters, once)
+    likelihood.loglikelihoods(model, letters, once)
     # 100 of the prefix, and two rows: one of b b b a c d and one of c, padded to 16.
     assert counts.read == 100 + 2 * 16
     assert counts.heads == [5]  # the last b, a, c, d (twice predicted from c), and the one c
     first = counts.read, counts.heads[:]
-    choices.loglikelihoods(model, letters, once * 3)
+    likelihood.loglikelihoods(model, letters, once * 3)
     assert (counts.read - first[0], counts.heads[1:]) == first
 
 
 def test_few_tokens_at_a_time_go_through_the_output_layer(letters, counted):
     model, counts = counted
     rng = random.Random(0)
-    choices.loglikelihoods(model, letters, [("a", " " + words(rng, 40)) for _ in range(12)])
-    assert max(counts.heads) == choices.CHUNK
-    assert sum(counts.heads) > 3 * choices.CHUNK
+    likelihood.loglikelihoods(model, letters, [("a", " " + words(rng, 40)) for _ in range(12)])
+    assert max(counts.heads) == likelihood.CHUNK
+    assert sum(counts.heads) > 3 * likelihood.CHUNK
 
 
 def test_batches_are_bounded_in_nodes_and_keys():
@@ -210,10 +210,10 @@ def test_batches_are_bounded_in_nodes_and_keys():
     for n in (3, 40, 17, 90, 2, 33):
         trees.append(Tree())
         trees[-1].add(0, list(range(n + 1)), 1)
-    found = list(choices.batches(trees, tokens=100))
+    found = list(likelihood.batches(trees, tokens=100))
     assert [[len(tree.tokens) for tree in batch] for batch in found] == [[90], [40, 33], [17, 3, 2]]
     # With a prefix of 150 each row holds 166 keys or more: two rows of them are the bound here.
-    found = list(choices.batches(trees, tokens=100, prefix=150))
+    found = list(likelihood.batches(trees, tokens=100, prefix=150))
     assert [len(batch) for batch in found] == [1, 2, 2, 1]
 
 
@@ -225,7 +225,7 @@ def test_what_is_too_long_is_cut_from_the_left_and_said(letters, letter_actor):
     rng = random.Random(0)
     long, short = (words(rng, 30), " a b c"), ("b c", " d")
     with pytest.warns(UserWarning, match="1 of 2 requests are longer than the 16 tokens .* 16 tokens cut"):
-        found = choices.loglikelihoods(model, letters, [long, short])
+        found = likelihood.loglikelihoods(model, letters, [long, short])
     # 33 tokens; the last is predicted and not read, so that 17 fit.
     kept = " ".join((long[0] + long[1]).split()[-17:-3])
     assert found == pytest.approx([plain(model, letters, kept, long[1]), plain(model, letters, *short)])
@@ -247,7 +247,7 @@ def test_what_cannot_be_scored_is_refused(letters, letter_actor):
         (("a", " b" * 9), "A continuation of 9 tokens; the model reads 8"),
     ]:
         with pytest.raises(ValueError, match=message):
-            choices.loglikelihoods(model, letters, [request])
+            likelihood.loglikelihoods(model, letters, [request])
 
 
 def test_a_broken_model_is_no_answer(tokenizer, tiny_model):
@@ -258,7 +258,7 @@ def test_a_broken_model_is_no_answer(tokenizer, tiny_model):
         choices.score_choices(model, tokenizer, [QUESTIONS[0], owl, QUESTIONS[1]])
     model.model.norm.weight.data.fill_(math.nan)
     with pytest.raises(ValueError, match="The model gives nan for request 0"):
-        choices.loglikelihoods(model, tokenizer, [("a", " b")])
+        likelihood.loglikelihoods(model, tokenizer, [("a", " b")])
 
 
 def test_a_model_that_ignores_the_tree_is_refused(letters, letter_actor):
@@ -266,18 +266,18 @@ def test_a_model_that_ignores_the_tree_is_refused(letters, letter_actor):
     forward = base.model.forward
     base.model.forward = lambda attention_mask=None, **rest: forward(**rest)
     with pytest.raises(ValueError, match="does not read trees"):
-        choices.loglikelihoods(base, letters, [("a", " b")])
+        likelihood.loglikelihoods(base, letters, [("a", " b")])
     base.model.forward = lambda position_ids=None, **rest: forward(**rest)
     with pytest.raises(ValueError, match="does not read trees"):
-        choices.loglikelihoods(base, letters, [("a", " b")])
+        likelihood.loglikelihoods(base, letters, [("a", " b")])
 
 
 def test_a_model_that_looks_back_too_little_is_refused(letters, letter_actor):
     base = letter_actor().get_base_model()
     base.config.sliding_window = 8
-    choices.loglikelihoods(base, letters, [("a", " b")])
+    likelihood.loglikelihoods(base, letters, [("a", " b")])
     with pytest.raises(ValueError, match="this model looks back 8"):
-        choices.loglikelihoods(base, letters, [("a b c d e", " a b c d e")])
+        likelihood.loglikelihoods(base, letters, [("a b c d e", " a b c d e")])
 
 
 # --- questions ----------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("batch_tokens", [16, 64, choices.BATCH_TOKENS])
+@pytest.mark.parametrize("batch_tokens", [16, 64, likelihood.BATCH_TOKENS])
 def test_scored_choices_equal_plain_forward_passes(tokenizer, tiny_model, batch_tokens):
     model = tiny_model()
     found = choices.score_choices(model, tokenizer, QUESTIONS, batch_tokens=batch_tokens)
@@ -320,7 +320,7 @@ def test_the_cut_between_question_and_choice_moves_no_token(tokenizer):
             context = choices.PLAIN.format(**question)
             for choice in question["choices"]:
                 apart = [tokenizer(t, add_special_tokens=False).input_ids for t in (context, f" {choice}")]
-                found = choices.encode_request(tokenizer, context, f" {choice}", 512)
+                found = likelihood.encode_request(tokenizer, context, f" {choice}", 512)
                 assert found == (apart[0] + apart[1], len(apart[0]), 0)
 
 

@@ -58,7 +58,7 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import stats
 
-from sawyer_utils import choices, data, evaluation, models, plots, show
+from sawyer_utils import choices, data, evaluation, likelihood, models, plots, show
 from sawyer_utils.reward import RewardModel, differences, total_steps, train_reward
 
 folder = runtime.run_dir(profile, "eval")
@@ -761,7 +761,7 @@ def surprise(answers):
     said = [f" {text}\n" for text in answers.responses]  # never empty: it ends
     with models.using(model, "base"):
         requests = list(zip(plain, said))
-        nats = choices.loglikelihoods(model, tokenizer, requests, compute=autocast)
+        nats = likelihood.loglikelihoods(model, tokenizer, requests, compute=autocast)
     sizes = [len(tokenizer(t, add_special_tokens=False).input_ids) for t in said]
     return -np.array(nats) / np.array(sizes)
 
