@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
