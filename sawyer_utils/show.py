@@ -75,8 +75,8 @@ def rollouts(snapshots, scale: float = 0.0) -> HTML:
             for i, prompt in enumerate(one.prompts)
         ]
     legend = (
-        f"Background: log π − log π_ref of each token, full colour at {scale:.1f} nats or more; orange is "
-        "likelier than under the SFT model, blue less likely."
+        f"Background: log π − log π_ref of each token, full colour at {scale:.1f} nats or more; orange "
+        "(solid line) is likelier than under the SFT model, blue (dotted) less likely."
     )
     note = f'<div style="font-size:13px">{legend}</div>' if sizes else ""
     return HTML(note + _table(names, rows))
@@ -85,11 +85,25 @@ def rollouts(snapshots, scale: float = 0.0) -> HTML:
 def _rollout(one, i: int, scale: float) -> str:
     kl = one.kl[i]
     parts = [
-        _token(t, STAGES["ppo" if v > 0 else "sft"][1], 0.75 * min(1.0, abs(v) / scale), f"{v:+.2f} nats")
-        for t, v in zip(one.tokens[i], kl or [0.0] * len(one.tokens[i]), strict=True)
+        _shaded_word(token, value, scale)
+        for token, value in zip(one.tokens[i], kl or [0.0] * len(one.tokens[i]), strict=True)
     ]
     said = f"score {one.scores[i]:+.2f}" + (f" · KL {sum(kl):+.1f} nats" if kl else "")
-    return f'<div style="line-height:1.7">{"".join(parts) or "<i>(nothing)</i>"}</div><small>{said}</small>'
+    text = "".join(parts) or "<i>(nothing)</i>"
+    return f'<div style="line-height:1.7;white-space:pre-wrap">{text}</div><small>{said}</small>'
+
+
+def _shaded_word(token: str, value: float, scale: float) -> str:
+    """A token inside running text; the line below it says the colour a second time."""
+    shown, weight = html.escape(token), 0.75 * min(1.0, abs(value) / scale)
+    if weight < 0.02:
+        return shown
+    colour, line = (STAGES["ppo"][1], "solid") if value > 0 else (STAGES["sft"][1], "dotted")
+    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    return (
+        f'<span title="{value:+.2f} nats" style="background:rgba({red},{green},{blue},{weight:.2f});'
+        f'border-bottom:2px {line} {colour}">{shown}</span>'
+    )
 
 
 def _table(names: list[str], rows: list[list[str]]) -> str:

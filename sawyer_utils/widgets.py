@@ -67,6 +67,11 @@ def _button(text: str, on_click: Callable[[], None], tooltip: str = "") -> widge
     return button
 
 
+def _tight(page: str) -> str:
+    """ipywidgets sets its HTML in very wide lines."""
+    return f'<div style="line-height:1.4">{page}</div>' if page else ""
+
+
 def _row(children: list) -> widgets.HBox:
     """Side by side, and on to the next line where there is no room."""
     return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap"))
@@ -134,8 +139,8 @@ class Chat(Panel):
                                     layout=widgets.Layout(width="auto", margin="2px 14px 2px 0"))
             for stage in self.talk.adapters
         }  # fmt: skip
-        self.blind = widgets.Checkbox(False, description="blind vote", indent=False,
-                                      layout=widgets.Layout(width="auto"))  # fmt: skip
+        apart = widgets.Layout(width="auto", margin="2px 24px 2px 0")
+        self.blind = widgets.Checkbox(False, description="blind vote", indent=False, layout=apart)
         temperature = self.talk.profile.temperature
         self.temperature = widgets.FloatSlider(temperature, min=0.0, max=1.5, step=0.1, style=LABEL,
                                                description="temperature")  # fmt: skip
@@ -182,6 +187,7 @@ class Chat(Panel):
         self.open_vote = len(stages) > 1
         self.talk.turns[-1] |= {"blind": self.blind.value, "vote": None}
         self.show()
+        self.question.value = ""
         self.say(f"{len(replies)} answers in {sum(r.seconds for r in replies.values()):.1f} s.")
 
     def names(self) -> list[str]:
@@ -194,7 +200,7 @@ class Chat(Panel):
         """Draw the conversation, and the ballot if there is something to vote on."""
         hidden, turns = self.blind.value and self.open_vote, self.talk.current()
         table = chat_table(turns, self.order, self.names(), notes=not hidden) if turns else None
-        self.answers.value = table.data if table else ""
+        self.answers.value = _tight(table.data if table else "")
         buttons = []
         if self.open_vote:
             voted = [stage for stage in self.order if stage in turns[-1]["replies"]]
@@ -210,7 +216,7 @@ class Chat(Panel):
         turn["vote"] = winner or "none"
         self.open_vote = False
         self.show()
-        self.tally.value = "<br>".join(map(html.escape, self.votes.sentences()))
+        self.tally.value = _tight("<br>".join(map(html.escape, self.votes.sentences())))
         self.say("Counted. In brackets: 95 % intervals (Wilson); half is no difference.")
         if self.blind.value:
             self.talk.start_over()
@@ -237,7 +243,7 @@ def edits(reward: RewardFn, question: str, answer: str) -> HTML:
     table = probes.edits_table(reward, question, answer)
     notes = [
         f"score {row.score:+.2f}"
-        + (f" · {row.change:+.2f}, preferred with probability {row.preferred:.2f}" if row.Index else "")
+        + (f" · {row.change:+.2f}, preferred with probability {row.preferred:.3f}" if row.Index else "")
         for row in table.itertuples()
     ]
     texts = {f"to “{question}”": list(table.text)}
@@ -248,10 +254,11 @@ class _Answer:
     """One of the explorer's answers: a text, its edits, and the way it came to where it is."""
 
     def __init__(self, name: str, text: str, judge: Callable[[], None]):
-        self.name, self.judge, self.last_edit = name, judge, "as typed"
+        self.name, self.judge = name, judge
+        self.last_edit: str | None = "as typed"  # since the last score
         self.trail: list[tuple[str, float]] = []  # edit, score
         self.undone: list[str] = []
-        self.text = widgets.Textarea(text, rows=5, layout=WIDE)
+        self.text = widgets.Textarea(text, rows=5, layout=widgets.Layout(width="98%"))
         self.text.observe(lambda _: self._typed(), "value")
         self.buttons = [_button(edit, lambda e=edit: self.edit(e)) for edit in probes.EDITS]
         self.undo_button = _button("undo", self.undo)
@@ -272,11 +279,13 @@ class _Answer:
 
     def _put(self, text: str, edit: str) -> None:
         self.text.value = text
-        self.last_edit = edit
+        self.last_edit = edit  # after the line above, which counts as typing
         self.judge()
 
     def note(self, score: float) -> None:
-        self.trail = [*self.trail, (self.last_edit, score)][-8:]
+        if self.last_edit:
+            self.trail = [*self.trail, (self.last_edit, score)][-8:]
+        self.last_edit = None
 
     def path(self) -> str:
         return " → ".join(f"{edit} {score:+.2f}" for edit, score in self.trail)
@@ -297,7 +306,7 @@ class RewardExplorer(Panel):
         self.judge_button.button_style = "primary"
         self.result = widgets.HTML(layout=WIDE)
         both = widgets.HBox([answer.box for answer in self.answers], layout=WIDE)
-        children = [self.question, both, self.judge_button, self.result]
+        children = [self.question, both, _row([self.judge_button]), self.result]
         super().__init__("What does the reward model like?", children)
 
     def judge(self) -> None:
@@ -309,19 +318,20 @@ class RewardExplorer(Panel):
             found = probes.judge(self.reward, self.question.value, *texts)
             for answer, score in zip(self.answers, (found.a, found.b), strict=True):
                 answer.note(score)
-            self.result.value = self._result(found)
+            self.result.value = _tight(self._result(found))
             self.say("")
 
     def _result(self, found: probes.Verdict) -> str:
         share = 100 * found.probability
         blue, orange = plots.STAGES["sft"][1], plots.STAGES["ppo"][1]
         bar = (
-            f'<div style="display:flex;height:22px;max-width:640px;font-size:13px;color:white">'
+            '<div style="display:flex;height:22px;line-height:22px;max-width:640px;margin:4px 0;'
+            'font-size:13px;color:white">'
             f'<div style="width:{share:.1f}%;background:{blue};overflow:hidden">&nbsp;A {share:.0f} %</div>'
             f'<div style="flex:1;background:{orange};overflow:hidden;text-align:right">'
             f"B {100 - share:.0f} %&nbsp;</div></div>"
         )
-        paths = "".join(f"<br><small>{a.name}: {html.escape(a.path())}</small>" for a in self.answers)
+        paths = "".join(f"<div><small>{a.name}: {html.escape(a.path())}</small></div>" for a in self.answers)
         return f"{html.escape(str(found))}{bar}{paths}"
 
 
@@ -388,7 +398,7 @@ class MemoryCalculator(Panel):
     def draw(self) -> None:
         """Compute and show; no model is built."""
         said = memory.verdict(self.plan, self.cards)
-        self.said.value = f"<b>{html.escape(said)}</b>"
+        self.said.value = _tight(f"<b>{html.escape(said)}</b>")
         self.picture.value = _picture(memory_figure(self.plan), said)
 
 
@@ -436,7 +446,7 @@ class RolloutViewer(Panel):
         if not chosen or not any(one.prompts for one in kept):
             self.table.value = "<i>Nothing to show: choose a step, or look for another word.</i>"
             return
-        self.table.value = show.rollouts(kept).data
+        self.table.value = _tight(show.rollouts(kept).data)
 
     def _order(self, one: Snapshot, chosen: list[Snapshot]) -> list[int]:
         """The rows of one snapshot that are looked for, in the order that was asked for."""
