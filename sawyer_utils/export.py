@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sawyer_utils.chat import BOT, CHAT_TEMPLATE, HUMAN, STOP
 from sawyer_utils.profiles import Profile
-from sawyer_utils.runtime import replacing
+from sawyer_utils.runtime import read_json, replacing, write_json
 
 # Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
 # with a KL of at most 3e-7 and 0.005 nats between the two next-token distributions.
@@ -56,8 +56,6 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
     model = models.load_adapter(model, adapter).merge_and_unload()
     model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
     tokenizer.chat_template = PLAIN_TEMPLATE
-    # Our encoding starts with ###HUMAN### and nothing before it; who reads these files shall not add it.
-    tokenizer.add_bos_token = False
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=profile.temperature,
@@ -70,6 +68,9 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
     with replacing(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        # Our encoding starts with ###HUMAN### and nothing before it: what llama.cpp's converter reads.
+        settings = read_json(temporary / "tokenizer_config.json")
+        write_json(temporary / "tokenizer_config.json", {**settings, "add_bos_token": False})
     return folder
 
 

@@ -96,6 +96,7 @@ def test_it_stops_where_ours_does_and_needs_no_training_marks(taken):
     assert settings["eos_token_id"] == tokenizer.eos_token_id
     assert settings["temperature"] == profile.temperature
     assert "generation -%}" not in (folder / "chat_template.jinja").read_text()
+    assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is False
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
 
 
