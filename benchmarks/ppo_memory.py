@@ -7,18 +7,14 @@ The policy has Llama-2-7B's shape and random weights: NF4 with double quantisati
 RoBERTa-base. On a GPU one rollout and one update of ``PPOTrainer`` run in fp16 at each size, and the
 peaks go to results/ppo_memory.json. Without one the budget is printed: what the shapes say.
 
-A length is prompt plus response, half each. Of the budget, what stays (weights, adapters, Adam) and
-the KV cache are exact; the rest is an upper bound, which counts together what is not always there together.
-Left out is what torch does not count (the CUDA context and its libraries, about 0.5 GiB),
-fragmentation, and attention scores: the memory-efficient kernel that a T4 takes keeps none; without
-it they would be 64 MiB a row at 512 tokens. A T4 shows torch 14.75 GiB, hence the goal of 13.5.
+The budget's formulas are ``sawyer_utils/memory.py``'s, where it says what they leave out. A length is
+prompt plus response, half each. A T4 shows torch 14.75 GiB, hence the goal of 13.5.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import math
 from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
@@ -40,16 +36,14 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from sawyer_utils import models, runtime
-from sawyer_utils.actor import ActorCritic
+from sawyer_utils.memory import CONTROL_ROWS, GIB, RANK, budget, resident, working
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.reward import RewardModel
 
-GIB = 2**30
 GOAL = 13.5  # GiB, at the last of the sizes
 SIZES = ((1, 256), (8, 256), (1, 512), (8, 512))  # micro-batch, tokens of prompt and response
-RANK = 16
-CONTROL_ROWS = [1, 2, 3]  # stand for the three control tokens, whose embeddings are trained too
+TRAINED_ROWS = list(range(1, CONTROL_ROWS + 1))  # stand for the three control tokens
 
 
 def llama_2_7b() -> LlamaConfig:
@@ -60,83 +54,6 @@ def llama_2_7b() -> LlamaConfig:
 def roberta_base() -> RobertaConfig:
     """Else transformers' defaults: 50,265 words, 12 layers of 12 heads, 768 and 3072 wide."""
     return RobertaConfig(max_position_embeddings=514, type_vocab_size=1, num_labels=1)
-
-
-# --- the budget: bytes, from the shapes ---------------------------------------------------------
-
-
-def quantised(llama: LlamaConfig) -> list[nn.Linear]:
-    """The layers that are held in 4 bits and adapted: every linear one but the head (no storage)."""
-    with torch.device("meta"):
-        model = LlamaForCausalLM(llama)
-    return [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.lm_head]
-
-
-def lora_parameters(llama: LlamaConfig) -> int:
-    """Of one adapter."""
-    return sum(RANK * (layer.in_features + layer.out_features) for layer in quantised(llama))
-
-
-def resident(llama: LlamaConfig, judge: RobertaConfig) -> dict[str, int]:
-    """What stays in memory from the first update to the last, in bytes."""
-    sizes = [layer.weight.numel() for layer in quantised(llama)]
-    lora, width = lora_parameters(llama), llama.hidden_size
-    control = len(CONTROL_ROWS) * width
-    tables = 2 * llama.vocab_size * width + (2 * llama.num_hidden_layers + 1) * width
-    with torch.device("meta"):
-        encoder = RobertaForSequenceClassification(judge)
-    return {
-        "nf4": sum(sizes) // 2,
-        # A scale for 64 weights, in a byte; a float for 256 scales and an offset a layer (Dettmers
-        # et al. 2023, arXiv 2305.14314, section 3). Code tables, 1 KB a layer, are not counted.
-        "scales": sum(n // 64 + 4 * math.ceil(n / 64 / 256) + 4 for n in sizes),
-        "embedding_head_norms": 2 * tables,  # fp16
-        # fp32 weight, gradient and Adam's two moments; PEFT also keeps the rows as they were.
-        "policy": 16 * (lora + control + width + 1) + 4 * control,
-        "ref": 4 * lora + 8 * control,
-        # The course's own loader keeps it in fp32, which is twice as much.
-        "reward_model": 2 * sum(p.numel() for p in encoder.parameters()),
-    }
-
-
-def kv_cache(llama: LlamaConfig, tokens: int) -> int:
-    """Bytes of fp16 keys and values."""
-    return tokens * 2 * llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim * 2
-
-
-def working(llama: LlamaConfig, rows: int, length: int) -> dict[str, int]:
-    """What comes and goes, in bytes; all but ``kv_cache`` and ``layer_inputs`` are upper bounds."""
-    tokens, width, inner = rows * length, llama.hidden_size, llama.intermediate_size
-    chunk = min(ActorCritic.CHUNK, rows * (length // 2))  # response tokens
-    return {
-        "kv_cache": kv_cache(llama, tokens),
-        "layer_inputs": tokens * llama.num_hidden_layers * width * 2,  # kept by checkpointing
-        # One layer, recomputed. Autograd keeps two norms' inputs in fp32 (8 bytes) and, in fp16, two
-        # norms' outputs (4), queries, keys and values (6), attention twice (4); of the MLP gate,
-        # activation, other half and product (8). As much again for gradients and passing results.
-        "layer": 2 * tokens * (22 * width + 8 * inner),
-        # Logits in fp16 and in fp32 (6) and then their log-softmax (4); or logits, log-softmax, its
-        # exponential, and that again in fp16 (12).
-        "logits": chunk * llama.vocab_size * 12,
-        # One weight out of its 4 bits, autocast's fp16 copy of the adapter. Adam's own come when all
-        # else is gone.
-        "temporaries": 2 * width * inner + 2 * lora_parameters(llama),
-    }
-
-
-def budget(llama: LlamaConfig, judge: RobertaConfig, rows: int, length: int) -> dict[str, int]:
-    """Peak bytes of the two phases.
-
-    ``generation`` is all that comes before the update: sampling, where half of the tokens, the
-    prompts, pass a layer at once, and then the two scoring passes, which need no cache.
-    """
-    part = working(llama, rows, length)
-    fixed = sum(resident(llama, judge).values()) + part["temporaries"]
-    scoring = part["layer"] + part["logits"]
-    return {
-        "generation": fixed + max(part["kv_cache"] + part["layer"] // 2, scoring),
-        "update": fixed + part["layer_inputs"] + scoring,
-    }
 
 
 # --- the run ------------------------------------------------------------------------------------
@@ -152,13 +69,13 @@ def nf4(layer: nn.Linear, dtype: torch.dtype, device: str) -> bitsandbytes.nn.Li
     return new
 
 
-def build_policy(llama: LlamaConfig, dtype: torch.dtype, device: str):
-    """What ``models.load_actor`` gives, from random weights, a layer at a time: the float model,
-    13 GB for the 7B shape, never exists."""
+def build_policy(llama: LlamaConfig, dtype: torch.dtype, device: str, four_bit: bool = True):
+    """What ``models.load_actor`` gives, from random weights, a layer at a time: in 4 bits the float
+    model, 13 GB for the 7B shape, never exists."""
     with torch.device("meta"):
         model = LlamaForCausalLM(llama)
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and module is not model.lm_head:
+        if four_bit and isinstance(module, nn.Linear) and module is not model.lm_head:
             model.set_submodule(name, nf4(module, dtype, device))
             continue
         for key, parameter in list(module.named_parameters(recurse=False)):
@@ -166,10 +83,11 @@ def build_policy(llama: LlamaConfig, dtype: torch.dtype, device: str):
             weight = weight if weight.dim() == 1 else weight.normal_(0, 0.02)
             setattr(module, key, nn.Parameter(weight, requires_grad=False))
     model.model.rotary_emb = LlamaRotaryEmbedding(llama).to(device)  # its buffers were meta, too
-    model.is_loaded_in_4bit = True  # from which PEFT knows
-    models._keep_gradients(model)
+    if four_bit:
+        model.is_loaded_in_4bit = True  # from which PEFT knows
+        models._keep_gradients(model)
     lora = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": "all-linear"}
-    config = LoraConfig(**lora, trainable_token_indices=CONTROL_ROWS, task_type="CAUSAL_LM")
+    config = LoraConfig(**lora, trainable_token_indices=TRAINED_ROWS, task_type="CAUSAL_LM")
     model = get_peft_model(model.eval(), config, adapter_name=POLICY)
     model.add_adapter(REF, config)
     models.spare_the_table(model)
@@ -186,14 +104,16 @@ def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<stop>")
 
 
-def build_trainer(llama: LlamaConfig, judge: RobertaConfig, dtype: torch.dtype, device: str) -> PPOTrainer:
+def build_trainer(
+    llama: LlamaConfig, judge: RobertaConfig, dtype: torch.dtype, device: str, four_bit: bool = True
+) -> PPOTrainer:
     """The real trainer, with Adam's moments there, as they are from a run's second step on."""
     tokenizer = build_tokenizer(llama.vocab_size)
     with torch.device(device):
         encoder = RobertaForSequenceClassification(judge).to(dtype)
     reward = RewardModel(encoder, tokenizer, max_tokens=max(length for _, length in SIZES))
     config = PPOConfig(epochs=1, minibatches=1, activation_checkpointing=True, compute=dtype)
-    trainer = PPOTrainer(build_policy(llama, dtype, device), tokenizer, reward, config)
+    trainer = PPOTrainer(build_policy(llama, dtype, device, four_bit), tokenizer, reward, config)
     for _ in range(16):  # fp16's loss scale starts high: updates that overflow are skipped
         generate_and_update(trainer, 1, 16, lambda work: (work(), 0))
         if trainer.optimizer.state:

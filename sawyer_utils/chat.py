@@ -116,11 +116,14 @@ def encode(tokenizer, messages: list[dict], add_generation_prompt: bool = False)
     return Encoded(ids, graded)
 
 
-def encode_prompt(tokenizer, prompt: str) -> list[int]:
-    """One question, ready to be answered: ``###HUMAN### … ###BOT###``.
+def encode_prompt(tokenizer, prompt: str | list[dict]) -> list[int]:
+    """One question, ready to be answered: ``###HUMAN### … ###BOT###``; or a conversation's messages, of
+    which the last is the question.
 
     For a tokenizer without SAWYER's tokens (a T5 that summarises) it is the text as that one reads it.
     """
+    if not isinstance(prompt, str):
+        return encode(tokenizer, prompt, add_generation_prompt=True).ids
     if HUMAN not in tokenizer.added_tokens_encoder:
         return tokenizer(prompt).input_ids
     return encode(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True).ids

@@ -49,6 +49,73 @@ def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
     )
 
 
+def rollouts(snapshots, scale: float = 0.0) -> HTML:
+    """Answers at several steps of a run, with their scores; each token's background is its KL to the
+    reference: orange where the policy likes it more than the reference does, blue where less.
+
+    The same prompts at each step make one row a prompt; otherwise each step has its own rows.
+
+    Args:
+        snapshots: ``snapshots.Snapshot``, in the order of their steps.
+        scale: KL in nats of the full colour; 0 takes the largest but a tenth.
+    """
+    sizes = sorted(abs(v) for one in snapshots for values in one.kl for v in values)
+    scale = scale or (max(0.5, sizes[int(0.9 * (len(sizes) - 1))]) if sizes else 1.0)
+    if all(one.prompts == snapshots[0].prompts for one in snapshots):
+        names = ["prompt", *(f"step {one.step}" for one in snapshots)]
+        rows = [
+            [f"<b>{html.escape(prompt)}</b>", *(_rollout(one, i, scale) for one in snapshots)]
+            for i, prompt in enumerate(snapshots[0].prompts)
+        ]
+    else:
+        names = ["step", "prompt", "answer"]
+        rows = [
+            [str(one.step), f"<b>{html.escape(prompt)}</b>", _rollout(one, i, scale)]
+            for one in snapshots
+            for i, prompt in enumerate(one.prompts)
+        ]
+    legend = (
+        f"Background: log π − log π_ref of each token, full colour at {scale:.1f} nats or more; orange "
+        "(solid line) is likelier than under the SFT model, blue (dotted) less likely."
+    )
+    note = f'<div style="font-size:13px">{legend}</div>' if sizes else ""
+    return HTML(note + _table(names, rows))
+
+
+def _rollout(one, i: int, scale: float) -> str:
+    kl = one.kl[i]
+    parts = [
+        _shaded_word(token, value, scale)
+        for token, value in zip(one.tokens[i], kl or [0.0] * len(one.tokens[i]), strict=True)
+    ]
+    said = f"score {one.scores[i]:+.2f}" + (f" · KL {sum(kl):+.1f} nats" if kl else "")
+    text = "".join(parts) or "<i>(nothing)</i>"
+    return f'<div style="line-height:1.7;white-space:pre-wrap">{text}</div><small>{said}</small>'
+
+
+def _shaded_word(token: str, value: float, scale: float) -> str:
+    """A token inside running text; the line below it says the colour a second time."""
+    shown, weight = html.escape(token), 0.75 * min(1.0, abs(value) / scale)
+    if weight < 0.02:
+        return shown
+    colour, line = (STAGES["ppo"][1], "solid") if value > 0 else (STAGES["sft"][1], "dotted")
+    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    return (
+        f'<span title="{value:+.2f} nats" style="background:rgba({red},{green},{blue},{weight:.2f});'
+        f'border-bottom:2px {line} {colour}">{shown}</span>'
+    )
+
+
+def _table(names: list[str], rows: list[list[str]]) -> str:
+    """HTML cells as a table; ``names`` are plain text."""
+    head = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in names)
+    body = "".join(f"<tr>{''.join(f'<td style={_CELL!r}>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return (
+        '<table style="border-collapse:collapse;font-size:14px;width:100%">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
 def side_by_side(
     prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None, first: str = "prompt"
 ) -> HTML:

@@ -99,6 +99,14 @@ def test_a_machine_path_in_an_output_is_refused():
         course.normalise(notebook)
 
 
+def test_of_a_widget_its_text_is_kept():
+    notebook = course.build(NAMES[0])
+    data = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "<Chat>"}
+    code_cells(notebook)[0].outputs = [nbformat.v4.new_output("display_data", data=data)]
+    course.normalise(notebook)
+    assert code_cells(notebook)[0].outputs[0].data == {"text/plain": "<Chat>"}
+
+
 # --- README and results -------------------------------------------------------------------------
 
 

