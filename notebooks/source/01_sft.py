@@ -914,6 +914,45 @@ runtime.record(
 # That is the next notebook.
 
 # %% [markdown]
+# ## Try it: base and SFT side by side
+#
+# The widget below asks both, from one seed, with the same dice. Tick "blind vote", ask five
+# questions, and see whether you can tell which is which. (On a page without widgets you see one line
+# instead; the table below it is the same thing, still.)
+
+# %%
+from sawyer_utils import talk, widgets
+
+chat_with = talk.Talk(model, tokenizer, profile, {"base": "base", "sft": "default"})
+widgets.Chat(chat_with, folder)
+
+# %%
+few_tokens = min(40, profile.response_tokens)
+widgets.compare(chat_with, talk.questions()[:3], tokens=few_tokens)
+
+# %% [markdown]
+# ### Would it fit a larger model?
+#
+# What fills a graphics card when a model is trained with PPO (notebook 03), from the shapes alone:
+# computed, not measured. Find the largest model that fits a T4, then the setting that frees the most
+# memory.
+
+# %%
+widgets.MemoryCalculator()
+
+# %%
+from sawyer_utils import memory
+
+plan = memory.Plan("Llama-2-7B", precision="fp16", card="T4")
+print(memory.verdict(plan))
+widgets.memory_figure(plan)
+
+# %% [markdown]
+# *In words: two bars, sampling and update, each split into weights, optimizer, cache, activations
+# and logits, with a dashed line where the card ends. In fp16 a 7B model does not fit a T4: its
+# weights alone take almost all of it.*
+
+# %% [markdown]
 # ## Exercises
 #
 # **1. When is LoRA no bargain?** For a matrix of 1536 × 576, from which rank on do A and B hold more

@@ -887,6 +887,21 @@ table.assign(guess=list(guess.values())).round(2)
 # alone. The judge has no facts to check an answer against. It has a sense of what good answers look like,
 # and each of these probes asks how far that sense carries.
 #
+# ### Your turn to fool it
+#
+# Press the buttons, or type. Which edit does the judge like best? Does it depend on the question?
+# The table below the widget shows each edit once, for pages without widgets.
+
+# %%
+from sawyer_utils import widgets
+
+short_answer = "Say hello, smile, and ask how they are."
+widgets.RewardExplorer(reward.score, question, short_answer, answers["A"])
+
+# %%
+widgets.edits(reward.score, question, short_answer)
+
+# %% [markdown]
 # ## 7. Break it, then mend it
 #
 # What keeps the judge from paying by the word? We suspect the pairs in which the **shorter**

