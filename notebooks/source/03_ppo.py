@@ -442,11 +442,12 @@ print(f"KL to SFT after one step: {float(drift):.3f} nats")
 # |---|---|
 # | `losses.py` | the mathematics of sections 1 to 4, as pure functions |
 # | `rollout.py` | sampling; a batch with the shape and meaning of each field |
-# | `actor.py` | policy and critic on one trunk: the one forward pass |
+# | `actor.py` | policy and critic on one trunk: the one forward pass, and the output layer's gradient |
 # | `ppo.py` | the trainer: `rollout`, `score`, `advantages`, `update` |
 # | `ppo_config.py` | its settings |
 # | `checkpoints.py` | a run on disk, to go on after it was cut off |
-# | `health.py` | what a log says about a run (section 8) |
+# | `health.py` | what a log holds, and what it says about a run (section 8) |
+# | `snapshots.py` | the same few prompts, asked again as the policy learns |
 #
 # On several GPUs the same file runs as a script: `accelerate launch notebooks/source/03_ppo.py`.
 #
@@ -752,6 +753,21 @@ print(f"peak memory {peak:.1f} GiB")
 #    <details><summary>Answer</summary>In our trial, with an earlier judge that scored longer answers
 #    slightly higher, 24 steps took them from 20 tokens to 10; with λ = 1 they kept 19. The judge did
 #    not ask for it: see the two answers of section 3.</details>
+# 5. **Where does an update push?** The logits are `W @ h`. Show on random numbers what the slope of
+#    one log-prob with respect to `h` is.
+#    <details><summary>Answer</summary>
+#
+#    ```python
+#    W, h = torch.randn(7, 4), torch.randn(4, requires_grad=True)
+#    logprobs = (W @ h).log_softmax(-1)
+#    (slope,) = torch.autograd.grad(logprobs[2], h)
+#    assert torch.allclose(slope, W[2] - logprobs.exp() @ W, atol=1e-6)
+#    ```
+#
+#    Towards the row of the word that was said, away from the mean of the rows that might have been.
+#    One vector a token: `actor.TokenLogprobs` keeps it in the place of 49,155 logits.
+#
+#    </details>
 
 # %% [markdown]
 # ## What can go wrong
