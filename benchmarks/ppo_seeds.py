@@ -4,8 +4,9 @@
     python benchmarks/ppo_seeds.py --seeds 3 --add      # keep those in the file
 
 Starts from the SFT adapter and the reward model of the current profile's run (or the shipped
-ones), and writes results/ppo_seeds.json: one row a seed, measured as in notebook 03. The answers
-before and after are sampled once each with one fixed seed, so only training differs.
+ones), asks notebook 04's gold judge too, and writes results/ppo_seeds.json: one row a seed, measured
+as in notebook 03. The answers before and after are sampled once each with one fixed seed, so only
+training differs.
 """
 
 import argparse
@@ -34,10 +35,14 @@ def run(profile, seed: int) -> dict:
     rewards = reward_fn(test, before.responses), reward_fn(test, after.responses)
     matched = evaluation.length_matched(*rewards, before.lengths, after.lengths)
     kl = evaluation.kl_to_reference(model, after, models.REF, config.compute)
+    gold = runtime.find_stage(profile, "gold", "model/adapter_model.safetensors") / "model"
+    gold_score = reward.RewardModel.load(gold).score
+    by_gold = evaluation.compare_rewards(*(gold_score(test, a.responses) for a in (before, after)))
     return {
         "seed": seed,
         **evaluation.compare_rewards(*rewards).as_dict(),
         "at_equal_length": [matched.adjusted, matched.adjusted_low, matched.adjusted_high],
+        "gold": {**by_gold.as_dict(), "verdict": by_gold.verdict},
         "kl": statistics.mean(kl),
         "length": statistics.mean(after.lengths),
         "finished": statistics.mean(after.finished),

@@ -489,6 +489,8 @@ if seeds:
     shown += ["levene_p", "kl", "length", "finished"]
     small = {"wilcoxon_p": "{:.0e}", "levene_p": "{:.0e}", "finished": "{:.0%}"}
     table = pd.DataFrame(seeds).set_index("seed")[shown]
+    if all("gold" in run for run in seeds):
+        table["by gold"] = [run["gold"]["verdict"] for run in seeds]
     table = table.style.format(precision=2).format(small)
 else:
     print("One training run: what another seed would have given is not known here.")
