@@ -21,7 +21,7 @@
 # - run PPO step by step and say what each step did to which token,
 # - tell a healthy run from a sick one.
 #
-# Needs 01 and 02 (or their shipped checkpoints). Under ten minutes on two CPU cores.
+# Needs 01 and 02 (or their shipped checkpoints). About ten minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -494,7 +494,7 @@ watch.start()
 
 
 def keep(log):
-    """Draw the log; keep some answers, and an adapter at each quarter for notebook 04."""
+    """Draw the log; keep some answers, and each quarter an adapter for notebook 04."""
     live(log)
     watch(log)
     if len(log) % max(1, config.steps // 4) == 0:
