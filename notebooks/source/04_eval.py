@@ -1214,9 +1214,11 @@ runtime.record(
 
 # %%
 def interval_of(row):
+    """(difference, low, high)"""
     return row["difference"], row["low"], row["high"]
 
 
+# %%
 def verdict_table(before, after, confidence=0.95):
     """One row a measure for the step from one stage to the next."""
     rows, luck, alpha = [], {"confidence": confidence}, 1 - confidence
