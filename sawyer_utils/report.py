@@ -135,6 +135,25 @@ def _evaluation_rows(evaluation: dict) -> list[tuple[str, str, str]]:
         for row in evaluation.get("verdicts", [])
         if row["measure"] != "reward" and row.get("low") is not None
     ]
+    found += [
+        (
+            "04 evaluation",
+            f"{name}: letters that can be read, SFT → SFT + RLF",
+            f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]: {row['verdict']}",
+        )
+        for name, row in evaluation.get("readable_letters", {}).items()
+    ]
+    if evaluation.get("best_of_n"):
+        best, ppo = evaluation["best_of_n"][-1], evaluation["frontier"][-1]
+        found.append(
+            (
+                "04 evaluation",
+                "gain by the first and by the gold judge, in SFT's standard deviations",
+                f"best of {best['n']}: {best['first judge']:+.2f}, {best['gold judge']:+.2f} for "
+                f"{best['kl']:.1f} nats; SFT + RLF: {ppo['first judge']:+.2f}, {ppo['gold judge']:+.2f} for "
+                f"{ppo['kl']:.1f} nats",
+            )
+        )
     bars = evaluation.get("benchmarks", [])
     for name in dict.fromkeys(bar["benchmark"] for bar in bars):
         rows = [bar for bar in bars if bar["benchmark"] == name]
@@ -144,8 +163,9 @@ def _evaluation_rows(evaluation: dict) -> list[tuple[str, str, str]]:
 
 
 def headline(evaluation: dict) -> str:
-    """How many measures the verdict table calls better and worse, in two lines."""
-    verdicts = [row["verdict"] for row in evaluation.get("verdicts", [])]
+    """How many measures got better and worse, in two lines."""
+    rows = [*evaluation.get("verdicts", []), *evaluation.get("readable_letters", {}).values()]
+    verdicts = [row["verdict"] for row in rows]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     return f"{len(verdicts)} measures:\n{better} better, {worse} worse"
 

@@ -174,10 +174,7 @@ def sample(
     if not prompts:
         raise ValueError("sample: no prompts.")
     if at_once and at_once < len(prompts):
-        order = torch.tensor([len(encode_prompt(tokenizer, p)) for p in prompts]).argsort(stable=True)
-        groups = [[prompts[i] for i in group] for group in order.split(at_once)]
-        settings = max_new_tokens, temperature, max_prompt_tokens
-        return joined([sample(model, tokenizer, group, *settings) for group in groups]).rows(order.argsort())
+        return _in_groups(model, tokenizer, prompts, at_once, max_new_tokens, temperature, max_prompt_tokens)
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     for prompt, ids in zip(prompts, encoded, strict=True):
         if max_prompt_tokens and len(ids) > max_prompt_tokens:
@@ -213,6 +210,13 @@ def sample(
         response_mask=response_mask,
         finished=finished,
     )
+
+
+def _in_groups(model, tokenizer, prompts: list[str], size: int, *settings) -> Rollout:
+    """:func:`sample` for ``size`` prompts of similar length at a time, in the order of ``prompts``."""
+    order = torch.tensor([len(encode_prompt(tokenizer, p)) for p in prompts]).argsort(stable=True)
+    groups = [[prompts[i] for i in group] for group in order.split(size)]
+    return joined([sample(model, tokenizer, group, *settings) for group in groups]).rows(order.argsort())
 
 
 @contextmanager

@@ -72,3 +72,14 @@ def test_the_frontier_has_a_panel_a_judge():
     assert ax.get_title() == "our judge"
     assert {text.get_text() for text in ax.texts} == {"1", "2", "06", "12"}
     assert [label.get_text() for label in ax.get_legend().get_texts()] == ["best of n", "PPO, by step"]
+
+
+def test_what_got_worse_is_counted_and_shown(results):
+    evaluation = {
+        "verdicts": [{"measure": "reward", "verdict": "better"}],
+        "readable_letters": {
+            "religions": {"difference": -0.4, "low": -0.5, "high": -0.3, "verdict": "worse"}
+        },
+    }
+    assert report.headline(evaluation) == "2 measures:\n1 better, 1 worse"
+    assert "worse" in " ".join(report.rows({**results, "eval": evaluation})[-1])
