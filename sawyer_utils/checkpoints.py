@@ -44,7 +44,7 @@ def _write(trainer: PPOTrainer, folder: Path) -> None:
             "kl_coef": trainer.kl_coef,
             "score_scale": asdict(trainer.score_scale),
             "scaler": trainer.scaler.state_dict(),
-            "settings": _settings(trainer),
+            "settings": settings_of(trainer),
         }
         write_json(new / "state.json", state)
         lines = "".join(json.dumps(line) + "\n" for line in trainer.log)
@@ -63,7 +63,7 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     if not (folder / "state.json").exists():
         return False
     state = read_json(folder / "state.json")
-    if state["settings"] != _settings(trainer):
+    if state["settings"] != settings_of(trainer):
         print("The checkpoint is of another start or other settings: starting over.")
         return False
     try:
@@ -89,7 +89,7 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     return True
 
 
-def _settings(trainer: PPOTrainer) -> dict[str, str]:
+def settings_of(trainer: PPOTrainer) -> dict[str, str]:
     """What must be equal for a run to be the same run: all settings and the SFT start."""
     digest = hashlib.sha256()
     for name, parameter in trainer.actor.model.named_parameters():

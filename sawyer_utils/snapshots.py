@@ -64,7 +64,7 @@ class Watch:
         self.path = Path(path) if path else None
         self.taken: list[Snapshot] = []
         # Another run, or other prompts, is another story.
-        self.run = {**checkpoints._settings(trainer), "prompts": self.prompts, "watch_seed": seed}
+        self.run = {**checkpoints.settings_of(trainer), "prompts": self.prompts, "watch_seed": seed}
         if self.path and self.path.exists():
             kept = read_json(self.path)
             self.taken = [Snapshot(**one) for one in kept["taken"]] if kept["run"] == self.run else []
