@@ -77,6 +77,7 @@ class PPOConfig:
             "response_tokens": profile.response_tokens,
             "prompt_tokens": profile.prompt_tokens,
             "temperature": profile.temperature,
+            "checkpoint_every": profile.ppo_checkpoint_every,
             "activation_checkpointing": precision.device != "cpu",
             "compute": precision.compute,
         }

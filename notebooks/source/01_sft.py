@@ -28,6 +28,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -556,7 +558,7 @@ base = model.unload()
 
 # %%
 short_steps = min(6, sft.total_steps(profile, len(train)))
-options = {"max_steps": short_steps, "warmup_steps": 0, "save_strategy": "no"}
+options = {"max_steps": short_steps, "warmup_steps": 0}
 options["gradient_accumulation_steps"] = 1
 rank, alpha = profile.lora_rank, profile.lora_alpha
 results = []

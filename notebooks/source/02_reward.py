@@ -27,6 +27,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -475,7 +477,7 @@ if (folder / "model" / "adapter_model.safetensors").exists():
     print("Already trained: loading the model of this run folder.")
 else:
     steps = total_steps(profile, len(lessons))
-    live = plots.LivePlot(plots.reward_training, steps, 10, folder / "progress.json")
+    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
     train_reward(RewardModel.untrained(profile), profile, lessons, folder, live)
 reward = RewardModel.load(folder / "model")
 log = runtime.read_json(folder / "log.json")
