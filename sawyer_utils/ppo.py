@@ -44,7 +44,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
-from sawyer_utils import checkpoints, health, losses
+from sawyer_utils import checkpoints, health, losses, tracking
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
 from sawyer_utils.ppo_config import PPOConfig
@@ -219,9 +219,10 @@ class PPOTrainer:
         if on_step and self.log:
             on_step(self.log)
         total, every = self.config.steps, self.config.checkpoint_every
-        with StopButton(enabled=self.processes.num_processes == 1) as button:  # one of several cannot stop
+        alone = self.processes.num_processes == 1  # one of several cannot stop
+        with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track:
             while self.steps_done < total:
-                self.step(self._next_prompts(prompts))
+                track(self.step(self._next_prompts(prompts)))
                 if button.pressed or self.steps_done == total or self.steps_done % every == 0:
                     self.save_checkpoint()
                 if on_step:

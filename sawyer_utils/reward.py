@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
-from sawyer_utils import assets, resuming
+from sawyer_utils import assets, resuming, tracking
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, save_adapter
 from sawyer_utils.profiles import Profile
@@ -311,6 +311,7 @@ def train_reward(
         TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
     checkpoint, progress = Path(folder) / "checkpoint", LogTo(on_log)
+    options = {**tracking.trainer_options(folder), **options}
     trainer = reward_trainer(reward, profile, pairs, checkpoint, [Clock(), progress], **options)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
     resuming.train(trainer, profile.checkpoint_minutes, resume)

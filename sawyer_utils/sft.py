@@ -12,7 +12,7 @@ from transformers import PrinterCallback, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
-from sawyer_utils import plots, resuming
+from sawyer_utils import plots, resuming, tracking
 from sawyer_utils.chat import encode
 from sawyer_utils.losses import token_logprobs
 from sawyer_utils.models import save_adapter, trainables_to_fp32
@@ -136,7 +136,7 @@ def train_sft(
     folder = Path(folder)
     checkpoint, steps = folder / "checkpoint", total_steps(profile, len(conversations))
     progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder))
-    callbacks = [Clock(), progress]
+    callbacks, options = [Clock(), progress], {**tracking.trainer_options(folder), **options}
     trainer = sft_trainer(model, tokenizer, profile, conversations, checkpoint, callbacks, **options)
     resuming.train(trainer, profile.checkpoint_minutes, resume)
     write_json(folder / "log.json", progress.log)
