@@ -276,5 +276,3 @@ def ship(profile: Profile) -> None:
         weights = load_file(source / "adapter_model.safetensors")
         small = {name: value.to(torch.bfloat16) for name, value in weights.items()}
         save_file(small, target / "adapter_model.safetensors", metadata={"format": "pt"})
-        config = read_json(target / "adapter_config.json")  # PEFT writes this machine's cache path
-        write_json(target / "adapter_config.json", {**config, "base_model_name_or_path": None})

@@ -223,11 +223,12 @@ class PPOTrainer:
         with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track:
             while self.steps_done < total:
                 track(self.step(self._next_prompts(prompts)))
-                if button.pressed or self.steps_done == total or self.steps_done % every == 0:
+                if self.steps_done == total or self.steps_done % every == 0:
                     self.save_checkpoint()
                 if on_step:
                     on_step(self.log)
                 if button.pressed and self.steps_done < total:
+                    self.save_checkpoint()
                     raise TrainingInterrupted(self.steps_done, total)
         return self.log
 

@@ -1,4 +1,4 @@
-"""``TRACKER=tensorboard``, ``trackio`` or ``wandb``: the numbers of a training in a tracker, too. None by default.
+"""``TRACKER=tensorboard``, ``trackio`` or ``wandb``: a training's numbers in a tracker, too. None by default.
 
 The trainers of 01 and 02 pass it on to transformers, PPO to Accelerate's trackers. trackio stays on this
 machine; wandb sends to its own servers, and asks for its login itself.
@@ -67,7 +67,7 @@ def follow(folder: Path | None) -> Iterator[Callable[[dict], None]]:
 
 
 def run_name(folder: Path) -> str:
-    """"local-ppo" for ``runs/local/ppo``."""
+    """ "local-ppo" for ``runs/local/ppo``."""
     return f"{Path(folder).parent.name}-{Path(folder).name}"
 
 

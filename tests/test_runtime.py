@@ -198,14 +198,14 @@ def test_an_own_run_comes_before_the_shipped_one(tmp_path, home, monkeypatch, ca
     shipped.mkdir(parents=True)
     (shipped / "weights").touch()
     assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
-    assert "using the shipped checkpoint" in capsys.readouterr().out
+    assert "from the checkpoint that comes with the course" in capsys.readouterr().out
     # A folder of a run that was cut before it saved anything is no result.
     own = runtime.run_dir(LOCAL, "sft")
     assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
     capsys.readouterr()
     (own / "weights").touch()
     assert runtime.find_stage(LOCAL, "sft", "weights") == own
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "sft    from your local run\n"
 
 
 def test_the_shipped_checkpoint_is_not_for_another_base(tmp_path, monkeypatch):
@@ -216,6 +216,58 @@ def test_the_shipped_checkpoint_is_not_for_another_base(tmp_path, monkeypatch):
     assert runtime.find_stage(PROFILES["smoke"], "sft", "weights") == shipped
     with pytest.raises(runtime.StageMissing, match="nor shipped for the colab profile"):
         runtime.find_stage(PROFILES["colab"], "sft", "weights")
+
+
+def filled(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "weights").touch()
+    return folder
+
+
+def test_a_folder_of_somebody_elses_checkpoints_comes_before_the_shipped_ones(
+    tmp_path, home, monkeypatch, capsys
+):
+    monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
+    shipped, given = (filled(tmp_path / name / "sft") for name in ("checkpoints/local", "given"))
+    monkeypatch.setenv("SAWYER_CHECKPOINTS", str(given.parent))
+    assert runtime.find_stage(LOCAL, "sft", "weights") == given
+    assert runtime.find_stage(PROFILES["colab"], "sft", "weights") == given
+    assert "from the folder in SAWYER_CHECKPOINTS" in capsys.readouterr().out
+    own = filled(home / "local" / "sft")
+    assert runtime.find_stage(LOCAL, "sft", "weights") == own
+    # What it lacks is taken from the next.
+    (own / "weights").unlink()
+    (given / "weights").unlink()
+    assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
+
+
+def test_the_hub_is_asked_only_if_nothing_is_here(tmp_path, home, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
+    asked, cache = [], filled(tmp_path / "cache" / "ppo").parent
+
+    def download(repo, allow_patterns):
+        asked.append((repo, allow_patterns))
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("sawyer_utils.hub.offline", lambda: True)
+    monkeypatch.setenv("SAWYER_CHECKPOINTS", "someone/sawyer-llama2")
+    assert runtime.find_stage(PROFILES["llama2"], "ppo", "weights") == cache / "ppo"
+    assert capsys.readouterr().out == "ppo    from someone/sawyer-llama2 on the Hub\n"
+    # Safetensors and JSON of this stage; no pickle, no code.
+    assert asked == [("someone/sawyer-llama2", ["ppo/*/*.safetensors", "ppo/*/*.json"])]
+    own = filled(home / "llama2" / "ppo")
+    assert runtime.find_stage(PROFILES["llama2"], "ppo", "weights") == own
+    assert len(asked) == 1
+
+
+def test_a_run_on_drive_is_called_that(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runtime, "DRIVE", tmp_path / "content" / "drive")
+    monkeypatch.setenv("SAWYER_HOME", "drive")
+    assert runtime.home() == tmp_path / "content" / "drive" / "MyDrive" / "sawyer"
+    own = filled(runtime.home() / "local" / "sft")
+    assert runtime.find_stage(LOCAL, "sft", "weights") == own
+    assert capsys.readouterr().out == "sft    from your run on Google Drive\n"
 
 
 # --- safe writing -------------------------------------------------------------------------------
