@@ -44,7 +44,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
-from sawyer_utils import checkpoints, health, losses, tracking
+from sawyer_utils import checkpoints, health, losses, memory, tracking
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
 from sawyer_utils.ppo_config import PPOConfig
@@ -211,6 +211,7 @@ class PPOTrainer:
             ValueError: with fewer prompts than one batch.
             TrainingStopped: on NaN or collapse.
             TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
+            OutOfMemory: with the settings that help most.
         """
         if len(prompts) < self.config.batch_size:
             raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
@@ -222,7 +223,8 @@ class PPOTrainer:
         alone = self.processes.num_processes == 1  # one of several cannot stop
         with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track:
             while self.steps_done < total:
-                track(self.step(self._next_prompts(prompts)))
+                with memory.explained(self.actor.model, self.config.halves()):
+                    track(self.step(self._next_prompts(prompts)))
                 if self.steps_done == total or self.steps_done % every == 0:
                     self.save_checkpoint()
                 if on_step:

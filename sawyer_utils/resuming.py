@@ -17,6 +17,7 @@ from pathlib import Path
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from sawyer_utils import memory
 from sawyer_utils.models import save_adapter
 from sawyer_utils.runtime import read_json, write_json
 
@@ -95,7 +96,12 @@ class _Keep(TrainerCallback):
         self.saved = time.monotonic()
 
 
-def train(trainer: Trainer, minutes: float, resume: str | bool = "auto") -> None:
+def train(
+    trainer: Trainer,
+    minutes: float,
+    resume: str | bool = "auto",
+    halves: dict[str, tuple[int, float]] | None = None,
+) -> None:
     """``trainer.train()``, going on from a checkpoint in its output folder if that is one of this very
     run: the same settings, data and trainable weights.
 
@@ -104,9 +110,11 @@ def train(trainer: Trainer, minutes: float, resume: str | bool = "auto") -> None
     Args:
         minutes: between two checkpoints; 0 keeps each step.
         resume: "auto", or False to start over.
+        halves: what to suggest when the GPU's memory runs out, see :func:`memory.explained`.
 
     Raises:
         TrainingInterrupted: after the Stop button, once the step is done and kept.
+        OutOfMemory: with what to change.
     """
     folder = Path(trainer.args.output_dir)
     last = _last_whole(trainer, folder) if resume else None
@@ -117,7 +125,8 @@ def train(trainer: Trainer, minutes: float, resume: str | bool = "auto") -> None
     with StopButton() as button:
         trainer.add_callback(_Keep(button, minutes))
         try:
-            trainer.train(resume_from_checkpoint=last and str(last))
+            with memory.explained(trainer.model, halves or {}):
+                trainer.train(resume_from_checkpoint=last and str(last))
         finally:
             # The trainer wrapped forward() in autocast; from here on it computes as a loaded model does.
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)

@@ -314,7 +314,11 @@ def train_reward(
     options = {**tracking.trainer_options(folder), **options}
     trainer = reward_trainer(reward, profile, pairs, checkpoint, [Clock(), progress], **options)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
-    resuming.train(trainer, profile.checkpoint_minutes, resume)
+    halves = {
+        "reward_batch": (profile.reward_batch, 1.0),
+        "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
+    }
+    resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
     write_json(Path(folder) / "log.json", progress.log)
     reward.save(Path(folder) / "model", profile.reward_base)
     shutil.rmtree(checkpoint, ignore_errors=True)

@@ -138,7 +138,11 @@ def train_sft(
     progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder))
     callbacks, options = [Clock(), progress], {**tracking.trainer_options(folder), **options}
     trainer = sft_trainer(model, tokenizer, profile, conversations, checkpoint, callbacks, **options)
-    resuming.train(trainer, profile.checkpoint_minutes, resume)
+    halves = {
+        "sft_micro_batch": (profile.sft_micro_batch, 1.0),
+        "conversation_tokens": (profile.conversation_tokens, 1.0),
+    }
+    resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
     write_json(folder / "log.json", progress.log)
     save_adapter(model, folder / "adapter")
     shutil.rmtree(checkpoint, ignore_errors=True)
