@@ -1,0 +1,1 @@
+"""The judges of notebook 01's exercises."""
