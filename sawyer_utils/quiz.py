@@ -123,11 +123,13 @@ class Quiz(Panel):
 
     def _choice(self, i: int, choice: dict) -> widgets.HBox:
         button = _button(LETTERS[i], lambda: self.choose(i), tooltip=f"Choose {LETTERS[i]}")
+        button.layout = widgets.Layout(width="40px", flex="0 0 auto")
         said = _rich(choice["text"])
         if i in self.tried[self.at]:
             word, colour = ("Right.", _RIGHT) if choice["right"] else ("Not this one.", _WRONG)
             said += f'<div><b style="color:{colour}">{word}</b> {_rich(choice["why"])}</div>'
-        return widgets.HBox([button, widgets.HTML(_tight(said), layout=WIDE)], layout=WIDE)
+        text = widgets.HTML(_tight(said), layout=widgets.Layout(flex="1 1 0%"))
+        return widgets.HBox([button, text], layout=widgets.Layout(width="98%"))
 
 
 def _rich(text: str) -> str:

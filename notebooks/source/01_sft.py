@@ -1185,7 +1185,7 @@ check("01.4", careful_labels)
 #
 # Not C. The reverse: each conversation is one mean, so that a long one does not count more than a short one.
 #
-# It stands in “6. Does it learn?”.
+# It stands in “The training itself”.
 #
 # </details>
 
