@@ -316,7 +316,7 @@ def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str) -> s
             + (f", and {asked[1]} more were asked for." if asked else "."),
             "What helps most here:",
             *(f"{n}. {name}: about {b / GIB:.2f} GiB less" for n, (name, b) in enumerate(best, 1)),
-            "Sizes are fields of the profile: profile = dataclasses.replace(profile, ...) below the setup cell;",
+            "Sizes are the profile's: profile = dataclasses.replace(profile, ...) below the setup cell;",
             'precision is os.environ["SAWYER_PRECISION"] above it. Restart the session, run all.',
         ]
     )

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import sys
 import tempfile
@@ -352,7 +353,11 @@ def expected_minutes(profile: Profile, device: str) -> str:
     saved = read_json(path) if path.exists() else {}
     if not saved.get("minutes"):
         return "not measured for this profile"
-    took = ", ".join(f"{name} {minutes:.0f}" for name, minutes in saved["minutes"].items())
+    sections = saved.get("section_minutes", {})
+    took = ", ".join(
+        f"{name} {minutes:.0f}{_long_sections(sections.get(name, {}))}"
+        for name, minutes in saved["minutes"].items()
+    )
     measured = saved["machine"]
     on = f"{measured['device']} with {measured['cpu_cores']} cores"
     return (
@@ -360,6 +365,15 @@ def expected_minutes(profile: Profile, device: str) -> str:
         if device == measured["device"] == "cpu"
         else (f"not measured on this device; {took} on {on}")
     )
+
+
+def _long_sections(took: dict[str, float]) -> str:
+    """ " (section 4: 2.1, section 7: 1.3)", those of a minute and more."""
+    numbered = {re.match(r"(\d+)\.", heading): minutes for heading, minutes in took.items()}
+    long = [
+        f"section {found[1]}: {minutes:.1f}" for found, minutes in numbered.items() if found and minutes >= 1
+    ]
+    return f" ({', '.join(long)})" if long else ""
 
 
 def _no_gpu(profile: Profile, device: str) -> str:

@@ -474,15 +474,19 @@ def test_a_laptop_without_a_gpu_is_nothing_to_shout_about(monkeypatch):
 
 
 def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
-    saved = runtime.read_json(ROOT / "results" / "local.json")
-    took = f"01_sft {saved['minutes']['01_sft']:.0f}, 02_reward"
-    on = f"cpu with {saved['machine']['cpu_cores']} cores"
-    on_cpu = runtime.expected_minutes(LOCAL, "cpu")
-    assert on_cpu.startswith(took)
-    assert on_cpu.endswith(f"(measured: {on})")
+    saved = {
+        "minutes": {"01_sft": 5.31, "02_reward": 6.5},
+        "section_minutes": {"01_sft": {"start": 2.0, "2. Whose turn?": 0.9, "6. Does it learn?": 3.94}},
+        "machine": {"device": "cpu", "cpu_cores": 2},
+    }
+    monkeypatch.setattr(runtime, "read_json", lambda _: saved)
+    took = "01_sft 5 (section 6: 3.9), 02_reward 6"  # 6.5 rounds to even
+    assert runtime.expected_minutes(LOCAL, "cpu") == f"{took} (measured: cpu with 2 cores)"
     on_gpu = runtime.expected_minutes(LOCAL, "cuda")
-    assert on_gpu.startswith(f"not measured on this device; {took}")
-    assert on_gpu.endswith(f"on {on}")
+    assert on_gpu == f"not measured on this device; {took} on cpu with 2 cores"
+    monkeypatch.undo()
+    committed = runtime.read_json(runtime.project_root() / "results" / "local.json")
+    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in runtime.expected_minutes(LOCAL, "cpu")
     assert runtime.expected_minutes(PROFILES["colab"], "cuda") == "not measured for this profile"
 
 
