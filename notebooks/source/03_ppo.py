@@ -65,6 +65,7 @@ from sawyer_utils import (
     snapshots,
     widgets,
 )
+from sawyer_utils.checks import check
 
 folder = runtime.run_dir(profile, "ppo")
 figures = folder / "figures"
@@ -263,7 +264,8 @@ assert earned[4] == earned[20] == 1.0
 # Below 1, the same grade is worth less the later it comes: **brevity pays, and nobody asked for
 # it.** A good critic would mend that, for its guesses carry the grade back to the first token. Ours
 # starts from nothing and sees a few hundred answers, so our trainer takes λ = 1 and lives with the
-# noise. (Exercise 4 shows what 0.95 does to the length.)
+# noise. (The second open question at the end shows
+# what 0.95 does to the length.)
 
 # %% [markdown]
 # ## 4. How big a step?
@@ -324,9 +326,9 @@ print(
     f"raw reward of {len(calibration_prompts)} SFT answers:"
     f" {sft_mean:.2f} ± {sft_std:.2f}"
 )
-check = torch.tensor(reward_fn(calibration_prompts, calibration.responses))
-print(f"standardised: {check.mean():.2f} ± {check.std():.2f}")
-assert abs(float(check.mean())) < 1e-4
+rescaled = torch.tensor(reward_fn(calibration_prompts, calibration.responses))
+print(f"standardised: {rescaled.mean():.2f} ± {rescaled.std():.2f}")
+assert abs(float(rescaled.mean())) < 1e-4
 
 # %% [markdown]
 # **Rollout.** Sample an answer a prompt, then run policy and reference over it once each. Because
@@ -736,38 +738,123 @@ print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown]
 # ## Exercises
-# 1. **Predict the number.** In section 2, set β = 1. What is the second token paid, and what does
-#    the whole answer earn?
-#    <details><summary>Answer</summary>The second token is paid +0.2. The answer earns 1 − 0.6 = 0.4:
-#    with β = 1 the drift of 0.6 nats eats more than half of the score.</details>
-# 2. **Write it.** Compute the advantages for λ = 1 without the recursion, from rewards-to-go alone.
-#    <details><summary>Answer</summary>`rewards.flip(1).cumsum(1).flip(1) - values`: at λ = 1 (and
-#    γ = 1) an advantage is what really came minus what the critic guessed.</details>
-# 3. **Break it and diagnose.** Make the reward `lambda p, r: [-len(x) for x in r]`, take
-#    `kl_coef=0`, run six steps. Which curve tells you first?
-#    <details><summary>Answer</summary>Length. The reward rises too, which is the trap; the KL goes
-#    next, and by then the answers are a word long.</details>
-# 4. **A setting that nobody questions.** Train again with
-#    `ppo.PPOConfig.from_profile(profile, lam=0.95)` and no run folder. The judge is the same; what
-#    happens to `length`?
-#    <details><summary>Answer</summary>In our trial, with an earlier judge that scored longer answers
-#    slightly higher, 24 steps took them from 20 tokens to 10; with λ = 1 they kept 19. The judge did
-#    not ask for it: see the two answers of section 3.</details>
-# 5. **Where does an update push?** The logits are `W @ h`. Show on random numbers what the slope of
-#    one log-prob with respect to `h` is.
-#    <details><summary>Answer</summary>
+# `check` draws fresh inputs each time you run it. It says what is observably wrong and gives one hint at
+# a time, never the answer. A stub that you leave alone stops nothing; solutions are at the very end.
 #
-#    ```python
-#    W, h = torch.randn(7, 4), torch.randn(4, requires_grad=True)
-#    logprobs = (W @ h).log_softmax(-1)
-#    (slope,) = torch.autograd.grad(logprobs[2], h)
-#    assert torch.allclose(slope, W[2] - logprobs.exp() @ W, atol=1e-6)
-#    ```
+# ### 03.1 Predict the number
+# In section 2, set β = 1 and keep the score of 1. What is the second token paid, and what does the
+# whole answer earn?
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+second_token = None
+whole_answer = None
+### END SOLUTION
+check("03.1", (second_token, whole_answer))
+
+# %% [markdown]
+# ### 03.2 Advantages without a recursion
+# At λ = 1 (and γ = 1) the loop of section 3 is not needed. Write the advantages of a batch in one line,
+# from what each token still has to come. No padding yet.
+
+
+# %% tags=["exercise"]
+def without_recursion(rewards, values):
+    """Advantages at λ = 1, (B, R) from rewards and values (B, R)."""
+    ### BEGIN SOLUTION
+    advantages = None
+    ### END SOLUTION
+    return advantages
+
+
+check("03.2", without_recursion)
+
+# %% [markdown]
+# ### 03.3 Write the function that trains it
+# Now any γ and λ, and answers of different lengths: `mask` is True on an answer's own tokens, which
+# come first in its row. What `rewards` and `values` hold behind them is noise; your result is zero there.
+
+
+# %% tags=["exercise"]
+def my_gae(rewards, values, mask, gamma, lam):
+    """Generalised advantage estimation: advantages (B, R) from three tensors (B, R)."""
+    ### BEGIN SOLUTION
+    advantages = None
+    ### END SOLUTION
+    return advantages
+
+
+check("03.3", my_gae)
+
+# %% [markdown]
+# ### 03.4 The clip, and who falls silent
+# For tokens with a ratio and an advantage each: the clipped surrogate of section 4 (what is maximised,
+# not the loss), and which tokens it leaves without a gradient. Find the rule for the second part
+# without autograd.
+
+
+# %% tags=["exercise"]
+def clipped(ratio, advantages, clip):
+    """(surrogate, silent), both (n,); silent is True where the surrogate has no slope."""
+    ### BEGIN SOLUTION
+    surrogate, silent = None, None
+    ### END SOLUTION
+    return surrogate, silent
+
+
+check("03.4", clipped)
+
+# %% [markdown]
+# ### 03.5 Where does an update push?
+# The logits are `W @ h`, one row of `W` a word. In which direction must `h` move for one word to become
+# likelier? By hand, without autograd.
+
+
+# %% tags=["exercise"]
+def push(W, h, token):
+    """The slope of log π(token) with respect to h, (D,), from W (V, D) and h (D,)."""
+    ### BEGIN SOLUTION
+    direction = None
+    ### END SOLUTION
+    return direction
+
+
+check("03.5", push)
+
+# %% [markdown]
+# ### 03.6 Diagnose
+# Thirty-two runs that you have not seen: 12 to 39 steps, first answers of 5 to 60 tokens, and a reward that
+# rises in every one. Write the doctor (without `health.diagnose`): a log is a list of one dictionary a
+# step, with `reward`, `kl`, `length`, `finished` and `distinct_2` in the units of section 7. At most one
+# thing is wrong with each run; a single odd batch is nothing. Return a name as `health.diagnose` says it
+# ("KL running away", "collapse", "never finishing"), or "healthy".
+
+
+# %% tags=["exercise"]
+def doctor(log):
+    """One of healthy, KL running away, collapse, never finishing."""
+    ### BEGIN SOLUTION
+    name = None
+    ### END SOLUTION
+    return name
+
+
+check("03.6", doctor)
+
+# %% [markdown]
+# ### Two open questions, for a free quarter of an hour
+# They need training, so nothing checks them.
 #
-#    Towards the row of the word that was said, away from the mean of the rows that might have been.
-#    One vector a token: `actor.TokenLogprobs` keeps it in the place of 49,155 logits.
-#
-#    </details>
+# - **Break it.** Make the reward `lambda p, r: [-len(x) for x in r]`, take `kl_coef=0`, run six steps.
+#   Which curve tells you first?
+#   <details><summary>Answer</summary>Length. The reward rises too, which is the trap; the KL goes
+#   next, and by then the answers are a word long.</details>
+# - **A setting that nobody questions.** Train again with
+#   `ppo.PPOConfig.from_profile(profile, lam=0.95)` and no run folder. The judge is the same; what
+#   happens to `length`?
+#   <details><summary>Answer</summary>In our trial, with an earlier judge that scored longer answers
+#   slightly higher, 24 steps took them from 20 tokens to 10; with λ = 1 they kept 19. The judge did
+#   not ask for it: see the two answers of section 3.</details>
 
 # %% [markdown]
 # ## What can go wrong
@@ -811,3 +898,89 @@ print(f"peak memory {peak:.1f} GiB")
 # %% [markdown]
 # ## Next
 # [04 · Evaluation](04_eval.ipynb): are you convinced?
+
+# %% [markdown]
+# ## Solutions
+# Ours, run and checked like yours. Try first: a solution read is half an exercise.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+second_token = -1.0 * -0.2  # it stayed closer than the reference asks
+whole_answer = 1.0 - 1.0 * (0.2 - 0.2 + 0.6 + 0.0)
+### END SOLUTION
+assert check("03.1", (second_token, whole_answer)).right
+
+
+# %% tags=["solution"]
+def without_recursion(rewards, values):
+    """Advantages at λ = 1, (B, R) from rewards and values (B, R)."""
+    ### BEGIN SOLUTION
+    to_come = rewards.flip(1).cumsum(1).flip(1)
+    return to_come - values
+    ### END SOLUTION
+
+
+assert check("03.2", without_recursion).right
+
+
+# %% tags=["solution"]
+def my_gae(rewards, values, mask, gamma, lam):
+    """Generalised advantage estimation: advantages (B, R) from three tensors (B, R)."""
+    ### BEGIN SOLUTION
+    rewards, values = rewards * mask, values * mask  # padding passes on nothing
+    advantages, next_value, following = torch.zeros_like(rewards), 0.0, 0.0
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]  # δ_t
+        following = delta + gamma * lam * following  # A_t
+        advantages[:, t], next_value = following, values[:, t]
+    return advantages
+    ### END SOLUTION
+
+
+assert check("03.3", my_gae).right
+
+
+# %% tags=["solution"]
+def clipped(ratio, advantages, clip):
+    """(surrogate, silent), both (n,); silent is True where the surrogate has no slope."""
+    ### BEGIN SOLUTION
+    held = ratio.clamp(1 - clip, 1 + clip)
+    surrogate = torch.minimum(ratio * advantages, held * advantages)
+    too_good = (advantages > 0) & (ratio > 1 + clip)
+    too_bad = (advantages < 0) & (ratio < 1 - clip)
+    return surrogate, too_good | too_bad
+    ### END SOLUTION
+
+
+assert check("03.4", clipped).right
+
+
+# %% tags=["solution"]
+def push(W, h, token):
+    """The slope of log π(token) with respect to h, (D,), from W (V, D) and h (D,)."""
+    ### BEGIN SOLUTION
+    probabilities = (W @ h).softmax(-1)  # (V,)
+    return W[token] - probabilities @ W
+    ### END SOLUTION
+
+
+assert check("03.5", push).right
+
+
+# %% tags=["solution"]
+def doctor(log):
+    """One of healthy, KL running away, collapse, never finishing."""
+    ### BEGIN SOLUTION
+    late = log[-len(log) // 4 :]
+    kl, length, finished = (
+        statistics.mean(line[key] for line in late) for key in ("kl", "length", "finished")
+    )
+    if length < 0.5 * log[0]["length"]:
+        return "collapse"
+    if kl > 20:
+        return "KL running away"
+    return "never finishing" if finished < 0.7 else "healthy"
+    ### END SOLUTION
+
+
+assert check("03.6", doctor).right
