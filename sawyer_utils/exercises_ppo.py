@@ -30,7 +30,7 @@ def _between(low: float, high: float, generator: torch.Generator) -> float:
         "All four together earn the score less β times the sum of the k1, which section 1 prints.",
     ),
     lesson="β is the exchange rate between score and drift. At 1, drift of 0.6 nats eats more than half of a "
-    "score of 1; at 0.1 it is small change. Either way a token that the reference likes better is paid for it.",
+    "score of 1; at 0.1 it is small change. At any β, what the reference likes better is paid for.",
 )
 def full_price(answer):
     """(second token, whole answer) of section 2, for β = 1."""
@@ -56,7 +56,7 @@ def full_price(answer):
     "03.2",
     hints=(
         "At λ = 1 the guesses in the middle cancel. What is left, for the first token of two?",
-        "An advantage is what really came, from this token to the end, minus what the critic had guessed.",
+        "First find what really came, from this token to the end. Where does the critic's guess come in?",
         "`cumsum` adds from the front. `flip` turns a row round, and can turn it back.",
     ),
     lesson="At λ = 1 (and γ = 1) no guess stands in for what really came. That is as honest as it is noisy: "
@@ -89,7 +89,7 @@ def without_recursion(answer):
     hints=(
         "Section 3 has it for one row of four tokens. With columns in place of numbers it does a batch.",
         "After the last token of an answer nothing is left to earn. What does your V(t + 1) say there?",
-        "Set rewards and values to zero outside the mask before the loop; then padding passes on nothing.",
+        "Going backwards, the loop meets the padding first. It should come out of it with nothing in hand.",
     ),
     lesson="The guess after the stop token is zero, not whatever stands in the padding. Forget it and short "
     "answers learn from noise, while a test with answers of one length sees nothing.",
@@ -135,9 +135,9 @@ def _wrong_gae(answer, found: Tensor, returns: Tensor, batch: tuple, settings: t
 @exercise(
     "03.4",
     hints=(
-        "Compute ρ A and clip(ρ) A. Which of the two counts when they differ? The picture in section 4 shows.",
-        "The smaller of the two counts, token by token, for good tokens and for bad ones.",
-        "Silent is who has already gone too far in the direction that pays. For a good token that is up.",
+        "Compute ρ A and clip(ρ) A. Where they differ, which one counts? See the two pictures of section 4.",
+        "The surrogate is a pessimist, token by token, about good tokens and about bad ones.",
+        "Silent is who has already gone too far in the direction that pays. Which way is that for each sign?",
     ),
     lesson="Being outside the band is not enough for silence: half of the tokens outside it are on their way "
     "back and keep their gradient. The share `clipped` in the log counts both kinds.",
@@ -164,8 +164,8 @@ def clipped(answer):
         return "The second part should be a tensor of True and False, one a token."
     if close(silent, (slope == 0).float()):
         return None
-    off = _first(silent != (slope == 0))
-    return f"Your surrogate is right. Look again whether it is silent for {_token(ratio, advantages, clip, off)}."
+    where = _token(ratio, advantages, clip, _first(silent != (slope == 0)))
+    return f"Your surrogate is right. Whether it has a slope is not, at {where}."
 
 
 def _first(wrong: Tensor) -> int:
@@ -182,9 +182,9 @@ def _token(ratio: Tensor, advantages: Tensor, clip: float, i: int) -> str:
 @exercise(
     "03.5",
     hints=(
-        "log π(token) is the token's logit minus the log of a sum over all logits. Take the slope of each part.",
-        "The token's logit has the slope of its own row of W. The log of the sum has that of an average row.",
-        "The average is weighted by how likely each word is at h.",
+        "log π(token) is the token's logit minus the log of a sum of exponentials. Take the slope of each.",
+        "The first part has the slope of one row of W. The second part is the same for every token.",
+        "The slope of a log of a sum of exponentials is a weighted mean. Of what, and with which weights?",
     ),
     lesson="Towards the row of the word that was said, away from the mean of those that might have been. One "
     "vector a token: `actor.TokenLogprobs` keeps it in place of a logit for every word.",

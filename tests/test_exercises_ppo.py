@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import ClassVar
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def outside(ratio, clip):
 
 def by_the_end(log, length=0.0, kl=20.0):
     last = {key: statistics.mean(line[key] for line in log[-3:]) for key in ("kl", "length", "finished")}
-    if last["length"] < length or last["length"] < 0.5 * log[0]["length"] and not length:
+    if last["length"] < (length or 0.5 * log[0]["length"]):
         return "collapse"
     if last["kl"] > kl:
         return "KL running away"
@@ -62,8 +63,8 @@ def at_one_bad_step(log):
 
 class TestPPO(Exercises):
     NOTEBOOK = "03_ppo"
-    NAMES = {"statistics": statistics}
-    WRONG = {
+    NAMES: ClassVar = {"statistics": statistics}
+    WRONG: ClassVar = {
         "03.1": {
             "the sign of the second k1": (-0.2, 0.4),
             "the sign of the KL": (-0.2, 1.6),
@@ -82,9 +83,7 @@ class TestPPO(Exercises):
         "03.3": {
             "forgot the mask": lambda r, v, m, g, k: slow_gae(r, v, torch.ones_like(m), g, k),
             "masked only the result": lambda r, v, m, g, k: slow_gae(r, v, torch.ones_like(m), g, k) * m,
-            "left the guesses in the padding": lambda r, v, m, g, k: (
-                slow_gae(r, v * m, m | True, g, k) - v * ~m
-            ),
+            "left the guesses in the padding": lambda r, v, m, g, k: slow_gae(r, v, m, g, k) - v * ~m,
             "returns whitened": whitened,
             "returns the returns": lambda r, v, m, g, k: slow_gae(r, v, m, g, k) + v * m,
             "both advantages and returns": losses.gae,
