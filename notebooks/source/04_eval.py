@@ -59,6 +59,7 @@ from IPython.display import Markdown
 from scipy import stats
 
 from sawyer_utils import choices, data, evaluation, likelihood, models, plots, show
+from sawyer_utils.checks import check
 from sawyer_utils.reward import RewardModel, differences, total_steps, train_reward
 
 folder = runtime.run_dir(profile, "eval")
@@ -1502,32 +1503,108 @@ assert (folder / "metrics.json").exists()
 # %% [markdown]
 # ## Exercises
 #
-# 1. **A placebo.** Compare SFT with itself: `evaluation.answer` under `"ref"` with `seed=0` and with
-#    `seed=1`, score both, `compare_rewards`. How many prompts "got worse"? What should the verdict
-#    be, and how often will it not be?
-#    <details><summary>Answer</summary>
+# `check` draws fresh inputs each time you run it. It says what is observably wrong and gives one hint at
+# a time, never the answer. A stub that you leave alone stops nothing; solutions are at the very end.
 #
-#    Roughly half get worse, for the two sets come from the same distribution. The verdict should be
-#    "no difference shown"; at 95 % it is something else in about one pair of seeds out of twenty.
-#    Compare that half with the share in section 2: only what goes beyond it is PPO.
-#    </details>
-# 2. **How many prompts would have been enough?** Take the effect size from section 3. About
-#    (2.8 / effect size)² prompts show it in four runs out of five. Compute it, then test it: draw
-#    that many prompts from `change` a thousand times and count how often the interval excludes zero.
-#    <details><summary>Answer</summary>
+# ### 04.1 Predict the number: a placebo
+# SFT answers the same 40 prompts twice, from two seeds, and the first judge scores both sets. On how many
+# prompts does the second answer score lower, and what does section 3 call the result? Give a verdict in
+# its words. (The solution then looks at your own samples.)
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+fallen = None
+placebo_verdict = None
+### END SOLUTION
+check("04.1", (fallen, placebo_verdict))
+
+# %% [markdown]
+# ### 04.2 McNemar's test
+# For any two counts of disagreement: the exact two-sided p, without scipy.
+
+
+# %% tags=["exercise"]
+def exact_p(only_a, only_b):
+    """p of McNemar's test; each count is of the questions that only this model got right."""
+    ### BEGIN SOLUTION
+    p_value = None
+    ### END SOLUTION
+    return p_value
+
+
+check("04.2", exact_p)
+
+# %% [markdown]
+# ### 04.3 The interval under every verdict
+# The paired bootstrap for any two lists of values of the same prompts: 95 %, of the mean of after − before.
+# The plain quantiles will do. Draw 2,000 times or more.
+
+
+# %% tags=["exercise"]
+def paired_interval(before, after):
+    """(low, high) of the mean change, by drawing; before and after are arrays (n,)."""
+    ### BEGIN SOLUTION
+    ends = None, None
+    ### END SOLUTION
+    return ends
+
+
+check("04.3", paired_interval)
+
+# %% [markdown]
+# ### 04.4 How many prompts would have been enough?
+# An effect size is a mean change in standard deviations of the change (section 3). From how many prompts on
+# is a true one shown in four experiments of five, at 95 % and on two sides? The judge runs 3,000
+# experiments with your number.
+
+
+# %% tags=["exercise"]
+def prompts_needed(effect_size):
+    """A number of prompts, to show this effect in 80 % of all experiments."""
+    ### BEGIN SOLUTION
+    n = None
+    ### END SOLUTION
+    return n
+
+
+check("04.4", prompts_needed)
+
+# %% [markdown]
+# ### 04.5 Break it and diagnose: the auditor
+# Somebody hands you `interval(before, after)`, for arrays of P prompts and S samples each, (P, S), and
+# says that it is a paired 95 % interval of the mean change over prompts. You cannot read it, only call it.
+# Is it sound? If not, it has one of four faults:
 #
-#    2.8 = 1.96 + 0.84, the two quantiles of "95 %" and "80 %". With an effect size of 0.4 that is 49
-#    prompts, with 0.2 it is 196. Your count will be near 80 %; drawing from the 120 you have makes
-#    it a little too good, since the effect in them is the estimate itself.
-#    </details>
-# 3. **Catch a cheat.** Write an answer that scores higher than SFT + RLF on the reward model and
-#    that you would be ashamed of. Which of the measures in section 5 gives it away?
-#    <details><summary>Answer</summary>
+# - "wrong sign": before − after;
+# - "wrong tail": 5 % outside on *each* side;
+# - "unpaired": it draws the two sides as if they were strangers;
+# - "samples as prompts": P · S values count as that many independent prompts.
 #
-#    Start from notebook 02's probe: warm openings, more sentences, the question repeated. Echoes
-#    show as similarity near 1, loops as repetition, one pleasing answer for every prompt as a low
-#    distinct-2. A fluent, friendly falsehood is caught by none of them: only by a person who knows.
-#    </details>
+# Write the audit: make data of which you know the answer, call, and name what you found.
+
+
+# %% tags=["exercise"]
+def audit(interval):
+    """One of sound, wrong sign, wrong tail, unpaired, samples as prompts."""
+    ### BEGIN SOLUTION
+    found = None
+    ### END SOLUTION
+    return found
+
+
+check("04.5", audit)
+
+# %% [markdown]
+# ### An open question: catch a cheat
+# Nothing checks this one. Write an answer that scores higher than SFT + RLF on the reward model and that
+# you would be ashamed of. Which of the measures in section 5 gives it away?
+#
+# <details><summary>Answer</summary>
+#
+# Start from notebook 02's probe: warm openings, more sentences, the question repeated. Echoes show as
+# similarity near 1, loops as repetition, one pleasing answer for every prompt as a low distinct-2. A
+# fluent, friendly falsehood is caught by none of them: only by a person who knows.
+# </details>
 
 # %% [markdown]
 # ## What can go wrong
@@ -1590,3 +1667,83 @@ assert (folder / "metrics.json").exists()
 # A preference you do not share, edited in 02; a longer leash in 03; and then come back here and
 # see whether your verdict table agrees with you. If it does not, one of you is wrong, and finding
 # out which is the work.
+
+# %% [markdown]
+# ## Solutions
+#
+# Ours, run and checked like yours. Try first: a solution read is half an exercise.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+fallen = 20  # a coin for each prompt
+placebo_verdict = "no difference shown"
+once, again = grid["first judge"][:, 0], grid["first judge"][:, 1]  # section 7's samples
+ours = evaluation.compare_rewards(once, again)
+print(f"SFT against itself, {ours.n} prompts: {(again < once).sum()} fell; {ours.verdict}")
+### END SOLUTION
+assert check("04.1", (fallen, placebo_verdict)).right
+
+
+# %% tags=["solution"]
+def exact_p(only_a, only_b):
+    """p of McNemar's test; each count is of the questions that only this model got right."""
+    ### BEGIN SOLUTION
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n
+    return min(1.0, 2 * tail)  # the two tails of equal counts overlap
+    ### END SOLUTION
+
+
+assert check("04.2", exact_p).right
+
+
+# %% tags=["solution"]
+def paired_interval(before, after):
+    """(low, high) of the mean change, by drawing; before and after are arrays (n,)."""
+    ### BEGIN SOLUTION
+    change = np.subtract(after, before)  # first the pairs, then the draws
+    rng = np.random.default_rng(0)
+    means = rng.choice(change, size=(4000, len(change))).mean(1)
+    return tuple(np.quantile(means, [0.025, 0.975]))
+    ### END SOLUTION
+
+
+assert check("04.3", paired_interval).right
+
+
+# %% tags=["solution"]
+def prompts_needed(effect_size):
+    """A number of prompts, to show this effect in 80 % of all experiments."""
+    ### BEGIN SOLUTION
+    quantiles = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)  # 1.96 + 0.84
+    return math.ceil((quantiles / effect_size) ** 2)
+    ### END SOLUTION
+
+
+assert check("04.4", prompts_needed).right
+
+
+# %% tags=["solution"]
+def audit(interval):
+    """One of sound, wrong sign, wrong tail, unpaired, samples as prompts."""
+    ### BEGIN SOLUTION
+    rng = np.random.default_rng(0)
+    change = stats.norm.ppf((np.arange(200) + 0.5) / 200)[:, None]  # (200, 1) a bell
+    flat, hard = np.zeros((200, 1)), 9 * rng.normal(size=(200, 1))
+
+    def width(before, after, copies=1):
+        low, high = interval(before.repeat(copies, 1), after.repeat(copies, 1))
+        return (high - low) / (2 * 1.96 * change.std() / math.sqrt(200))
+
+    if interval(flat, flat + change + 5)[0] < 0:
+        return "wrong sign"
+    if width(flat, flat + change) < 0.92:
+        return "wrong tail"
+    if width(hard, hard + change) > 1.5:
+        return "unpaired"
+    copied = width(flat, flat + change, copies=4)  # no new evidence
+    return "samples as prompts" if copied < 0.75 else "sound"
+    ### END SOLUTION
+
+
+assert check("04.5", audit).right
