@@ -7,6 +7,7 @@ behind, and for each exercise at least two wrong answers by the name of the mist
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import time
 from typing import ClassVar
@@ -40,6 +41,7 @@ NONSENSE = {
 }
 
 
+@functools.cache
 def exercise_cells(notebook: str, tag: str) -> dict[str, str]:
     """Exercise id -> source of the one cell with this tag ("exercise" or "solution") that checks it."""
     found = {}
