@@ -95,7 +95,7 @@ def _wrong_p(answer, a: int, b: int, p: float, wanted: float) -> str:
         "One draw is as many prompts as there are, with replacement, and gives one mean change.",
         "The ends are quantiles of those means; five in a hundred stay outside, on both sides together.",
     ),
-    lesson="You never wrote a formula for a spread: drawing did it, and would do it for a median just as well. "
+    lesson="You wrote no formula for a spread: drawing did it, and would do it for a median just as well. "
     "What it takes for granted is that prompts are independent.",
 )
 def paired_interval(answer):
@@ -107,7 +107,7 @@ def paired_interval(answer):
         low, high = _ends(answer, before, before + change)
         torn_low, torn_high = _ends(answer, rng.permutation(before), before + change)
         if torn_high - torn_low < 2 * (high - low):
-            return "With the pairs torn apart your interval is hardly wider: it does not use that they are pairs."
+            return "With the pairs torn apart your interval is hardly wider: it makes no use of them."
         if not low < change.mean() < high:
             return "The mean of after − before does not lie inside your interval."
         ours = evaluation.bootstrap_interval(change, draws=2000)
@@ -115,7 +115,9 @@ def paired_interval(answer):
     ratio = float(np.mean(ratios))
     if not 0.91 < ratio < 1.09:
         share = 2 * stats.norm.cdf(1.96 * ratio) - 1
-        return f"An interval {ratio:.2f} times as wide as it should be holds the truth in {share:.1%} of all cases."
+        return (
+            f"At {ratio:.2f} times the width it should have, yours holds the truth in {share:.1%} of cases."
+        )
     return _a_formula(answer)
 
 
@@ -147,8 +149,8 @@ def _a_formula(answer) -> str | None:
         "The true mean must lie far enough above zero, and far enough above the line that makes a verdict.",
         "Two normal quantiles: one for 95 % on two sides, one for four in five on one side. They add up.",
     ),
-    lesson="Half the effect needs four times the prompts. And an effect size that was estimated on the same few "
-    "prompts tends to be too large, so round up.",
+    lesson="Half the effect needs four times the prompts. And an effect size that was estimated on a few "
+    "prompts, then chosen for being large, is too large: round up.",
 )
 def prompts_needed(answer):
     """f(effect_size) -> the number of prompts that shows it in four experiments of five."""
@@ -157,7 +159,9 @@ def prompts_needed(answer):
         n = math.ceil(number(answer(float(effect))))
         if n < 2:
             return f"With {n} prompts there is no spread, so no test either."
-        shown = _power(rng, effect, min(n, 2000))  # 2,000 prompts show any of these
+        if n > 2000:
+            return f"At effect size {effect:.2f} even 2,000 prompts are many more than are asked for."
+        shown = _power(rng, effect, n)
         if not 0.75 < shown < 0.87:
             return f"At effect size {effect:.2f}, {n} prompts show it in {shown:.0%} of 3,000 experiments."
     return None
@@ -180,11 +184,11 @@ def _power(rng: np.random.Generator, effect: float, n: int, experiments: int = 3
     "04.5",
     hints=(
         "You choose the data, so choose such that you know the interval beforehand: one set for each fault.",
-        "A gain that is known betrays the sign; changes that are known, on easy and hard prompts, the pairing.",
-        "Copies of a sample are no new evidence. And for one bell curve of changes you know the right width.",
+        "A known gain betrays the sign. And the same changes, on equal prompts and on very unequal ones?",
+        "Copies of a sample are no new evidence. And for a bell curve of changes you know the right width.",
     ),
-    lesson="A statistic is code like any other: feed it data whose answer you know. Each of these faults gives "
-    "numbers that look plausible, and each has been published.",
+    lesson="A statistic is code like any other: feed it data whose answer you know. Each of these faults "
+    "gives numbers that look plausible; none of them stops with an error.",
 )
 def audit(answer):
     """f(interval) -> SOUND or one of FAULTS, for made-up implementations ``interval(before, after)``."""

@@ -84,9 +84,7 @@ class TestEval(Exercises):
             "always the first model's": lambda a, b: min(1.0, 2 * tail_of(a, a + b)),
             "chi squared": uncorrected_chi2,
             "left out the observed count": lambda a, b: min(1.0, 2 * tail_of(min(a, b) - 1, a + b)),
-            "nothing disagrees, p = 0": lambda a, b: (
-                evaluation.mcnemar_p([1] * a + [0] * b, [0] * a + [1] * b) if a + b else 0.0
-            ),
+            "nothing disagrees, p = 0": lambda a, b: min(1.0, 2 * tail_of(min(a, b), a + b)) * (a + b > 0),
         },
         "04.3": {
             "unpaired": strangers,
@@ -125,9 +123,8 @@ def test_the_packages_own_statistics_pass():
     def p(a, b):
         return evaluation.mcnemar_p([True] * a + [False] * b, [False] * a + [True] * b)
 
-    for _ in range(5):
-        assert check("04.2", p).right is True
-        assert check("04.3", lambda a, b: evaluation.bootstrap_interval(np.subtract(b, a))).right is True
+    assert check("04.2", p).right is True
+    assert check("04.3", lambda a, b: evaluation.bootstrap_interval(np.subtract(b, a))).right is True
 
 
 def test_enough_prompts_are_those_at_which_the_effect_is_detectable():

@@ -65,7 +65,6 @@ from sawyer_utils import (
     snapshots,
     widgets,
 )
-from sawyer_utils.checks import check
 
 folder = runtime.run_dir(profile, "ppo")
 figures = folder / "figures"
@@ -738,9 +737,14 @@ print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown]
 # ## Exercises
-# `check` draws fresh inputs each time you run it. It says what is observably wrong and gives one hint at
-# a time, never the answer. A stub that you leave alone stops nothing; solutions are at the very end.
 #
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. It tries functions on fresh inputs. Solutions stand at the end of the notebook.
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
 # ### 03.1 Predict the number
 # In section 2, set β = 1 and keep the score of 1. What is the second token paid, and what does the
 # whole answer earn?
@@ -750,6 +754,7 @@ print(f"peak memory {peak:.1f} GiB")
 second_token = None
 whole_answer = None
 ### END SOLUTION
+
 check("03.1", (second_token, whole_answer))
 
 # %% [markdown]
@@ -762,9 +767,8 @@ check("03.1", (second_token, whole_answer))
 def without_recursion(rewards, values):
     """Advantages at λ = 1, (B, R) from rewards and values (B, R)."""
     ### BEGIN SOLUTION
-    advantages = None
+    return None
     ### END SOLUTION
-    return advantages
 
 
 check("03.2", without_recursion)
@@ -779,9 +783,8 @@ check("03.2", without_recursion)
 def my_gae(rewards, values, mask, gamma, lam):
     """Generalised advantage estimation: advantages (B, R) from three tensors (B, R)."""
     ### BEGIN SOLUTION
-    advantages = None
+    return None
     ### END SOLUTION
-    return advantages
 
 
 check("03.3", my_gae)
@@ -795,11 +798,10 @@ check("03.3", my_gae)
 
 # %% tags=["exercise"]
 def clipped(ratio, advantages, clip):
-    """(surrogate, silent), both (n,); silent is True where the surrogate has no slope."""
+    """(surrogate, silent), both (n,); silent: True where there is no slope."""
     ### BEGIN SOLUTION
-    surrogate, silent = None, None
+    return None
     ### END SOLUTION
-    return surrogate, silent
 
 
 check("03.4", clipped)
@@ -814,9 +816,8 @@ check("03.4", clipped)
 def push(W, h, token):
     """The slope of log π(token) with respect to h, (D,), from W (V, D) and h (D,)."""
     ### BEGIN SOLUTION
-    direction = None
+    return None
     ### END SOLUTION
-    return direction
 
 
 check("03.5", push)
@@ -834,9 +835,8 @@ check("03.5", push)
 def doctor(log):
     """One of healthy, KL running away, collapse, never finishing."""
     ### BEGIN SOLUTION
-    name = None
+    return None
     ### END SOLUTION
-    return name
 
 
 check("03.6", doctor)
@@ -880,20 +880,110 @@ check("03.6", doctor)
 
 # %% [markdown]
 # ## Five questions
-# 1. Why is the KL exactly zero in the first step?
-#    <details><summary>Answer</summary>Policy and reference start as the same weights and are run
-#    through the same code, so their log-probs agree bit for bit.</details>
-# 2. Why can the KL estimate of one token be negative?
-#    <details><summary>Answer</summary>k1 is a sample, not the sum: where the reference likes the
-#    sampled token more than the policy does, it is below zero.</details>
-# 3. What does the critic contribute, if it never speaks to the user?
-#    <details><summary>Answer</summary>It lowers the noise of the advantages: a good grade for an
-#    easy prompt is no surprise and should teach little.</details>
-# 4. Why are returns computed before the advantages are whitened?
-#    <details><summary>Answer</summary>Returns are the critic's target and must be in the units of
-#    the reward; whitened advantages are not.</details>
-# 5. What would you look at first if reward doubled overnight?
-#    <details><summary>Answer</summary>The samples, then length and finished, then the KL.</details>
+#
+# **1. Before the first update the KL of every token is exactly zero, not merely small. Why?**
+#
+# - A: β starts at zero and is warmed up.
+# - B: Differences that small are rounded away.
+# - C: Policy and reference start as the same weights and are run through the same code.
+# - D: The answers are sampled from the reference.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. Equal weights, equal arithmetic, equal bits. A first KL or a first ratio that is off points to a second code path.
+#
+# Not A. The KL is measured without β, and β is at its value from the first step on.
+#
+# Not B. The cell asserts 0.0 for the largest of all tokens. Rounding would leave a last bit somewhere.
+#
+# Not D. They are sampled from the policy. That it is still the reference in all but name is the point.
+#
+# It stands in “5. What does one real step do?”.
+#
+# </details>
+#
+# **2. The second of the four tokens has a KL estimate of −0.2, although a KL is never negative. What does that tell you?**
+#
+# - A: It is the estimate from one sample: the reference likes this token more than the policy does.
+# - B: k1 is biased; k3 is the right one.
+# - C: The two models were run at different temperatures.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. Over many samples such tokens are outweighed by the others, and the mean comes out at the true value.
+#
+# Not B. With three words both expectations are the exact KL. k3 is never negative, but no more right on average.
+#
+# Not C. That would shift a whole log. The four numbers here were written down by hand, and one below zero is in order.
+#
+# It stands in “1. How far has the policy drifted?”.
+#
+# </details>
+#
+# **3. An answer of 4 tokens and one of 20 are graded alike, and the critic says nothing yet. Why does our trainer take λ = 1?**
+#
+# - A: λ = 1 gives the least noise.
+# - B: Below 1 the score would not stand on the last token.
+# - C: Below 1 the first token of the longer answer earns less, so that brevity would pay without anybody asking for it.
+# - D: At 1 the critic need not be trained.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. At 0.95 the same grade is worth less the later it comes. A good critic would mend that; ours has just begun.
+#
+# Not A. The reverse: every token then answers for all that followed. The trainer lives with that noise.
+#
+# Not B. The score stands on the last token at any λ. λ decides how much of it reaches the first.
+#
+# Not D. It is trained all the same, for its guesses are subtracted at any λ.
+#
+# It stands in “3. Who earned it?”.
+#
+# </details>
+#
+# **4. A token with advantage −1 has become likelier: its ratio is 1.5. What does the clipped surrogate do?**
+#
+# - A: Nothing: outside 0.8 to 1.2 there is no gradient.
+# - B: It pushes the token back.
+# - C: It pushes back, but only as it would at a ratio of 1.2.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. The surrogate is −1.5 there, not clipped: a bad token that has become likelier is still pushed down, however far it went.
+#
+# Not A. Two of the four cases outside keep their gradient. Only going further in the direction that pays is stopped.
+#
+# Not C. The clipped value, −1.2, is the better one of the two, and the surrogate takes the worse.
+#
+# It stands in “4. How big a step?”.
+#
+# </details>
+#
+# **5. The reward looks splendid, `length` climbs to its limit and `finished` falls. Which of the four runs is it, and what helps?**
+#
+# - A: Run A, the KL running away: β back up and smaller steps.
+# - B: Run B, the collapse: a reward that cannot be won by saying nothing.
+# - C: Run C: nothing, for the reward is what was to be maximised.
+# - D: Run D, forgetting to stop: a missing-stop penalty that is worth more than the extra words earn.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. Length was paid for and stopping cost nothing. As long as that is so, the policy is right not to stop.
+#
+# Not A. That run is known by its KL. Its answers became short, not long.
+#
+# Not B. There the answers shrank to a word or two. Here they do not stop.
+#
+# Not C. In the good run answers still end. A reward can rise for bad reasons, which is why six curves are watched.
+#
+# It stands in “8. Is this run healthy?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("03")
 
 # %% [markdown]
 # ## Next
@@ -901,19 +991,20 @@ check("03.6", doctor)
 
 # %% [markdown]
 # ## Solutions
-# Ours, run and checked like yours. Try first: a solution read is half an exercise.
+#
+# Each passes its own check. Look here after you have tried.
 
 # %% tags=["solution"]
 ### BEGIN SOLUTION
-second_token = -1.0 * -0.2  # it stayed closer than the reference asks
+second_token = -1.0 * -0.2  # −β · k1: the reference likes it even more
 whole_answer = 1.0 - 1.0 * (0.2 - 0.2 + 0.6 + 0.0)
 ### END SOLUTION
+
 assert check("03.1", (second_token, whole_answer)).right
 
 
 # %% tags=["solution"]
 def without_recursion(rewards, values):
-    """Advantages at λ = 1, (B, R) from rewards and values (B, R)."""
     ### BEGIN SOLUTION
     to_come = rewards.flip(1).cumsum(1).flip(1)
     return to_come - values
@@ -925,7 +1016,6 @@ assert check("03.2", without_recursion).right
 
 # %% tags=["solution"]
 def my_gae(rewards, values, mask, gamma, lam):
-    """Generalised advantage estimation: advantages (B, R) from three tensors (B, R)."""
     ### BEGIN SOLUTION
     rewards, values = rewards * mask, values * mask  # padding passes on nothing
     advantages, next_value, following = torch.zeros_like(rewards), 0.0, 0.0
@@ -942,7 +1032,6 @@ assert check("03.3", my_gae).right
 
 # %% tags=["solution"]
 def clipped(ratio, advantages, clip):
-    """(surrogate, silent), both (n,); silent is True where the surrogate has no slope."""
     ### BEGIN SOLUTION
     held = ratio.clamp(1 - clip, 1 + clip)
     surrogate = torch.minimum(ratio * advantages, held * advantages)
@@ -957,7 +1046,6 @@ assert check("03.4", clipped).right
 
 # %% tags=["solution"]
 def push(W, h, token):
-    """The slope of log π(token) with respect to h, (D,), from W (V, D) and h (D,)."""
     ### BEGIN SOLUTION
     probabilities = (W @ h).softmax(-1)  # (V,)
     return W[token] - probabilities @ W
@@ -969,12 +1057,10 @@ assert check("03.5", push).right
 
 # %% tags=["solution"]
 def doctor(log):
-    """One of healthy, KL running away, collapse, never finishing."""
     ### BEGIN SOLUTION
-    late = log[-len(log) // 4 :]
-    kl, length, finished = (
-        statistics.mean(line[key] for line in late) for key in ("kl", "length", "finished")
-    )
+    late = log[-(len(log) // 4) :]
+    curves = ("kl", "length", "finished")
+    kl, length, finished = (statistics.mean(x[key] for x in late) for key in curves)
     if length < 0.5 * log[0]["length"]:
         return "collapse"
     if kl > 20:

@@ -59,7 +59,6 @@ from IPython.display import Markdown
 from scipy import stats
 
 from sawyer_utils import choices, data, evaluation, likelihood, models, plots, show
-from sawyer_utils.checks import check
 from sawyer_utils.reward import RewardModel, differences, total_steps, train_reward
 
 folder = runtime.run_dir(profile, "eval")
@@ -1503,9 +1502,13 @@ assert (folder / "metrics.json").exists()
 # %% [markdown]
 # ## Exercises
 #
-# `check` draws fresh inputs each time you run it. It says what is observably wrong and gives one hint at
-# a time, never the answer. A stub that you leave alone stops nothing; solutions are at the very end.
-#
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. It tries functions on fresh inputs. Solutions stand at the end of the notebook.
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
 # ### 04.1 Predict the number: a placebo
 # SFT answers the same 40 prompts twice, from two seeds, and the first judge scores both sets. On how many
 # prompts does the second answer score lower, and what does section 3 call the result? Give a verdict in
@@ -1516,6 +1519,7 @@ assert (folder / "metrics.json").exists()
 fallen = None
 placebo_verdict = None
 ### END SOLUTION
+
 check("04.1", (fallen, placebo_verdict))
 
 # %% [markdown]
@@ -1525,11 +1529,10 @@ check("04.1", (fallen, placebo_verdict))
 
 # %% tags=["exercise"]
 def exact_p(only_a, only_b):
-    """p of McNemar's test; each count is of the questions that only this model got right."""
+    """p of McNemar's test; each count: questions that only this model got right."""
     ### BEGIN SOLUTION
-    p_value = None
+    return None
     ### END SOLUTION
-    return p_value
 
 
 check("04.2", exact_p)
@@ -1544,9 +1547,8 @@ check("04.2", exact_p)
 def paired_interval(before, after):
     """(low, high) of the mean change, by drawing; before and after are arrays (n,)."""
     ### BEGIN SOLUTION
-    ends = None, None
+    return None
     ### END SOLUTION
-    return ends
 
 
 check("04.3", paired_interval)
@@ -1562,9 +1564,8 @@ check("04.3", paired_interval)
 def prompts_needed(effect_size):
     """A number of prompts, to show this effect in 80 % of all experiments."""
     ### BEGIN SOLUTION
-    n = None
+    return None
     ### END SOLUTION
-    return n
 
 
 check("04.4", prompts_needed)
@@ -1587,9 +1588,8 @@ check("04.4", prompts_needed)
 def audit(interval):
     """One of sound, wrong sign, wrong tail, unpaired, samples as prompts."""
     ### BEGIN SOLUTION
-    found = None
+    return None
     ### END SOLUTION
-    return found
 
 
 check("04.5", audit)
@@ -1645,22 +1645,108 @@ check("04.5", audit)
 # %% [markdown]
 # ## Five questions
 #
-# 1. Why were the prompts fixed before training?
-#    <details><summary>Answer</summary>Whoever chooses after seeing the answers can make any model
-#    look good without one false statement.</details>
-# 2. The reward's interval excludes zero. What has been shown, and for whom?
-#    <details><summary>Answer</summary>That this trained model scores higher than SFT, by this reward
-#    model, on prompts like these. Not that another training run would, nor that people agree.</details>
-# 3. Two bars of a benchmark have overlapping whiskers. Is there a difference?
-#    <details><summary>Answer</summary>You cannot tell from that. The same questions were asked of
-#    both: look at those on which they disagree (McNemar).</details>
-# 4. What is wrong with "PPO preserved the model's knowledge (p = 0.6)"?
-#    <details><summary>Answer</summary>A large p is no proof of equality. "No difference shown; this n
-#    would have shown x or more" is what may be said.</details>
-# 5. Which row of the verdict table would you look at first in somebody else's paper, and is it there?
-#    <details><summary>Answer</summary>A measure that was not trained on, with an interval. Often it
-#    is not there; then ask why.</details>
+# **1. Why were the questions fixed in the package before any training?**
 #
+# - A: So that the models could practise on them.
+# - B: Whoever picks them after seeing the answers can prove anything.
+# - C: Otherwise the samples could not be repeated.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. Without one false statement: the largest gain and the largest loss stand side by side to show how far picking goes.
+#
+# Not A. They are in no data set, and the test prompts were kept from SFT, reward model and PPO alike.
+#
+# Not C. The seed takes care of that, whatever the questions are.
+#
+# It stands in “1. What do the three models say?”.
+#
+# </details>
+#
+# **2. The interval of the mean change in reward leaves out zero, and Wilcoxon agrees. What has been shown?**
+#
+# - A: That PPO raises the reward, with whatever seed it is run.
+# - B: That nearly all prompts improved.
+# - C: That people would prefer the new answers.
+# - D: That this trained model scores higher than SFT by this reward model, on prompts like these.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. Each part of that sentence is a limit: this model, this judge, these prompts. The later sections try the other ones.
+#
+# Not A. Prompts were drawn again in thought; the training was not. Only other training seeds can answer that.
+#
+# Not B. It is the mean that is shown to have moved. A good share of the prompts may well have fallen: section 2 counts them.
+#
+# Not C. No person was asked. It is the judge that PPO was trained to please.
+#
+# It stands in “3. Could it be luck?”.
+#
+# </details>
+#
+# **3. Two bars of a benchmark have overlapping whiskers. Is there a difference?**
+#
+# - A: The whiskers cannot tell. Look at the questions on which the two models disagree.
+# - B: No: where intervals overlap there is no difference.
+# - C: Yes, if the bars are five points apart.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. Both answered the same questions. McNemar's test asks whether it is one of them more often than a coin would have it.
+#
+# Not B. Each whisker holds the luck of the questions, which the two models share. A paired test takes it out.
+#
+# Not C. Twelve disagreements, 3 against 9, make five points of 110, and coins do that one time in seven.
+#
+# It stands in “6. Is it cleverer?”.
+#
+# </details>
+#
+# **4. What is wrong with “PPO preserved the model's knowledge (p = 0.6)”?**
+#
+# - A: p is too small for that; it takes p > 0.95.
+# - B: Nothing, if the benchmark is about knowledge.
+# - C: A large p is no proof of equality. One may say: no difference shown, and this n would have shown x or more.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. The column `detectable` is that x: the smallest true difference that would show in four runs of five.
+#
+# Not A. No p proves equality, however large: with few questions a test finds nothing nearly always.
+#
+# Not B. A test that finds nothing has found nothing. What is missing is the difference that it could have found.
+#
+# It stands in “6. Is it cleverer?”.
+#
+# </details>
+#
+# **5. The gold judge sees less of a gain than the first judge does. What is the rule behind that?**
+#
+# - A: A second judge is always less accurate than the first.
+# - B: Whatever is optimised stops being a fair measure, so a part of the gain is for the first judge alone.
+# - C: The new answers are longer, and the gold judge punishes length.
+# - D: It scores on another scale, so the gains cannot be compared.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. PPO never met the second judge, so it could not learn what that one alone likes. The rest of the gain carries over.
+#
+# Not A. Each is the better one on the pairs of its own writers. What differs is which of them PPO was trained to please.
+#
+# Not C. At equal length the gold judge's gain is not larger than the one it sees as measured: length does not explain it.
+#
+# Not D. That is why effect sizes are compared, in standard deviations of the change, and not the raw gains.
+#
+# It stands in “5. What did PPO never see?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("04")
+
+# %% [markdown]
 # ## Next
 #
 # You have the whole circle now: data, training, evaluation. Go round once more and change one thing.
@@ -1671,22 +1757,22 @@ check("04.5", audit)
 # %% [markdown]
 # ## Solutions
 #
-# Ours, run and checked like yours. Try first: a solution read is half an exercise.
+# Each passes its own check. Look here after you have tried.
 
 # %% tags=["solution"]
 ### BEGIN SOLUTION
 fallen = 20  # a coin for each prompt
 placebo_verdict = "no difference shown"
-once, again = grid["first judge"][:, 0], grid["first judge"][:, 1]  # section 7's samples
+once, again = grid["first judge"][:, :2].T  # two of section 7's samples a prompt
 ours = evaluation.compare_rewards(once, again)
-print(f"SFT against itself, {ours.n} prompts: {(again < once).sum()} fell; {ours.verdict}")
+print(f"SFT against itself: {(again < once).sum()} of {ours.n} fell; {ours.verdict}")
 ### END SOLUTION
+
 assert check("04.1", (fallen, placebo_verdict)).right
 
 
 # %% tags=["solution"]
 def exact_p(only_a, only_b):
-    """p of McNemar's test; each count is of the questions that only this model got right."""
     ### BEGIN SOLUTION
     n, fewer = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n
@@ -1699,7 +1785,6 @@ assert check("04.2", exact_p).right
 
 # %% tags=["solution"]
 def paired_interval(before, after):
-    """(low, high) of the mean change, by drawing; before and after are arrays (n,)."""
     ### BEGIN SOLUTION
     change = np.subtract(after, before)  # first the pairs, then the draws
     rng = np.random.default_rng(0)
@@ -1713,7 +1798,6 @@ assert check("04.3", paired_interval).right
 
 # %% tags=["solution"]
 def prompts_needed(effect_size):
-    """A number of prompts, to show this effect in 80 % of all experiments."""
     ### BEGIN SOLUTION
     quantiles = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)  # 1.96 + 0.84
     return math.ceil((quantiles / effect_size) ** 2)
@@ -1725,7 +1809,6 @@ assert check("04.4", prompts_needed).right
 
 # %% tags=["solution"]
 def audit(interval):
-    """One of sound, wrong sign, wrong tail, unpaired, samples as prompts."""
     ### BEGIN SOLUTION
     rng = np.random.default_rng(0)
     change = stats.norm.ppf((np.arange(200) + 0.5) / 200)[:, None]  # (200, 1) a bell
