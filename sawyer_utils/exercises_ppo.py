@@ -139,8 +139,8 @@ def _wrong_gae(answer, found: Tensor, returns: Tensor, batch: tuple, settings: t
         "The surrogate is a pessimist, token by token, about good tokens and about bad ones.",
         "Silent is who has already gone too far in the direction that pays. Which way is that for each sign?",
     ),
-    lesson="Being outside the band is not enough for silence: in two of the four cases a token is still pushed "
-    "back, however far it went. The share `clipped` in the log counts all four.",
+    lesson="To be outside the band is not enough for silence: in two of the four cases a token is still "
+    "pushed back, however far it went. The share `clipped` in the log counts all four.",
 )
 def clipped(answer):
     """f(ratio, advantages, clip) -> (surrogate to maximise, True where it has no slope), (n,) each."""
