@@ -745,7 +745,8 @@ print(f"peak memory {peak:.1f} GiB")
 from sawyer_utils.checks import check
 
 # %% [markdown]
-# ### 03.1 Predict the number
+# ### 03.1 Predict the number: pay at β = 1
+#
 # In section 2, set β = 1 and keep the score of 1. What is the second token paid, and what does the
 # whole answer earn?
 
@@ -758,7 +759,8 @@ whole_answer = None
 check("03.1", (second_token, whole_answer))
 
 # %% [markdown]
-# ### 03.2 Advantages without a recursion
+# ### 03.2 Write this function: advantages without a recursion
+#
 # At λ = 1 (and γ = 1) the loop of section 3 is not needed. Write the advantages of a batch in one line,
 # from what each token still has to come. No padding yet.
 
@@ -774,7 +776,8 @@ def without_recursion(rewards, values):
 check("03.2", without_recursion)
 
 # %% [markdown]
-# ### 03.3 Write the function that trains it
+# ### 03.3 Write this function: advantages of a whole batch
+#
 # Now any γ and λ, and answers of different lengths: `mask` is True on an answer's own tokens, which
 # come first in its row. What `rewards` and `values` hold behind them is noise; your result is zero there.
 
@@ -790,7 +793,8 @@ def my_gae(rewards, values, mask, gamma, lam):
 check("03.3", my_gae)
 
 # %% [markdown]
-# ### 03.4 The clip, and who falls silent
+# ### 03.4 Write this function: the clip, and who falls silent
+#
 # For tokens with a ratio and an advantage each: the clipped surrogate of section 4 (what is maximised,
 # not the loss), and which tokens it leaves without a gradient. Find the rule for the second part
 # without autograd.
@@ -807,7 +811,8 @@ def clipped(ratio, advantages, clip):
 check("03.4", clipped)
 
 # %% [markdown]
-# ### 03.5 Where does an update push?
+# ### 03.5 Write this function: where does an update push?
+#
 # The logits are `W @ h`, one row of `W` a word. In which direction must `h` move for one word to become
 # likelier? By hand, without autograd.
 
@@ -823,7 +828,8 @@ def push(W, h, token):
 check("03.5", push)
 
 # %% [markdown]
-# ### 03.6 Diagnose
+# ### 03.6 Break it and diagnose: thirty-two unnamed logs
+#
 # Thirty-two runs that you have not seen: 12 to 39 steps, first answers of 5 to 60 tokens, and a reward that
 # rises in every one. Write the doctor (without `health.diagnose`): a log is a list of one dictionary a
 # step, with `reward`, `kl`, `length`, `finished` and `distinct_2` in the units of section 7. At most one
@@ -842,7 +848,8 @@ def doctor(log):
 check("03.6", doctor)
 
 # %% [markdown]
-# ### Two open questions, for a free quarter of an hour
+# ### Two open questions
+#
 # They need training, so nothing checks them.
 #
 # - **Break it.** Make the reward `lambda p, r: [-len(x) for x in r]`, take `kl_coef=0`, run six steps.

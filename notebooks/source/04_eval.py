@@ -1523,7 +1523,7 @@ placebo_verdict = None
 check("04.1", (fallen, placebo_verdict))
 
 # %% [markdown]
-# ### 04.2 McNemar's test
+# ### 04.2 Write this function: McNemar's test
 # For any two counts of disagreement: the exact two-sided p, without scipy.
 
 
@@ -1538,7 +1538,7 @@ def exact_p(only_a, only_b):
 check("04.2", exact_p)
 
 # %% [markdown]
-# ### 04.3 The interval under every verdict
+# ### 04.3 Write this function: the interval under every verdict
 # The paired bootstrap for any two lists of values of the same prompts: 95 %, of the mean of after − before.
 # The plain quantiles will do. Draw 2,000 times or more.
 
@@ -1554,7 +1554,7 @@ def paired_interval(before, after):
 check("04.3", paired_interval)
 
 # %% [markdown]
-# ### 04.4 How many prompts would have been enough?
+# ### 04.4 Write this function: how many prompts would have been enough?
 # An effect size is a mean change in standard deviations of the change (section 3). From how many prompts on
 # is a true one shown in four experiments of five, at 95 % and on two sides? The judge runs 3,000
 # experiments with your number.
