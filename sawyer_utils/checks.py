@@ -174,7 +174,8 @@ def kind(answer) -> str:
     if hasattr(answer, "shape"):
         return f"an array of shape {tuple(answer.shape)}"
     names = {str: "text", bool: "True or False", int: "a number", float: "a number", type(None): "nothing"}
-    return names.get(type(answer), f"of type {type(answer).__name__}")
+    names |= {list: "a list", tuple: "a tuple", dict: "a dictionary"}
+    return names.get(type(answer), f"an object of type {type(answer).__name__}")
 
 
 def number(answer) -> float:

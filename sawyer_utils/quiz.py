@@ -16,10 +16,11 @@ import ipywidgets as widgets
 
 from sawyer_utils.course import NOTEBOOKS, source_path
 from sawyer_utils.data import EMBEDDED
-from sawyer_utils.widgets import WIDE, Panel, _button, _row, _tight
+from sawyer_utils.widgets import Panel, _button, _row, _tight
 
 HEADING = "## Five questions"
 LETTERS = "ABCD"
+_WIDE = widgets.Layout(width="98%")  # with the margins, all of it
 _RIGHT, _WRONG = "#0072B2", "#B00020"  # beside the words "right" and "not this one"
 
 
@@ -86,8 +87,8 @@ class Quiz(Panel):
     def __init__(self, questions: list[dict]):
         self.questions, self.at = questions, 0
         self.tried: list[list[int]] = [[] for _ in questions]  # choices, in the order of the clicks
-        self.question, self.choices = widgets.HTML(layout=WIDE), widgets.VBox([], layout=WIDE)
-        self.source = widgets.HTML(layout=WIDE)
+        self.question, self.choices = widgets.HTML(layout=_WIDE), widgets.VBox([], layout=_WIDE)
+        self.source = widgets.HTML(layout=_WIDE)
         self.back_button = _button("Back", lambda: self.go(-1))
         self.next_button = _button("Next question", lambda: self.go(+1))
         children = [self.question, self.choices, self.source, _row([self.back_button, self.next_button])]
@@ -123,11 +124,13 @@ class Quiz(Panel):
 
     def _choice(self, i: int, choice: dict) -> widgets.HBox:
         button = _button(LETTERS[i], lambda: self.choose(i), tooltip=f"Choose {LETTERS[i]}")
+        button.layout = widgets.Layout(width="40px", flex="0 0 auto")
         said = _rich(choice["text"])
         if i in self.tried[self.at]:
             word, colour = ("Right.", _RIGHT) if choice["right"] else ("Not this one.", _WRONG)
             said += f'<div><b style="color:{colour}">{word}</b> {_rich(choice["why"])}</div>'
-        return widgets.HBox([button, widgets.HTML(_tight(said), layout=WIDE)], layout=WIDE)
+        text = widgets.HTML(_tight(said), layout=widgets.Layout(flex="1 1 0%"))
+        return widgets.HBox([button, text], layout=_WIDE)
 
 
 def _rich(text: str) -> str:

@@ -132,10 +132,10 @@ class Exercises:
         value, result = answer
         assert result.right is True
         assert result.said == checks.exercises(self.NOTEBOOK[:2])[id].lesson
-        start = time.monotonic()
         for _ in range(5):  # on other inputs each time
+            start = time.monotonic()
             assert checks.check(id, value).right is True
-        assert time.monotonic() - start < 5 * 2
+            assert time.monotonic() - start < 2
 
     def test_a_mistake_is_refused(self, id, mistake):
         for _ in range(5):

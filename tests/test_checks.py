@@ -84,7 +84,7 @@ def test_a_function_that_fails_is_told_so_in_one_line(toys):
     ("answer", "said"),
     [
         ("text", "An answer of another kind is asked for; this is text."),
-        ([], "An answer of another kind is asked for; this is of type list."),
+        ([], "An answer of another kind is asked for; this is a list."),
         (torch.zeros(2, 3), "An answer of another kind is asked for; this is an array of shape (2, 3)."),
         (lambda x: "text", "Numbers were expected; this is text."),
         (lambda x: x[:2], "The result has the shape (2,); expected was (4,)."),

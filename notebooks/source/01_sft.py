@@ -956,7 +956,8 @@ widgets.memory_figure(plan)
 # ## Exercises
 #
 # Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
-# yet, with one hint at a time. It tries functions on fresh inputs. Solutions stand at the end of the notebook.
+# yet, with one hint at a time. It tries functions on fresh inputs. The solutions stand at the end of the
+# notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
 from sawyer_utils.checks import check
@@ -1045,7 +1046,7 @@ check("01.4", careful_labels)
 # that it should not, and what happens to its reported training loss? No check can answer this in two
 # seconds; a training can.
 #
-# <details><summary>What we saw</summary>
+# <details><summary>What to expect</summary>
 #
 # It learns to write questions as well: left to run on after `###STOP###`, it goes on with
 # `###HUMAN###` and plays the user. The reported loss is higher, for questions are hard to guess, and
@@ -1185,7 +1186,7 @@ check("01.4", careful_labels)
 #
 # Not C. The reverse: each conversation is one mean, so that a long one does not count more than a short one.
 #
-# It stands in “6. Does it learn?”.
+# It stands in “The training itself”.
 #
 # </details>
 

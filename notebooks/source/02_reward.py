@@ -600,9 +600,9 @@ runtime.record(
 assert len(learned) == len(strangers_held)
 
 # %% [markdown]
-# The two judges differ in more than the strangers: this one also trained for longer. Exercise 3
-# takes that apart. And mind what is *not* tested: most strangers come from another topic, where a
-# shared word gives the answer away. A wrong answer about the right thing is another matter.
+# The two judges differ in more than the strangers: this one also trained for longer. An open question
+# among the exercises takes that apart. And mind what is *not* tested: most strangers come from another
+# topic, where a shared word gives the answer away. A wrong answer about the right thing is another matter.
 #
 # And by topic? Everybody wants that table. Look at the number of prompts in it first.
 
@@ -1112,7 +1112,8 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 # ## Exercises
 #
 # Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
-# yet, with one hint at a time. It tries functions on fresh inputs. Solutions stand at the end of the notebook.
+# yet, with one hint at a time. It tries functions on fresh inputs. The solutions stand at the end of the
+# notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
 from sawyer_utils.checks import check
