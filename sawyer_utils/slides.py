@@ -53,17 +53,38 @@ def chosen(name: str, executed):
     for cell, done in zip(plain, executed.cells, strict=True):
         if cell.cell_type == "code":
             cell.outputs = done.outputs
-    notebook.cells = [cell for cell in notebook.cells if slide_type(cell)]
-    if not notebook.cells or slide_type(notebook.cells[0]) != "slide":
+    notebook.cells = list(_with_sections(notebook.cells))
+    if not notebook.cells or _type(notebook.cells[0]) != "slide":
         raise ValueError(f"{name}: the first marked cell has to be tagged 'slide'.")
     notebook.metadata["title"] = f"SAWYER {name}"
     return notebook
 
 
-def slide_type(cell) -> str:
-    """One of reveal.js's types, or "" for a cell that is on no slide."""
-    tags = course.tags(cell)
-    return "notes" if "teaching" in tags else next((tag for tag in TYPES if tag in tags), "")
+def _with_sections(cells):
+    """The marked cells with their slide type; a slide without a heading gets its section's, small."""
+    from nbformat.v4 import new_markdown_cell
+
+    section = ""
+    for cell in cells:
+        tags = course.tags(cell)
+        kind = "notes" if "teaching" in tags else next((tag for tag in TYPES if tag in tags), "")
+        headings = re.findall("^##? (.*)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        section = headings[-1] if headings else section
+        if kind in ("slide", "subslide") and not headings:
+            above = new_markdown_cell(f'<p class="section">{section}</p>')
+            yield _typed(above, kind)
+            kind = "-"  # goes on with the slide
+        if kind:
+            yield _typed(cell, kind)
+
+
+def _typed(cell, kind: str):
+    cell.metadata["slideshow"] = {"slide_type": kind}
+    return cell
+
+
+def _type(cell) -> str:
+    return cell.metadata["slideshow"]["slide_type"]
 
 
 def page(notebook, scripts: dict[str, str]) -> str:
@@ -71,12 +92,11 @@ def page(notebook, scripts: dict[str, str]) -> str:
     from nbconvert import SlidesExporter
 
     for cell in notebook.cells:
-        cell.metadata["slideshow"] = {"slide_type": slide_type(cell)}
         if cell.cell_type == "markdown":
             cell.source = draw_formulas(without_badge(cell.source))
         elif "show-code" not in course.tags(cell):
             cell.metadata["transient"] = {"remove_source": True}
-    exporter = SlidesExporter(template_file=str(TEMPLATE))
+    exporter = SlidesExporter(template_file=str(TEMPLATE), exclude_anchor_links=True)
     html, _ = exporter.from_notebook_node(notebook, resources=scripts)
     return html
 
@@ -90,10 +110,11 @@ def _formula(tex: str) -> str:
     import html
 
     from matplotlib import mathtext, rc_context
+    from matplotlib.font_manager import FontProperties
 
-    drawn = io.BytesIO()
-    with rc_context({"mathtext.fontset": "cm", "svg.fonttype": "path", "svg.hashsalt": "sawyer"}):
-        mathtext.math_to_image(f"${tex}$", drawn, format="svg")
+    drawn, displayed = io.BytesIO(), tex.replace(r"\frac", r"\dfrac")
+    with rc_context({"mathtext.fontset": "cm", "svg.fonttype": "path"}):
+        mathtext.math_to_image(f"${displayed}$", drawn, FontProperties(size=26), format="svg")
     picture = base64.b64encode(drawn.getvalue()).decode()
     return f'<img class="formula" alt="{html.escape(tex)}" src="data:image/svg+xml;base64,{picture}">'
 

@@ -391,7 +391,7 @@ print(f"Reading the question is worth {text((worth.mean(), worth_low, worth_high
 print("it helps." if worth_low > 0 else "no gain from it is shown on these pairs.")
 
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 def bars(results: dict[str, tuple], counts: list[int], name: str):
     """Accuracies with their intervals, printed, drawn and saved with their numbers."""
     for what, numbers in results.items():
@@ -708,7 +708,7 @@ assert math.isclose(ece(said, right), (10 * 0.2 + 5 * 0.0) / 15)
 # - **The usual wrong answer.** "It is accurate, so its probabilities are right." Multiply every
 #   score by ten: the accuracy stays the same.
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 said = torch.sigmoid(torch.tensor(np.abs(gaps))).numpy()  # of its own choice
 right = gaps > 0
 where = np.minimum(((said - 0.5) * 10).astype(int), 4)
@@ -943,7 +943,7 @@ widgets.edits(reward.score, question, short_answer)
 # - **The usual wrong answer.** "There is a bug in the second model." Same code, and each of its
 #   pairs is a true preference.
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 long_only = [pair for pair in train_pairs if not pair.shorter_wins]
 print(f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer wins.")
 broken = trial("no_short_winners", long_only)

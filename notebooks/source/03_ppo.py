@@ -621,7 +621,7 @@ print(
 # - **The usual wrong answer.** "The reward rises, so the run is fine." It rises in the sick runs as
 #   well.
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 saved = runtime.project_root() / "results" / "ppo_runs.json"
 runs = runtime.read_json(saved) if saved.exists() else {}
 keys = ("reward", "kl", "length", "finished", "explained_variance")

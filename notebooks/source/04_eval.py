@@ -439,7 +439,7 @@ assert math.isclose(np.mean(torn), np.mean(rewards["sft"]))  # the mean is the s
 # changes nothing, near one it changes everything. The interval, the tests, the effect size and the
 # smallest difference that this many prompts would have shown, in one call:
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 comparison = evaluation.compare_rewards(rewards["sft"], rewards["ppo"])
 print(comparison)
 print(f"verdict: {comparison.verdict}")
@@ -540,7 +540,7 @@ print(f"mean gain {toy_change.mean():.2f}, of which length explains {explained:.
 print(f"reward per token {slope:.2f}; gain at equal length {intercept:.2f}")
 assert math.isclose(intercept, 0.5)
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 lengths = {stage: np.array(a.lengths, dtype=float) for stage, a in sampled.items()}
 longer = lengths["ppo"] - lengths["sft"]
 pairs = [rewards["sft"], rewards["ppo"], lengths["sft"], lengths["ppo"]]
@@ -940,7 +940,7 @@ reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**
 print(f"{share:.3f}, interval {middle - reach:.3f} to {middle + reach:.3f}")
 assert np.allclose([middle - reach, middle + reach], evaluation.wilson_interval(k, n))
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 bars = []
 for (name, stage), right in correct.items():
     low, high = evaluation.wilson_interval(right.sum(), len(right))
@@ -1200,7 +1200,7 @@ with runtime.stopwatch(seconds, "checkpoints"), models.using(model, "policy"):
 path = pd.DataFrame(path)
 path.round(2)
 
-# %% tags=["fragment"]
+# %% tags=["subslide"]
 titles = {
     "first judge": "the judge both aim at",
     "gold judge": "the judge neither knows",
