@@ -135,7 +135,7 @@ def _fold(text: str, details: str) -> str:
 
 def without_badge(text: str) -> str:
     """Markdown without its line with the "Open in Colab" badge."""
-    return re.sub(r"^\[!\[Open in Colab\].*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^\[!\[Open in Colab\].*\n?", "", text, flags=re.MULTILINE)
 
 
 EDITIONS = {

@@ -68,9 +68,9 @@ def _with_sections(cells):
     for cell in cells:
         tags = course.tags(cell)
         kind = "notes" if "teaching" in tags else next((tag for tag in TYPES if tag in tags), "")
-        headings = re.findall("^##? (.*)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-        section = headings[-1] if headings else section
-        if kind in ("slide", "subslide") and not headings:
+        found = re.findall("^(##?#?) (.*)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        section = next((heading for level, heading in reversed(found) if level != "###"), section)
+        if kind in ("slide", "subslide") and not found:
             above = new_markdown_cell(f'<p class="section">{section}</p>')
             yield _typed(above, kind)
             kind = "-"  # goes on with the slide
