@@ -3,15 +3,17 @@
 The committed notebook is for somebody who works alone: solutions at the end, answers folded. A class has
     student     no solutions, and no badge, for the badge opens the committed notebook
     instructor  solutions, answers open, notes for the teacher
-    nbgrader    a source for ``nbgrader generate_assignment``: each solution is one point
+    nbgrader    a source for ``nbgrader generate_assignment``: each exercise is one point
 
-The source says what is for whom. Code cells tagged ``solution`` stand under "## Solutions", their code
-between nbgrader's marks, the assertion that it passes its check after them. Cells tagged ``teaching`` are
-notes for the teacher. Answers are ``<details>``.
+The source says what is for whom. Code cells tagged ``exercise`` hold a stub, those tagged ``solution``, under
+"## Solutions" and in the same order, what it should become, both between nbgrader's marks; after its mark
+each solution asserts that it passes its check. Cells tagged ``teaching`` are notes for the teacher. Answers
+are ``<details>``.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -33,17 +35,17 @@ NOTE = """<div style="border-left: 6px solid #0072B2; background: #eef5fb; color
 
 
 def student(name: str):
-    """The notebook without solutions and notes, answers folded, unexecuted.
+    """The notebook with stubs alone, without solutions and notes, answers folded, unexecuted.
 
     Raises:
-        ValueError: if a solution is not marked as the source should mark it.
+        ValueError: if an exercise or a solution is not marked as the source should mark it.
     """
     notebook = course.build(name)
     check_marks(name, notebook)
-    notebook.cells = _without_solutions(name, notebook.cells)
+    notebook.cells = _for_learners(name, notebook.cells)
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = without_badge(_fold(cell.source, "<details>"))
+        if "exercise" in course.tags(cell):
+            cell.source = re.sub(f"^ *({BEGIN}|{END})\n", "", cell.source, flags=re.MULTILINE)
     return notebook
 
 
@@ -64,52 +66,66 @@ def instructor(name: str):
 
 
 def nbgrader(name: str):
-    """The committed notebook, unexecuted, with each solution cell cut in two: the answer and its check.
+    """The notebook with each solution in its exercise's cell, and its check in a locked one below.
 
-    ``nbgrader generate_assignment`` takes out the answers; each check is worth one point.
+    ``nbgrader generate_assignment`` takes the solutions out again; each check is worth one point.
 
     Raises:
         ValueError: as :func:`student`.
     """
     notebook = course.build(name)
     check_marks(name, notebook)
-    cut = [_graded(cell) if "solution" in course.tags(cell) else [cell] for cell in notebook.cells]
-    notebook.cells = [cell for cells in cut for cell in cells]
+    solutions = iter([cell for cell in notebook.cells if "solution" in course.tags(cell)])
+    cells = []
+    for cell in _for_learners(name, notebook.cells):
+        cells += _graded(cell, next(solutions)) if "exercise" in course.tags(cell) else [cell]
+    notebook.cells = cells
     return notebook
 
 
-def _graded(cell) -> list:
-    """Both halves with the metadata that nbgrader 0.9 asks for (its schema 3)."""
-    import copy
-
-    answer, mark, check = cell.source.rpartition(END)
-    halves = []
-    for part, source, graded in (("answer", answer + mark, False), ("check", check.strip(), True)):
-        half = copy.deepcopy(cell)
-        half.source, half["id"] = source, f"{cell['id']}-{part}"
+def _graded(exercise, solution) -> list:
+    """Answer and check, with the metadata that nbgrader 0.9 asks for (its schema 3)."""
+    block = re.compile(f"{BEGIN}.*{END}", re.DOTALL)
+    answer, check = copy.deepcopy(exercise), copy.deepcopy(exercise)
+    answer.source = block.sub(lambda _: block.search(solution.source)[0], exercise.source)
+    check.source = solution.source.rpartition(END)[2].strip()
+    check["id"] += "-check"
+    for cell, graded in ((answer, False), (check, True)):
         marks = {"grade": graded, "solution": not graded, "locked": graded, "task": False}
         points = {"points": 1} if graded else {}
-        half.metadata["nbgrader"] = {"schema_version": 3, "grade_id": half["id"], **marks, **points}
-        halves.append(half)
-    return halves
+        cell.metadata["nbgrader"] = {"schema_version": 3, "grade_id": cell["id"], **marks, **points}
+    return [answer, check]
 
 
 def check_marks(name: str, notebook) -> None:
-    """Refuse a solution that would leak: a mark without its partner, or in a cell without the tag.
+    """Refuse what would leak or get lost: a mark without its partner or its tag, an exercise unsolved.
 
     Raises:
         ValueError: naming notebook and cell.
     """
+    found = {"exercise": 0, "solution": 0}
     for number, cell in enumerate(notebook.cells, start=1):
         marks = [line.strip() for line in cell.source.splitlines() if line.strip() in (BEGIN, END)]
+        kind = next((tag for tag in found if tag in course.tags(cell)), None)
         where = f"{name}, cell {number} ({cell.source.strip().partition(chr(10))[0][:40]!r})"
-        if "solution" in course.tags(cell):
-            if not marks or marks != [BEGIN, END] * (len(marks) // 2):
-                raise ValueError(f"{where}: a solution stands between {BEGIN!r} and {END!r}.")
-            if not cell.source.rpartition(END)[2].strip():
-                raise ValueError(f"{where}: after {END!r} the solution has to pass its check.")
-        elif marks:
-            raise ValueError(f"{where}: it holds a solution, but is not tagged 'solution'.")
+        if kind and marks != [BEGIN, END]:
+            raise ValueError(f"{where}: the {kind} has to stand between one {BEGIN!r} and one {END!r}.")
+        if kind == "solution" and not cell.source.rpartition(END)[2].strip():
+            raise ValueError(f"{where}: after {END!r} the solution has to pass its check.")
+        if marks and not kind:
+            raise ValueError(f"{where}: it has {BEGIN!r}, but is tagged neither exercise nor solution.")
+        if kind:
+            found[kind] += 1
+    if found["exercise"] != found["solution"]:
+        raise ValueError(f"{name}: {found['exercise']} exercises, {found['solution']} solutions.")
+
+
+def _for_learners(name: str, cells: list) -> list:
+    cells = _without_solutions(name, cells)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_badge(_fold(cell.source, "<details>"))
+    return cells
 
 
 def _without_solutions(name: str, cells: list) -> list:
