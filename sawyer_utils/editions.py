@@ -75,21 +75,22 @@ def nbgrader(name: str):
     """
     notebook = course.build(name)
     check_marks(name, notebook)
-    solutions = iter([cell for cell in notebook.cells if "solution" in course.tags(cell)])
+    solutions = [cell for cell in notebook.cells if "solution" in course.tags(cell)]
+    numbered = enumerate(solutions, start=1)
     cells = []
     for cell in _for_learners(name, notebook.cells):
-        cells += _graded(cell, next(solutions)) if "exercise" in course.tags(cell) else [cell]
+        cells += _graded(name, cell, *next(numbered)) if "exercise" in course.tags(cell) else [cell]
     notebook.cells = cells
     return notebook
 
 
-def _graded(exercise, solution) -> list:
+def _graded(name: str, exercise, number: int, solution) -> list:
     """Answer and check, with the metadata that nbgrader 0.9 asks for (its schema 3)."""
     block = re.compile(f"{BEGIN}.*{END}", re.DOTALL)
     answer, check = copy.deepcopy(exercise), copy.deepcopy(exercise)
     answer.source = block.sub(lambda _: block.search(solution.source)[0], exercise.source)
     check.source = solution.source.rpartition(END)[2].strip()
-    check["id"] += "-check"
+    answer["id"], check["id"] = f"{name}-exercise-{number}", f"{name}-check-{number}"
     for cell, graded in ((answer, False), (check, True)):
         marks = {"grade": graded, "solution": not graded, "locked": graded, "task": False}
         points = {"points": 1} if graded else {}
