@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 from pathlib import Path
 
 from sawyer_utils import course
@@ -43,9 +44,6 @@ def student(name: str):
     notebook = course.build(name)
     check_marks(name, notebook)
     notebook.cells = _for_learners(name, notebook.cells)
-    for cell in notebook.cells:
-        if "exercise" in course.tags(cell):
-            cell.source = re.sub(f"^ *({BEGIN}|{END})\n", "", cell.source, flags=re.MULTILINE)
     return notebook
 
 
@@ -79,6 +77,8 @@ def nbgrader(name: str):
     numbered = enumerate(solutions, start=1)
     cells = []
     for cell in _for_learners(name, notebook.cells):
+        if cell.cell_type == "markdown":
+            cell.source = without_links(cell.source)
         cells += _graded(name, cell, *next(numbered)) if "exercise" in course.tags(cell) else [cell]
     notebook.cells = cells
     return notebook
@@ -155,6 +155,11 @@ def without_badge(text: str) -> str:
     return re.sub(r"^\[!\[Open in Colab\].*\n?", "", text, flags=re.MULTILINE)
 
 
+def without_links(text: str) -> str:
+    """Markdown whose links to ``../docs`` are words alone, for a page that leaves the repository."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./docs/[^)]*\)", r"\1", text)
+
+
 EDITIONS = {
     "student": (student, "student/{0}.ipynb"),
     "instructor": (instructor, "instructor/{0}.ipynb"),
@@ -163,14 +168,23 @@ EDITIONS = {
 
 
 def write(edition: str) -> dict[str, Path]:
-    """Every notebook's ``edition`` into ``build/``; returns notebook name -> file."""
+    """Every notebook's ``edition`` into ``build/``, with the pages that it links to.
+
+    Returns:
+        notebook name -> file
+    """
     import nbformat
 
     make, place = EDITIONS[edition]
     paths = {name: project_root() / "build" / place.format(name) for name in course.NOTEBOOKS}
     for name, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(make(name), path)
+        notebook = make(name)
+        nbformat.write(notebook, path)
+        text = "\n".join(cell.source for cell in notebook.cells)
+        for page in set(re.findall(r"\]\(\.\./(docs/[^)#]+)", text)):
+            (path.parent.parent / "docs").mkdir(exist_ok=True)
+            shutil.copyfile(project_root() / page, path.parent.parent / page)
     return paths
 
 

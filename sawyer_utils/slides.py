@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from sawyer_utils import course
-from sawyer_utils.editions import without_badge
+from sawyer_utils.editions import without_badge, without_links
 from sawyer_utils.runtime import project_root
 
 TYPES = ("slide", "subslide", "fragment", "notes")  # reveal.js's, as nbconvert calls them
@@ -93,7 +93,7 @@ def page(notebook, scripts: dict[str, str]) -> str:
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = draw_formulas(without_badge(cell.source))
+            cell.source = draw_formulas(without_links(without_badge(cell.source)))
         elif "show-code" not in course.tags(cell):
             cell.metadata["transient"] = {"remove_source": True}
     exporter = SlidesExporter(template_file=str(TEMPLATE), exclude_anchor_links=True)

@@ -14,7 +14,7 @@ SOURCE = """# %% [markdown] tags=["slide"]
 # # 01 · Toy
 # [![Open in Colab](https://example.org/badge.svg)](https://example.org/01_sft.ipynb)
 #
-# Six times seven?
+# Six [times](../docs/glossary.md#times) seven?
 
 # %% [markdown] tags=["teaching"]
 # Ask **why**.
@@ -57,7 +57,7 @@ assert times(6, 7) == 42
 # %%
 print("the end")
 """
-STUB = "def times(a, b):\n    # the product\n    return None"
+STUB = "    ### BEGIN SOLUTION\n    return None\n    ### END SOLUTION\n"
 
 
 @pytest.fixture
@@ -69,6 +69,8 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setattr(course, "NOTEBOOKS", {"01_sft": "sft"})
     monkeypatch.setattr(editions, "project_root", lambda: tmp_path)
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "glossary.md").write_text("# Times")
 
     def replace(old, new):
         assert old in SOURCE
@@ -94,7 +96,7 @@ def test_the_student_gets_the_stub_and_no_solution(toy):
     notebook = editions.student("01_sft")
     said = text(notebook)
     assert STUB in said
-    assert not any(secret in said for secret in ("a * b", "assert", "multiplication", "SOLUTION"))
+    assert not any(secret in said for secret in ("a * b", "assert", "multiplication"))
     assert said.count("## Solutions") == 1
     assert "instructor's edition" in said
     assert "the end" in said, "what follows the solutions is lost"
@@ -113,7 +115,7 @@ def test_the_student_gets_folded_answers_and_no_badge(toy):
     assert said.count("<details>") == 2
     assert "<details open>" not in said
     assert "Open in Colab" not in said, "the badge opens the notebook with the solutions"
-    assert "Six times seven?" in said
+    assert "seven?" in said
 
 
 # --- the instructor's ---------------------------------------------------------------------------
@@ -143,7 +145,7 @@ def test_a_note_or_a_slide_makes_no_run_outdated(toy):
     assert course.source_hash("01_sft") == before
     toy('# %% [markdown] tags=["slide"]', "# %% [markdown]")
     assert course.source_hash("01_sft") == before
-    toy("Six times seven?", "Seven times six?")
+    toy("seven?", "eight?")
     assert course.source_hash("01_sft") != before
 
 
@@ -236,6 +238,12 @@ def test_the_command_line_writes_all_three(toy, capsys, tmp_path):
     ]
 
 
+def test_links_lead_somewhere_or_are_gone(toy, tmp_path):
+    path = editions.write("student")["01_sft"]
+    assert (path.parent / "../docs/glossary.md").read_text() == "# Times"
+    assert "Six times seven?" in text(editions.nbgrader("01_sft"))
+
+
 # --- the real notebooks -------------------------------------------------------------------------
 
 
@@ -253,7 +261,7 @@ def test_no_solution_leaks_to_the_student(name):
         assert block
         assert block not in text(notebook)
         assert block in whole
-    assert "SOLUTION" not in text(notebook)
+    assert not [cell for cell in notebook.cells if "solution" in course.tags(cell)]
     assert valid(notebook)
 
 

@@ -30,7 +30,7 @@ print("shown" + " output")
 print("revealed")
 
 # %% [markdown] tags=["subslide"]
-# ### A formula
+# ### A [formula](../docs/glossary.md#formula)
 #
 # $$ \frac{1}{2} $$
 """
@@ -118,6 +118,8 @@ def test_nothing_is_loaded(toy):
     assert all(address.startswith("data:") for address in Page(html).loads)
     assert "Open in Colab" not in html
     assert "MathJax" not in html
+    assert "A formula" in html
+    assert "glossary" not in html
 
 
 def test_a_formula_is_a_picture_that_says_what_it_shows(toy):

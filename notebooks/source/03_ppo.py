@@ -27,6 +27,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -514,7 +516,7 @@ models.activate(model, models.POLICY)
 models.load_policy_weights(model, sft_folder / "adapter")
 config = ppo.PPOConfig.from_profile(profile)
 trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
-live = plots.LivePlot(plots.ppo_dashboard, config.steps, path=folder / "progress.json")
+live = plots.LivePlot(plots.ppo_dashboard, config.steps, folder=folder)
 with models.using(model, models.REF):
     ref_row = [p.detach().clone() for n, p in model.named_parameters() if ".ref" in n][
         0

@@ -29,6 +29,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -668,8 +670,8 @@ gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
 if not (gold_folder / "model" / "adapter_model.safetensors").exists():
     lessons = data.pairs(gold_train) + data.strangers(gold_train)
-    steps, progress = total_steps(profile, len(lessons)), folder / "progress.json"
-    live = plots.LivePlot(plots.reward_training, steps, 10, progress)
+    steps = total_steps(profile, len(lessons))
+    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
     with runtime.stopwatch(seconds, "gold"):
         untrained = RewardModel.untrained(profile, seed=1)
         train_reward(untrained, profile, lessons, gold_folder, live)
