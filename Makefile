@@ -1,8 +1,8 @@
-# make course | test | lab | notebooks | lm-eval.  Without make: see the README.
+# make course | test | lab | notebooks | student | instructor | slides | lm-eval.  Without make: see the README.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: course test lab notebooks lm-eval clean
+.PHONY: course test lab notebooks student instructor slides lm-eval clean
 
 course: .venv/ready
 	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh)
@@ -15,6 +15,9 @@ lab: .venv/ready
 
 notebooks: .venv/ready
 	$(BIN)/python -m sawyer_utils notebooks
+
+student instructor slides: .venv/ready
+	$(BIN)/python -m sawyer_utils $@
 
 # What tests/test_lm_eval.py compares with. Nothing else needs it.
 lm-eval: build/lm-eval/ready

@@ -52,6 +52,31 @@ def badges(args) -> None:
     print("badges and setup cells name {} at {}".format(*writer.address()))
 
 
+def student(args) -> None:
+    _edition("student", args)
+
+
+def instructor(args) -> None:
+    _edition("nbgrader" if args.nbgrader else "instructor", args)
+
+
+def _edition(kind: str, args) -> None:
+    from sawyer_utils import editions
+
+    paths = editions.write(kind)
+    print(*paths.values(), sep="\n")
+    if args.run:
+        editions.run(paths, current_profile())
+
+
+def slides(args) -> None:
+    from sawyer_utils import course as runner
+    from sawyer_utils import slides as writer
+
+    for name in runner.NOTEBOOKS:
+        print(writer.write(name))
+
+
 def lab(args) -> None:
     sys.exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(project_root() / "notebooks")]))
 
@@ -93,6 +118,9 @@ def main(argv: list[str] | None = None) -> None:
         (notebooks, "rebuild the committed, executed notebooks from their sources"),
         (test, "lint, unit tests, the notebooks under the smoke profile"),
         (lab, "open JupyterLab on the notebooks"),
+        (student, "write the notebooks without solutions to build/student"),
+        (instructor, "write the notebooks with open answers and teaching notes to build/instructor"),
+        (slides, "write slides of the committed notebooks to build/slides"),
         (fetch, "fetch the embedded weights"),
         (check_data, "prove the embedded corpus"),
         (badges, "write the repository's address into Colab badges and setup cells"),
@@ -103,6 +131,10 @@ def main(argv: list[str] | None = None) -> None:
         if function is course:
             command.add_argument("--fresh", action="store_true", help="start over")
             command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
+        if function in (student, instructor):
+            command.add_argument("--run", action="store_true", help="and execute them all")
+        if function is instructor:
+            command.add_argument("--nbgrader", action="store_true", help="for nbgrader, to build/nbgrader")
         if function is badges:
             command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
             command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")

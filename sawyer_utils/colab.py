@@ -17,7 +17,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of requirements.txt, what only the repository's own commands need.
-TOOLS = {"jupyterlab", "jupytext", "nbclient", "nbval", "pytest", "ruff", "ipykernel", "tensorboardX"}
+TOOLS = {
+    "jupyterlab",
+    "jupytext",
+    "nbclient",
+    "nbconvert",
+    "nbval",
+    "pytest",
+    "ruff",
+    "ipykernel",
+    "tensorboardX",
+}
 # What TRL's newer datasets drags along; everything else that Colab ships stays as it is.
 MAY_MOVE = {"datasets", "pyarrow", "huggingface-hub", "fsspec", "dill", "multiprocess"}
 MUST_STAY = {"torch", "numpy", "transformers"}

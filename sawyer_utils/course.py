@@ -26,6 +26,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# Which cells go on slides, and how; only the slides' builder reads them (slides.py).
+SLIDE_TAGS = {"slide", "subslide", "fragment", "notes", "show-code"}
 
 
 def source_path(name: str) -> Path:
@@ -37,16 +39,33 @@ def cell_hash(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def build(name: str):
-    """The notebook of a source, unexecuted, with stable cell ids."""
+def source_hash(name: str) -> str:
+    """What is recorded of a whole notebook: teaching notes and slide tags make no run outdated."""
+    return cell_hash("\0".join(f"{cell.metadata} {cell.source}" for cell in build(name).cells))
+
+
+def build(name: str, teaching: bool = False):
+    """The notebook of a source, unexecuted, with stable cell ids.
+
+    Args:
+        teaching: with the cells tagged ``teaching`` and the slide tags, which only the editions of
+            :mod:`sawyer_utils.editions` and :mod:`sawyer_utils.slides` have; the committed notebooks do not.
+    """
     import jupytext
 
     notebook = jupytext.read(source_path(name))
     notebook.metadata = dict(METADATA)
+    if not teaching:
+        notebook.cells = [cell for cell in notebook.cells if "teaching" not in tags(cell)]
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"{name}-{i:03d}"
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        kept = [tag for tag in tags(cell) if teaching or tag not in SLIDE_TAGS]
+        cell.metadata = {"tags": kept} if kept else {}
     return notebook
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def normalise(notebook) -> None:
@@ -201,7 +220,7 @@ def run(profile: Profile, fresh: bool = False) -> dict[str, Path]:
 def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, ledger_path: Path) -> None:
     import nbformat
 
-    source = cell_hash(source_path(name).read_text(encoding="utf-8"))
+    source = source_hash(name)
     from_nothing = not (home() / profile.name / NOTEBOOKS[name] / "metrics.json").exists()
     notebook = build(name)
     execute(notebook, profile, name, clock)
@@ -222,8 +241,7 @@ def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
     """The first notebook that is missing or changed, and all after it: each builds on the last."""
     names = list(executed)
     for i, name in enumerate(names):
-        current = cell_hash(source_path(name).read_text(encoding="utf-8"))
-        if ledger.get(name, {}).get("source") != current or not executed[name].exists():
+        if ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists():
             return names[i:]
     return []
 

@@ -3,7 +3,6 @@
 import itertools
 import re
 
-import jupytext
 import nbformat
 import pytest
 
@@ -30,8 +29,17 @@ def test_every_source_has_its_notebook_and_the_course_knows_it():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_holds_exactly_its_source(name):
-    source = jupytext.read(course.source_path(name))
-    assert [c.source for c in committed(name).cells] == [c.source for c in source.cells]
+    source, saved = course.build(name).cells, committed(name).cells
+    assert [c.source for c in saved] == [c.source for c in source]
+    assert [course.tags(c) for c in saved] == [course.tags(c) for c in source]
+
+
+def test_teaching_notes_and_slide_tags_are_in_the_sources_alone():
+    sources = [course.build(name, teaching=True) for name in NAMES]
+    found = {tag for source in sources for cell in source.cells for tag in course.tags(cell)}
+    assert {"teaching", "slide", "fragment", "show-code"} <= found
+    kept = {tag for name in NAMES for cell in committed(name).cells for tag in course.tags(cell)}
+    assert not kept & {"teaching", *course.SLIDE_TAGS}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 01 · SFT: from a model that continues to a model that answers
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/01_sft.ipynb)
 #
@@ -64,7 +64,7 @@ folder = runtime.run_dir(profile, "sft")
 # Four notebooks, four stages. Here the model learns to answer at all. Whether people *like* its
 # answers is the business of the next two, and whether you should believe any of it, of the fourth.
 
-# %%
+# %% tags=["slide"]
 plots.save(plots.four_stages(here="sft"), folder / "figures", "four_stages")
 
 # %% [markdown]
@@ -82,7 +82,7 @@ print(f"policy: {profile.policy_base}, {models.count_parameters(base)[1]:,} weig
 # The model comes with three new tokens already in its vocabulary. Sections 2 and 3 explain them;
 # until then, take it that `###HUMAN###…###BOT###` is how one asks it something.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 1. What does a raw model do with a question?
 #
 # Ask the model who America's first president was. It has read about him many times. Before you
@@ -91,7 +91,14 @@ print(f"policy: {profile.policy_base}, {models.count_parameters(base)[1]:,} weig
 # Five questions are fixed for the whole course and kept out of all training data. Each is asked
 # three times, sampling at the temperature that the whole course uses.
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The surprise that the course stands on: to know something is not to answer.
+# - **Ask.** What will it write after the question mark? Collect guesses on paper before the cell
+#   runs.
+# - **The usual wrong answer.** "A wrong name." That takes for granted that it tries to answer. It
+#   continues a text.
+
+# %% tags=["subslide"]
 fixed = list(data.FIXED_PROMPTS)
 tries = evaluation.answer(base, tokenizer, fixed * 3, profile)
 columns = {f"try {k + 1}": tries.responses[5 * k : 5 * k + 5] for k in range(3)}
@@ -127,14 +134,14 @@ print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 # how much of its text is a loop: greedy decoding trades rambling for repeating. Neither is
 # an answer, and no setting of the sampler will make it one. So we have to teach it.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 2. How does it know whose turn it is?
 #
 # By marks in the text. Ours are `###HUMAN###` before a question, `###BOT###` before an answer and
 # `###STOP###` after it. Any text would do as a mark, so why make *tokens* of them? Look at what the
 # model's own tokenizer makes of the marks. Predict first: how many pieces is `###HUMAN###`?
 
-# %%
+# %% tags=["fragment"]
 from transformers import AutoTokenizer
 
 plain = AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base))
@@ -158,7 +165,7 @@ pd.DataFrame(rows).set_index("mark")
 # words in the model's mouth. First the obvious way to encode a conversation, which is to paste
 # the pieces together and tokenize the whole.
 
-# %%
+# %% tags=["slide"]
 typed = "What does ###STOP### mean?"
 stop = tokenizer.convert_tokens_to_ids(chat.STOP)
 control = set(tokenizer.convert_tokens_to_ids(list(chat.MEANINGS)))
@@ -175,11 +182,17 @@ legend = (
 )
 show.shaded_tokens(lines, legend)
 
-# %% [markdown]
+# %% [markdown] tags=["fragment"]
 # Pasted, the user's text ends the conversation in the middle of the question. With `chat.encode`
 # it stays text: every `###` that anybody types is split by an invisible zero-width space (two tokens, ░░
 # above) before it is tokenized, and only the code, never the text, adds control tokens. Decoding takes the space out
 # again, so nobody notices.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Why a mark has to be a token that only the code can write.
+# - **Ask.** Where else does text turn into a command? (SQL injection is the same hole.)
+# - **The usual wrong answer.** "Delete the marks from the message." Then nobody can talk about
+#   them, and a filter that runs once turns `###ST###STOP###OP###` into a mark.
 
 # %%
 conversation = [
@@ -200,7 +213,7 @@ print(tokenizer.decode(ids))
 # as the tokenizer's *chat template*, which is what TRL's trainer uses; the assertions hold the two
 # together, token by token.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 3. What do new tokens mean before any training?
 #
 # A new token is a new row in the embedding table, and a row must start somewhere. Three candidates:
@@ -210,6 +223,13 @@ print(tokenizer.decode(ids))
 #   workshop does and what `load_policy` has done here.
 #
 # Predict first: which start gives the lowest loss on real conversations, before any training?
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A token without a past has to start somewhere, and the start decides what
+#   can be told apart.
+# - **Ask.** Which start do you expect to have the lowest loss? And which one would you train from?
+# - **The usual wrong answer.** "The lowest loss on the first day is the best start." The next two
+#   cells take that apart.
 
 # %%
 print(chat.MEANINGS)
@@ -256,7 +276,7 @@ def answer_and_stop_loss(model) -> tuple[float, float]:
     return sum(whole) / len(whole), sum(stops) / len(stops)
 
 
-# %%
+# %% tags=["fragment"]
 starts = []
 kinds = ("random", "mean of all rows", "mean of a phrase")
 rows_of = {}
@@ -308,14 +328,14 @@ print(f"probability 1/3 at most, so a loss of ln 3 = {math.log(3):.2f} nats at l
 assert spread < 0.2  # one step of bf16 at this size; it may be exactly 0
 start_rows("mean of a phrase")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 4. What should be graded?
 #
 # Training shows the model a conversation and grades its guess of each next token. All of them? It
 # will never have to write the user's questions. Here is one conversation from the corpus; shaded
 # is what `chat.encode` marks as graded.
 
-# %%
+# %% tags=["fragment"]
 several = [row for row in train if len(row["messages"]) > 2]
 several.sort(key=lambda row: len(chat.encode(tokenizer, row["messages"]).ids))
 ids, graded = chat.encode(tokenizer, several[0]["messages"])
@@ -333,7 +353,7 @@ show.graded_tokens([tokenizer.decode([i]) for i in ids], graded)
 # token is minus the logarithm of its probability, and a loss is the mean over the tokens that
 # count. Predict first: which of the three losses below is the highest?
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "slide", "show-code"]
 toy = ["HUMAN", "Why", "BOT", "Because", "STOP", "HUMAN", "Sure", "BOT", "Yes", "STOP"]
 probability = torch.tensor([0.1, 0.5, 0.2, 0.8, 0.4, 0.05, 0.5, 0.5, 0.9])  # (T - 1,)
 nll = -probability.log()  # (T - 1,) of toy[1:], for nothing predicts the first token
@@ -346,6 +366,13 @@ for name, mask in counts.items():
     chosen = nll[torch.tensor(mask) == 1]
     print(f"{name:17s} {len(chosen)} tokens  loss {chosen.mean():.4f}")
 assert len(nll) == len(toy) - 1
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The loss of the whole course, small enough for the blackboard. Let somebody
+#   do one token by hand.
+# - **Ask.** Whose words should the model be graded on, and who pays if the questions count as well?
+# - **The usual wrong answer.** "The way with the lowest loss is the best one." The three are means
+#   over different tokens; they cannot be compared.
 
 # %% [markdown]
 # The questions are the hard part of the text: nobody can guess what a user will ask. Graded, they
@@ -412,7 +439,7 @@ assert abs(float(packaged.mean()) - by_hand["answers only"]) < 0.02
 base = model.unload()  # takes the adapter off again
 del model, trainer, outputs, logits, logprobs, nll, unshifted
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 5. How do you teach so many weights by training two per cent?
 #
 # Leave every weight matrix W as it is and add a correction made of two thin matrices, LoRA
@@ -421,6 +448,12 @@ del model, trainer, outputs, logits, logprobs, nll, unshifted
 # $$ h = W x + \frac{\alpha}{r}\, B A\, x $$
 #
 # A is r × d_in, B is d_out × r, and r, the *rank*, is small. Here is one with a W of 6 × 4.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** LoRA in one line. Draw the two thin matrices beside the thick one.
+# - **Ask.** What does the model say at step 0, before any training?
+# - **The usual wrong answer.** "Something slightly worse, for A is random." B is zero, so it says
+#   the same to the last bit.
 
 # %% tags=["nbval-check-output"]
 rank, alpha = 2, 4
@@ -627,7 +660,7 @@ assert all(math.isfinite(line["loss"]) for line in log)
 # minus its loss before, and the interval comes from a bootstrap that draws *conversations*, because
 # the tokens of one conversation are no independent witnesses.
 
-# %%
+# %% tags=["slide"]
 after = sft.conversation_losses(model.eval(), tokenizer, held)
 change = [a - b for a, b in zip(after, before)]
 low, high = evaluation.bootstrap_interval(change)
@@ -641,7 +674,7 @@ print(f"verdict: {found}; a fall of {fall:.0%}")
 print(f"{sum(c > 0 for c in change)} of {len(held)} conversations got worse")
 assert low <= mean_change <= high
 
-# %%
+# %% tags=["fragment"]
 levels = [("held-out, before", mean_before), ("held-out, after", mean_after)]
 figure = plots.loss_curve(log, levels=levels)
 plots.save(figure, folder / "figures", "loss", log)
@@ -723,7 +756,7 @@ assert torch.allclose(loaded_logits, trained_logits, atol=1e-3)
 # The five fixed questions again, with greedy decoding, base beside SFT. Nothing is picked: the
 # questions were fixed before anything was trained.
 
-# %%
+# %% tags=["slide"]
 sft_fixed = evaluation.answer(model, tokenizer, fixed, profile, temperature=0)
 notes = {}
 for name, found in (("base", base_fixed), ("SFT", sft_fixed)):
@@ -752,7 +785,7 @@ print(f"{counts}, each of {len(tries.finished)}")
 # Five questions are an impression. The test prompts, which no stage trains on, are a measurement: how
 # many greedy answers end with `###STOP###`, and how long are they?
 
-# %%
+# %% tags=["slide"]
 sft_answers = evaluation.answer(model, tokenizer, questions, profile, temperature=0)
 shares, intervals, mean_lengths = [], [], []
 for found in (base_answers, sft_answers):
@@ -798,7 +831,7 @@ print(f"{copied} of {len(questions)} SFT answers stand word for word in its exam
 # Facts it never had. Nobody ever told it the name of your cat. Predict first: what will a model say
 # that has learned to answer every question?
 
-# %%
+# %% tags=["slide"]
 unknowable = [
     "What is the name of my cat?",
     "Who is the mayor of the village of Brumbleton-on-Wyre?",
@@ -908,12 +941,19 @@ runtime.record(
     trainable_parameters=trained_parameters,
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Suppose it says "George Washington.", or that a larger model does. That is right. **Is it good?** It
 # is short and flat; ask a person, and they might tell you that he refused to be king. Nothing in this
 # notebook could prefer that answer: the loss knows one written answer a question and calls everything
 # else wrong by the same rule. To prefer one answer over another, somebody has to say which is better.
 # That is the next notebook.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The bridge to 02. Leave the question open.
+# - **Ask.** Two right answers: "George Washington." and one that adds that he refused to be king.
+#   Which part of this notebook could tell you which is better?
+# - **The usual wrong answer.** "The held-out loss." It knows one written answer a question and
+#   calls everything else wrong.
 
 # %% [markdown]
 # ## Try it: base and SFT side by side

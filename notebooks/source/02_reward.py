@@ -10,7 +10,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 02 · The reward model: teaching a machine what you like
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/02_reward.ipynb)
 #
@@ -86,7 +86,7 @@ plots.save(plots.four_stages(here="reward"), figures, "four_stages")
 # Somebody asks SAWYER how to greet a person. Read both answers, and decide before you go on:
 # which one would you rather get?
 
-# %%
+# %% tags=["slide"]
 question = "How do I greet someone?"
 answers = {
     "A": "Tell them Hello!",
@@ -94,6 +94,13 @@ answers = {
     "your hand; among friends, a wave is plenty. Who are you going to meet?",
 }
 show.side_by_side([question], {name: [text] for name, text in answers.items()})
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A preference is cheap: everybody has voted within ten seconds. Take the vote
+#   by a show of hands.
+# - **Ask.** What did you vote for: that it is true, that it is warm, or that it is longer?
+# - **The usual wrong answer.** "B, because it is correct." So is A. Keep the word *longer* on the
+#   board until section 6.
 
 # %% [markdown]
 # Your vote goes into the next cell. Nobody asks you for a grade out of ten, or for the perfect
@@ -145,7 +152,7 @@ show.side_by_side(
 # One property of the data deserves a look now, for it comes back in sections 6 and 7: how often
 # is the better answer also the longer one?
 
-# %%
+# %% tags=["slide"]
 short_share = np.mean([pair.shorter_wins for pair in train_pairs])
 by_kind = pd.DataFrame(r for row in preferences for r in row["responses"])
 by_kind["characters"] = by_kind.text.str.len()
@@ -153,7 +160,7 @@ print(f"The better answer is the shorter one in {short_share:.0%} of the pairs.\
 table = by_kind.groupby("kind")[["score", "characters"]].mean().round(1)
 table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending=False)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Read the two middle columns against each other: length alone must not give the score away. If
 # it did, a ruler would make a fine reward model, and you would have no way to notice.
 #
@@ -167,6 +174,12 @@ table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending
 #
 # The loss is minus the logarithm of the probability that the model gave to what really happened.
 # By hand, with scores 1.2 and 0.3:
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** From two scores to one probability. All that follows rests on the
+#   difference.
+# - **Ask.** A colleague says: "Our answers get 6.9." What do you ask back?
+# - **The usual wrong answer.** "6.9 is good." Add 5 to every score and no preference changes.
 
 # %% tags=["nbval-check-output"]
 difference = torch.tensor(1.2) - torch.tensor(0.3)  # s_c − s_r
@@ -183,7 +196,7 @@ assert abs(loss.item() - 0.341) < 1e-3
 # Four pairs now. **Predict first:** which of these four has the largest loss, and which the
 # smallest? Mind the last one: both of its scores are below zero.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "slide", "show-code"]
 chosen = torch.tensor([1.2, 2.0, 0.5, -1.0])  # (B,) scores of the chosen answers
 rejected = torch.tensor([0.3, 2.0, 1.5, -3.0])  # (B,)
 
@@ -255,7 +268,7 @@ assert bradley_terry(torch.tensor(1.0), 1.0).isclose(torch.tensor(math.log(2)))
 # asked. Our pairs ask for a quarter of their score difference (`MARGIN_SCALE`), so 9 against 4
 # wants a lead of 1.25, and 7 against 6 is content with 0.25.
 
-# %%
+# %% tags=["slide"]
 plots.save(plots.preference_loss(margins=(0.0, 1.0, 3.0)), figures, "preference_loss")
 
 # %% [markdown]
@@ -305,11 +318,18 @@ print(f"{trainable:,} of {total:,} numbers are trained ({trainable / total:.1%})
 print(f"The trainer's loss is {theirs:.4f} nats, ours {ours:.4f}.")
 assert math.isclose(theirs, ours, rel_tol=1e-3)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Now the question of this section. We train two judges for the same number of steps, from the
 # same random start. One reads question and answer; the other gets **answers alone**.
 # **Predict first:** how far above a coin flip can a judge get that never sees the question?
 
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The most useful experiment of the notebook: take the question away and look
+#   at what is left.
+# - **Ask.** How far above a coin can a judge get that never sees the question? Write a number down.
+# - **The usual wrong answer.** "Exactly one half." Manner shows in the answer alone; what it cannot
+#   see is whether it fits.
 
 # %%
 def trial(name: str, pairs: list, see_prompt: bool = True) -> RewardModel:
@@ -373,7 +393,7 @@ print(f"Reading the question is worth {text((worth.mean(), worth_low, worth_high
 print("it helps." if worth_low > 0 else "no gain from it is shown on these pairs.")
 
 
-# %%
+# %% tags=["subslide"]
 def bars(results: dict[str, tuple], counts: list[int], name: str):
     """Accuracies with their intervals, printed, drawn and saved with their numbers."""
     for what, numbers in results.items():
@@ -415,13 +435,13 @@ print(f"The question helps most where the rejected answer was {most}.")
 assert seen.pairs.sum() == len(held_pairs)
 seen.sort_values("gained", ascending=False).round(2)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Now take manner away. Each held-out question gets one of its own good answers and, as the
 # opponent, an equally good answer to *another* question: an engaging one meets an engaging one, a
 # curt one a curt one. Only reading the question can tell which belongs. **Predict first:** how
 # often is the judge that sees both texts right?
 
-# %%
+# %% tags=["fragment"]
 strangers_held = data.strangers(held)
 pair = strangers_held[0]
 print(f"{pair.prompt}\n  own:      {pair.chosen}\n  stranger: {pair.rejected}\n")
@@ -523,7 +543,7 @@ print(
 )
 assert 0 <= after[1] <= after[2] <= 1
 
-# %%
+# %% tags=["slide"]
 counts = [len(gaps), len(gaps), int(shorter.sum()), int((~shorter).sum())]
 bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 
@@ -680,11 +700,17 @@ right = np.array([1] * 7 + [0] * 3 + [1] * 3 + [0] * 2)
 print(f"ten calls of 0.9 (7 right), five of 0.6 (3 right): ECE {ece(said, right):.3f}")
 assert math.isclose(ece(said, right), (10 * 0.2 + 5 * 0.0) / 15)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict first:** training asked for differences *larger than a margin*. Will that make our
 # model too sure of itself, or not sure enough?
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Right and sure are two things.
+# - **Ask.** Training asked for differences larger than a margin. Too sure, or not sure enough?
+# - **The usual wrong answer.** "It is accurate, so its probabilities are right." Multiply every
+#   score by ten: the accuracy stays the same.
+
+# %% tags=["subslide"]
 said = torch.sigmoid(torch.tensor(np.abs(gaps))).numpy()  # of its own choice
 right = gaps > 0
 where = np.minimum(((said - 0.5) * 10).astype(int), 4)
@@ -760,7 +786,7 @@ assert ((gaps / best_t > 0) == right).all()
 # We ask with a control. One series adds sentences that help; the other adds sentences of the same
 # length that say nothing. **Predict first:** draw both lines in your mind.
 
-# %%
+# %% tags=["slide"]
 helpful = [
     "A smile and a little eye contact make the same word feel much warmer.",
     "In a formal setting, stand up and offer your hand while you say it.",
@@ -851,7 +877,7 @@ assert changed.keys() == guess.keys()
 should = dict.fromkeys(list(changed)[:4], "not +")
 should |= dict.fromkeys(list(changed)[4:], "-")
 
-# %%
+# %% tags=["slide"]
 base = np.array(reward.score(asked, plain))
 probes = []
 for name, texts in changed.items():
@@ -903,7 +929,7 @@ widgets.RewardExplorer(reward.score, question, short_answer, answers["A"])
 # %%
 widgets.edits(reward.score, question, short_answer)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 7. Break it, then mend it
 #
 # What keeps the judge from paying by the word? We suspect the pairs in which the **shorter**
@@ -912,7 +938,14 @@ widgets.edits(reward.score, question, short_answer)
 #
 # **Predict first:** which of the two lines below will rise?
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** To show that a suspicion about data can be tested, by leaving that data out.
+# - **Ask.** Which pairs would you take away to teach the judge a bad habit, without one false
+#   label?
+# - **The usual wrong answer.** "There is a bug in the second model." Same code, and each of its
+#   pairs is a true preference.
+
+# %% tags=["subslide"]
 long_only = [pair for pair in train_pairs if not pair.shorter_wins]
 print(f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer wins.")
 broken = trial("no_short_winners", long_only)
@@ -1002,7 +1035,7 @@ assert np.isfinite(own).all()
 # %% [markdown]
 # **Predict first:** between which two kinds of written answers will the SFT model land?
 
-# %%
+# %% tags=["slide"]
 written = pd.DataFrame(
     [{"prompt": q["prompt"], **r} for q in held for r in q["responses"]]
 )
@@ -1106,9 +1139,16 @@ print(f"own answer over a stranger's {text(reads)}   unpractised {unpractised:.3
 print(f"peak memory                  {peak:.1f} GiB")
 print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will push?")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Keep that doubt. A judge that is right on answers written for it can be wrong on answers that
 # nobody would write. PPO looks for high scores, not for good answers, and it looks hard.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The bridge to 03. Let the class fool the judge in the widget for five
+#   minutes first.
+# - **Ask.** You are paid by this judge and by nobody else. What do you write?
+# - **The usual wrong answer.** "Good answers." High scores. The two come apart wherever the judge
+#   has not been tested.
 
 # %% [markdown]
 # ## Exercises

@@ -10,7 +10,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 03 · PPO: learning from a grade
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/03_ppo.ipynb)
 #
@@ -78,8 +78,15 @@ started = time.perf_counter()
 # %%
 plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
-# %%
+# %% tags=["slide"]
 plots.save(plots.rl_loop(), figures, "rl_loop")
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The whole algorithm with four people: one writes, one grades, one remembers
+#   how the first used to write, one nudges. Let them do one round on paper.
+# - **Ask.** What would happen without the one who remembers?
+# - **The usual wrong answer.** "It would learn faster." It would, to please the judge: section 8
+#   shows such a run.
 
 # %% [markdown]
 # The policy answers a prompt (1, 2), the reward model grades the answer (3), and the policy is
@@ -112,11 +119,17 @@ print(
     f" {len(test_prompts)} kept for the end."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Why not simply keep the best answer?
 # Before learning anything: sample eight answers to one question and keep the one that the reward
 # model likes most. No training, no risk. **Predict:** how much better is the best of eight than the
 # average, and what does it cost?
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The rival that needs no training. Come back to it in 04, section 7.
+# - **Ask.** How much better is the best of eight than the average, and who pays for it, when?
+# - **The usual wrong answer.** "Eight times better." The best of eight gains about 1.4
+#   standard deviations, if the scores are bell-shaped.
 
 # %%
 tried = train_prompts[:4]
@@ -139,7 +152,7 @@ print(
 )
 assert gain >= 0  # a maximum is never below its mean
 
-# %% [markdown]
+# %% [markdown] tags=["fragment"]
 # It works, and it is the baseline that PPO has to justify itself against. But every question,
 # for ever, now costs eight answers and eight gradings. PPO pays once, in training, so that the
 # *first* answer comes out better.
@@ -150,7 +163,7 @@ assert gain >= 0  # a maximum is never below its mean
 # difference, token by token, is the estimate `k1` of the KL divergence: how surprised the reference
 # is by what the policy says.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "slide", "show-code"]
 # Letters: B batch, P prompt tokens, R response tokens, T = P + R, V vocabulary.
 logprobs = torch.tensor([[-0.5, -1.2, -0.3, -0.1]])  # (B, R) log π of the four tokens
 ref_logprobs = torch.tensor(
@@ -161,6 +174,12 @@ print("k1 per token ", [round(v, 4) for v in k1[0].tolist()])
 print("k1 in all    ", round(float(k1.sum()), 4))
 assert torch.equal(k1, losses.kl_k1(logprobs, ref_logprobs))
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The first of four things by hand: KL, pay, advantage, clip.
+# - **Ask.** Can a KL divergence be below zero? And its estimate from one token?
+# - **The usual wrong answer.** "A negative number is a bug." It is one sample of a mean that is not
+#   negative.
+
 # %% [markdown]
 # The second token's is **negative**, although a KL divergence never is. No mistake: this is one
 # sample's *estimate*. Where the policy happened to say something that the reference likes even
@@ -169,7 +188,7 @@ assert torch.equal(k1, losses.kl_k1(logprobs, ref_logprobs))
 # Do not take that on trust. With a vocabulary of three words the true KL can be summed exactly, and
 # so can the expectation of each estimator.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "slide", "show-code"]
 pi = torch.tensor([0.7, 0.2, 0.1])  # (V,) the policy over three words
 ref = torch.tensor([0.5, 0.25, 0.25])  # (V,) the reference
 exact = float((pi * (pi / ref).log()).sum())  # the definition
@@ -189,13 +208,13 @@ assert abs(float((pi * k3_each).sum()) - exact) < 1e-6
 # is what goes into the reward, for its gradient in expectation is the right one
 # ([Schulman's note](http://joschu.net/blog/kl-approx.html)).
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 2. What is each token paid?
 # The reward model grades the whole answer once, when it stops. The KL penalty is charged all along:
 # token t earns −β · k1, and the last token earns the score on top (Ziegler et al. 2019, equation 2).
 # **Predict** the four numbers for β = 0.1 and a score of 1.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "fragment", "show-code"]
 mask = torch.ones(1, 4, dtype=torch.bool)  # (B, R) all four tokens are real
 score = torch.tensor([1.0])  # (B,)
 rewards = losses.token_rewards(score, k1, mask, kl_coef=0.1)  # (B, R)
@@ -245,11 +264,18 @@ for lam in (0.0, 0.5, 0.95, 1.0):
     rows[f"λ = {lam}"] = [round(v, 4) for v in found[0].tolist()]
 print(pd.DataFrame(rows, index=[f"token {t}" for t in range(1, 5)]).to_string())
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # And if the critic has no guesses yet? Two answers, one of 4 tokens and one of 20, both graded 1.
 # **Predict first:** for which λ does the first token earn the same in both?
 
-# %% tags=["nbval-check-output"]
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A hyperparameter that nobody questions has a taste of its own.
+# - **Ask.** Two answers get the same grade, one is five times as long. For which λ does the first
+#   token earn the same?
+# - **The usual wrong answer.** "λ only sets the noise." Below 1, without a critic that helps, it
+#   also pays for being brief.
+
+# %% tags=["nbval-check-output", "fragment"]
 for lam in (0.95, 1.0):
     earned = {}
     for length in (4, 20):
@@ -268,7 +294,7 @@ assert earned[4] == earned[20] == 1.0
 # noise. (The second open question at the end shows
 # what 0.95 does to the length.)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 4. How big a step?
 # A policy-gradient step says: make tokens with a positive advantage likelier. Repeat it on the same
 # samples and it overshoots, because the samples came from the *old* policy. PPO's answer: the ratio
@@ -276,7 +302,13 @@ assert earned[4] == earned[20] == 1.0
 #
 # **Predict first:** of the four cases below, which have no gradient?
 
-# %% tags=["nbval-check-output"]
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The clip takes an incentive away; it is no wall.
+# - **Ask.** Which of the four cases have no gradient? Vote on each before the cell runs.
+# - **The usual wrong answer.** "Every ratio outside 0.8 to 1.2." Only those that already went
+#   further in the direction that pays.
+
+# %% tags=["nbval-check-output", "fragment"]
 ratio = torch.tensor([1.5, 0.5, 1.5, 0.5])
 advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
 new = ratio.log().requires_grad_()  # log π, with log π_old = 0
@@ -292,7 +324,7 @@ assert torch.allclose(-loss.detach(), torch.tensor([1.2, 0.5, -1.5, -0.8]))
 # that has become rarer, or a bad one that has become likelier, is still pushed back, however far
 # it went.
 
-# %%
+# %% tags=["slide"]
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
 r = torch.linspace(0, 2, 201)
 for ax, sign in zip(axes, (1.0, -1.0)):
@@ -359,7 +391,7 @@ assert float(batch.values.abs().max()) == 0.0  # the critic starts by saying not
 # than the batch's average, blue did worse. The critic still says zero everywhere, so within an answer the
 # credit only fades with the distance from the end.
 
-# %%
+# %% tags=["slide"]
 slow.advantages(slow.score(batch))
 lines = []
 for i in range(min(B, 5)):
@@ -523,7 +555,7 @@ left = config.steps - again.steps_done
 print(f"found {again.steps_done} steps, {left} to go, β = {again.kl_coef}")
 print("kept:", ", ".join(sorted(p.name for p in (folder / "checkpoint").iterdir())))
 
-# %%
+# %% tags=["slide"]
 plots.save(
     plots.ppo_dashboard(log), figures, "dashboard",
     [{k: v for k, v in line.items() if k != "samples"} for line in log],
@@ -579,12 +611,20 @@ print(
     ", ".join(f"{name} {seconds / spent:.0%}" for name, seconds in phases.items()),
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 8. Is this run healthy?
 # Four saved runs of the same trainer. Three were made sick on purpose, one was not. **Write down a
 # diagnosis for each** before you open the answers.
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Reading curves is what is left when PPO has become a call to a library. In
+#   pairs, ten minutes, before the answers are opened.
+# - **Ask.** Which curve told you first? What would you change, and which curve would show that it
+#   worked?
+# - **The usual wrong answer.** "The reward rises, so the run is fine." It rises in the sick runs as
+#   well.
+
+# %% tags=["subslide"]
 saved = runtime.project_root() / "results" / "ppo_runs.json"
 runs = runtime.read_json(saved) if saved.exists() else {}
 keys = ("reward", "kl", "length", "finished", "explained_variance")
@@ -644,7 +684,7 @@ else:
 # The same 120 prompts that no stage has seen, one sampled answer each, the same seed for both.
 # (Under the `smoke` profile: a handful, and no miracle after two steps.)
 
-# %%
+# %% tags=["slide"]
 with models.using(model, models.REF):
     sft_answers = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
 ppo_answers = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
@@ -654,7 +694,7 @@ comparison = evaluation.compare_rewards(sft_rewards, ppo_rewards)
 print(comparison)
 print(f"\nIn words, by the interval alone: {comparison.verdict}.")
 
-# %%
+# %% tags=["fragment"]
 both = {"sft": sft_rewards, "ppo": ppo_rewards}
 table = {"prompt": test_prompts, **both}
 plots.save(plots.reward_histograms(both), figures, "rewards", table)
@@ -733,7 +773,7 @@ runtime.record(
 peak = runtime.record_peak(profile, "ppo")
 print(f"peak memory {peak:.1f} GiB")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Doubt.** The reward went one way or the other, and you have an interval for it. But the judge is our own, trained on our
 # own taste. Would anyone else agree? That is notebook 04.
 

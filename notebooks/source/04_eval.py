@@ -10,7 +10,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 04 · Are you convinced?
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/04_eval.ipynb)
 #
@@ -69,10 +69,10 @@ started, seconds = time.perf_counter(), {}
 # %% [markdown]
 # ## The whole thing in one picture
 
-# %%
+# %% tags=["slide"]
 plots.save(plots.four_stages(here="eval"), folder / "figures", "four_stages")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # *In words: four boxes in a row (SFT, reward model, PPO, evaluation); you are in the fourth.*
 #
 # Notebook 03 ended with a mean reward before, a higher one after (if your run went well), and a
@@ -91,6 +91,14 @@ plots.save(plots.four_stages(here="eval"), folder / "figures", "four_stages")
 #
 # And one that no statistic catches: the examples were picked. So we begin there.
 # </details>
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The attitude of the notebook: first collect ways in which the gain could be
+#   nothing, then look.
+# - **Ask.** Write down three such ways. Put all of them on the board and tick them off as the
+#   sections deal with them.
+# - **The usual wrong answer.** "The p-value is small, so it is real." Real for whom? It has nothing
+#   to say about the judge.
 
 # %% [markdown]
 # ## 1. What do the three models say?
@@ -168,7 +176,7 @@ else:
 # Now the workshop's own picture: one question, three answers. **Predict first:** which of the
 # three stops by itself? Which is right?
 
-# %%
+# %% tags=["slide"]
 question = fixed[0]
 three = {stage: greedy[stage].responses[0] for stage in ADAPTER}
 plots.save(
@@ -231,7 +239,7 @@ show.side_by_side(asked, columns(sampled, by_rule), score_notes(by_rule))
 # And the two that a brochure would separate: **the prompt that gained most and the one that lost
 # most**, side by side. Publishing only the first is not lying, but it comes to the same.
 
-# %%
+# %% tags=["slide"]
 change = np.subtract(rewards["ppo"], rewards["sft"])  # (n,) one number a prompt
 best, worst = int(np.argmax(change)), int(np.argmin(change))
 print(f"first row: the largest gain, {change[best]:+.2f}")
@@ -278,7 +286,7 @@ show.side_by_side([prompts[lucky]], columns(sampled, [lucky]), score_notes([luck
 # fell. So look at all of it. The workshop reported 5.70 ± 3.52 before and 6.92 ± 1.86 after: look
 # at its spread, too. Much of what PPO did there was to remove the bad answers.
 
-# %%
+# %% tags=["slide"]
 plots.save(
     plots.reward_histograms({stage: rewards[stage] for stage in ("sft", "ppo")}),
     folder / "figures",
@@ -329,11 +337,17 @@ assert len(rose) + len(fell) + same == len(prompts)
 # Part of those falls is only sampling: each model answered once, by lot. Ask the same SFT model
 # twice and some answers "fall" too. That is why a count is a description, not yet a test.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 3. Could it be luck?
 #
 # The prompts are a sample of all questions one could ask. Another sample would have given another
 # mean change. How different? We do it by hand on five changes before we trust a function.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** What an interval is, by listing every draw, before a function gives one.
+# - **Ask.** Five prompts, four rose. Are you convinced? How many would you want?
+# - **The usual wrong answer.** "The interval leaves out zero, so yes." With five prompts it is too
+#   narrow, and the rank test cannot say so at all.
 
 # %%
 toy = np.array([2.0, 1.0, 0.9, 0.5, -0.4])  # after − before of five prompts
@@ -427,7 +441,7 @@ assert math.isclose(np.mean(torn), np.mean(rewards["sft"]))  # the mean is the s
 # changes nothing, near one it changes everything. The interval, the tests, the effect size and the
 # smallest difference that this many prompts would have shown, in one call:
 
-# %%
+# %% tags=["subslide"]
 comparison = evaluation.compare_rewards(rewards["sft"], rewards["ppo"])
 print(comparison)
 print(f"verdict: {comparison.verdict}")
@@ -500,7 +514,7 @@ else:
     print("One training run: what another seed would have given is not known here.")
 table
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 4. Is it just longer?
 #
 # The oldest cheap trick. The workshop's reward model gave "Tell them Hello!" −5.18 and the same
@@ -510,6 +524,12 @@ table
 # Two ways to ask. **Regression**: draw change of reward against change of length, fit a line, and
 # read it where the length did not change. **Matching**: keep only the prompts whose two answers
 # are about equally long. By hand first:
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The oldest cheap explanation, and how to take it out of the number.
+# - **Ask.** If the gain vanished at equal length, would the model be worse than you thought?
+# - **The usual wrong answer.** "Longer is cheating." Sometimes longer is better because it says
+#   more; the number answers another question.
 
 # %% tags=["nbval-check-output"]
 toy_longer = np.array([10.0, 4.0, 0.0, -2.0])  # tokens more than before
@@ -522,7 +542,7 @@ print(f"mean gain {toy_change.mean():.2f}, of which length explains {explained:.
 print(f"reward per token {slope:.2f}; gain at equal length {intercept:.2f}")
 assert math.isclose(intercept, 0.5)
 
-# %%
+# %% tags=["subslide"]
 lengths = {stage: np.array(a.lengths, dtype=float) for stage, a in sampled.items()}
 longer = lengths["ppo"] - lengths["sft"]
 pairs = [rewards["sft"], rewards["ppo"], lengths["sft"], lengths["ppo"]]
@@ -698,7 +718,7 @@ at_equal = gold_matched.adjusted, gold_matched.adjusted_low, gold_matched.adjust
 print("gain at equal length {:+.2f} [{:+.2f}, {:+.2f}]".format(*at_equal))
 assert by_gold.n == len(prompts)
 
-# %%
+# %% tags=["slide"]
 runtime.record(
     profile,
     "eval",
@@ -859,7 +879,7 @@ means.round(3)
 # No verdicts yet: those need intervals, and come in section 8. The workshop measured two such
 # things, grammar (1.142 → 1.050) and similarity (0.601 → 0.588). Both fell. It did not say so.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 6. Is it cleverer?
 #
 # A kinder manner is not more knowledge. Two small benchmarks, written for this course: common
@@ -922,7 +942,7 @@ reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**
 print(f"{share:.3f}, interval {middle - reach:.3f} to {middle + reach:.3f}")
 assert np.allclose([middle - reach, middle + reach], evaluation.wilson_interval(k, n))
 
-# %%
+# %% tags=["subslide"]
 bars = []
 for (name, stage), right in correct.items():
     low, high = evaluation.wilson_interval(right.sum(), len(right))
@@ -988,12 +1008,18 @@ for name in questions:
 assert all(row["low"] <= row["high"] for row in shares)
 pd.DataFrame(shares).round(3)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **How to say it.** Where the interval includes zero, the right words are *"no difference shown"*.
 # Not "no difference", not "knowledge is preserved": a test that finds nothing has found nothing,
 # and with few questions it finds nothing nearly always. So say at once what it *could* have found:
 # the column `detectable` is the smallest true difference that this many questions, with this much
 # disagreement, would show in four runs out of five.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The one sentence that the class should take home.
+# - **Ask.** What is wrong with "PPO preserved the knowledge of the model (p = 0.6)"?
+# - **The usual wrong answer.** "No difference shown means no difference." With few questions nearly
+#   everything goes unseen: say what you could have seen.
 
 # %%
 for row in shares:
@@ -1096,7 +1122,7 @@ runtime.record(profile, "eval", misconceptions_as_prompts=kept)
 # 0.450 → 0.497 on world religions; Llama-3 0.329 → 0.222 and 0.772 → 0.702. Down, up, down, down,
 # with no intervals. Which of the four would you have believed?
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 7. Is PPO worth more than sampling more?
 #
 # The lazy rival: leave SFT as it is, sample n answers, keep the one that the first judge likes best
@@ -1104,6 +1130,13 @@ runtime.record(profile, "eval", misconceptions_as_prompts=kept)
 # distance from SFT is known without measuring: log n − (n − 1)/n nats.
 #
 # By hand: three samples score 1, 2 and 4. What is the best of *two* of them worth, on average?
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A method is only as good as its laziest rival.
+# - **Ask.** You answer a million questions a day. When is training cheaper than sampling eight
+#   answers each?
+# - **The usual wrong answer.** "PPO gains more, so it is better." At which price: look at the KL
+#   and at the samples per question.
 
 # %% tags=["nbval-check-output"]
 three_scores = [1, 2, 4]
@@ -1169,7 +1202,7 @@ with runtime.stopwatch(seconds, "checkpoints"), models.using(model, "policy"):
 path = pd.DataFrame(path)
 path.round(2)
 
-# %%
+# %% tags=["subslide"]
 titles = {
     "first judge": "the judge both aim at",
     "gold judge": "the judge neither knows",
@@ -1290,7 +1323,7 @@ named = {"before": NAME["sft"], "after": NAME["ppo"]}
 assert set(verdicts.verdict) <= {"better", "worse", "no difference shown", "changed"}
 verdicts.drop(columns="scale").rename(columns=named).round(3)
 
-# %%
+# %% tags=["slide"]
 plots.save(
     plots.differences(verdicts.dropna(subset="scale")),
     folder / "figures",
@@ -1306,7 +1339,7 @@ plots.save(
 # In plain words, computed from the numbers:
 
 
-# %%
+# %% tags=["slide"]
 def plainly(table):
     """The measures under each verdict."""
     for found in ("better", "worse", "changed", "no difference shown"):
@@ -1428,7 +1461,7 @@ widgets.compare(chat_with, rainy, temperature=0.0, tokens=few_tokens)
 #
 # Alignment has three elements, and a failure in one cannot be mended in another.
 
-# %%
+# %% tags=["slide"]
 plots.save(plots.three_elements(), folder / "figures", "three_elements")
 
 # %% [markdown]
@@ -1469,11 +1502,17 @@ print(export.modelfile())
 # the mark; and publishing is your decision: `push_to_hub` is private and a dry run unless you say
 # otherwise.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The last doubt: aligned, but to what end?
 #
 # Say that everything above came out well. Then the model is closer to a set of preferences.
 # Whose? Who wrote them, and what do they leave out? Here is what the data card has to say.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The end is a question and no number. Ten minutes, without the screen.
+# - **Ask.** Whose preferences are in the data? Who did not write any?
+# - **The usual wrong answer.** "The intervals are fine, so it is aligned." No interval here covers
+#   what nobody thought of asking.
 
 # %%
 card = data.EMBEDDED / "DATACARD.md"
