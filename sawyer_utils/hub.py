@@ -213,12 +213,27 @@ def stream(source: str, **part: str) -> Iterator[dict]:
     try:
         if not offline():
             _knock()
-        rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(source, streaming=True, **part)))
+        place = _prepared(source)
+        rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(place, streaming=True, **part)))
         end = object()
         while (row := within(ROW_SECONDS, next, rows, end)) is not end:
             yield row
     except Exception as error:
         raise HubUnavailable(explain(source, error)) from error
+
+
+def _prepared(source: str) -> str:
+    """Offline, the folder of a data set in the Hub cache, where ``prepare`` puts it (``datasets`` looks
+    for files of its own making only); else the name as it is."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not offline():
+        return source
+    try:
+        return snapshot_download(source, repo_type="dataset", local_files_only=True)
+    except LocalEntryNotFoundError:
+        return source
 
 
 # --- what to do ---------------------------------------------------------------------------------
