@@ -16,6 +16,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 UNGATED = {"meta-llama/Llama-2-7b-hf": "NousResearch/Llama-2-7b-hf"}  # the same weights
@@ -213,7 +214,7 @@ def stream(source: str, **part: str) -> Iterator[dict]:
     try:
         if not offline():
             _knock()
-        place = _prepared(source)
+        place, part = _prepared(source, part)
         rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(place, streaming=True, **part)))
         end = object()
         while (row := within(ROW_SECONDS, next, rows, end)) is not end:
@@ -222,18 +223,21 @@ def stream(source: str, **part: str) -> Iterator[dict]:
         raise HubUnavailable(explain(source, error)) from error
 
 
-def _prepared(source: str) -> str:
+def _prepared(source: str, part: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Offline, the folder of a data set in the Hub cache, where ``prepare`` puts it (``datasets`` looks
-    for files of its own making only); else the name as it is."""
+    for files of its own making only); else what was asked for, as it is."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if not offline():
-        return source
+        return source, part
     try:
-        return snapshot_download(source, repo_type="dataset", local_files_only=True)
+        folder = Path(snapshot_download(source, repo_type="dataset", local_files_only=True))
     except LocalEntryNotFoundError:
-        return source
+        return source, part
+    if (folder / part.get("name", "")).is_dir():  # with a name: a configuration in a folder of its own
+        return str(folder / part.pop("name", "")), part
+    return str(folder), part
 
 
 # --- what to do ---------------------------------------------------------------------------------

@@ -61,8 +61,13 @@ def damaged(folder: Path, sums: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
+def readable(size: float) -> str:
+    """Bytes as MB or GB."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def size_of(folder: Path) -> int:
@@ -116,7 +121,8 @@ def check_machine(facts: dict, machine: dict[str, str]) -> None:
     if machine["python"] != facts["python"]:
         raise Refused(
             f"This folder was prepared for Python {facts['python']}, and this is Python {machine['python']}. "
-            f"Start setup.py with Python {facts['python']}, or prepare a folder with Python {machine['python']}."
+            f"Start setup.py with Python {facts['python']}, or prepare a folder with "
+            f"Python {machine['python']}."
         )
     wanted, found = ("{system} on {machine}".format(**each) for each in (facts, machine))
     if wanted != found:
@@ -139,8 +145,8 @@ def check_room(folder: Path, target: Path) -> None:
     needed, free = unpacked + SPARE, shutil.disk_usage(target).free
     if free < needed:
         raise Refused(
-            f"Not enough disk: {gigabytes(free)} free at {target}, about {gigabytes(needed)} needed. Free some, "
-            "or choose another place with --to."
+            f"Not enough disk: {readable(free)} free at {target}, about {readable(needed)} needed. "
+            "Free some, or choose another place with --to."
         )
 
 
@@ -194,7 +200,7 @@ def run(what: str, command: list[str], **environment: str) -> None:
     start = time.monotonic()
     everything = {**from_folder_only(), **environment}
     done = subprocess.run(
-        command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+        command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
         tail = "\n".join(done.stdout.strip().splitlines()[-8:])
@@ -240,7 +246,7 @@ def set_up(folder: Path, target: Path) -> None:
     start = time.monotonic()
     facts = read_facts(folder)
     check_machine(facts, this_machine())
-    print(f"checking {gigabytes(size_of(folder))} in {folder} ...", flush=True)
+    print(f"checking {readable(size_of(folder))} in {folder} ...", flush=True)
     refuse_damaged(folder, read_sums(folder))
     print(f"    done in {time.monotonic() - start:.0f} s: every file is whole", flush=True)
     target.mkdir(parents=True, exist_ok=True)
@@ -249,8 +255,8 @@ def set_up(folder: Path, target: Path) -> None:
     if kept:
         print(f"kept as they are here, for they were changed: {', '.join(kept)}")
     install(folder, target, facts)
-    minutes = (time.monotonic() - start) / 60
-    print(f"\nReady after {minutes:.1f} minutes: {gigabytes(size_of(target))} in {target}. Now:")
+    took, size = minutes(time.monotonic() - start), readable(size_of(target))
+    print(f"\nReady after {took}: {size} in {target}. Now:")
     print(farewell(folder, target, facts))
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sawyer_utils import assets, offline_setup
-from sawyer_utils.offline_setup import FACTS, SUMS, gigabytes, sha256_of, size_of
+from sawyer_utils.offline_setup import FACTS, SUMS, minutes, readable, sha256_of, size_of
 from sawyer_utils.profiles import PROFILES, Profile
 from sawyer_utils.runtime import project_root, recover, replacing, write_json
 
@@ -131,7 +131,7 @@ def require_room(path: Path, needed: float, remark: str = "") -> None:
     free = shutil.disk_usage(path).free
     if free < needed:
         raise NotPrepared(
-            f"Not enough disk: {gigabytes(free)} free at {path}, {gigabytes(needed)} more needed"
+            f"Not enough disk: {readable(free)} free at {path}, {readable(needed)} more needed"
             f"{f' ({remark})' if remark else ''}. Free some, or take another folder with --to."
         )
 
@@ -173,7 +173,7 @@ def save_course(folder: Folder) -> None:
     shutil.copyfile(offline_setup.__file__, folder.path / "setup.py")
     folder.sums = {n: d for n, d in folder.sums.items() if not n.startswith("course/")}
     folder.add("course", "copied", ["setup.py", *folder.files("course")])
-    print(f"course    {gigabytes(size_of(folder.path / 'course'))}")
+    print(f"course    {readable(size_of(folder.path / 'course'))}")
 
 
 def save_weights(folder: Folder) -> None:
@@ -182,7 +182,7 @@ def save_weights(folder: Folder) -> None:
     except assets.WeightsUnavailable as error:
         raise NotPrepared(f"{error}\n{_again()}") from None
     folder.add("weights", "fetched", map(folder.name, saved))
-    print(f"weights   {gigabytes(size_of(folder.path / 'weights'))}")
+    print(f"weights   {readable(size_of(folder.path / 'weights'))}")
 
 
 # --- wheels -------------------------------------------------------------------------------------
@@ -212,13 +212,11 @@ def save_wheels(folder: Folder) -> None:
             require_room(folder.path, ROOM / len(wanted))
             _download(requirement, wheels, course / CONSTRAINTS)
             folder.add(what, key, [n for n in folder.files("wheels") if n not in folder.sums])
-            print(f"wheels    {i:2d}/{len(wanted)}  {gigabytes(size_of(wheels))}  {requirement}", flush=True)
+            print(f"wheels    {i:2d}/{len(wanted)}  {readable(size_of(wheels))}  {requirement}", flush=True)
     _keep_needed(folder)
-    print(f"wheels    {gigabytes(size_of(wheels))} in {len(folder.files('wheels'))} files: complete")
+    print(f"wheels    {readable(size_of(wheels))} in {len(folder.files('wheels'))} files: complete")
     if cuda := sum(p.stat().st_size for p in wheels.glob("nvidia_*")):
-        print(
-            f"          {gigabytes(cuda)} of it are CUDA libraries. A room without NVIDIA cards needs none:"
-        )
+        print(f"          {readable(cuda)} of it are CUDA libraries. A room without NVIDIA cards needs none:")
         print(f"          PIP_EXTRA_INDEX_URL={CPU_INDEX}, and another folder")
 
 
@@ -235,7 +233,7 @@ def _download(requirement: str, wheels: Path, constraints: Path) -> None:
     ]
     code, said = pip(command)
     if code:
-        free = gigabytes(shutil.disk_usage(wheels.parent).free)
+        free = readable(shutil.disk_usage(wheels.parent).free)
         # Without a connection pip's last word is that no such package exists: show what came before.
         lines = [line for line in said if "Retrying" in line][-1:] + [x for x in said if "ERROR" in x][-1:]
         reason = "\n".join(lines or said[-1:])
@@ -310,7 +308,7 @@ def save_hub(folder: Folder, profile: Profile) -> None:
     ahead = {full: _hub_size(folder, kind, name, full) for kind, name, full in todo}
     require_room(folder.path, sum(ahead.values()))
     for kind, name, full in todo:
-        print(f"hub       {full}: {gigabytes(ahead[full])} to fetch", flush=True)
+        print(f"hub       {full}: {readable(ahead[full])} to fetch", flush=True)
         snapshot = Path(_snapshot(folder, kind, name, full))
         if kind == "model" and not list(snapshot.glob("*.safetensors")):
             raise NotPrepared(
@@ -330,7 +328,7 @@ def _snapshot(folder: Folder, kind: str, name: str, full: str, **options):
     if kind == "model":
         patterns = {"allow_patterns": MODEL_FILES, "ignore_patterns": ["*/*"]}
     else:
-        patterns = {"allow_patterns": ["README.md", f"{part}/*"] if part else DATA_FILES}
+        patterns = {"allow_patterns": [f"{part}/*"] if part else DATA_FILES}
     try:
         cache = folder.path / "hub"
         return snapshot_download(name, repo_type=kind, cache_dir=cache, **patterns, **options)
@@ -387,9 +385,9 @@ def finish(folder: Folder, profile: Profile) -> None:
 
 
 def report(path: Path, seconds: float) -> str:
-    parts = [f"{p.name} {gigabytes(size_of(p))}" for p in sorted(path.iterdir()) if p.is_dir()]
+    parts = [f"{p.name} {readable(size_of(p))}" for p in sorted(path.iterdir()) if p.is_dir()]
     return (
-        f"\n{gigabytes(size_of(path))} in {path} after {seconds / 60:.1f} minutes: {', '.join(parts)}.\n"
+        f"\n{readable(size_of(path))} in {path} after {minutes(seconds)}: {', '.join(parts)}.\n"
         "Copy the folder to a stick or a file server. On each machine, without a network:\n"
         "    python3 FOLDER/setup.py --to WHERE\n"
     )
