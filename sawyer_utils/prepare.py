@@ -31,7 +31,7 @@ from pathlib import Path
 from sawyer_utils import assets, offline_setup
 from sawyer_utils.offline_setup import FACTS, SUMS, minutes, readable, sha256_of, size_of
 from sawyer_utils.profiles import PROFILES, Profile
-from sawyer_utils.runtime import project_root, recover, replacing, write_json
+from sawyer_utils.runtime import project_root, recover, replacing
 
 CONSTRAINTS = "constraints/tested.txt"
 ROOM = 1_000_000_000  # bytes of a folder with the CPU build of torch, measured: docs/offline.md
@@ -51,6 +51,8 @@ class Folder:
     def __init__(self, path: Path):
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()) and not any((path / name).exists() for name in (FACTS, SUMS)):
+            raise NotPrepared(f"{path} holds other files. Take an empty or a new folder.")
         recover(path / "course")
         listed = offline_setup.read_sums(path)
         bad = offline_setup.damaged(path, listed)
@@ -60,6 +62,7 @@ class Folder:
         self.sums = {name: digest for name, digest in listed.items() if name not in bad}
         parts = {name.partition("/")[0] for name in bad}
         self.fetched = {k: v for k, v in self._read_fetched().items() if k.partition(" ")[0] not in parts}
+        self.write()
 
     def _read_fetched(self) -> dict[str, str]:
         try:
@@ -72,7 +75,7 @@ class Folder:
         for name in names:
             self.sums[name] = sha256_of(self.path / name)
         self.fetched[what] = key
-        self.write({})
+        self.write()
 
     def done(self, what: str, key: str) -> bool:
         return self.fetched.get(what) == key
@@ -91,13 +94,17 @@ class Folder:
     def name(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
 
-    def write(self, facts: dict) -> None:
-        """folder.json and SHA256SUMS; only with ``facts`` is the folder finished."""
-        write_json(self.path / FACTS, {**facts, "fetched": self.fetched})
-        sums = {**self.sums, FACTS: sha256_of(self.path / FACTS)} if facts else self.sums
-        lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items()) if facts or name != FACTS]
-        with replacing(self.path / SUMS) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
+    def write(self, facts: dict | None = None) -> None:
+        """SHA256SUMS, then folder.json, so that no step counts as done whose files are not listed.
+        Only with ``facts`` is folder.json listed itself, and the folder finished."""
+        text = json.dumps({**(facts or {}), "fetched": self.fetched}, indent=1) + "\n"
+        sums = {name: digest for name, digest in self.sums.items() if name != FACTS}
+        if facts:
+            sums[FACTS] = hashlib.sha256(text.encode()).hexdigest()
+        lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+        for name, content in ((SUMS, "".join(lines)), (FACTS, text)):
+            with replacing(self.path / name) as temporary:
+                temporary.write_bytes(content.encode())
 
 
 def prepare(to: str | Path, profile: Profile) -> Path:
@@ -109,7 +116,7 @@ def prepare(to: str | Path, profile: Profile) -> Path:
     start = time.monotonic()
     folder = Folder(Path(to).expanduser().resolve())
     print(f"preparing {folder.path} for {describe(offline_setup.this_machine())}")
-    require_room(folder.path, ROOM - size_of(folder.path), "CUDA builds of torch need 4 GB more")
+    require_room(folder.path, ROOM - size_of(folder.path), "CUDA builds of torch take about 3 GB more")
     save_course(folder)
     save_weights(folder)
     save_wheels(folder)
@@ -209,7 +216,6 @@ def save_wheels(folder: Folder) -> None:
     for i, requirement in enumerate(wanted, start=1):
         what = f"wheels for {requirement}"
         if not folder.done(what, key):
-            require_room(folder.path, ROOM / len(wanted))
             _download(requirement, wheels, course / CONSTRAINTS)
             folder.add(what, key, [n for n in folder.files("wheels") if n not in folder.sums])
             print(f"wheels    {i:2d}/{len(wanted)}  {readable(size_of(wheels))}  {requirement}", flush=True)

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from sawyer_utils import assets, offline_setup, prepare
+from sawyer_utils.__main__ import main
 from sawyer_utils.offline_setup import Refused
 from sawyer_utils.prepare import NotPrepared
-from sawyer_utils.profiles import PROFILES
+from sawyer_utils.profiles import PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]
 LOCAL = PROFILES["local"]
@@ -255,7 +256,7 @@ def test_a_full_disk_is_refused_before_anything_is_fetched(root, pip, tmp_path, 
     with pytest.raises(NotPrepared, match=r"0\.12 GB free at .*stick, 1\.00 GB more needed"):
         prepare.prepare(tmp_path / "stick", LOCAL)
     assert fake.asked == []
-    assert listing(tmp_path / "stick") == set()
+    assert sums(tmp_path / "stick") == {}
 
 
 def test_setup_refuses_a_full_disk_with_the_numbers(made, tmp_path, monkeypatch):
@@ -263,6 +264,32 @@ def test_setup_refuses_a_full_disk_with_the_numbers(made, tmp_path, monkeypatch)
     with pytest.raises(Refused, match=r"0\.12 GB free at .*target, about 1\.50 GB needed"):
         offline_setup.set_up(made, tmp_path / "target")
     assert listing(tmp_path / "target") == set()
+
+
+def test_a_folder_with_other_files_is_left_alone(root, pip, tmp_path):
+    mine = make_wheel(tmp_path / "mine/wheels", "mine")
+    fake = pip()
+    with pytest.raises(NotPrepared, match=r"holds other files\. Take an empty or a new folder"):
+        prepare.prepare(tmp_path / "mine", LOCAL)
+    assert fake.asked == []
+    assert listing(tmp_path / "mine") == {f"wheels/{mine.name}"}
+
+
+def test_the_command_ends_with_the_remedy_and_no_traceback(root, pip, tmp_path):
+    pip(broken="toy_tensor")
+    with pytest.raises(SystemExit, match="toy-tensor>=1,<2 could not be fetched"):
+        main(["prepare", "--to", str(tmp_path / "stick"), "--profile", "local"])
+    pip()
+    main(["prepare", "--to", str(tmp_path / "stick"), "--profile", "local"])
+    assert json.loads((tmp_path / "stick/folder.json").read_text())["variables"] == {
+        "SAWYER_PROFILE": "local"
+    }
+
+
+def test_the_variables_name_a_model_of_ones_own(monkeypatch):
+    monkeypatch.setenv("SAWYER_MODEL", "NousResearch/Llama-2-7b-hf")
+    chosen = prepare.variables(current_profile("llama2"))
+    assert chosen == {"SAWYER_PROFILE": "llama2", "SAWYER_MODEL": "NousResearch/Llama-2-7b-hf"}
 
 
 # --- another machine ----------------------------------------------------------------------------
@@ -407,7 +434,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from sawyer_utils import prepare
-from sawyer_utils.profiles import PROFILES
+from sawyer_utils.profiles import PROFILES, current_profile
 models = {"policy_base": "toy/base", "reward_base": "toy/base", "encoder": "toy/base"}
 sources = {"conversations": "embedded", "preferences": "HuggingFaceH4/ultrafeedback_binarized"}
 sources |= {"gold": "embedded", "prompts": "databricks/databricks-dolly-15k"}
@@ -577,3 +604,9 @@ def test_a_hub_that_lacks_a_data_set_is_named(play, repositories, tmp_path):
     finally:
         (repositories / "hidden").rename(hidden)
     assert "databricks/databricks-dolly-15k does not exist on the Hub" in done.stderr.splitlines()[-1]
+
+
+def test_without_a_hub_the_way_out_is_named(play, tmp_path):
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "home")}
+    done = play(FETCH, str(tmp_path / "folder"), **nowhere)
+    assert "http://127.0.0.1:1 is out of reach. Check the network. Behind a proxy" in done.stderr
