@@ -121,8 +121,8 @@ def check_machine(facts: dict, machine: dict[str, str]) -> None:
     if machine["python"] != facts["python"]:
         raise Refused(
             f"This folder was prepared for Python {facts['python']}, and this is Python {machine['python']}. "
-            f"Start setup.py with Python {facts['python']}, or prepare a folder with "
-            f"Python {machine['python']}."
+            f"Start setup.py with Python {facts['python']}, or prepare another folder with this one (the "
+            "course needs 3.11 or newer)."
         )
     wanted, found = ("{system} on {machine}".format(**each) for each in (facts, machine))
     if wanted != found:
