@@ -67,10 +67,12 @@ def lab(args) -> None:
 
 
 def test(args) -> None:
-    """Lint, unit tests, then the committed notebooks under ``smoke``, in one fresh run folder."""
+    """Lint, unit tests, then the committed notebooks under ``smoke``, in one fresh run folder, and each
+    training notebook once more, killed and run again."""
     root = project_root()
     smoke_home = root / "build" / "smoke"
     shutil.rmtree(smoke_home, ignore_errors=True)
+    whole = {"SAWYER_WHOLE_RUN": str(smoke_home), "HF_HUB_OFFLINE": "1"}
     smoke = {"SAWYER_PROFILE": "smoke", "SAWYER_HOME": str(smoke_home), "HF_HUB_OFFLINE": "1"}
     python = [sys.executable, "-m"]
     chain = sorted((root / "notebooks").glob("0*.ipynb"))
@@ -80,6 +82,7 @@ def test(args) -> None:
         ([*python, "ruff", "format", "--check", "sawyer_utils", "tests", "benchmarks"], {}),
         ([*python, "pytest", "tests"], {"HF_HUB_OFFLINE": "1"}),
         ([*python, "pytest", "-x", *nbval, *map(str, chain)], smoke),
+        ([*python, "pytest", "tests/test_killed_notebooks.py"], whole),
     ]
     fetch(args)
     for command, extra in steps:

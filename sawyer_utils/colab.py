@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of requirements.txt, what only the repository's own commands need.
-TOOLS = {"jupyterlab", "jupytext", "nbclient", "nbval", "pytest", "ruff", "ipykernel"}
+TOOLS = {"jupyterlab", "jupytext", "nbclient", "nbval", "pytest", "ruff", "ipykernel", "tensorboardX"}
 # What TRL's newer datasets drags along; everything else that Colab ships stays as it is.
 MAY_MOVE = {"datasets", "pyarrow", "huggingface-hub", "fsspec", "dill", "multiprocess"}
 MUST_STAY = {"torch", "numpy", "transformers"}
@@ -46,6 +46,7 @@ def prepare(root: Path = ROOT) -> None:
         InstallFailed: with pip's last words.
         RestartNeeded: with the one thing to do; nothing has to be installed after that.
     """
+    keep_on_drive()
     if (torchao := installed("torchao")) and older(torchao, OLDEST_TORCHAO):
         _remove("torchao")
         print(f"Removed torchao {torchao}: peft refuses it, and the course does not use it.")
@@ -62,6 +63,28 @@ def prepare(root: Path = ROOT) -> None:
             f"RESTART NEEDED, once: this session still holds {', '.join(stale)}.\n"
             "Choose Runtime > Restart session, then Runtime > Run all. Nothing is installed again."
         )
+
+
+def keep_on_drive() -> None:
+    """Mount Google Drive, if ``SAWYER_HOME`` asks for it ("drive", or a folder on it); else do nothing.
+
+    Raises:
+        SetupStopped: if it was refused or timed out, with the two ways on.
+    """
+    from sawyer_utils.runtime import DRIVE, home, on_drive
+
+    if not on_drive(home()) or (DRIVE / "MyDrive").is_dir():
+        return
+    try:
+        from google.colab import drive
+
+        drive.mount(str(DRIVE))
+    except Exception as error:  # its classes differ from one Colab to the next
+        raise SetupStopped(
+            f"Google Drive was not mounted ({type(error).__name__}: {error}).\n"
+            "Run this cell again and allow it, or take the line with SAWYER_HOME out: runs are then kept in "
+            "this session only, and are gone when it ends."
+        ) from None
 
 
 # --- what is there ------------------------------------------------------------------------------

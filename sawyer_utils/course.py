@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 from sawyer_utils import report
@@ -97,6 +98,21 @@ def execute(notebook, profile: Profile, name: str, eta) -> None:
     finally:
         stop.set()
         teller.join()
+
+
+def section_seconds(notebook) -> dict[str, float]:
+    """Seconds that the cells under each ``##`` heading took, from the times that nbclient has noted."""
+    took, section = {}, "start"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (headings := re.findall(r"^## (.+)$", cell.source, re.MULTILINE)):
+            section = headings[-1]
+        noted = cell.metadata.get("execution", {})
+        if "shell.execute_reply" in noted:
+            began, ended = (
+                datetime.fromisoformat(noted[key]) for key in ("iopub.status.busy", "shell.execute_reply")
+            )
+            took[section] = took.get(section, 0.0) + (ended - began).total_seconds()
+    return took
 
 
 def _tell(name: str, state: dict, progress: Path, eta, stop: threading.Event) -> None:
@@ -189,6 +205,7 @@ def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, led
     from_nothing = not (home() / profile.name / NOTEBOOKS[name] / "metrics.json").exists()
     notebook = build(name)
     execute(notebook, profile, name, clock)
+    sections = section_seconds(notebook)
     normalise(notebook)
     with replacing(path) as temporary:
         nbformat.write(notebook, temporary)
@@ -196,6 +213,7 @@ def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, led
     ledger[name] = {"source": source}
     if from_nothing:  # a notebook that only loads what it trained before says nothing on time
         ledger.setdefault("seconds", {})[name] = seconds
+        ledger.setdefault("sections", {})[name] = sections
     write_json(ledger_path, ledger)
     print(f"{name}  done in {seconds / 60:.1f} min")
 
@@ -258,5 +276,3 @@ def ship(profile: Profile) -> None:
         weights = load_file(source / "adapter_model.safetensors")
         small = {name: value.to(torch.bfloat16) for name, value in weights.items()}
         save_file(small, target / "adapter_model.safetensors", metadata={"format": "pt"})
-        config = read_json(target / "adapter_config.json")  # PEFT writes this machine's cache path
-        write_json(target / "adapter_config.json", {**config, "base_model_name_or_path": None})

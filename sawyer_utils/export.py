@@ -4,6 +4,7 @@ merge(profile, adapter_folder, folder)      safetensors and tokenizer, for trans
 save_card(folder, profile, results)         README.md: data, settings, results, limits, licence
 write_modelfile(folder)                     Modelfile for Ollama, for a GGUF made from the folder
 push_to_hub(folder, "you/name")             says what it would upload; dry_run=False does it
+push_run(profile, "you/name")               the same for the adapters of a run, to go on elsewhere
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from pathlib import Path
 
 from sawyer_utils.chat import BOT, CHAT_TEMPLATE, HUMAN, STOP
 from sawyer_utils.profiles import Profile
-from sawyer_utils.runtime import read_json, replacing, write_json
+from sawyer_utils.runtime import home, read_json, replacing, write_json
 
 # Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
 # with a KL of at most 3e-7 and 0.005 nats between the two next-token distributions.
 TOLERANCE = {"fp32": 1e-3, "bf16": 1.0}
 UPLOADED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "Modelfile")
+
+# What the stages of a run have trained: adapters and heads, no checkpoint and no log.
+TRAINED = tuple(
+    f"{stage}/{kind}/*.{end}"
+    for stage, kind in (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter"), ("gold", "model"))
+    for end in ("safetensors", "json")
+)
 
 # The marks of what is graded are for training; other readers of the template do not know them.
 PLAIN_TEMPLATE = re.sub(r"\{%- (end)?generation -%\}", "", CHAT_TEMPLATE)
@@ -180,18 +188,46 @@ def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = T
         ValueError: for a repository without an owner, or a folder without a model or a card.
     """
     folder = Path(folder)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise ValueError(f"A repository is called owner/name, not {repo!r}.")
-    files = sorted({path for pattern in UPLOADED for path in folder.glob(pattern)})
-    names = [path.name for path in files]
+    names = _found(folder, UPLOADED)
     if "README.md" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ValueError(f"{folder} needs a model and a card: run merge and save_card first.")
-    size = sum(path.stat().st_size for path in files) / 1e6
+    _upload(folder, repo, UPLOADED, private, dry_run, api)
+    return names
+
+
+def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = True, api=None) -> list[str]:
+    """Upload what a run has trained, a few MB a stage, for ``SAWYER_CHECKPOINTS=owner/name`` elsewhere.
+
+    Like :func:`push_to_hub`, it sends nothing unless ``dry_run=False``.
+
+    Returns:
+        The files, such as "sft/adapter/adapter_model.safetensors".
+
+    Raises:
+        ValueError: for a repository without an owner, or a run without a trained stage.
+    """
+    folder = home() / profile.name
+    names = _found(folder, TRAINED)
+    if not names:
+        raise ValueError(f"{folder} holds no trained stage yet: run notebooks/01_sft.ipynb first.")
+    _upload(folder, repo, TRAINED, private, dry_run, api)
+    return names
+
+
+def _found(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    return sorted({path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)})
+
+
+def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, dry_run: bool, api) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise ValueError(f"A repository is called owner/name, not {repo!r}.")
+    names = _found(folder, patterns)
+    size = sum((folder / name).stat().st_size for name in names) / 1e6
     kind = "private" if private else "PUBLIC"
     print(f"{len(names)} files, {size:.0f} MB, to the {kind} model repository {repo}:", *names, sep="\n  ")
     if dry_run:
         print("A dry run: nothing was sent. dry_run=False sends it.")
-        return names
+        return
     if api is None:
         from huggingface_hub import HfApi
 
@@ -199,8 +235,7 @@ def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = T
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.model_info(repo).private:  # exist_ok keeps an old repository as it was
         raise ValueError(f"{repo} exists and is public: choose another name, or private=False.")
-    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(UPLOADED))
-    return names
+    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(patterns))
 
 
 # --- Ollama -------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def check_access(models: Iterable[str]) -> None:
         except Exception as error:
             kind = _kind(error)
             if kind != "unknown":  # a mirror may not know the question; the download will tell
-                raise HubUnavailable(_gated(name) if kind == "gated" else explain(name, error)) from None
+                raise HubUnavailable(_gated(name) if kind == "gated" else explain(name, error, "")) from None
 
 
 def _gated(name: str) -> str:
@@ -240,15 +240,37 @@ def _prepared(source: str, part: dict[str, str]) -> tuple[str, dict[str, str]]:
     return str(folder), part
 
 
+def fetch_stage(repo: str, stage: str) -> Path:
+    """One stage's weights of a run that somebody pushed (:func:`sawyer_utils.export.push_run`): safetensors
+    and JSON, nothing that could run. Returns its folder in the Hub's cache.
+
+    Raises:
+        HubUnavailable: if it is out of reach, gated or gone, with the remedy.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = [f"{stage}/*/*.{kind}" for kind in ("safetensors", "json")]
+    try:
+        if not offline():
+            _knock()
+        return Path(snapshot_download(repo, allow_patterns=wanted)) / stage
+    except Exception as error:
+        raise HubUnavailable(explain(repo, error, kind="")) from error
+
+
 # --- what to do ---------------------------------------------------------------------------------
 
 
-def explain(source: str, error: BaseException) -> str:
-    """One problem and its remedy, from the exceptions of three libraries."""
+def explain(source: str, error: BaseException, kind: str = "datasets/") -> str:
+    """One problem and its remedy, from the exceptions of three libraries.
+
+    Args:
+        kind: "datasets/", or "" for a model.
+    """
     problem, remedy = {
         "gated": (
             "is gated",
-            f"Accept its conditions at https://huggingface.co/datasets/{source}. {_how_to_log_in()}",
+            f"Accept its conditions at https://huggingface.co/{kind}{source}. {_how_to_log_in()}",
         ),
         "offline": ("is not cached, and HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE to go online."),
         "gone": (

@@ -14,6 +14,9 @@ none; without it they would be 64 MiB a row at 512 tokens of a 7B model.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from sawyer_utils.actor import ActorCritic
@@ -253,3 +256,67 @@ def _remedy(plan: Plan, size: float) -> str:
             changes = " and ".join(f"{name} {value}" for name, value in new.items())
             return f"With {changes} it would take {changed.peak():.1f} GiB."
     return "Take a larger card or a smaller model."
+
+
+# --- when it did not fit ------------------------------------------------------------------------
+
+
+class OutOfMemory(RuntimeError):
+    """A training did not fit the GPU. A notebook shows the message alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
+@contextmanager
+def explained(model, halves: dict[str, tuple[int, float]]) -> Iterator[None]:
+    """Turn torch's "out of memory" inside the block into what to change, with this card's numbers.
+
+    Args:
+        model: what is trained; its weights, gradients and Adam's moments are what stays.
+        halves: setting -> (value, share of all that comes and goes which halving it would halve).
+
+    Raises:
+        OutOfMemory: with the three changes that save most.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = _out_of_memory(model, halves, str(error))
+        torch.cuda.empty_cache()
+        raise OutOfMemory(said) from None
+
+
+def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str) -> str:
+    import torch
+
+    size = torch.cuda.get_device_properties(0).total_memory
+    used = torch.cuda.max_memory_allocated()
+    frozen, trained = (
+        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad == flag)
+        for flag in (False, True)
+    )
+    passing = max(0, used - frozen - 4 * trained)  # weight, gradient and two moments of what is trained
+    saved = {
+        f"{name} {value} → {value // 2}": share * passing / 2
+        for name, (value, share) in halves.items()
+        if value > 1
+    }
+    saved["lora_rank, half of it"] = 2 * trained
+    if not getattr(model, "is_loaded_in_4bit", False):
+        saved["precision nf4"] = frozen * 0.7  # of 16 bits a weight, 4 and its scales are left
+    best = sorted(saved.items(), key=lambda change: -change[1])[:3]
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", error)
+    return "\n".join(
+        [
+            f"Out of GPU memory: {used / GIB:.1f} of {size / GIB:.1f} GiB were in use, "
+            f"{(frozen + 4 * trained) / GIB:.1f} of it by weights and optimizer"
+            + (f", and {asked[1]} more were asked for." if asked else "."),
+            "What helps most here:",
+            *(f"{n}. {name}: about {b / GIB:.2f} GiB less" for n, (name, b) in enumerate(best, 1)),
+            "Sizes are the profile's: profile = dataclasses.replace(profile, ...) below the setup cell;",
+            'precision is os.environ["SAWYER_PRECISION"] above it. Restart the session, run all.',
+        ]
+    )

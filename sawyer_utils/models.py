@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from sawyer_utils import assets
 from sawyer_utils.chat import MEANINGS, add_control_tokens, start_as_phrases
 from sawyer_utils.profiles import Profile
-from sawyer_utils.runtime import choose_precision, replacing
+from sawyer_utils.runtime import choose_precision, read_json, replacing, write_json
 
 POLICY, REF = "policy", "ref"
 
@@ -221,6 +221,8 @@ def save_adapter(model: PeftModel, path: Path, adapter: str = "default") -> None
                 file.rename(temporary / file.name)
             nested.rmdir()
         (temporary / "README.md").unlink(missing_ok=True)  # a template card with nothing in it
+        config = temporary / "adapter_config.json"  # PEFT writes this machine's cache path
+        write_json(config, {**read_json(config), "base_model_name_or_path": None})
 
 
 def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False):
@@ -236,7 +238,7 @@ def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False)
             model.load_adapter(path, adapter_name=name, is_trainable=trainable)
         else:
             model = PeftModel.from_pretrained(model, path, adapter_name=name, is_trainable=trainable)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:  # of another base, too
         raise ValueError(
             f"The adapter in {path} cannot be read ({error}). Delete it and run its stage again."
         ) from error

@@ -6,6 +6,8 @@ a hatch always says the same thing a second time.
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -530,27 +532,52 @@ def memory_bars(phases: dict[str, dict[str, float]], card: str, size: float) -> 
 
 
 class LivePlot:
-    """Redraws one figure in place as a log grows; a single picture under tests and in files.
+    """Redraws one figure in place as a log grows, with the time left; nothing is shown under tests.
 
-    Call it with the whole log: ``trainer.train(prompts, on_step=LivePlot(ppo_dashboard))``.
+    Call it with the whole log: ``trainer.train(prompts, on_step=LivePlot(ppo_dashboard, 24, folder=run))``.
+
+    Args:
+        draw: log -> Figure.
+        total: steps of the whole training.
+        every: steps between two drawings.
+        folder: gets ``progress.json`` at each step, and at the last ``figures/training`` as PNG, SVG, CSV.
     """
 
-    def __init__(self, draw, total: int, every: int = 2, path: Path | None = None):
-        self.draw, self.total, self.every, self.path = draw, total, every, path
-        self.handle = None
+    def __init__(self, draw, total: int, every: int = 2, folder: Path | None = None):
+        self.draw, self.total, self.every = draw, total, every
+        self.folder = Path(folder) if folder else None
+        self.handle = self.start = None
 
     def __call__(self, log: list[dict]) -> None:
-        if self.path:  # what `python -m sawyer_utils course` shows while the notebook runs
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            line = {key: value for key, value in log[-1].items() if key != "samples"}
-            write_json(self.path, {**line, "total": self.total})
-        if len(log) % self.every and log[-1]["step"] != self.total:
+        step, now = log[-1]["step"], time.monotonic()
+        self.start = self.start or (step, now)
+        rows = [{key: value for key, value in line.items() if key != "samples"} for line in log]
+        if self.folder:  # what `python -m sawyer_utils course` shows while the notebook runs
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "progress.json", {**rows[-1], "total": self.total})
+        done = step == self.total
+        if len(log) % self.every and not done:
             return
-        from IPython.display import display
-
         figure = self.draw(log)
+        figure.suptitle(f"step {step} of {self.total}{self._left(step, now)}", fontsize=12)
+        if self.folder and done:
+            save(figure, self.folder / "figures", "training", rows)
         plt.close(figure)
+        if "PYTEST_CURRENT_TEST" not in os.environ:
+            self._show(figure)
+
+    def _left(self, step: int, now: float) -> str:
+        """From the pace of this session: a training that goes on does not count what was before."""
+        first, start = self.start
+        if step == first or step == self.total:
+            return ""
+        minutes = (now - start) / (step - first) * (self.total - step) / 60
+        return f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left"
+
+    def _show(self, figure: Figure) -> None:
         if self.handle is None:
+            from IPython.display import display
+
             self.handle = display(figure, display_id=True)
         else:
             self.handle.update(figure)

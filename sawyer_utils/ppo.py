@@ -44,10 +44,11 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
-from sawyer_utils import checkpoints, health, losses
+from sawyer_utils import checkpoints, health, losses, memory, tracking
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
 from sawyer_utils.ppo_config import PPOConfig
+from sawyer_utils.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.reward import RewardFn, RunningScale, checked_scores
 from sawyer_utils.rollout import Rollout, joined, sample
 from sawyer_utils.runtime import peak_memory_gib
@@ -195,16 +196,22 @@ class PPOTrainer:
         return line
 
     def train(
-        self, prompts: list[str], on_step: Callable[[list[dict]], None] | None = None, resume=True
+        self,
+        prompts: list[str],
+        on_step: Callable[[list[dict]], None] | None = None,
+        resume: str | bool = "auto",
     ) -> list[dict]:
         """Run the remaining steps; continue from the run folder's checkpoint if it has one.
 
         Args:
             on_step: called with the whole log after each step (for a live plot).
+            resume: "auto", or False to start over.
 
         Raises:
             ValueError: with fewer prompts than one batch.
             TrainingStopped: on NaN or collapse.
+            TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
+            OutOfMemory: with the settings that help most.
         """
         if len(prompts) < self.config.batch_size:
             raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
@@ -212,13 +219,19 @@ class PPOTrainer:
             self.load_checkpoint()
         if on_step and self.log:
             on_step(self.log)
-        while self.steps_done < self.config.steps:
-            self.step(self._next_prompts(prompts))
-            done = self.steps_done == self.config.steps
-            if done or self.steps_done % self.config.checkpoint_every == 0:
-                self.save_checkpoint()
-            if on_step:
-                on_step(self.log)
+        total, every = self.config.steps, self.config.checkpoint_every
+        alone = self.processes.num_processes == 1  # one of several cannot stop
+        with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track:
+            while self.steps_done < total:
+                with memory.explained(self.actor.model, self.config.halves()):
+                    track(self.step(self._next_prompts(prompts)))
+                if self.steps_done == total or self.steps_done % every == 0:
+                    self.save_checkpoint()
+                if on_step:
+                    on_step(self.log)
+                if button.pressed and self.steps_done < total:
+                    self.save_checkpoint()
+                    raise TrainingInterrupted(self.steps_done, total)
         return self.log
 
     def save_checkpoint(self) -> None:

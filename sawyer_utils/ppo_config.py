@@ -61,6 +61,15 @@ class PPOConfig:
                 "The probability that the ratio divides by must be the one that sampled the token."
             )
 
+    def halves(self) -> dict[str, tuple[int, float]]:
+        """The sizes that memory hangs on, and the share of what comes and goes that each of them scales."""
+        sampled, prompt = self.generation_batch or self.batch_size, self.prompt_tokens or self.response_tokens
+        return {
+            "ppo_micro_batch (in the update)": (self.micro_batch, 1.0),
+            "PPOConfig's generation_batch (while sampling)": (sampled, 1.0),
+            "response_tokens": (self.response_tokens, self.response_tokens / (prompt + self.response_tokens)),
+        }
+
     @classmethod
     def from_profile(cls, profile, **overrides) -> PPOConfig:
         """The profile's sizes on this machine's precision; ``overrides`` win."""
@@ -77,6 +86,7 @@ class PPOConfig:
             "response_tokens": profile.response_tokens,
             "prompt_tokens": profile.prompt_tokens,
             "temperature": profile.temperature,
+            "checkpoint_every": profile.ppo_checkpoint_every,
             "activation_checkpointing": precision.device != "cpu",
             "compute": precision.compute,
         }

@@ -66,6 +66,10 @@ class Profile:
     kl_coef: float = 0.05
     missing_stop_penalty: float = 2.0  # in standard deviations of the SFT model's reward
 
+    # Of a training that is cut off, at most this much is lost.
+    checkpoint_minutes: float = 2.0  # of 01's and 02's trainings; 0 keeps each step
+    ppo_checkpoint_every: int = 4  # steps
+
     # 04 evaluation
     eval_batch: int = 40
     eval_prompts: int = 120
@@ -109,6 +113,8 @@ PROFILES = {
         ppo_steps=2,
         ppo_batch=8,
         ppo_micro_batch=4,
+        checkpoint_minutes=0.0,
+        ppo_checkpoint_every=1,
         eval_prompts=8,
         eval_questions=6,
     ),

@@ -31,7 +31,9 @@ class LogTo(TrainerCallback):
 
 
 def _numbers(line: dict) -> dict:
-    return {key: value for key, value in line.items() if isinstance(value, (int, float))}
+    # TRL counts its tokens from zero after a resume (1.16).
+    numbers = {key: value for key, value in line.items() if isinstance(value, (int, float))}
+    return {key: value for key, value in numbers.items() if key != "num_tokens"}
 
 
 class Clock(TrainerCallback):

@@ -21,6 +21,10 @@ def collect(profile: Profile, ledger: dict) -> dict:
     """Every recorded number of a run: ``{"profile", "machine", "minutes", "sft": {…}, …}``."""
     found = {"profile": profile.name, "machine": _machine()}
     found["minutes"] = {name: round(seconds / 60, 2) for name, seconds in ledger.get("seconds", {}).items()}
+    found["section_minutes"] = {
+        name: {section: round(seconds / 60, 2) for section, seconds in took.items()}
+        for name, took in ledger.get("sections", {}).items()
+    }
     for stage in STAGES:
         path = home() / profile.name / stage / "metrics.json"
         found[stage] = read_json(path) if path.exists() else {}

@@ -14,10 +14,9 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
-from sawyer_utils import assets
+from sawyer_utils import assets, resuming, tracking
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, save_adapter
 from sawyer_utils.profiles import Profile
@@ -116,9 +115,13 @@ class RewardModel:
     __call__ = score
 
 
+class PairTrainer(resuming.SmallCheckpoints, RewardTrainer):
+    """TRL's trainer, with checkpoints of adapter and head alone."""
+
+
 def reward_trainer(
     reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, callbacks=(), **options
-) -> RewardTrainer:
+) -> PairTrainer:
     """TRL's RewardTrainer on pre-tokenised pairs, with a margin from the score difference.
 
     Args:
@@ -145,8 +148,7 @@ def reward_trainer(
         "train_sampling_strategy": "sequential",  # _shuffled has chosen the order
         "gradient_checkpointing": False,
         "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 50,
+        "save_strategy": "no",  # resuming.train decides when
         "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
@@ -154,7 +156,7 @@ def reward_trainer(
         **trainer_precision(profile),
         **options,
     }
-    return RewardTrainer(
+    return PairTrainer(
         model=reward.model,
         args=RewardConfig(**settings),
         train_dataset=Dataset.from_list(_shuffled(rows, profile.reward_batch)),
@@ -285,7 +287,13 @@ def total_steps(profile: Profile, pairs: int) -> int:
 
 
 def train_reward(
-    reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, on_log=None, **options
+    reward: RewardModel,
+    profile: Profile,
+    pairs: list[Pair],
+    folder: Path,
+    on_log=None,
+    resume: str | bool = "auto",
+    **options,
 ) -> list[dict]:
     """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if a training was cut off there.
 
@@ -293,19 +301,24 @@ def train_reward(
 
     Args:
         on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
+        resume: "auto", or False to start over.
         options: anything of ``trl.RewardConfig`` to override.
 
     Returns:
         The log, ``[{"step": …, "loss": …, "accuracy": …}, …]``.
+
+    Raises:
+        TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
     checkpoint, progress = Path(folder) / "checkpoint", LogTo(on_log)
+    options = {**tracking.trainer_options(folder), **options}
     trainer = reward_trainer(reward, profile, pairs, checkpoint, [Clock(), progress], **options)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
-    last = get_last_checkpoint(checkpoint) if checkpoint.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    # The trainer wrapped forward() in autocast; from here on it computes as a loaded model does.
-    trainer.accelerator.unwrap_model(reward.model, keep_fp32_wrapper=False)
-    reward.model.eval()
+    halves = {
+        "reward_batch": (profile.reward_batch, 1.0),
+        "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
+    }
+    resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
     write_json(Path(folder) / "log.json", progress.log)
     reward.save(Path(folder) / "model", profile.reward_base)
     shutil.rmtree(checkpoint, ignore_errors=True)

@@ -6,9 +6,11 @@ import json
 import os
 import platform
 import random
+import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from sawyer_utils.profiles import Profile
+
+
+DRIVE = Path("/content/drive")  # where Colab mounts it
 
 
 class StageMissing(RuntimeError):
@@ -120,8 +125,9 @@ def project_root() -> Path:
 
 
 def home() -> Path:
-    """Where runs go: ``SAWYER_HOME``, else ``runs`` in the repository."""
-    return Path(os.environ.get("SAWYER_HOME") or project_root() / "runs").expanduser()
+    """Where runs go: ``SAWYER_HOME`` (in Colab also "drive"), else ``runs`` in the repository."""
+    wanted = os.environ.get("SAWYER_HOME") or str(project_root() / "runs")
+    return DRIVE / "MyDrive" / "sawyer" if wanted.lower() == "drive" else Path(wanted).expanduser()
 
 
 def run_dir(profile: Profile, stage: str) -> Path:
@@ -142,23 +148,46 @@ def run_dir(profile: Profile, stage: str) -> Path:
 
 
 def find_stage(profile: Profile, stage: str, needed: str) -> Path:
-    """The folder that holds ``needed`` of an earlier stage: this run's, else the shipped one.
+    """The folder that holds ``needed`` of an earlier stage; says in one line which it took.
+
+    Looked for in this order: this run's own (on this machine or on Google Drive), what
+    ``SAWYER_CHECKPOINTS`` names (a folder or a Hub id with ``sft/adapter``, ``reward/model``, …), and for
+    the embedded base the one that comes with the course.
 
     Raises:
         StageMissing: naming the notebook to run first.
+        HubUnavailable: if the Hub id cannot be had, with the remedy.
     """
     notebooks = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo", "gold": "04_eval"}
-    shipped = project_root() / "checkpoints" / "local" / stage
-    for folder in (home() / profile.name / stage, shipped):
-        same_base = folder != shipped or profile.policy_base.startswith("embedded:")
-        if (folder / needed).exists() and same_base:
-            if folder == shipped:
-                print(f"No {stage} run of yours yet: using the shipped checkpoint.")
+    for where, folder in _sources(profile, stage):
+        if (folder / needed).exists():
+            print(f"{stage:7s}from {where}")
             return folder
     raise StageMissing(
-        f"{needed} of the {stage} stage is neither in {home() / profile.name / stage} nor shipped "
-        f"for the {profile.name} profile. Run notebooks/{notebooks[stage]}.ipynb first."
+        f"{needed} of the {stage} stage is neither in {home() / profile.name / stage} nor shipped for the "
+        f"{profile.name} profile. Run notebooks/{notebooks[stage]}.ipynb first, or set SAWYER_CHECKPOINTS to "
+        "a folder or a Hub id that has it."
     )
+
+
+def _sources(profile: Profile, stage: str) -> Iterator[tuple[str, Path]]:
+    """(what it is, folder), one after the other: the Hub is only asked if nothing before it will do."""
+    own = home() / profile.name / stage
+    yield ("your run on Google Drive" if on_drive(own) else f"your {profile.name} run"), own
+    if elsewhere := os.environ.get("SAWYER_CHECKPOINTS"):
+        if Path(elsewhere).expanduser().is_dir():
+            yield "the folder in SAWYER_CHECKPOINTS", Path(elsewhere).expanduser() / stage
+        else:
+            from sawyer_utils import hub
+
+            yield f"{elsewhere} on the Hub", hub.fetch_stage(elsewhere, stage)
+    if profile.policy_base.startswith("embedded:"):
+        yield "the checkpoint that comes with the course", project_root() / "checkpoints" / "local" / stage
+
+
+def on_drive(path: Path) -> bool:
+    """Whether a path lies on the Google Drive that Colab has mounted."""
+    return Path(path).is_relative_to(DRIVE)
 
 
 @contextmanager
@@ -329,7 +358,11 @@ def expected_minutes(profile: Profile, device: str) -> str:
     saved = read_json(path) if path.exists() else {}
     if not saved.get("minutes"):
         return "not measured for this profile"
-    took = ", ".join(f"{name} {minutes:.0f}" for name, minutes in saved["minutes"].items())
+    sections = saved.get("section_minutes", {})
+    took = ", ".join(
+        f"{name} {minutes:.0f}{_long_sections(sections.get(name, {}))}"
+        for name, minutes in saved["minutes"].items()
+    )
     measured = saved["machine"]
     on = f"{measured['device']} with {measured['cpu_cores']} cores"
     return (
@@ -337,6 +370,15 @@ def expected_minutes(profile: Profile, device: str) -> str:
         if device == measured["device"] == "cpu"
         else (f"not measured on this device; {took} on {on}")
     )
+
+
+def _long_sections(took: dict[str, float]) -> str:
+    """ " (section 4: 2.1, section 7: 1.3)", those of a minute and more."""
+    numbered = {re.match(r"(\d+)\.", heading): minutes for heading, minutes in took.items()}
+    long = [
+        f"section {found[1]}: {minutes:.1f}" for found, minutes in numbered.items() if found and minutes >= 1
+    ]
+    return f" ({', '.join(long)})" if long else ""
 
 
 def _no_gpu(profile: Profile, device: str) -> str:

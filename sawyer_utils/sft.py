@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
-from sawyer_utils import plots
+from sawyer_utils import plots, resuming, tracking
 from sawyer_utils.chat import encode
 from sawyer_utils.losses import token_logprobs
 from sawyer_utils.models import save_adapter, trainables_to_fp32
@@ -21,7 +21,7 @@ from sawyer_utils.progress import Clock, LogTo
 from sawyer_utils.runtime import choose_precision, write_json
 
 
-class PlainLossSFTTrainer(SFTTrainer):
+class PlainLossSFTTrainer(resuming.SmallCheckpoints, SFTTrainer):
     """TRL's trainer with transformers' own loss.
 
     TRL's fused head reads ``lm_head.weight`` directly and would miss the trained rows of the
@@ -29,6 +29,20 @@ class PlainLossSFTTrainer(SFTTrainer):
     """
 
     compute_loss = Trainer.compute_loss
+
+    def _get_train_sampler(self, *arguments):
+        sampler = super()._get_train_sampler(*arguments)
+        if isinstance(sampler, LengthGroupedSampler):
+            return SeededGroups(sampler.batch_size, lengths=sampler.lengths)
+        return sampler
+
+
+class SeededGroups(LengthGroupedSampler):
+    """Batches of similar lengths, in an order known from the epoch alone. The one of transformers asks the
+    global dice: a training that goes on in the middle of an epoch would get another order (5.23)."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator = torch.Generator().manual_seed(epoch)
 
 
 def trainer_precision(profile: Profile) -> dict:
@@ -64,8 +78,7 @@ def sft_trainer(
         "train_sampling_strategy": "group_by_length",
         "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",
         "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 25,
+        "save_strategy": "no",  # resuming.train decides when
         "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
@@ -96,7 +109,14 @@ def total_steps(profile: Profile, conversations: int) -> int:
 
 
 def train_sft(
-    model, tokenizer, profile: Profile, conversations: list[dict], folder: Path, on_log=None, **options
+    model,
+    tokenizer,
+    profile: Profile,
+    conversations: list[dict],
+    folder: Path,
+    on_log=None,
+    resume: str | bool = "auto",
+    **options,
 ) -> list[dict]:
     """Train a model with LoRA, going on from ``folder/checkpoint`` if a training was cut off there.
 
@@ -104,23 +124,25 @@ def train_sft(
 
     Args:
         on_log: called with the whole log at each of its entries; a live plot if left out.
+        resume: "auto", or False to start over.
         options: anything of ``trl.SFTConfig`` to override.
 
     Returns:
         The log, ``[{"step": …, "loss": …, "seconds": …}, …]``.
+
+    Raises:
+        TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
     folder = Path(folder)
     checkpoint, steps = folder / "checkpoint", total_steps(profile, len(conversations))
-    progress = LogTo(
-        on_log or plots.LivePlot(plots.loss_curve, steps, every=4, path=folder / "progress.json")
-    )
-    callbacks = [Clock(), progress]
+    progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder))
+    callbacks, options = [Clock(), progress], {**tracking.trainer_options(folder), **options}
     trainer = sft_trainer(model, tokenizer, profile, conversations, checkpoint, callbacks, **options)
-    last = get_last_checkpoint(checkpoint) if checkpoint.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    # The trainer wrapped forward() in autocast; from here on it computes as a loaded model does.
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    model.eval()
+    halves = {
+        "sft_micro_batch": (profile.sft_micro_batch, 1.0),
+        "conversation_tokens": (profile.conversation_tokens, 1.0),
+    }
+    resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
     write_json(folder / "log.json", progress.log)
     save_adapter(model, folder / "adapter")
     shutil.rmtree(checkpoint, ignore_errors=True)

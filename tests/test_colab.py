@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sawyer_utils import colab
+from sawyer_utils import colab, runtime
+from sawyer_utils.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
 TRIED = colab.tested(ROOT / "constraints" / "colab.txt")
@@ -331,3 +332,52 @@ def test_the_cell_is_short_and_narrow():
     lines = setup_cell().strip().splitlines()
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 88
+
+
+# --- Google Drive -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drive(monkeypatch, tmp_path):
+    """Colab's ``drive`` module, played: ``drive.mount`` makes the folder, or raises ``drive.refusal``."""
+    colab, drive = types.ModuleType("google.colab"), types.ModuleType("google.colab.drive")
+    drive.mounted, drive.refusal = [], None
+
+    def mount(path):
+        drive.mounted.append(path)
+        if drive.refusal:
+            raise drive.refusal
+        (Path(path) / "MyDrive").mkdir(parents=True)
+
+    drive.mount, colab.drive = mount, drive
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    monkeypatch.setattr(runtime, "DRIVE", tmp_path / "drive")
+    return drive
+
+
+def test_drive_is_left_alone_unless_asked_for(drive, monkeypatch, tmp_path):
+    for home in (None, str(tmp_path / "elsewhere")):
+        monkeypatch.setenv("SAWYER_HOME", home) if home else monkeypatch.delenv("SAWYER_HOME", raising=False)
+        colab.keep_on_drive()
+    assert not drive.mounted
+
+
+@pytest.mark.parametrize("wanted", ["drive", "Drive", "{drive}/MyDrive/class"])
+def test_drive_is_mounted_once(drive, monkeypatch, tmp_path, wanted):
+    monkeypatch.setenv("SAWYER_HOME", wanted.format(drive=tmp_path / "drive"))
+    colab.keep_on_drive()
+    colab.keep_on_drive()
+    assert drive.mounted == [str(tmp_path / "drive")]
+    assert runtime.run_dir(PROFILES["local"], "sft").is_relative_to(tmp_path / "drive" / "MyDrive")
+
+
+def test_a_refused_drive_says_the_two_ways_on(drive, monkeypatch):
+    monkeypatch.setenv("SAWYER_HOME", "drive")
+    drive.refusal = ValueError("mount failed: access was not granted")
+    with pytest.raises(
+        colab.SetupStopped, match="Run this cell again and allow it, or take the line"
+    ) as stop:
+        colab.keep_on_drive()
+    assert "access was not granted" in str(stop.value)
+    assert stop.value.__cause__ is None

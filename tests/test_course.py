@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import pytest
 
 from sawyer_utils import course
@@ -17,6 +18,23 @@ def fake_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(course, "execute", lambda notebook, profile, name, eta: ran.append(name))
     monkeypatch.setattr("sawyer_utils.assets.fetch", lambda: {"model": "folder"})
     return ran
+
+
+def test_the_seconds_of_a_section_are_those_of_its_cells():
+    def code(began, ended):
+        times = {"iopub.status.busy": began, "shell.execute_reply": ended}
+        return nbformat.v4.new_code_cell("1", metadata={"execution": times})
+
+    cells = [
+        code("2026-11-24T10:00:00.000Z", "2026-11-24T10:00:01.500Z"),
+        nbformat.v4.new_markdown_cell("# Title\n\n## 1. Why?\n### Not a section"),
+        code("2026-11-24T10:00:02Z", "2026-11-24T10:00:03Z"),
+        code("2026-11-24T10:00:03Z", "2026-11-24T10:01:03Z"),
+        nbformat.v4.new_markdown_cell("prose\n## 2. How?"),
+        nbformat.v4.new_code_cell("never run"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert course.section_seconds(notebook) == {"start": 1.5, "1. Why?": 61.0}
 
 
 def test_a_second_call_reuses_everything(fake_runs):

@@ -189,6 +189,28 @@ def test_a_push_needs_a_name_and_a_card(model_folder):
         export.push_to_hub(model_folder, "me/sawyer")
 
 
+def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="no trained stage yet"):
+        export.push_run(PROFILES["local"], "me/run")
+    trained = ["ppo/adapter/adapter_model.safetensors", "sft/adapter/adapter_config.json"]
+    for name in [*trained, "sft/log.json", "ppo/checkpoint/optimizer.safetensors", "sft/adapter/token"]:
+        path = tmp_path / "local" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    hub = FakeHub()
+    assert export.push_run(PROFILES["local"], "me/run", api=hub) == trained
+    assert not hub.calls
+    export.push_run(PROFILES["local"], "me/run", dry_run=False, api=hub)
+    patterns = hub.calls[-1][2]
+    sent = [
+        p.relative_to(tmp_path / "local").as_posix()
+        for pattern in patterns
+        for p in (tmp_path / "local").glob(pattern)
+    ]
+    assert sorted(sent) == trained
+
+
 # --- Ollama -------------------------------------------------------------------------------------
 
 

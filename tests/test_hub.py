@@ -179,6 +179,7 @@ for mode in ("gated", "gone", "slow", "unreachable"):
         server.server_close()
     tell(mode + " model", lambda: hub.check_access(["meta-llama/Llama-2-7b-hf"]))
     tell(mode + " data", lambda: data.load_prompts("train", "databricks/databricks-dolly-15k"))
+    tell(mode + " checkpoint", lambda: hub.fetch_stage("someone/sawyer", "sft"))
 print(json.dumps(found))
 sys.stdout.flush()
 os._exit(0)
@@ -204,6 +205,10 @@ def played(tmp_path_factory):
     [
         ("gated model", "is gated", 'SAWYER_MODEL"] = "NousResearch/Llama-2-7b-hf"'),
         ("gated data", "is gated", "Accept its conditions at https://huggingface.co/datasets/databricks"),
+        ("gated checkpoint", "is gated", "Accept its conditions at https://huggingface.co/someone/sawyer"),
+        ("gone checkpoint", "does not exist on the Hub", "or is private"),
+        ("slow checkpoint", "gave no answer in time", "HTTPS_PROXY"),
+        ("unreachable checkpoint", "is out of reach", "HTTPS_PROXY"),
         ("gone model", "does not exist on the Hub", "may have been renamed"),
         ("gone data", "does not exist on the Hub", "may have been renamed"),
         ("slow model", "gave no answer in time", "HTTPS_PROXY"),

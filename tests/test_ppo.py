@@ -30,6 +30,7 @@ from sawyer_utils.actor import ActorCritic, TokenLogprobs
 from sawyer_utils.chat import add_control_tokens, encode_prompt
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
+from sawyer_utils.resuming import TrainingInterrupted
 from sawyer_utils.reward import Mixture, RunningScale
 from sawyer_utils.rollout import Rollout
 
@@ -1179,6 +1180,26 @@ def test_a_finished_run_is_not_run_again(make, tmp_path):
     second = make(run_dir=tmp_path, reward_fn=None)
     second.train(PROMPTS)
     check_same_run(second, first)
+
+
+def test_the_stop_button_keeps_the_step_and_the_next_run_goes_on(make, tmp_path):
+    settings = {"steps": 4, "checkpoint_every": 100}
+    whole = make(run_dir=tmp_path / "whole", **settings)
+    whole.train(PROMPTS)
+    cut, handler = make(run_dir=tmp_path / "cut", **settings), signal.getsignal(signal.SIGINT)
+
+    def press(log):
+        if len(log) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted, match="Stopped after step 1 of 4"):
+        cut.train(PROMPTS, on_step=press)
+    assert signal.getsignal(signal.SIGINT) is handler
+    resumed = make(run_dir=tmp_path / "cut", **settings)
+    shown = []
+    resumed.train(PROMPTS, on_step=lambda log: shown.append(len(log)))
+    assert shown == [1, 2, 3, 4], "first what there was"
+    check_same_run(resumed, whole)
 
 
 def test_without_resume_a_run_starts_over(make, tmp_path):

@@ -198,14 +198,14 @@ def test_an_own_run_comes_before_the_shipped_one(tmp_path, home, monkeypatch, ca
     shipped.mkdir(parents=True)
     (shipped / "weights").touch()
     assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
-    assert "using the shipped checkpoint" in capsys.readouterr().out
+    assert "from the checkpoint that comes with the course" in capsys.readouterr().out
     # A folder of a run that was cut before it saved anything is no result.
     own = runtime.run_dir(LOCAL, "sft")
     assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
     capsys.readouterr()
     (own / "weights").touch()
     assert runtime.find_stage(LOCAL, "sft", "weights") == own
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "sft    from your local run\n"
 
 
 def test_the_shipped_checkpoint_is_not_for_another_base(tmp_path, monkeypatch):
@@ -216,6 +216,58 @@ def test_the_shipped_checkpoint_is_not_for_another_base(tmp_path, monkeypatch):
     assert runtime.find_stage(PROFILES["smoke"], "sft", "weights") == shipped
     with pytest.raises(runtime.StageMissing, match="nor shipped for the colab profile"):
         runtime.find_stage(PROFILES["colab"], "sft", "weights")
+
+
+def filled(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "weights").touch()
+    return folder
+
+
+def test_a_folder_of_somebody_elses_checkpoints_comes_before_the_shipped_ones(
+    tmp_path, home, monkeypatch, capsys
+):
+    monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
+    shipped, given = (filled(tmp_path / name / "sft") for name in ("checkpoints/local", "given"))
+    monkeypatch.setenv("SAWYER_CHECKPOINTS", str(given.parent))
+    assert runtime.find_stage(LOCAL, "sft", "weights") == given
+    assert runtime.find_stage(PROFILES["colab"], "sft", "weights") == given
+    assert "from the folder in SAWYER_CHECKPOINTS" in capsys.readouterr().out
+    own = filled(home / "local" / "sft")
+    assert runtime.find_stage(LOCAL, "sft", "weights") == own
+    # What it lacks is taken from the next.
+    (own / "weights").unlink()
+    (given / "weights").unlink()
+    assert runtime.find_stage(LOCAL, "sft", "weights") == shipped
+
+
+def test_the_hub_is_asked_only_if_nothing_is_here(tmp_path, home, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
+    asked, cache = [], filled(tmp_path / "cache" / "ppo").parent
+
+    def download(repo, allow_patterns):
+        asked.append((repo, allow_patterns))
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("sawyer_utils.hub.offline", lambda: True)
+    monkeypatch.setenv("SAWYER_CHECKPOINTS", "someone/sawyer-llama2")
+    assert runtime.find_stage(PROFILES["llama2"], "ppo", "weights") == cache / "ppo"
+    assert capsys.readouterr().out == "ppo    from someone/sawyer-llama2 on the Hub\n"
+    # Safetensors and JSON of this stage; no pickle, no code.
+    assert asked == [("someone/sawyer-llama2", ["ppo/*/*.safetensors", "ppo/*/*.json"])]
+    own = filled(home / "llama2" / "ppo")
+    assert runtime.find_stage(PROFILES["llama2"], "ppo", "weights") == own
+    assert len(asked) == 1
+
+
+def test_a_run_on_drive_is_called_that(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runtime, "DRIVE", tmp_path / "content" / "drive")
+    monkeypatch.setenv("SAWYER_HOME", "drive")
+    assert runtime.home() == tmp_path / "content" / "drive" / "MyDrive" / "sawyer"
+    own = filled(runtime.home() / "local" / "sft")
+    assert runtime.find_stage(LOCAL, "sft", "weights") == own
+    assert capsys.readouterr().out == "sft    from your run on Google Drive\n"
 
 
 # --- safe writing -------------------------------------------------------------------------------
@@ -422,15 +474,19 @@ def test_a_laptop_without_a_gpu_is_nothing_to_shout_about(monkeypatch):
 
 
 def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
-    saved = runtime.read_json(ROOT / "results" / "local.json")
-    took = f"01_sft {saved['minutes']['01_sft']:.0f}, 02_reward"
-    on = f"cpu with {saved['machine']['cpu_cores']} cores"
-    on_cpu = runtime.expected_minutes(LOCAL, "cpu")
-    assert on_cpu.startswith(took)
-    assert on_cpu.endswith(f"(measured: {on})")
+    saved = {
+        "minutes": {"01_sft": 5.31, "02_reward": 6.5},
+        "section_minutes": {"01_sft": {"start": 2.0, "2. Whose turn?": 0.9, "6. Does it learn?": 3.94}},
+        "machine": {"device": "cpu", "cpu_cores": 2},
+    }
+    monkeypatch.setattr(runtime, "read_json", lambda _: saved)
+    took = "01_sft 5 (section 6: 3.9), 02_reward 6"  # 6.5 rounds to even
+    assert runtime.expected_minutes(LOCAL, "cpu") == f"{took} (measured: cpu with 2 cores)"
     on_gpu = runtime.expected_minutes(LOCAL, "cuda")
-    assert on_gpu.startswith(f"not measured on this device; {took}")
-    assert on_gpu.endswith(f"on {on}")
+    assert on_gpu == f"not measured on this device; {took} on cpu with 2 cores"
+    monkeypatch.undo()
+    committed = runtime.read_json(runtime.project_root() / "results" / "local.json")
+    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in runtime.expected_minutes(LOCAL, "cpu")
     assert runtime.expected_minutes(PROFILES["colab"], "cuda") == "not measured for this profile"
 
 

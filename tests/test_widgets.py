@@ -11,7 +11,7 @@ from pathlib import Path
 import ipywidgets
 import pytest
 
-from sawyer_utils import data, memory, probes, widgets
+from sawyer_utils import data, memory, probes, quiz, widgets
 from sawyer_utils.snapshots import Snapshot
 from sawyer_utils.talk import Talk, Votes, questions
 
@@ -29,7 +29,7 @@ SEVEN = {
     "HTML": {"value", "layout", "description", "placeholder"},
     "IntSlider": SLIDER,
     "IntText": SLIDER - {"min", "max"},
-    "Layout": {"width", "margin", "padding", "flex_flow"},
+    "Layout": {"width", "margin", "padding", "flex_flow", "flex"},
     "SelectMultiple": CHOICE | {"rows"},
     "SelectionSlider": CHOICE | {"continuous_update"},
     "Text": TEXT - {"rows"},
@@ -64,14 +64,15 @@ def ask(panel, text="a b c"):
 
 
 def test_only_names_that_ipywidgets_7_has_are_used():
+    nodes = [node for file in (SOURCE, Path(quiz.__file__)) for node in ast.walk(ast.parse(file.read_text()))]
     used = [
         (node.func.attr, {keyword.arg for keyword in node.keywords})
-        for node in ast.walk(ast.parse(SOURCE.read_text()))
+        for node in nodes
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("widgets.")
     ]
     named = {
         node.attr
-        for node in ast.walk(ast.parse(SOURCE.read_text()))
+        for node in nodes
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "widgets"
     }
     assert named <= SEVEN.keys()

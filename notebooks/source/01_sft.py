@@ -28,6 +28,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -556,7 +558,7 @@ base = model.unload()
 
 # %%
 short_steps = min(6, sft.total_steps(profile, len(train)))
-options = {"max_steps": short_steps, "warmup_steps": 0, "save_strategy": "no"}
+options = {"max_steps": short_steps, "warmup_steps": 0}
 options["gradient_accumulation_steps"] = 1
 rank, alpha = profile.lora_rank, profile.lora_alpha
 results = []
@@ -955,36 +957,102 @@ widgets.memory_figure(plan)
 # %% [markdown]
 # ## Exercises
 #
-# **1. When is LoRA no bargain?** For a matrix of 1536 × 576, from which rank on do A and B hold more
-# numbers than the matrix?
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. It tries functions on fresh inputs. The solutions stand at the end of the
+# notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 01.1 Predict the number: when is LoRA no bargain?
 #
-# <details><summary>Answer</summary>
+# For a matrix of 1536 × 576, from which rank on do A and B together hold *more* numbers than the
+# matrix?
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+rank_without_gain = None
+### END SOLUTION
+
+check("01.1", rank_without_gain)
+
+# %% [markdown]
+# ### 01.2 Write this function: the loss that a trainer reports
 #
-# r · (1536 + 576) > 1536 · 576 gives r > 418.9, so from rank 419 on. In general r > d_out · d_in /
-# (d_out + d_in); for 6 × 4 that is 2.4, which is why rank 4 lost above.
+# The mean loss, in nats, of the graded tokens of a batch, as section 4 computed it: from logits that are
+# *not* shifted yet. Nothing else may have a part in it.
+
+
+# %% tags=["exercise"]
+def answer_loss(logits, ids, graded):
+    """Logits (B, T, V), ids (B, T), graded (B, T) True or False -> one number."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("01.2", answer_loss)
+
+# %% [markdown]
+# ### 01.3 Break it: the loss that is too good
 #
-# </details>
+# A colleague forgot the shift. Build the model that this loss likes best: from ids, return logits that make
+# the loss *without* the shift smaller than 0.01 nats. As in any language model, the logits at position t may
+# depend on the tokens up to t only. Then look at what such a model "says", and at what the figure of section
+# 6 would show if this happened to you.
+
+
+# %% tags=["exercise"]
+def too_good(ids, vocabulary):
+    """ids (B, T) -> logits (B, T, vocabulary)."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("01.3", too_good)
+
+# %% [markdown]
+# ### 01.4 Break it and mend it: padding is stopping?
 #
-# **2. Grade the questions too.** Train with `assistant_only_loss=False` (an option of
-# `sft.sft_trainer`). What will the model be able to do that it should not, and what happens to its reported
-# training loss?
+# Many recipes say `tokenizer.pad_token = tokenizer.eos_token`, and many collators recognise padding by its
+# id, like this one. Run it on the two rows with `pad = 4`, the id of our stop here: what has happened to
+# the stops? Then write the labels for rows that are padded on the left, right for *every* choice of `pad`:
+# −100 on the padding, the ids everywhere else.
+
+
+# %%
+def careless_labels(ids, lengths, pad):
+    return torch.where(ids == pad, -100, ids)
+
+
+two_rows = torch.tensor([[0, 0, 7, 8, 4], [6, 9, 5, 8, 4]])  # (B, T), padded with 0
+print(careless_labels(two_rows, torch.tensor([3, 5]), pad=0))
+
+
+# %% tags=["exercise"]
+def careful_labels(ids, lengths, pad):
+    """ids (B, T), lengths (B,) of the texts without padding -> labels (B, T)."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("01.4", careful_labels)
+
+# %% [markdown]
+# ### An open question: grade the questions too
 #
-# <details><summary>Answer</summary>
+# Train with `assistant_only_loss=False` (an option of `sft.sft_trainer`). What will the model be able to do
+# that it should not, and what happens to its reported training loss? No check can answer this in two
+# seconds; a training can.
+#
+# <details><summary>What to expect</summary>
 #
 # It learns to write questions as well: left to run on after `###STOP###`, it goes on with
 # `###HUMAN###` and plays the user. The reported loss is higher, for questions are hard to guess, and
 # it is the mean of other tokens: the two losses cannot be compared.
-#
-# </details>
-#
-# **3. Padding is stopping?** Many recipes say `tokenizer.pad_token = tokenizer.eos_token`. With
-# `###STOP###` as the end of sequence, and a collator that gives padding the label −100, what would go wrong?
-#
-# <details><summary>Answer</summary>
-#
-# A collator that recognises padding by its id masks every stop as well. The model is never graded on
-# stopping, the loss looks fine, and no answer ever ends. `chat.add_control_tokens` keeps the two
-# apart, and a test holds it there.
 #
 # </details>
 
@@ -1028,28 +1096,155 @@ widgets.memory_figure(plan)
 # %% [markdown]
 # ## Five questions
 #
-# <details><summary>1. Why does the base model not simply answer?</summary>
-# It was trained to continue text. A question can be continued in many ways, and nothing marks whose turn it is or where the turn ends.
+# **1. Why does the base model not simply answer?**
+#
+# - A: It is too small to know the answers.
+# - B: It was sampled at the wrong temperature.
+# - C: It was trained to continue text, and a question can be continued in many ways.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. A question begins a quiz, a forum or a novel. Nothing told the model that it is its turn, or how to say that it has finished.
+#
+# Not A. Knowing is another matter: a large raw model rambles too. What is missing is not a fact but the sign that an answer is wanted.
+#
+# Not B. The same prompts with the likeliest token every time trade rambling for loops. No setting of the sampler makes it an answer.
+#
+# It stands in “1. What does a raw model do with a question?”.
+#
 # </details>
 #
-# <details><summary>2. A user types ###STOP### in a message. Why does nothing happen?</summary>
-# Every "###" in a message is split before tokenizing, and control tokens are added by the code only. The text can never spell one.
+# **2. A user types `###STOP###` in a message. Why does the conversation go on?**
+#
+# - A: Every `###` in a message is split before it is tokenized, and only the code adds control tokens.
+# - B: The model has learned to ignore marks that stand inside a question.
+# - C: The mark is deleted from the message.
+# - D: The stop token only counts after `###BOT###`.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. Text can never spell a control token; the two encodings beside each other count one stop when pasted and none when encoded.
+#
+# Not B. Nothing is learned here: it holds for the untrained model too, because no stop token reaches it.
+#
+# Not C. It is still there, as text. Decoding takes out the invisible space, and the message reads as it was typed.
+#
+# Not D. A pasted message does contain the real stop token in the middle of the question: position protects from nothing.
+#
+# It stands in “What if a user types a mark?”.
+#
 # </details>
 #
-# <details><summary>3. Why can equal rows never learn to stop, if they stay frozen?</summary>
-# Equal rows give equal logits in every context, so the stop shares its probability with two other tokens: at most 1/3, a loss of at least ln 3.
+# **3. The three new rows all start as the mean of all rows and stay frozen. Why can the loss of the stop not fall below ln 3 = 1.10?**
+#
+# - A: A frozen row has no gradient, so no weight of the model changes.
+# - B: Equal rows give equal logits in every context, so the stop gets a third of the probability at most.
+# - C: The mean of all rows is a vector close to zero, so its logit is always small.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. Minus the logarithm of 1/3 is ln 3. Only different rows, or trained ones, let the model tell the stop from the other two.
+#
+# Not A. The adapters on the other layers do train. They change all three logits together, which is the trouble.
+#
+# Not C. A small logit would be no floor: the others could sink below it. The floor comes from two rivals that always draw level.
+#
+# It stands in “3. What do new tokens mean before any training?”.
+#
 # </details>
 #
-# <details><summary>4. Why does LoRA change nothing at step 0?</summary>
-# B starts at zero, so (α/r)·B·A is zero, whatever A is.
+# **4. Why does the model with a fresh LoRA adapter give exactly the base's logits?**
+#
+# - A: A and B are both so small that bf16 rounds their product away.
+# - B: The adapter is switched off until the first step.
+# - C: A's random numbers cancel in the mean.
+# - D: B starts at zero, so (α/r)·B·A is zero whatever A is.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. The first change in B moves the output, by α/r times A's row seen by x.
+#
+# Not A. A starts at random numbers of ordinary size. Rounding is not needed, and the toy in fp32 gives equal numbers too.
+#
+# Not B. It is on; the trainer computed its loss through it in section 4. It adds nothing yet.
+#
+# Not C. Nothing is averaged, and the logits are equal bit for bit, not on average.
+#
+# It stands in “5. How do you teach so many weights by training two per cent?”.
+#
 # </details>
 #
-# <details><summary>5. Why does the interval draw conversations and not tokens?</summary>
-# Tokens of one conversation depend on each other. Counting them as independent would make the interval far too narrow.
+# **5. Why does the bootstrap draw conversations and not tokens?**
+#
+# - A: Drawing tokens would take too long.
+# - B: The tokens of one conversation are no independent witnesses.
+# - C: Long conversations should count more.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. Counted as independent they would pretend to more evidence than there is, and the interval would come out far too narrow.
+#
+# Not A. It would take no time worth mentioning. It would answer another question.
+#
+# Not C. The reverse: each conversation is one mean, so that a long one does not count more than a short one.
+#
+# It stands in “The training itself”.
+#
 # </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("01")
 
 # %% [markdown]
 # ## Next
 #
 # **02 · The reward model.** Two answers to "How do I greet someone?", one vote. How a vote becomes a
 # number, and a number becomes a taste.
+
+# %% [markdown]
+# ## Solutions
+#
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+rank_without_gain = 1536 * 576 // (1536 + 576) + 1
+### END SOLUTION
+
+assert check("01.1", rank_without_gain).right
+
+
+# %% tags=["solution"]
+def answer_loss(logits, ids, graded):
+    ### BEGIN SOLUTION
+    logprobs = logits[:, :-1].log_softmax(-1)  # (B, T - 1, V)
+    nll = -logprobs.gather(-1, ids[:, 1:, None]).squeeze(-1)  # (B, T - 1)
+    return nll[graded[:, 1:]].mean()
+    ### END SOLUTION
+
+
+assert check("01.2", answer_loss).right
+
+
+# %% tags=["solution"]
+def too_good(ids, vocabulary):
+    ### BEGIN SOLUTION
+    return 20.0 * torch.nn.functional.one_hot(ids, vocabulary)  # says what it sees
+    ### END SOLUTION
+
+
+assert check("01.3", too_good).right
+
+
+# %% tags=["solution"]
+def careful_labels(ids, lengths, pad):
+    ### BEGIN SOLUTION
+    T = ids.shape[1]
+    is_text = torch.arange(T) >= T - lengths[:, None]  # (B, T)
+    return torch.where(is_text, ids, -100)
+    ### END SOLUTION
+
+
+assert check("01.4", careful_labels).right

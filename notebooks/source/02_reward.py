@@ -27,6 +27,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -475,7 +477,7 @@ if (folder / "model" / "adapter_model.safetensors").exists():
     print("Already trained: loading the model of this run folder.")
 else:
     steps = total_steps(profile, len(lessons))
-    live = plots.LivePlot(plots.reward_training, steps, 10, folder / "progress.json")
+    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
     train_reward(RewardModel.untrained(profile), profile, lessons, folder, live)
 reward = RewardModel.load(folder / "model")
 log = runtime.read_json(folder / "log.json")
@@ -600,9 +602,9 @@ runtime.record(
 assert len(learned) == len(strangers_held)
 
 # %% [markdown]
-# The two judges differ in more than the strangers: this one also trained for longer. Exercise 3
-# takes that apart. And mind what is *not* tested: most strangers come from another topic, where a
-# shared word gives the answer away. A wrong answer about the right thing is another matter.
+# The two judges differ in more than the strangers: this one also trained for longer. An open question
+# among the exercises takes that apart. And mind what is *not* tested: most strangers come from another
+# topic, where a shared word gives the answer away. A wrong answer about the right thing is another matter.
 #
 # And by topic? Everybody wants that table. Look at the number of prompts in it first.
 
@@ -1111,31 +1113,110 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 # %% [markdown]
 # ## Exercises
 #
-# **1. Vote against the grain.** Two judges score a pair 2.0 and 2.5, the chosen answer first.
-# Compute the loss without a margin and with margin 0.5, then check with `bradley_terry`.
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. It tries functions on fresh inputs. The solutions stand at the end of the
+# notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 02.1 Predict the number: a vote against the grain
 #
-# <details><summary>Answer</summary>
+# A judge gives a pair the scores 2.0 and 2.5, the chosen answer first. What is the loss with a margin
+# of 0.5? Two decimals will do.
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+loss_against_the_grain = None
+### END SOLUTION
+
+check("02.1", loss_against_the_grain)
+
+# %% [markdown]
+# ### 02.2 Write this function: a loss that survives a bad pair
 #
-# The difference is −0.5. Without a margin: −log σ(−0.5) = 0.974. With margin 0.5: −log σ(−1.0) =
-# 1.313. In code: `bradley_terry(torch.tensor(-0.5), 0.5)`.
+# The mean loss of several pairs, with margins. It must stay finite where the chosen answer is behind by
+# more than a hundred, which the formula of section 1, typed as it stands, does not.
+
+
+# %% tags=["exercise"]
+def preference_loss(chosen, rejected, margin):
+    """Scores (B,) of both answers, margins (B,) -> one number, in nats."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("02.2", preference_loss)
+
+# %% [markdown]
+# ### 02.3 Break it: right as often, and far too sure
 #
-# </details>
+# Spoil a judge's calibration behind the back of its accuracy: change its differences so that no choice
+# changes, no pair overtakes another in sureness on the same side, and it says at least 0.99 on average.
+# Which of this notebook's numbers would notice?
+
+
+# %% tags=["exercise"]
+def too_sure(differences):
+    """Score differences (B,) -> other differences (B,)."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("02.3", too_sure)
+
+# %% [markdown]
+# ### 02.4 Break it and diagnose: a split that leaks
 #
-# **2. A probe of your own.** Add a change to `changed` and `guess` in section 6 (all capitals?
+# Split by pair instead of by prompt, as in the next cell, and good answers stand on both sides. Write the
+# alarm: the share of held-out pairs of which at least one answer, chosen or rejected, was also an answer
+# of some training pair. It must be 0 for a split by prompt.
+
+# %%
+texts = ["a smile", "a wave", "a nod", "a shout"]  # one prompt, best answer first
+toy_pairs = [
+    {"prompt": "How do I greet someone?", "chosen": good, "rejected": bad}
+    for i, good in enumerate(texts)
+    for bad in texts[i + 1 :]
+]
+toy_train, toy_held = toy_pairs[:2], toy_pairs[2:]  # by pair!
+for pair in toy_held:
+    print(pair["chosen"], ">", pair["rejected"])
+
+
+# %% tags=["exercise"]
+def leak(train, held):
+    """Lists of pairs, {"prompt", "chosen", "rejected"} each -> a share from 0 to 1."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("02.4", leak)
+
+# %% [markdown]
+# ### Two open questions
+#
+# No check can answer these in two seconds; the judge can.
+#
+# **A probe of your own.** Add a change to `changed` and `guess` in section 6 (all capitals?
 # a bullet list? an apology first?). Write the sign down before you run it.
 #
-# <details><summary>Answer</summary>
+# <details><summary>What to make of it</summary>
 #
 # There is no right answer, only a result with an interval. If the interval includes zero, you have
 # learned that 40 questions cannot tell, not that the change has no effect.
 #
 # </details>
 #
-# **3. Was it the data or the steps?** The judge of section 4 reads better than that of section 3,
+# **Was it the data or the steps?** The judge of section 4 reads better than that of section 3,
 # but it also trained longer. Take that apart: one `trial` with the lessons, one without, equal
 # steps. What do the lessons cost on the old pairs?
 #
-# <details><summary>Answer</summary>
+# <details><summary>How to find out</summary>
 #
 # ```python
 # reader = trial("reader", lessons)  # as many steps as "both_texts", which had no lessons
@@ -1183,28 +1264,150 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 # %% [markdown]
 # ## Five questions
 #
-# **1. A colleague reports "mean reward 6.9". What do you ask?**
-# <details><summary>Answer</summary>Compared with what, on the same prompts and by the same judge? A
-# score alone means nothing: adding 5 to all of them changes no preference.</details>
+# **1. A colleague reports “a mean reward of 6.9”. What do you ask first?**
 #
-# **2. Why does the bootstrap draw prompts and not pairs?**
-# <details><summary>Answer</summary>Pairs of one prompt share answers and a question; they are right
-# or wrong together. Drawing pairs would pretend to have more evidence than there is.</details>
+# - A: How many prompts is it the mean of?
+# - B: Compared with what, on the same prompts and by the same judge?
+# - C: Is 10 the best possible score?
 #
-# **3. What does a margin ask for, and what does it do to calibration?**
-# <details><summary>Answer</summary>A larger score difference where the preference is stronger. It
-# stretches the differences, so that σ(difference) tends to claim more than is true.</details>
+# <details><summary>Answer</summary>
 #
-# **4. A judge scores 0.8 without ever reading the question. Good news?**
-# <details><summary>Answer</summary>No: it judges style. It cannot tell a fitting answer from a fine
-# answer to another question, and a policy can please it without listening.</details>
+# **B** is right. Adding 5 to every score changes no loss and no preference. Only differences of one judge's scores mean anything.
+#
+# Not A. A fine second question. With a million prompts the number would still mean nothing by itself.
+#
+# Not C. The scores of the judge have no upper end; 1 to 10 is the scale of the data's written scores.
+#
+# It stands in “1. How does a vote become a number?”.
+#
+# </details>
+#
+# **2. Sixteen pairs come from four prompts. Why does the bootstrap draw prompts and not pairs?**
+#
+# - A: Pairs of one prompt are right or wrong together.
+# - B: It makes the accuracy itself more accurate.
+# - C: The model was trained on the other pairs of these prompts.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. They share a question and answers. The same accuracy gets a far wider interval, because four prompts are four pieces of evidence.
+#
+# Not B. The accuracy is the same in both lines of the output; only its interval changes.
+#
+# Not C. It was not: the split is by prompt, and an assert checks it.
+#
+# It stands in “3. Can you judge an answer without its question?”.
+#
+# </details>
+#
+# **3. The chosen answer leads by 0.9 and the margin is 1. What does the loss say?**
+#
+# - A: Zero: the chosen answer is ahead.
+# - B: Less than log 2, for the model is right.
+# - C: More than log 2, for the lead is smaller than what was asked.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. 0.744 against 0.693: falling short of the margin costs more than a coin flip without one.
+#
+# Not A. Being ahead is never free under −log σ, not even without a margin; here the lead is not even as large as asked.
+#
+# Not B. It is right, but the margin asks for a lead of 1. What counts is 0.9 − 1, which is below zero.
+#
+# It stands in “2. What does a strong preference say?”.
+#
+# </details>
+#
+# **4. A judge is right on well over half of the pairs without ever seeing a question. Good news?**
+#
+# - A: Yes: good answers are good whatever was asked.
+# - B: No: it judges manner, and a policy could please it without listening.
+# - C: No: it must have seen the held-out prompts in training.
+# - D: Yes: it shows that the encoder has learned facts.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. The wrong answers can be told by their style alone. Against an equally good answer to another question it has nothing to go by.
+#
+# Not A. A fine answer to another question is a wrong answer. Such a judge cannot see that.
+#
+# Not C. The prompts are split, and it sees no prompts at all. The style of the answers explains it.
+#
+# Not D. No fact is needed to notice rude, rambling or looping text.
+#
+# It stands in “3. Can you judge an answer without its question?”.
+#
+# </details>
 #
 # **5. Every training pair is a true preference. Can the model still learn something false?**
-# <details><summary>Answer</summary>Yes. If the better answer is always the longer one, "longer is
-# better" explains the data perfectly. Section 7 made such a model on purpose.</details>
+#
+# - A: No: true labels teach true things.
+# - B: Only if it is trained for too many steps.
+# - C: Yes: where the better answer is always the longer one, “longer is better” explains the data perfectly.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. Leaving out the pairs that a shorter answer wins made such a model on purpose. Only the data was changed.
+#
+# Not A. Each pair also teaches everything else in which its two answers differ.
+#
+# Not B. The broken judge had the same start and the same number of steps as the sound one.
+#
+# It stands in “7. Break it, then mend it”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("02")
 
 # %% [markdown]
 # ## Next
 #
 # [03 · PPO](03_ppo.ipynb): the SFT model writes, this judge grades, and the grades change the model.
 # Watch then for everything that you have seen this judge like for the wrong reasons.
+
+# %% [markdown]
+# ## Solutions
+#
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+loss_against_the_grain = math.log(1 + math.exp(0.5 + 0.5))
+### END SOLUTION
+
+assert check("02.1", loss_against_the_grain).right
+
+
+# %% tags=["solution"]
+def preference_loss(chosen, rejected, margin):
+    ### BEGIN SOLUTION
+    return -torch.nn.functional.logsigmoid(chosen - rejected - margin).mean()
+    ### END SOLUTION
+
+
+assert check("02.2", preference_loss).right
+
+
+# %% tags=["solution"]
+def too_sure(differences):
+    ### BEGIN SOLUTION
+    return 100 * differences
+    ### END SOLUTION
+
+
+assert check("02.3", too_sure).right
+
+
+# %% tags=["solution"]
+def leak(train, held):
+    ### BEGIN SOLUTION
+    seen = {answer for pair in train for answer in (pair["chosen"], pair["rejected"])}
+    leaked = [pair["chosen"] in seen or pair["rejected"] in seen for pair in held]
+    return sum(leaked) / len(held)
+    ### END SOLUTION
+
+
+assert check("02.4", leak).right

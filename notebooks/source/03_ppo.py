@@ -27,6 +27,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -263,7 +265,8 @@ assert earned[4] == earned[20] == 1.0
 # Below 1, the same grade is worth less the later it comes: **brevity pays, and nobody asked for
 # it.** A good critic would mend that, for its guesses carry the grade back to the first token. Ours
 # starts from nothing and sees a few hundred answers, so our trainer takes λ = 1 and lives with the
-# noise. (Exercise 4 shows what 0.95 does to the length.)
+# noise. (The second open question at the end shows
+# what 0.95 does to the length.)
 
 # %% [markdown]
 # ## 4. How big a step?
@@ -324,9 +327,9 @@ print(
     f"raw reward of {len(calibration_prompts)} SFT answers:"
     f" {sft_mean:.2f} ± {sft_std:.2f}"
 )
-check = torch.tensor(reward_fn(calibration_prompts, calibration.responses))
-print(f"standardised: {check.mean():.2f} ± {check.std():.2f}")
-assert abs(float(check.mean())) < 1e-4
+rescaled = torch.tensor(reward_fn(calibration_prompts, calibration.responses))
+print(f"standardised: {rescaled.mean():.2f} ± {rescaled.std():.2f}")
+assert abs(float(rescaled.mean())) < 1e-4
 
 # %% [markdown]
 # **Rollout.** Sample an answer a prompt, then run policy and reference over it once each. Because
@@ -482,7 +485,7 @@ models.activate(model, models.POLICY)
 models.load_policy_weights(model, sft_folder / "adapter")
 config = ppo.PPOConfig.from_profile(profile)
 trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
-live = plots.LivePlot(plots.ppo_dashboard, config.steps, path=folder / "progress.json")
+live = plots.LivePlot(plots.ppo_dashboard, config.steps, folder=folder)
 with models.using(model, models.REF):
     ref_row = [p.detach().clone() for n, p in model.named_parameters() if ".ref" in n][
         0
@@ -736,38 +739,131 @@ print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown]
 # ## Exercises
-# 1. **Predict the number.** In section 2, set β = 1. What is the second token paid, and what does
-#    the whole answer earn?
-#    <details><summary>Answer</summary>The second token is paid +0.2. The answer earns 1 − 0.6 = 0.4:
-#    with β = 1 the drift of 0.6 nats eats more than half of the score.</details>
-# 2. **Write it.** Compute the advantages for λ = 1 without the recursion, from rewards-to-go alone.
-#    <details><summary>Answer</summary>`rewards.flip(1).cumsum(1).flip(1) - values`: at λ = 1 (and
-#    γ = 1) an advantage is what really came minus what the critic guessed.</details>
-# 3. **Break it and diagnose.** Make the reward `lambda p, r: [-len(x) for x in r]`, take
-#    `kl_coef=0`, run six steps. Which curve tells you first?
-#    <details><summary>Answer</summary>Length. The reward rises too, which is the trap; the KL goes
-#    next, and by then the answers are a word long.</details>
-# 4. **A setting that nobody questions.** Train again with
-#    `ppo.PPOConfig.from_profile(profile, lam=0.95)` and no run folder. The judge is the same; what
-#    happens to `length`?
-#    <details><summary>Answer</summary>In our trial, with an earlier judge that scored longer answers
-#    slightly higher, 24 steps took them from 20 tokens to 10; with λ = 1 they kept 19. The judge did
-#    not ask for it: see the two answers of section 3.</details>
-# 5. **Where does an update push?** The logits are `W @ h`. Show on random numbers what the slope of
-#    one log-prob with respect to `h` is.
-#    <details><summary>Answer</summary>
 #
-#    ```python
-#    W, h = torch.randn(7, 4), torch.randn(4, requires_grad=True)
-#    logprobs = (W @ h).log_softmax(-1)
-#    (slope,) = torch.autograd.grad(logprobs[2], h)
-#    assert torch.allclose(slope, W[2] - logprobs.exp() @ W, atol=1e-6)
-#    ```
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. It tries functions on fresh inputs. Solutions stand at the end of the notebook.
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 03.1 Predict the number: pay at β = 1
 #
-#    Towards the row of the word that was said, away from the mean of the rows that might have been.
-#    One vector a token: `actor.TokenLogprobs` keeps it in the place of 49,155 logits.
+# In section 2, set β = 1 and keep the score of 1. What is the second token paid, and what does the
+# whole answer earn?
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+second_token = None
+whole_answer = None
+### END SOLUTION
+
+check("03.1", (second_token, whole_answer))
+
+# %% [markdown]
+# ### 03.2 Write this function: advantages without a recursion
 #
-#    </details>
+# At λ = 1 (and γ = 1) the loop of section 3 is not needed. Write the advantages of a batch in one line,
+# from what each token still has to come. No padding yet.
+
+
+# %% tags=["exercise"]
+def without_recursion(rewards, values):
+    """Advantages at λ = 1, (B, R) from rewards and values (B, R)."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("03.2", without_recursion)
+
+# %% [markdown]
+# ### 03.3 Write this function: advantages of a whole batch
+#
+# Now any γ and λ, and answers of different lengths: `mask` is True on an answer's own tokens, which
+# come first in its row. What `rewards` and `values` hold behind them is noise; your result is zero there.
+
+
+# %% tags=["exercise"]
+def my_gae(rewards, values, mask, gamma, lam):
+    """Generalised advantage estimation: advantages (B, R) from three tensors (B, R)."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("03.3", my_gae)
+
+# %% [markdown]
+# ### 03.4 Write this function: the clip, and who falls silent
+#
+# For tokens with a ratio and an advantage each: the clipped surrogate of section 4 (what is maximised,
+# not the loss), and which tokens it leaves without a gradient. Find the rule for the second part
+# without autograd.
+
+
+# %% tags=["exercise"]
+def clipped(ratio, advantages, clip):
+    """(surrogate, silent), both (n,); silent: True where there is no slope."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("03.4", clipped)
+
+# %% [markdown]
+# ### 03.5 Write this function: where does an update push?
+#
+# The logits are `W @ h`, one row of `W` a word. In which direction must `h` move for one word to become
+# likelier? By hand, without autograd.
+
+
+# %% tags=["exercise"]
+def push(W, h, token):
+    """The slope of log π(token) with respect to h, (D,), from W (V, D) and h (D,)."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("03.5", push)
+
+# %% [markdown]
+# ### 03.6 Break it and diagnose: thirty-two unnamed logs
+#
+# Thirty-two runs that you have not seen: 12 to 39 steps, first answers of 5 to 60 tokens, and a reward that
+# rises in every one. Write the doctor (without `health.diagnose`): a log is a list of one dictionary a
+# step, with `reward`, `kl`, `length`, `finished` and `distinct_2` in the units of section 7. At most one
+# thing is wrong with each run; a single odd batch is nothing. Return a name as `health.diagnose` says it
+# ("KL running away", "collapse", "never finishing"), or "healthy".
+
+
+# %% tags=["exercise"]
+def doctor(log):
+    """One of healthy, KL running away, collapse, never finishing."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("03.6", doctor)
+
+# %% [markdown]
+# ### Two open questions
+#
+# They need training, so nothing checks them.
+#
+# - **Break it.** Make the reward `lambda p, r: [-len(x) for x in r]`, take `kl_coef=0`, run six steps.
+#   Which curve tells you first?
+#   <details><summary>Answer</summary>Length. The reward rises too, which is the trap; the KL goes
+#   next, and by then the answers are a word long.</details>
+# - **A setting that nobody questions.** Train again with
+#   `ppo.PPOConfig.from_profile(profile, lam=0.95)` and no run folder. The judge is the same; what
+#   happens to `length`?
+#   <details><summary>Answer</summary>In our trial, with an earlier judge that scored longer answers
+#   slightly higher, 24 steps took them from 20 tokens to 10; with λ = 1 they kept 19. The judge did
+#   not ask for it: see the two answers of section 3.</details>
 
 # %% [markdown]
 # ## What can go wrong
@@ -793,21 +889,193 @@ print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown]
 # ## Five questions
-# 1. Why is the KL exactly zero in the first step?
-#    <details><summary>Answer</summary>Policy and reference start as the same weights and are run
-#    through the same code, so their log-probs agree bit for bit.</details>
-# 2. Why can the KL estimate of one token be negative?
-#    <details><summary>Answer</summary>k1 is a sample, not the sum: where the reference likes the
-#    sampled token more than the policy does, it is below zero.</details>
-# 3. What does the critic contribute, if it never speaks to the user?
-#    <details><summary>Answer</summary>It lowers the noise of the advantages: a good grade for an
-#    easy prompt is no surprise and should teach little.</details>
-# 4. Why are returns computed before the advantages are whitened?
-#    <details><summary>Answer</summary>Returns are the critic's target and must be in the units of
-#    the reward; whitened advantages are not.</details>
-# 5. What would you look at first if reward doubled overnight?
-#    <details><summary>Answer</summary>The samples, then length and finished, then the KL.</details>
+#
+# **1. Before the first update the KL of every token is exactly zero, not merely small. Why?**
+#
+# - A: β starts at zero and is warmed up.
+# - B: Differences that small are rounded away.
+# - C: Policy and reference start as the same weights and are run through the same code.
+# - D: The answers are sampled from the reference.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. Equal weights, equal arithmetic, equal bits. A first KL or a first ratio that is off points to a second code path.
+#
+# Not A. The KL is measured without β, and β is at its value from the first step on.
+#
+# Not B. The cell asserts 0.0 for the largest of all tokens. Rounding would leave a last bit somewhere.
+#
+# Not D. They are sampled from the policy. That it is still the reference in all but name is the point.
+#
+# It stands in “5. What does one real step do?”.
+#
+# </details>
+#
+# **2. The second of the four tokens has a KL estimate of −0.2, although a KL is never negative. What does that tell you?**
+#
+# - A: It is the estimate from one sample: the reference likes this token more than the policy does.
+# - B: k1 is biased; k3 is the right one.
+# - C: The two models were run at different temperatures.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. Over many samples such tokens are outweighed by the others, and the mean comes out at the true value.
+#
+# Not B. With three words both expectations are the exact KL. k3 is never negative, but no more right on average.
+#
+# Not C. That would shift a whole log. The four numbers here were written down by hand, and one below zero is in order.
+#
+# It stands in “1. How far has the policy drifted?”.
+#
+# </details>
+#
+# **3. An answer of 4 tokens and one of 20 are graded alike, and the critic says nothing yet. Why does our trainer take λ = 1?**
+#
+# - A: λ = 1 gives the least noise.
+# - B: Below 1 the score would not stand on the last token.
+# - C: Below 1 the first token of the longer answer earns less, so that brevity would pay without anybody asking for it.
+# - D: At 1 the critic need not be trained.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. At 0.95 the same grade is worth less the later it comes. A good critic would mend that; ours has just begun.
+#
+# Not A. The reverse: every token then answers for all that followed. The trainer lives with that noise.
+#
+# Not B. The score stands on the last token at any λ. λ decides how much of it reaches the first.
+#
+# Not D. It is trained all the same, for its guesses are subtracted at any λ.
+#
+# It stands in “3. Who earned it?”.
+#
+# </details>
+#
+# **4. A token with advantage −1 has become likelier: its ratio is 1.5. What does the clipped surrogate do?**
+#
+# - A: Nothing: outside 0.8 to 1.2 there is no gradient.
+# - B: It pushes the token back.
+# - C: It pushes back, but only as it would at a ratio of 1.2.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. The surrogate is −1.5 there, not clipped: a bad token that has become likelier is still pushed down, however far it went.
+#
+# Not A. Two of the four cases outside keep their gradient. Only going further in the direction that pays is stopped.
+#
+# Not C. The clipped value, −1.2, is the better one of the two, and the surrogate takes the worse.
+#
+# It stands in “4. How big a step?”.
+#
+# </details>
+#
+# **5. The reward looks splendid, `length` climbs to its limit and `finished` falls. Which of the four runs is it, and what helps?**
+#
+# - A: Run A, the KL running away: β back up and smaller steps.
+# - B: Run B, the collapse: a reward that cannot be won by saying nothing.
+# - C: Run C: nothing, for the reward is what was to be maximised.
+# - D: Run D, forgetting to stop: a missing-stop penalty that is worth more than the extra words earn.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. Length was paid for and stopping cost nothing. As long as that is so, the policy is right not to stop.
+#
+# Not A. That run is known by its KL. Its answers became short, not long.
+#
+# Not B. There the answers shrank to a word or two. Here they do not stop.
+#
+# Not C. In the good run answers still end. A reward can rise for bad reasons, which is why six curves are watched.
+#
+# It stands in “8. Is this run healthy?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("03")
 
 # %% [markdown]
 # ## Next
 # [04 · Evaluation](04_eval.ipynb): are you convinced?
+
+# %% [markdown]
+# ## Solutions
+#
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+second_token = -1.0 * -0.2  # −β · k1: the reference likes it even more
+whole_answer = 1.0 - 1.0 * (0.2 - 0.2 + 0.6 + 0.0)
+### END SOLUTION
+
+assert check("03.1", (second_token, whole_answer)).right
+
+
+# %% tags=["solution"]
+def without_recursion(rewards, values):
+    ### BEGIN SOLUTION
+    to_come = rewards.flip(1).cumsum(1).flip(1)
+    return to_come - values
+    ### END SOLUTION
+
+
+assert check("03.2", without_recursion).right
+
+
+# %% tags=["solution"]
+def my_gae(rewards, values, mask, gamma, lam):
+    ### BEGIN SOLUTION
+    rewards, values = rewards * mask, values * mask  # padding passes on nothing
+    advantages, next_value, following = torch.zeros_like(rewards), 0.0, 0.0
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]  # δ_t
+        following = delta + gamma * lam * following  # A_t
+        advantages[:, t], next_value = following, values[:, t]
+    return advantages
+    ### END SOLUTION
+
+
+assert check("03.3", my_gae).right
+
+
+# %% tags=["solution"]
+def clipped(ratio, advantages, clip):
+    ### BEGIN SOLUTION
+    held = ratio.clamp(1 - clip, 1 + clip)
+    surrogate = torch.minimum(ratio * advantages, held * advantages)
+    too_good = (advantages > 0) & (ratio > 1 + clip)
+    too_bad = (advantages < 0) & (ratio < 1 - clip)
+    return surrogate, too_good | too_bad
+    ### END SOLUTION
+
+
+assert check("03.4", clipped).right
+
+
+# %% tags=["solution"]
+def push(W, h, token):
+    ### BEGIN SOLUTION
+    probabilities = (W @ h).softmax(-1)  # (V,)
+    return W[token] - probabilities @ W
+    ### END SOLUTION
+
+
+assert check("03.5", push).right
+
+
+# %% tags=["solution"]
+def doctor(log):
+    ### BEGIN SOLUTION
+    late = log[-(len(log) // 4) :]
+    curves = ("kl", "length", "finished")
+    kl, length, finished = (statistics.mean(x[key] for x in late) for key in curves)
+    if length < 0.5 * log[0]["length"]:
+        return "collapse"
+    if kl > 20:
+        return "KL running away"
+    return "never finishing" if finished < 0.7 else "healthy"
+    ### END SOLUTION
+
+
+assert check("03.6", doctor).right

@@ -29,6 +29,8 @@
 # Setup, the same in every notebook. In Colab it fetches the course first.
 import os, subprocess, sys
 
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
 REPO, REF = "sawyer-course/sawyer", "main"
 if "google.colab" in sys.modules:
     course = f"/content/sawyer-{REF}"
@@ -648,8 +650,8 @@ gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
 if not (gold_folder / "model" / "adapter_model.safetensors").exists():
     lessons = data.pairs(gold_train) + data.strangers(gold_train)
-    steps, progress = total_steps(profile, len(lessons)), folder / "progress.json"
-    live = plots.LivePlot(plots.reward_training, steps, 10, progress)
+    steps = total_steps(profile, len(lessons))
+    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
     with runtime.stopwatch(seconds, "gold"):
         untrained = RewardModel.untrained(profile, seed=1)
         train_reward(untrained, profile, lessons, gold_folder, live)
@@ -1502,32 +1504,109 @@ assert (folder / "metrics.json").exists()
 # %% [markdown]
 # ## Exercises
 #
-# 1. **A placebo.** Compare SFT with itself: `evaluation.answer` under `"ref"` with `seed=0` and with
-#    `seed=1`, score both, `compare_rewards`. How many prompts "got worse"? What should the verdict
-#    be, and how often will it not be?
-#    <details><summary>Answer</summary>
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. It tries functions on fresh inputs. Solutions stand at the end of the notebook.
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 04.1 Predict the number: a placebo
+# SFT answers the same 40 prompts twice, from two seeds, and the first judge scores both sets. On how many
+# prompts does the second answer score lower, and what does section 3 call the result? Give a verdict in
+# its words. (The solution then looks at your own samples.)
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+fallen = None
+placebo_verdict = None
+### END SOLUTION
+
+check("04.1", (fallen, placebo_verdict))
+
+# %% [markdown]
+# ### 04.2 Write this function: McNemar's test
+# For any two counts of disagreement: the exact two-sided p, without scipy.
+
+
+# %% tags=["exercise"]
+def exact_p(only_a, only_b):
+    """p of McNemar's test; each count: questions that only this model got right."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("04.2", exact_p)
+
+# %% [markdown]
+# ### 04.3 Write this function: the interval under every verdict
+# The paired bootstrap for any two lists of values of the same prompts: 95 %, of the mean of after − before.
+# The plain quantiles will do. Draw 2,000 times or more.
+
+
+# %% tags=["exercise"]
+def paired_interval(before, after):
+    """(low, high) of the mean change, by drawing; before and after are arrays (n,)."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("04.3", paired_interval)
+
+# %% [markdown]
+# ### 04.4 Write this function: how many prompts would have been enough?
+# An effect size is a mean change in standard deviations of the change (section 3). From how many prompts on
+# is a true one shown in four experiments of five, at 95 % and on two sides? The judge runs 3,000
+# experiments with your number.
+
+
+# %% tags=["exercise"]
+def prompts_needed(effect_size):
+    """A number of prompts, to show this effect in 80 % of all experiments."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("04.4", prompts_needed)
+
+# %% [markdown]
+# ### 04.5 Break it and diagnose: the auditor
+# Somebody hands you `interval(before, after)`, for arrays of P prompts and S samples each, (P, S), and
+# says that it is a paired 95 % interval of the mean change over prompts. You cannot read it, only call it.
+# Is it sound? If not, it has one of four faults:
 #
-#    Roughly half get worse, for the two sets come from the same distribution. The verdict should be
-#    "no difference shown"; at 95 % it is something else in about one pair of seeds out of twenty.
-#    Compare that half with the share in section 2: only what goes beyond it is PPO.
-#    </details>
-# 2. **How many prompts would have been enough?** Take the effect size from section 3. About
-#    (2.8 / effect size)² prompts show it in four runs out of five. Compute it, then test it: draw
-#    that many prompts from `change` a thousand times and count how often the interval excludes zero.
-#    <details><summary>Answer</summary>
+# - "wrong sign": before − after;
+# - "wrong tail": 5 % outside on *each* side;
+# - "unpaired": it draws the two sides as if they were strangers;
+# - "samples as prompts": P · S values count as that many independent prompts.
 #
-#    2.8 = 1.96 + 0.84, the two quantiles of "95 %" and "80 %". With an effect size of 0.4 that is 49
-#    prompts, with 0.2 it is 196. Your count will be near 80 %; drawing from the 120 you have makes
-#    it a little too good, since the effect in them is the estimate itself.
-#    </details>
-# 3. **Catch a cheat.** Write an answer that scores higher than SFT + RLF on the reward model and
-#    that you would be ashamed of. Which of the measures in section 5 gives it away?
-#    <details><summary>Answer</summary>
+# Write the audit: make data of which you know the answer, call, and name what you found.
+
+
+# %% tags=["exercise"]
+def audit(interval):
+    """One of sound, wrong sign, wrong tail, unpaired, samples as prompts."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("04.5", audit)
+
+# %% [markdown]
+# ### An open question: catch a cheat
+# Nothing checks this one. Write an answer that scores higher than SFT + RLF on the reward model and that
+# you would be ashamed of. Which of the measures in section 5 gives it away?
 #
-#    Start from notebook 02's probe: warm openings, more sentences, the question repeated. Echoes
-#    show as similarity near 1, loops as repetition, one pleasing answer for every prompt as a low
-#    distinct-2. A fluent, friendly falsehood is caught by none of them: only by a person who knows.
-#    </details>
+# <details><summary>Answer</summary>
+#
+# Start from notebook 02's probe: warm openings, more sentences, the question repeated. Echoes show as
+# similarity near 1, loops as repetition, one pleasing answer for every prompt as a low distinct-2. A
+# fluent, friendly falsehood is caught by none of them: only by a person who knows.
+# </details>
 
 # %% [markdown]
 # ## What can go wrong
@@ -1568,25 +1647,188 @@ assert (folder / "metrics.json").exists()
 # %% [markdown]
 # ## Five questions
 #
-# 1. Why were the prompts fixed before training?
-#    <details><summary>Answer</summary>Whoever chooses after seeing the answers can make any model
-#    look good without one false statement.</details>
-# 2. The reward's interval excludes zero. What has been shown, and for whom?
-#    <details><summary>Answer</summary>That this trained model scores higher than SFT, by this reward
-#    model, on prompts like these. Not that another training run would, nor that people agree.</details>
-# 3. Two bars of a benchmark have overlapping whiskers. Is there a difference?
-#    <details><summary>Answer</summary>You cannot tell from that. The same questions were asked of
-#    both: look at those on which they disagree (McNemar).</details>
-# 4. What is wrong with "PPO preserved the model's knowledge (p = 0.6)"?
-#    <details><summary>Answer</summary>A large p is no proof of equality. "No difference shown; this n
-#    would have shown x or more" is what may be said.</details>
-# 5. Which row of the verdict table would you look at first in somebody else's paper, and is it there?
-#    <details><summary>Answer</summary>A measure that was not trained on, with an interval. Often it
-#    is not there; then ask why.</details>
+# **1. Why were the questions fixed in the package before any training?**
 #
+# - A: So that the models could practise on them.
+# - B: Whoever picks them after seeing the answers can prove anything.
+# - C: Otherwise the samples could not be repeated.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. Without one false statement: the largest gain and the largest loss stand side by side to show how far picking goes.
+#
+# Not A. They are in no data set, and the test prompts were kept from SFT, reward model and PPO alike.
+#
+# Not C. The seed takes care of that, whatever the questions are.
+#
+# It stands in “1. What do the three models say?”.
+#
+# </details>
+#
+# **2. The interval of the mean change in reward leaves out zero, and Wilcoxon agrees. What has been shown?**
+#
+# - A: That PPO raises the reward, with whatever seed it is run.
+# - B: That nearly all prompts improved.
+# - C: That people would prefer the new answers.
+# - D: That this trained model scores higher than SFT by this reward model, on prompts like these.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. Each part of that sentence is a limit: this model, this judge, these prompts. The later sections try the other ones.
+#
+# Not A. Prompts were drawn again in thought; the training was not. Only other training seeds can answer that.
+#
+# Not B. It is the mean that is shown to have moved. A good share of the prompts may well have fallen: section 2 counts them.
+#
+# Not C. No person was asked. It is the judge that PPO was trained to please.
+#
+# It stands in “3. Could it be luck?”.
+#
+# </details>
+#
+# **3. Two bars of a benchmark have overlapping whiskers. Is there a difference?**
+#
+# - A: The whiskers cannot tell. Look at the questions on which the two models disagree.
+# - B: No: where intervals overlap there is no difference.
+# - C: Yes, if the bars are five points apart.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. Both answered the same questions. McNemar's test asks whether it is one of them more often than a coin would have it.
+#
+# Not B. Each whisker holds the luck of the questions, which the two models share. A paired test takes it out.
+#
+# Not C. Twelve disagreements, 3 against 9, make five points of 110, and coins do that one time in seven.
+#
+# It stands in “6. Is it cleverer?”.
+#
+# </details>
+#
+# **4. What is wrong with “PPO preserved the model's knowledge (p = 0.6)”?**
+#
+# - A: p is too small for that; it takes p > 0.95.
+# - B: Nothing, if the benchmark is about knowledge.
+# - C: A large p is no proof of equality. One may say: no difference shown, and this n would have shown x or more.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. The column `detectable` is that x: the smallest true difference that would show in four runs of five.
+#
+# Not A. No p proves equality, however large: with few questions a test finds nothing nearly always.
+#
+# Not B. A test that finds nothing has found nothing. What is missing is the difference that it could have found.
+#
+# It stands in “6. Is it cleverer?”.
+#
+# </details>
+#
+# **5. The gold judge sees less of a gain than the first judge does. What is the rule behind that?**
+#
+# - A: A second judge is always less accurate than the first.
+# - B: Whatever is optimised stops being a fair measure, so a part of the gain is for the first judge alone.
+# - C: The new answers are longer, and the gold judge punishes length.
+# - D: It scores on another scale, so the gains cannot be compared.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. PPO never met the second judge, so it could not learn what that one alone likes. The rest of the gain carries over.
+#
+# Not A. Each is the better one on the pairs of its own writers. What differs is which of them PPO was trained to please.
+#
+# Not C. At equal length the gold judge's gain is not larger than the one it sees as measured: length does not explain it.
+#
+# Not D. That is why effect sizes are compared, in standard deviations of the change, and not the raw gains.
+#
+# It stands in “5. What did PPO never see?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("04")
+
+# %% [markdown]
 # ## Next
 #
 # You have the whole circle now: data, training, evaluation. Go round once more and change one thing.
 # A preference you do not share, edited in 02; a longer leash in 03; and then come back here and
 # see whether your verdict table agrees with you. If it does not, one of you is wrong, and finding
 # out which is the work.
+
+# %% [markdown]
+# ## Solutions
+#
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+fallen = 20  # a coin for each prompt
+placebo_verdict = "no difference shown"
+once, again = grid["first judge"][:, :2].T  # two of section 7's samples a prompt
+ours = evaluation.compare_rewards(once, again)
+print(f"SFT against itself: {(again < once).sum()} of {ours.n} fell; {ours.verdict}")
+### END SOLUTION
+
+assert check("04.1", (fallen, placebo_verdict)).right
+
+
+# %% tags=["solution"]
+def exact_p(only_a, only_b):
+    ### BEGIN SOLUTION
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n
+    return min(1.0, 2 * tail)  # the two tails of equal counts overlap
+    ### END SOLUTION
+
+
+assert check("04.2", exact_p).right
+
+
+# %% tags=["solution"]
+def paired_interval(before, after):
+    ### BEGIN SOLUTION
+    change = np.subtract(after, before)  # first the pairs, then the draws
+    rng = np.random.default_rng(0)
+    means = rng.choice(change, size=(4000, len(change))).mean(1)
+    return tuple(np.quantile(means, [0.025, 0.975]))
+    ### END SOLUTION
+
+
+assert check("04.3", paired_interval).right
+
+
+# %% tags=["solution"]
+def prompts_needed(effect_size):
+    ### BEGIN SOLUTION
+    quantiles = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)  # 1.96 + 0.84
+    return math.ceil((quantiles / effect_size) ** 2)
+    ### END SOLUTION
+
+
+assert check("04.4", prompts_needed).right
+
+
+# %% tags=["solution"]
+def audit(interval):
+    ### BEGIN SOLUTION
+    rng = np.random.default_rng(0)
+    change = stats.norm.ppf((np.arange(200) + 0.5) / 200)[:, None]  # (200, 1) a bell
+    flat, hard = np.zeros((200, 1)), 9 * rng.normal(size=(200, 1))
+
+    def width(before, after, copies=1):
+        low, high = interval(before.repeat(copies, 1), after.repeat(copies, 1))
+        return (high - low) / (2 * 1.96 * change.std() / math.sqrt(200))
+
+    if interval(flat, flat + change + 5)[0] < 0:
+        return "wrong sign"
+    if width(flat, flat + change) < 0.92:
+        return "wrong tail"
+    if width(hard, hard + change) > 1.5:
+        return "unpaired"
+    copied = width(flat, flat + change, copies=4)  # no new evidence
+    return "samples as prompts" if copied < 0.75 else "sound"
+    ### END SOLUTION
+
+
+assert check("04.5", audit).right

@@ -1,0 +1,158 @@
+"""The exercises of notebook 04: their cells, their judges, and what the judges judge by."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from exercise_tests import Exercises
+from scipy import stats
+
+from sawyer_utils import evaluation
+from sawyer_utils.checks import check
+from sawyer_utils.exercises_eval import FAULTS, SOUND, made_up_interval
+
+NOTHING = "no difference shown"
+
+
+def tail_of(successes, n):
+    return sum(math.comb(n, i) for i in range(successes + 1)) / 2**n
+
+
+def uncorrected_chi2(a, b):
+    return float(stats.chi2.sf((a - b) ** 2 / max(1, a + b), 1))
+
+
+def draw(values, tails=(0.025, 0.975), draws=2000):
+    values = np.asarray(values)
+    means = np.random.default_rng().choice(values, (draws, len(values))).mean(1)
+    return tuple(np.quantile(means, tails))
+
+
+def strangers(before, after):
+    rng = np.random.default_rng()
+    means = [rng.choice(x, (2000, len(x))).mean(1) for x in (after, before)]
+    return tuple(np.quantile(means[0] - means[1], [0.025, 0.975]))
+
+
+def formula(before, after):
+    change = np.subtract(after, before)
+    reach = 1.96 * change.std(ddof=1) / math.sqrt(len(change))
+    return change.mean() - reach, change.mean() + reach
+
+
+def half_an_audit(interval):
+    """Looks at the sign and at nothing else."""
+    return "wrong sign" if interval(np.zeros((50, 1)), np.ones((50, 1)))[1] < 0 else "sound"
+
+
+def an_audit_without_copies(interval):
+    rng = np.random.default_rng()
+    change, hard = rng.normal(size=(200, 1)), 9 * rng.normal(size=(200, 1))
+    width = 3.92 * change.std() / math.sqrt(200)
+    if half_an_audit(interval) != "sound":
+        return "wrong sign"
+    if np.ptp(interval(0 * change, change)) < 0.92 * width:
+        return "wrong tail"
+    return "unpaired" if np.ptp(interval(hard, hard + change)) > 1.5 * width else "sound"
+
+
+class TestEval(Exercises):
+    NOTEBOOK = "04_eval"
+    NAMES: ClassVar = {
+        "np": np,
+        "math": math,
+        "stats": stats,
+        "evaluation": evaluation,
+        "grid": {"first judge": np.random.default_rng(0).normal(size=(40, 16))},
+    }
+    WRONG: ClassVar = {
+        "04.1": {
+            "nothing falls": (0, NOTHING),
+            "as few as after PPO": (11, NOTHING),
+            "everything falls": (40, NOTHING),
+            "a verdict on a placebo": (20, "better"),
+            "a percentage": (50, NOTHING),
+            "no verdict": (20, "equal"),
+            "the count alone": 20,
+        },
+        "04.2": {
+            "one tail": lambda a, b: tail_of(min(a, b), a + b),
+            "the two tails overlap": lambda a, b: 2 * tail_of(min(a, b), a + b),
+            "always the first model's": lambda a, b: min(1.0, 2 * tail_of(a, a + b)),
+            "chi squared": uncorrected_chi2,
+            "left out the observed count": lambda a, b: min(1.0, 2 * tail_of(min(a, b) - 1, a + b)),
+            "nothing disagrees, p = 0": lambda a, b: min(1.0, 2 * tail_of(min(a, b), a + b)) * (a + b > 0),
+        },
+        "04.3": {
+            "unpaired": strangers,
+            "before − after": lambda a, b: draw(np.subtract(a, b)),
+            "5 % on each side": lambda a, b: draw(np.subtract(b, a), (0.05, 0.95)),
+            "percentiles of 100 taken as of 1": lambda a, b: draw(np.subtract(b, a), (0.00025, 0.00975)),
+            "the middle of the changes, not of their means": lambda a, b: tuple(
+                np.quantile(np.subtract(b, a), [0.025, 0.975])
+            ),
+            "the spread divided by n": lambda a, b: tuple(
+                np.mean(np.subtract(b, a)) + np.array([-2, 2]) * np.std(np.subtract(b, a)) / len(a)
+            ),
+            "a formula": formula,
+            "of the after alone": lambda a, b: draw(b),
+        },
+        "04.4": {
+            "forgot to square": lambda d: math.ceil(2.8 / d),
+            "upside down": lambda d: math.ceil((2.8 * d) ** 2),
+            "forgot the power": lambda d: math.ceil((1.96 / d) ** 2),
+            "one side": lambda d: math.ceil(((1.645 + 0.84) / d) ** 2),
+            "two groups of strangers": lambda d: math.ceil(2 * (2.8 / d) ** 2),
+            "always plenty": lambda d: 10_000_000,
+            "one number for all": lambda d: 100,
+        },
+        "04.5": {
+            "all sound": lambda interval: "sound",
+            "all unpaired": lambda interval: "unpaired",
+            "the sign alone": half_an_audit,
+            "no copies": an_audit_without_copies,
+            "a fault that is not on the list": lambda interval: "broken",
+        },
+    }
+
+
+def test_the_packages_own_statistics_pass():
+    def p(a, b):
+        return evaluation.mcnemar_p([True] * a + [False] * b, [False] * a + [True] * b)
+
+    assert check("04.2", p).right is True
+    assert check("04.3", lambda a, b: evaluation.bootstrap_interval(np.subtract(b, a))).right is True
+
+
+def test_enough_prompts_are_those_at_which_the_effect_is_detectable():
+    def smallest(effect):
+        return next(n for n in range(2, 2000) if evaluation.detectable_mean(n, 1.0) <= effect)
+
+    for _ in range(5):
+        assert check("04.4", smallest).right is True
+
+
+@pytest.mark.parametrize("fault", [SOUND, *FAULTS])
+def test_each_made_up_interval_has_its_fault_and_no_other(fault):
+    rng = np.random.default_rng(0)
+    change, hard = rng.normal(size=(300, 1)), 5 * rng.normal(size=(300, 1))
+    interval = made_up_interval(fault, rng)
+    sound = np.subtract(*evaluation.bootstrap_interval(change[:, 0])[::-1])
+    low, high = interval(0 * change, change + 2)
+    width = (high - low) / sound
+    torn = np.ptp(interval(hard, hard + change)) / sound
+    copied = np.ptp(interval(np.zeros((300, 4)), change.repeat(4, 1))) / sound
+    assert (low + high < 0) == (fault == "wrong sign")
+    assert width == pytest.approx(1.645 / 1.96 if fault == "wrong tail" else 1.0, abs=0.05)
+    assert (torn > 3) == (fault == "unpaired")
+    assert (copied < 0.6) == (fault == "samples as prompts")
+
+
+def test_of_samples_each_prompt_counts_once():
+    values = np.random.default_rng(1).normal(size=(200, 3))
+    expected = evaluation.bootstrap_interval(values.ravel(), np.arange(200).repeat(3))
+    found = made_up_interval(SOUND, np.random.default_rng(2))(0 * values, values)
+    assert found == pytest.approx(expected, abs=0.02)

@@ -1,0 +1,93 @@
+"""The exercises of 02, with the mistakes that each must refuse."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from exercise_tests import Exercises
+
+from sawyer_utils.checks import check
+from sawyer_utils.losses import bradley_terry
+
+
+def as_typed(chosen, rejected, margin):
+    return -torch.log(1 / (1 + torch.exp(-(chosen - rejected - margin)))).mean()
+
+
+def capped(chosen, rejected, margin):
+    return bradley_terry((chosen - rejected).clamp(min=-50), margin).mean()
+
+
+def share(held, leaked):
+    return sum(leaked) / len(held)
+
+
+def chosen_alone(train, held):
+    seen = {pair["chosen"] for pair in train}
+    return share(held, [pair["chosen"] in seen for pair in held])
+
+
+def by_prompt(train, held):
+    seen = {pair["prompt"] for pair in train}
+    return share(held, [pair["prompt"] in seen for pair in held])
+
+
+def both_answers(train, held):
+    seen = {text for pair in train for text in (pair["chosen"], pair["rejected"])}
+    return share(held, [pair["chosen"] in seen and pair["rejected"] in seen for pair in held])
+
+
+def any_answer(train, held):
+    seen = {text for pair in train for text in (pair["chosen"], pair["rejected"])}
+    return [pair["chosen"] in seen or pair["rejected"] in seen for pair in held]
+
+
+class TestReward(Exercises):
+    NOTEBOOK = "02_reward"
+    NAMES: ClassVar[dict] = {"math": math}
+    WRONG: ClassVar[dict] = {
+        "02.1": {
+            "without the margin": 0.974,
+            "the other way round": 0.474,
+            "margin added": 0.693,
+            "probability": 0.269,
+            "sign": -1.313,
+            "the sum of the two": 1.0,
+            "too large": 3,
+        },
+        "02.2": {
+            "sum instead of mean": lambda c, r, m: bradley_terry(c - r, m).sum(),
+            "margin added": lambda c, r, m: bradley_terry(c - r, -m).mean(),
+            "margin forgotten": lambda c, r, m: bradley_terry(c - r).mean(),
+            "swapped": lambda c, r, m: bradley_terry(r - c, m).mean(),
+            "sign": lambda c, r, m: -bradley_terry(c - r, m).mean(),
+            "the formula as typed": as_typed,
+            "capped": capped,
+            "one loss a pair": lambda c, r, m: bradley_terry(c - r, m),
+        },
+        "02.3": {
+            "adds a constant": lambda gaps: gaps + 5,
+            "squares": lambda gaps: 100 * gaps**2,
+            "absolute value": lambda gaps: 100 * gaps.abs(),
+            "halves": lambda gaps: gaps / 2,
+            "not enough": lambda gaps: 2 * gaps,
+            "turns the order round": lambda gaps: 50 / gaps,
+            "nothing": lambda gaps: gaps,
+        },
+        "02.4": {
+            "chosen alone": chosen_alone,
+            "same prompt": by_prompt,
+            "both answers": both_answers,
+            "count instead of share": lambda train, held: sum(any_answer(train, held)),
+            "share of the training pairs": lambda train, held: sum(any_answer(train, held)) / len(train),
+            "never a leak": lambda train, held: 0.0,
+        },
+    }
+
+    def test_the_mistakes_of_a_loss_are_told_apart(self):
+        said = {name: check("02.2", wrong).said for name, wrong in self.WRONG["02.2"].items()}
+        assert len(set(said.values())) == len(said)
+        assert "not finite" in said["the formula as typed"]
+        assert "larger margin" in said["margin added"]

@@ -1,0 +1,108 @@
+"""When the GPU's memory runs out, the message has the three settings that help most, with their numbers.
+
+No GPU is needed: torch's error and its counters are played, the arithmetic is ours.
+"""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import build_actor
+from test_resuming import train_reward_here, train_sft_here
+from torch import nn
+
+from sawyer_utils import memory
+from sawyer_utils.ppo import PPOConfig, PPOTrainer
+
+GIB = 2**30
+TORCHS = "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 14.56 GiB"
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A T4 with 14 GiB in use."""
+    emptied = []
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=14.56 * GIB)
+    )
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 14 * GIB)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    return emptied
+
+
+def model_of(frozen_gib: float, trained_gib: float) -> nn.Module:
+    """A model that takes no memory and says that it does: 16-bit frozen weights, fp32 trained ones."""
+    model = nn.Module()
+    for name, dtype, size in (("frozen", torch.float16, frozen_gib), ("trained", torch.float32, trained_gib)):
+        weight = nn.Parameter(torch.empty(int(size * GIB) // dtype.itemsize, dtype=dtype, device="meta"))
+        setattr(model, name, weight.requires_grad_(name == "trained"))
+    return model
+
+
+def advice(model, **halves) -> str:
+    with pytest.raises(memory.OutOfMemory) as stopped, memory.explained(model, halves):
+        raise torch.OutOfMemoryError(TORCHS)
+    assert stopped.value.__suppress_context__
+    assert stopped.value._render_traceback_() == [str(stopped.value)]
+    return str(stopped.value)
+
+
+def test_the_numbers_are_those_of_the_card(card):
+    # 14 GiB in use: 6 frozen, 4 × 0.5 trained with gradient and moments, so 6 that come and go.
+    said = advice(
+        model_of(6, 0.5), micro_batch=(8, 1.0), response_tokens=(128, 0.25), prompt_tokens=(256, 0.75)
+    )
+    assert "14.0 of 14.6 GiB were in use, 8.0 of it by weights and optimizer, and 1.50 GiB more" in said
+    assert re.findall(r"^\d\. .*", said, re.MULTILINE) == [
+        "1. precision nf4: about 4.20 GiB less",
+        "2. micro_batch 8 → 4: about 3.00 GiB less",
+        "3. prompt_tokens 256 → 128: about 2.25 GiB less",
+    ]
+    assert card, "the cache is given back, so that a smaller try in the same session can start"
+
+
+def test_what_is_in_4_bits_or_1_already_is_not_suggested(card):
+    model = model_of(4, 0.5)
+    model.is_loaded_in_4bit = True
+    said = advice(model, micro_batch=(1, 1.0), response_tokens=(128, 0.5))
+    assert "nf4" not in said
+    assert "micro_batch" not in said
+    assert re.findall(r"^\d\. (\w+)", said, re.MULTILINE) == ["response_tokens", "lora_rank"]
+
+
+def test_other_errors_pass_as_they_are(card):
+    with pytest.raises(ZeroDivisionError), memory.explained(nn.Linear(1, 1), {}):
+        1 / 0
+    assert not card
+
+
+# --- each training ------------------------------------------------------------------------------
+
+
+def full(*_, **__):
+    raise torch.OutOfMemoryError(TORCHS)
+
+
+def test_every_training_explains_it_and_keeps_its_checkpoint(card, letters, tmp_path, monkeypatch):
+    wanted = {"sft": "sft_micro_batch|conversation_tokens", "reward": "reward_batch 2 → 1"}
+    for name, train in (("sft", train_sft_here), ("reward", train_reward_here)):
+        steps, step = [], torch.optim.AdamW.step
+
+        def third(*args, steps=steps, step=step, **kwargs):
+            steps.append(1)
+            return full() if len(steps) == 3 else step(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", third)
+            with pytest.raises(memory.OutOfMemory, match=wanted[name]):
+                train(tmp_path / name)
+        assert (tmp_path / name / "checkpoint" / "checkpoint-2" / "trainer_state.json").exists()
+
+    config = PPOConfig(steps=2, batch_size=4, minibatches=2, response_tokens=4, checkpoint_every=1)
+    trainer = PPOTrainer(build_actor(letters), letters, lambda p, r: [0.0] * len(r), config, tmp_path / "ppo")
+    monkeypatch.setattr(trainer, "update", full)
+    with pytest.raises(memory.OutOfMemory, match="generation_batch"):
+        trainer.train(["a b", "c d", "e f", "g h"])

@@ -1,0 +1,160 @@
+"""The questionnaires: text in the sources, widget by its callbacks, and each source that is named."""
+
+from __future__ import annotations
+
+import jupytext
+import pytest
+
+from sawyer_utils import course, quiz
+from sawyer_utils.quiz import Quiz, quiz_text
+
+NOTEBOOKS = sorted({"01", "02", "03", "04", *quiz.known()})
+
+
+def markdown(notebook: str) -> list[str]:
+    [name] = [name for name in course.NOTEBOOKS if name.startswith(notebook)]
+    return [
+        cell.source for cell in jupytext.read(course.source_path(name)).cells if cell.cell_type == "markdown"
+    ]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_five_questions_one_right_choice_and_a_reason_for_each(notebook):
+    questions = quiz.load(notebook)
+    assert len(questions) == 5
+    for one in questions:
+        assert set(one) == {"question", "cell", "choices"}
+        assert 3 <= len(one["choices"]) <= 4
+        assert [choice["right"] for choice in one["choices"]].count(True) == 1
+        assert all(set(choice) == {"text", "right", "why"} for choice in one["choices"])
+        reasons = {choice["why"] for choice in one["choices"]}
+        assert len(reasons) == len(one["choices"])
+        assert min(map(len, reasons)) > 20
+    places = [[choice["right"] for choice in one["choices"]].index(True) for one in questions]
+    assert len(set(places)) > 1, "the right one always stands in the same place"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_section_in_the_source_is_exactly_the_text(notebook):
+    found = [text for text in markdown(notebook) if text.startswith(quiz.HEADING)]
+    assert found == [f"{quiz.HEADING}\n\n{quiz_text(notebook)}"], "run: python -m sawyer_utils.quiz"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_each_answers_section_exists(notebook):
+    lines = {line for text in markdown(notebook) for line in text.splitlines()}
+    for one in quiz.load(notebook):
+        assert {f"## {one['cell']}", f"### {one['cell']}"} & lines, one["cell"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_cell_below_the_text_shows_the_widget(notebook):
+    [name] = [name for name in course.NOTEBOOKS if name.startswith(notebook)]
+    cells = jupytext.read(course.source_path(name)).cells
+    [i] = [i for i, cell in enumerate(cells) if cell.source.startswith(quiz.HEADING)]
+    assert cells[i + 1].metadata["tags"] == ["quiz"]
+    assert cells[i + 1].source.endswith(f'quiz("{notebook}")')
+
+
+def test_unknown_quizzes_name_the_known_ones():
+    with pytest.raises(KeyError, match="01, 02"):
+        quiz.quiz("99")
+
+
+def test_the_text_folds_and_names_its_source(monkeypatch):
+    monkeypatch.setattr(quiz, "load", lambda notebook: TOY)
+    assert quiz_text("99").startswith(
+        "**1. Is `x` < y?**\n\n- A: No.\n- B: Yes.\n- C: Both.\n\n<details><summary>Answer</summary>\n\n"
+        "**B** is right. Because.\n\nNot A. Never.\n\nNot C. It cannot be.\n\n"
+        "It stands in “1. Here”.\n\n</details>"
+    )
+
+
+def test_rewriting_puts_the_text_under_its_heading_and_nowhere_else(monkeypatch, tmp_path):
+    source = tmp_path / "01_sft.py"
+    source.write_text(
+        "# %% [markdown]\n# ## A\n\n# %% [markdown]\n# ## Five questions\n# old\n\n# %%\nx = 1\n"
+    )
+    monkeypatch.setattr(quiz, "source_path", lambda name: source if name == "01_sft" else tmp_path / "none")
+    monkeypatch.setattr(quiz, "known", lambda: ["01"])
+    assert quiz.rewrite() == [source]
+    first, _, rest = source.read_text().partition("# ## Five questions\n#\n")
+    assert first == "# %% [markdown]\n# ## A\n\n# %% [markdown]\n"
+    assert rest.startswith("# **1. Why does the base model")
+    assert rest.endswith("# </details>\n\n# %%\nx = 1\n")
+    assert quiz.rewrite() == []
+
+
+# --- the widget ---------------------------------------------------------------------------------
+
+TOY = [
+    {
+        "question": "Is `x` < y?",
+        "cell": "1. Here",
+        "choices": [
+            {"text": "No.", "right": False, "why": "Never."},
+            {"text": "Yes.", "right": True, "why": "Because."},
+            {"text": "Both.", "right": False, "why": "It cannot be."},
+        ],
+    },
+    {
+        "question": "And now?",
+        "cell": "2. There",
+        "choices": [
+            {"text": "One.", "right": True, "why": "One it is."},
+            {"text": "Two.", "right": False, "why": "Too many."},
+            {"text": "Three.", "right": False, "why": "Far too many."},
+        ],
+    },
+]
+
+
+def click(panel: Quiz, i: int) -> str:
+    """Choose; what the choice's line says then."""
+    panel.choices.children[i].children[0].click()
+    return panel.choices.children[i].children[1].value
+
+
+@pytest.fixture
+def panel():
+    return Quiz(TOY)
+
+
+def test_it_asks_without_telling(panel):
+    assert "1 of 2: Is <code>x</code> &lt; y?" in panel.question.value
+    assert [row.children[0].description for row in panel.choices.children] == ["A", "B", "C"]
+    shown = "".join(row.children[1].value for row in panel.choices.children)
+    assert "Yes." in shown
+    assert not [why for why in ("Because", "Never", "Right") if why in shown]
+    assert panel.source.value == ""
+    assert panel.back_button.disabled
+    assert not panel.next_button.disabled
+
+
+def test_it_marks_explains_and_counts_the_first_try(panel):
+    assert "Not this one.</b> Never." in click(panel, 0)
+    assert "Because" not in panel.choices.children[1].children[1].value
+    assert panel.source.value == ""
+    assert "Right at the first try: 0 of 1 answered." in panel.status.value
+    assert "Right.</b> Because." in click(panel, 1)
+    assert "It stands in “1. Here”." in panel.source.value
+    assert "0 of 1" in panel.status.value
+    panel.next_button.click()
+    assert "2 of 2: And now?" in panel.question.value
+    assert "Right.</b> One it is." in click(panel, 0)
+    assert "1 of 2" in panel.status.value
+    click(panel, 0)
+    assert panel.first_tries() == [False, True]
+
+
+def test_back_shows_what_was_answered(panel):
+    click(panel, 2)
+    panel.next_button.click()
+    assert panel.next_button.disabled
+    panel.back_button.click()
+    assert "It cannot be." in panel.choices.children[2].children[1].value
+    assert panel.tried == [[2], []]
+
+
+def test_a_page_without_widgets_shows_one_line():
+    assert repr(quiz.quiz("01")) == "<Quiz: run the notebook to use it>"

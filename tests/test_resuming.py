@@ -1,0 +1,256 @@
+"""A training may be stopped, killed or cut off; run again, it ends where it would have ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build_encoder, build_model, pair_tokenizer
+from safetensors.torch import load_file
+from test_sft import CONVERSATIONS
+
+from sawyer_utils import models, resuming, runtime
+from sawyer_utils.data import Pair
+from sawyer_utils.models import load_tokenizer
+from sawyer_utils.profiles import PROFILES
+from sawyer_utils.resuming import StopButton, TrainingInterrupted
+from sawyer_utils.reward import RewardModel, train_reward
+from sawyer_utils.sft import train_sft
+
+torch.set_num_threads(1)
+
+STEPS = 6
+PROFILE = replace(
+    PROFILES["smoke"],
+    precision="fp32",
+    checkpoint_minutes=0.0,
+    sft_batch=2,
+    sft_micro_batch=1,
+    sft_max_steps=STEPS,
+    reward_batch=2,
+    reward_max_steps=STEPS,
+    reward_pair_tokens=24,
+    reward_rank=4,
+)
+PAIRS = [
+    Pair(str(i), "letters", f"a {x}", f"{x} b c", f"d {x}", margin=1 + i % 3, kinds=("good", "bad"))
+    for i, x in enumerate("efghij")
+]
+
+
+def train_sft_here(folder, on_log=None, profile=PROFILE, seed=0, **options):
+    """A tiny policy's training; returns its log."""
+    tokenizer = load_tokenizer(profile)
+    base = build_model(tokenizer)
+    torch.manual_seed(seed)
+    model = models.add_lora(base, tokenizer, rank=4)
+    return train_sft(model, tokenizer, profile, CONVERSATIONS, folder, on_log or ignore, **options)
+
+
+def train_reward_here(folder, on_log=None, profile=PROFILE, seed=0, **options):
+    base = Path(folder).parent / "encoder"
+    if not base.exists():
+        build_encoder(pair_tokenizer()).save_pretrained(base)
+        pair_tokenizer().save_pretrained(base)
+    profile = replace(profile, reward_base=str(base))
+    return train_reward(
+        RewardModel.untrained(profile, seed=seed), profile, PAIRS, folder, on_log or ignore, **options
+    )
+
+
+STAGES = {"sft": (train_sft_here, "adapter"), "reward": (train_reward_here, "model")}
+
+
+@pytest.fixture(params=STAGES)
+def stage(request):
+    """``(train(folder, on_log, …), weights(folder))`` of one stage."""
+    train, kind = STAGES[request.param]
+    return train, lambda folder: load_file(Path(folder) / kind / "adapter_model.safetensors")
+
+
+def ignore(log) -> None:
+    """For ``on_log``."""
+
+
+def numbers(log: list[dict]) -> list[dict]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in log]
+
+
+def check_same(stage, folder, log, whole_folder, whole_log) -> None:
+    weights = stage[1]
+    assert numbers(log) == numbers(whole_log)
+    assert numbers(runtime.read_json(folder / "log.json")) == numbers(whole_log)
+    one, two = weights(folder), weights(whole_folder)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not (folder / "checkpoint").exists()
+
+
+def press(at_step: int, times: int = 1):
+    """Presses the Stop button when the log has this many lines."""
+
+    def on_log(log):
+        if len(log) == at_step:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    return on_log
+
+
+# --- the Stop button ----------------------------------------------------------------------------
+
+
+def test_the_stop_button_keeps_the_step_and_the_next_run_goes_on(stage, tmp_path, capsys):
+    train, _ = stage
+    whole = train(tmp_path / "whole")
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match=f"after step 3 of {STEPS}.*run this cell again") as stopped:
+        # Nothing but the button saves here.
+        train(tmp_path / "cut", press(2), replace(PROFILE, checkpoint_minutes=60.0))
+    assert stopped.value._render_traceback_() == [str(stopped.value)]
+    assert "end of this step" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not (tmp_path / "cut" / "log.json").exists()
+    shown = []
+    torch.manual_seed(99)  # a new process has another random state
+    log = train(tmp_path / "cut", lambda log: shown.append(len(log)), seed=5)
+    assert shown == [4, 5, 6], "with the whole history, from where it stopped"
+    check_same(stage, tmp_path / "cut", log, tmp_path / "whole", whole)
+
+
+def test_a_second_press_stops_at_once(stage, tmp_path):
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        stage[0](tmp_path / "cut", press(2, times=2))
+    assert not isinstance(stopped.value, TrainingInterrupted)
+
+
+def test_pressed_in_the_last_step_there_is_nothing_to_stop(stage, tmp_path):
+    log = stage[0](tmp_path / "run", press(STEPS))
+    assert len(log) == STEPS
+    assert (tmp_path / "run" / "log.json").exists()
+
+
+def test_in_another_thread_no_signal_is_touched():
+    found = []
+
+    def work():
+        with StopButton() as button:
+            found.append((button.enabled, signal.getsignal(signal.SIGINT)))
+
+    handler = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [(False, handler)]
+
+
+# --- killed -------------------------------------------------------------------------------------
+
+
+MOMENTS = ("in a step", "writing the weights", "writing the optimizer", "at the end of a checkpoint")
+
+
+def train_and_die(name: str, moment: str, folder: str) -> None:
+    """Dies in its third step or checkpoint: SIGKILL, so that nothing can tidy up."""
+    owner, method = {
+        "in a step": (torch.optim.AdamW, "step"),
+        "writing the weights": (resuming, "save_adapter"),
+        "writing the optimizer": (resuming.Trainer, "_save_optimizer_and_scheduler"),
+        "at the end of a checkpoint": (resuming._Keep, "on_save"),
+    }[moment]
+    original, calls = getattr(owner, method), []
+
+    def call(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            if moment == "writing the weights":  # the folder is there, and half a file
+                args[1].mkdir()
+                (args[1] / "adapter_model.safetensors").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(owner, method, call)
+    STAGES[name][0](Path(folder))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path):
+    stage = STAGES[name][0], lambda folder: load_file(folder / STAGES[name][1] / "adapter_model.safetensors")
+    whole = stage[0](tmp_path / "whole")
+    here = str(Path(__file__).parent)
+    code = (
+        f"import sys; sys.path.insert(0, {here!r}); import test_resuming as t; t.train_and_die(*sys.argv[1:])"
+    )
+    folders = {moment: tmp_path / moment.replace(" ", "_") for moment in MOMENTS}
+    running = {
+        moment: subprocess.Popen(
+            [sys.executable, "-c", code, name, moment, str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for moment, folder in folders.items()
+    }
+    for moment, folder in folders.items():
+        assert running[moment].wait(timeout=300) == -signal.SIGKILL, moment
+        shown = []
+        log = stage[0](folder, lambda log, shown=shown: shown.append(len(log)), seed=5)
+        went_on_from = 3 if moment == "at the end of a checkpoint" else 2
+        assert shown == list(range(went_on_from + 1, STEPS + 1)), moment
+        check_same(stage, folder, log, tmp_path / "whole", whole)
+
+
+# --- what a checkpoint is of --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["learning rate", "data", "rank", "resume=False"])
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
+    with pytest.raises(TrainingInterrupted):
+        train_sft_here(tmp_path / "cut", press(3))
+    shown, options = [], {"resume": False} if change == "resume=False" else {}
+    profile = replace(PROFILE, sft_lr=1e-3) if change == "learning rate" else PROFILE
+    tokenizer = load_tokenizer(profile)
+    model = models.add_lora(build_model(tokenizer), tokenizer, rank=2 if change == "rank" else 4)
+    rows = CONVERSATIONS[:3] if change == "data" else CONVERSATIONS
+    train_sft(
+        model, tokenizer, profile, rows, tmp_path / "cut", lambda log: shown.append(len(log)), **options
+    )
+    assert shown == [1, 2, 3, 4, 5, 6]
+    assert ("starting over" in capsys.readouterr().out) == (change != "resume=False")
+
+
+def test_a_checkpoint_holds_the_adapter_and_not_the_table(tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        train_sft_here(tmp_path / "cut", press(2))
+    [checkpoint] = (tmp_path / "cut" / "checkpoint").glob("checkpoint-*")
+    saved = load_file(checkpoint / "adapter_model.safetensors")
+    assert any("lora_A" in name for name in saved)
+    assert any("trainable_tokens_delta" in name for name in saved)
+    assert max(tensor.shape[0] for tensor in saved.values()) < 1000  # the table has 49,155 rows
+    table = build_model(load_tokenizer(PROFILE)).get_input_embeddings().weight
+    assert (checkpoint / "adapter_model.safetensors").stat().st_size < table.nbytes / 10
+
+
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(resuming.time, "monotonic", lambda: now[0])
+    saved = []
+    original = resuming._Keep.on_save
+
+    def on_save(self, args, state, control, **kwargs):
+        saved.append(state.global_step)
+        original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(resuming._Keep, "on_save", on_save)
+
+    def minute_a_step(log):
+        now[0] += 60.0
+
+    train_sft_here(tmp_path, minute_a_step, replace(PROFILE, checkpoint_minutes=2.0))
+    # Step n ends when n - 1 minutes have passed; after step 3 it is kept at minute 3.
+    assert saved == [3, 6]
