@@ -36,6 +36,16 @@ def fetch(args) -> None:
         print(f"{name:14s} {folder}")
 
 
+def prepare(args) -> None:
+    from sawyer_utils import hub
+    from sawyer_utils import prepare as maker
+
+    try:
+        maker.prepare(args.to, _profile(args))
+    except (maker.NotPrepared, hub.HubUnavailable, OSError) as problem:
+        sys.exit(f"\n{problem}")
+
+
 def check_data(args) -> None:
     from sawyer_utils.data import check_corpus
     from sawyer_utils.models import load_tokenizer
@@ -122,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         (instructor, "write the notebooks with open answers and teaching notes to build/instructor"),
         (slides, "write slides of the committed notebooks to build/slides"),
         (fetch, "fetch the embedded weights"),
+        (prepare, "put all that a room without internet needs into one folder"),
         (check_data, "prove the embedded corpus"),
         (badges, "write the repository's address into Colab badges and setup cells"),
     ]
@@ -130,6 +141,9 @@ def main(argv: list[str] | None = None) -> None:
         command.set_defaults(function=function)
         if function is course:
             command.add_argument("--fresh", action="store_true", help="start over")
+        if function is prepare:
+            command.add_argument("--to", metavar="DIR", required=True, help="the folder")
+        if function in (course, prepare):
             command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
         if function in (student, instructor):
             command.add_argument("--run", action="store_true", help="and execute them all")

