@@ -1544,7 +1544,8 @@ assert (folder / "metrics.json").exists()
 # ## Exercises
 #
 # Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
-# yet, with one hint at a time. It tries functions on fresh inputs. Solutions stand at the end of the notebook.
+# yet, with one hint at a time. It tries functions on fresh inputs. The solutions stand at the end of the
+# notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
 from sawyer_utils.checks import check
