@@ -328,7 +328,7 @@ class RewardExplorer(Panel):
             '<div style="display:flex;height:22px;line-height:22px;max-width:640px;margin:4px 0;'
             'font-size:13px;color:white">'
             f'<div style="width:{share:.1f}%;background:{blue};overflow:hidden">&nbsp;A {share:.0f} %</div>'
-            f'<div style="flex:1;background:{orange};overflow:hidden;text-align:right">'
+            f'<div style="flex:1;background:{orange};color:black;overflow:hidden;text-align:right">'
             f"B {100 - share:.0f} %&nbsp;</div></div>"
         )
         paths = "".join(f"<div><small>{a.name}: {html.escape(a.path())}</small></div>" for a in self.answers)

@@ -526,6 +526,9 @@ counts = [len(gaps), len(gaps), int(shorter.sum()), int((~shorter).sum())]
 bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 
 # %% [markdown]
+# *Four bars with their intervals, and a dashed line at chance: untrained, trained, and the trained one
+# where the shorter and where the longer answer is better.*
+#
 # Two more cuts. A pair with scores 10 and 1 should be easier than one with 7 and 6. **Predict
 # first:** by how much does accuracy fall for the closest pairs?
 
@@ -883,6 +886,9 @@ runtime.record(profile, "reward", probes=probes, probe_plain=float(base.mean()))
 table.assign(guess=list(guess.values())).round(2)
 
 # %% [markdown]
+# *The figure in words: one row a probe, the mean change of the score with its interval; a triangle
+# shows the direction, a dot that it is unclear.*
+#
 # Two probes say the same nothing in two languages, so what differs between them is the language
 # alone. The judge has no facts to check an answer against. It has a sense of what good answers look like,
 # and each of these probes asks how far that sense carries.
@@ -1031,6 +1037,9 @@ numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in s
 plots.save(figure, figures, "scores_by_kind", numbers)
 
 # %% [markdown]
+# *One row a kind of answer, each answer a dot, the box from the lower to the upper quartile; the SFT
+# model's own answers in the last row.*
+#
 # Here are the SFT answers that it liked best and least. Read them as a judge of the judge: is the
 # upper one *good*? Is anything in it invented?
 

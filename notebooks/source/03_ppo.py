@@ -76,10 +76,17 @@ started = time.perf_counter()
 # %%
 plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
+# %% [markdown]
+# *In words: four boxes in a row (SFT, reward model, PPO, evaluation); you are in the third. Below, the loop
+# inside it.*
+
 # %%
 plots.save(plots.rl_loop(), figures, "rl_loop")
 
 # %% [markdown]
+# *In words: a prompt goes to the policy, its answer to the reward model, the score and the distance from
+# the frozen copy to the update, and the update nudges the policy.*
+#
 # The policy answers a prompt (1, 2), the reward model grades the answer (3), and the policy is
 # nudged towards what was graded well (4), while a frozen copy of the SFT model says how far it has
 # wandered. That is all. The rest of this notebook is about doing each arrow right.
@@ -377,6 +384,10 @@ ax.grid(visible=False)
 figure.colorbar(image, label="advantage (whitened)")
 plots.save(figure, figures, "advantages")
 
+# %% [markdown]
+# *In words: a row an answer, a column a token, the advantage as colour; where an answer has ended the
+# row is empty. The next lines give the numbers.*
+
 # %%
 counted = batch.advantages[batch.response_mask]
 print(
@@ -541,6 +552,9 @@ ref_now = [p for n, p in model.named_parameters() if ".ref" in n][0]
 assert torch.equal(ref_row, ref_now)  # and the reference never moved
 
 # %% [markdown]
+# *The figure in words: six curves over the steps, one for each line of the table above, with its healthy
+# range written below it; the lines above give the first and the last third.*
+#
 # Numbers can rise for bad reasons. Read what it said, early and late:
 
 # %%
@@ -593,6 +607,10 @@ for row, (name, run) in zip(axes, runs.items()):
         ax.plot([line[key] for line in run["log"]], color="#0072B2", marker="o", ms=3)
         ax.set_title(f"{name}: {key.replace('_', ' ')}", fontsize=12)
 plots.save(figure, figures, "four_runs")
+
+# %% [markdown]
+# *In words: a row a run, and in it five curves: reward, KL, length, share finished, explained variance.
+# The diagnosis below quotes the numbers that matter.*
 
 # %%
 for name, run in runs.items():
@@ -655,6 +673,10 @@ print(f"\nIn words, by the interval alone: {comparison.verdict}.")
 both = {"sft": sft_rewards, "ppo": ppo_rewards}
 table = {"prompt": test_prompts, **both}
 plots.save(plots.reward_histograms(both), figures, "rewards", table)
+
+# %% [markdown]
+# *In words: two overlapping histograms of the reward, before and after, with a line at each mean; the
+# comparison above gives means and spreads.*
 
 # %%
 kl = evaluation.kl_to_reference(model, ppo_answers, models.REF, config.compute)
