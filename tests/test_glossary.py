@@ -1,4 +1,4 @@
-"""The glossary and the notebooks agree: every link leads somewhere, every word is explained where it is needed."""
+"""The glossary and the notebooks agree: every link leads somewhere, each word is explained where needed."""
 
 import re
 
@@ -53,14 +53,8 @@ ALL = {name: list(links(name)) for name in course.NOTEBOOKS}
 
 def plain(text):
     """Prose alone: no headings, code, formulas or links."""
-    for pattern in (
-        r"^#+ .*$",
-        r"`[^`]*`",
-        r"\$\$[\s\S]*?\$\$",
-        r"\$[^$\n]*\$",
-        r"\[[^\]]*\]\([^)]*\)",
-        r"<[^>]*>",
-    ):
+    formulas, links = (r"\$\$[\s\S]*?\$\$", r"\$[^$\n]*\$"), r"\[[^\]]*\]\([^)]*\)"
+    for pattern in (r"^#+ .*$", r"`[^`]*`", *formulas, links, r"<[^>]*>"):
         text = re.sub(pattern, " ", text, flags=re.MULTILINE)
     return " ".join(text.split())
 
@@ -77,9 +71,8 @@ def test_an_entry_is_two_sentences_and_says_where_the_word_is_first_needed(name)
     meaning, origin = entries()[name].split("\n\n")
     sentences = re.findall(r"[.?!](?= [A-Z]|$)", " ".join(meaning.split()))
     assert len(sentences) == 2
-    found = re.match(
-        r"First in \[(\w+)\]\(\.\./notebooks/(\w+)\.ipynb\), “(.+?)”\.", " ".join(origin.split())
-    )
+    said = r"First in \[(\w+)\]\(\.\./notebooks/(\w+)\.ipynb\), “(.+?)”\."
+    found = re.match(said, " ".join(origin.split()))
     first = next(book for book in ALL if any(to == anchor(name) for to, *_ in ALL[book]))
     section = next(heading for to, _, heading, _ in ALL[first] if to == anchor(name))
     assert found.groups() == (first, first, section)

@@ -190,7 +190,8 @@ def class_votes(tmp_path, noise, prompts=40, voters=12, seed=0):
     rng = random.Random(seed)
     asked = [f"Question {i}" for i in range(prompts)]
     texts = {
-        s: ["".join(rng.choices("abc de", k=rng.randint(5, 40))) + s for _ in asked] for s in ("one", "two")
+        stage: ["".join(rng.choices("abc de", k=rng.randint(5, 40))) + stage for _ in asked]
+        for stage in ("one", "two")
     }
     files = votes.simulated_class(tmp_path, asked, texts, voters, noise, seed)
     return votes.merge_votes(files)
@@ -255,7 +256,7 @@ def test_the_taste_of_a_made_up_class_lies_in_its_interval_as_often_as_stated(tm
     for seed in range(60):
         _, low, high = votes.taste(votes.pairs(class_votes(tmp_path, noise, voters=4, seed=seed)))
         inside += low <= truth <= high
-    assert inside >= 52  # 95 % of 60 is 57; fewer than 52 happen once in 90 runs of a right interval
+    assert inside >= 52  # 95 % of 60 is 57; fewer than 52 happen once in 350 runs of a right interval
 
 
 def test_a_reward_model_learns_the_taste_on_the_same_day(letter_profile, tmp_path):

@@ -1122,7 +1122,9 @@ class_chat
 # %% [markdown]
 # Put everybody's file into the same folder (`votes-1.jsonl`, `votes-2.jsonl`, …) and run the next cell. Where
 # there is none, a made-up class votes: twelve people who like the *shorter* of two answers, but for one
-# vote in five. How far do voters agree? **[Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)** is 1 if all agree and 0 for coin tosses.
+# vote in five. How far do voters agree?
+# **[Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)** is 1 if all agree and 0 for
+# coin tosses.
 # **Predict first:** what is it for a class that errs one time in five?
 
 # %%
