@@ -87,7 +87,7 @@ def krippendorff_alpha(units: Iterable[list[Hashable]]) -> float:
     Returns:
         1 for full agreement, 0 for chance; NaN if nothing could have differed.
 
-    Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section D.
+    Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C.
     """
     counts = [Counter(values) for values in units if len(values) > 1]
     n = sum(count.total() for count in counts)
@@ -196,4 +196,4 @@ def simulated_class(
             winner = long if rng.random() < noise else brief
             if len(both[brief]) < len(both[long]) and (row := vote(prompt, both, winner)):
                 append(file, row)
-    return files
+    return [file for file in files if file.exists()]

@@ -1169,14 +1169,16 @@ exam = [pair for pair in voted if data.held_out(pair.id, 1 / 3)]
 class_judge, steps = RewardModel.untrained(profile), min(12, profile.reward_trials)
 options = {"max_steps": steps, "warmup_steps": 0, "save_strategy": "no"}
 options |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
-with tempfile.TemporaryDirectory() as scratch:
-    train_reward(class_judge, profile, lessons_of_class, Path(scratch), **options)
+enough = bool(lessons_of_class and exam)
+if enough:
+    with tempfile.TemporaryDirectory() as scratch:
+        train_reward(class_judge, profile, lessons_of_class, Path(scratch), **options)
 for name, part in (("votes to learn from", lessons_of_class), ("exam", exam)):
     print(f"{name}: {len(part)} on {len({pair.id for pair in part})} prompts")
 assert {pair.id for pair in lessons_of_class}.isdisjoint(pair.id for pair in exam)
 
 # %%
-if exam:
+if enough:
     judged = {
         "the judge of this notebook": differences(reward, exam),
         f"{steps} steps on the votes": differences(class_judge, exam),
