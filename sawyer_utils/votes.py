@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from sawyer_utils import data
 from sawyer_utils.data import DataError, Pair
@@ -150,7 +151,8 @@ def shorter(pair: Pair) -> float:
 def taste(voted: list[Pair], feature: Callable[[Pair], float] = shorter) -> tuple[float, float, float]:
     """(weight, low, high) of one feature in the votes, by Bradley and Terry: P = σ(weight · feature).
 
-    The 95 % interval counts the votes on one prompt as one witness (sandwich estimate).
+    The 95 % interval counts the votes on one prompt as one witness (sandwich estimate, Student's t for few
+    prompts); of a single prompt it is NaN.
 
     Args:
         feature: of the chosen answer minus of the rejected one.
@@ -168,9 +170,10 @@ def taste(voted: list[Pair], feature: Callable[[Pair], float] = shorter) -> tupl
         weight += (x * (1 - p)).sum() / curvature
     prompts = np.unique([pair.id for pair in voted], return_inverse=True)[1]
     slopes = np.bincount(prompts, x * (1 - p))  # summed over each prompt
-    few = len(slopes) / max(1, len(slopes) - 1)
-    error = math.sqrt(few * (slopes**2).sum()) / curvature
-    return float(weight), float(weight - 1.96 * error), float(weight + 1.96 * error)
+    n = len(slopes)
+    error = math.sqrt(n / max(1, n - 1) * (slopes**2).sum()) / curvature
+    reach = float(stats.t.ppf(0.975, n - 1) * error)
+    return float(weight), float(weight) - reach, float(weight) + reach
 
 
 # --- a class that is not there ------------------------------------------------------------------

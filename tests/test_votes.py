@@ -236,12 +236,20 @@ def test_the_weight_of_a_coin_is_the_log_of_its_odds():
     assert weight == pytest.approx(math.log(15 / 5))
     # One vote a prompt: the usual standard error 1 / sqrt(n p (1 - p)), and n / (n - 1) for few prompts.
     error = math.sqrt(20 / 19 / (20 * 0.75 * 0.25))
-    assert (low, high) == (pytest.approx(weight - 1.96 * error), pytest.approx(weight + 1.96 * error))
+    reach = 2.093 * error  # Student's t with 19 degrees of freedom
+    assert (low, high) == (pytest.approx(weight - reach, abs=1e-3), pytest.approx(weight + reach, abs=1e-3))
 
 
 def test_ten_voters_who_always_agree_are_one_witness():
     once = [pair("a", "aaa", f"p{i}") for i in range(15)] + [pair("aaa", "a", f"q{i}") for i in range(5)]
     assert votes.taste(once * 10) == pytest.approx(votes.taste(once))
+
+
+def test_one_prompt_gives_a_weight_without_an_interval():
+    weight, low, high = votes.taste([pair("a", "aaa"), pair("a", "aaa"), pair("aaa", "a")])
+    assert weight == pytest.approx(math.log(2))
+    assert math.isnan(low)
+    assert math.isnan(high)
 
 
 def test_votes_that_all_go_one_way_have_no_weight():
