@@ -269,6 +269,8 @@ def course(profile: Profile, fresh: bool = False) -> None:
 
 def publish(profile: Profile) -> None:
     """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed."""
+    from sawyer_utils import teaching
+
     course(profile)
     root, folder = project_root(), home() / profile.name
     for name in NOTEBOOKS:
@@ -278,6 +280,7 @@ def publish(profile: Profile) -> None:
     report.update_readme(root / "README.md", read_json(folder / "results.json"))
     report.stage_picture(read_json(folder / "results.json"), root / "results")
     report.copy_figures(folder, root / "results" / "figures")
+    teaching.update()
 
 
 def ship(profile: Profile) -> None:

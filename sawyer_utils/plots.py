@@ -1,7 +1,8 @@
 """One figure a function; each returns the Figure. One style for the whole course.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; a marker, a line style or
-a hatch always says the same thing a second time.
+Colours are Okabe and Ito's and two more, chosen so that any two differ for readers with protanopia,
+deuteranopia and tritanopia, too; a marker, a line style or a hatch always says the same thing a second
+time (tests/test_accessibility.py computes the one and looks at the other).
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sawyer_utils.runtime import replacing, write_json
 
+GREY, GREEN, PURPLE = "#737373", "#009E73", "#9C3A86"
 # stage -> (name, colour, hatch, marker)
 STAGES = {
-    "base": ("base", "#767676", "", "o"),
+    "base": ("base", GREY, "", "o"),
     "sft": ("SFT", "#0072B2", "//", "s"),
     "ppo": ("SFT + RLF", "#D55E00", "..", "^"),
 }
-GREEN, PURPLE = "#009E73", "#AA4499"
 
 STYLE = {
     "figure.dpi": 80,
@@ -127,7 +128,7 @@ def rl_loop() -> Figure:
     """The loop of reinforcement learning from feedback: generate, grade, update, stay close."""
     figure, ax = _canvas(10, 4.2)
     blue, orange = STAGES["sft"][1], STAGES["ppo"][1]
-    _box(ax, 0.12, 0.72, "prompt\nfrom a new set", "#767676", 0.17, 0.24)
+    _box(ax, 0.12, 0.72, "prompt\nfrom a new set", GREY, 0.17, 0.24)
     _box(ax, 0.42, 0.72, "policy π\n(LoRA, learns)", orange, 0.2, 0.24)
     _box(ax, 0.76, 0.72, "reward model\none number", GREEN, 0.2, 0.24)
     _box(ax, 0.42, 0.2, "frozen copy π_ref\n(SFT)", blue, 0.2, 0.24)
@@ -190,11 +191,11 @@ def loss_curve(
     rows = [(line["step"], float(line[key])) for line in log if key in line]
     steps, values = map(np.array, zip(*rows, strict=True))
     figure, ax = plt.subplots(figsize=(7, 3.2))
-    ax.plot(steps, values, color=STAGES["sft"][1], alpha=0.35, lw=1, label="each logged step")
+    ax.plot(steps, values, color=STAGES["sft"][1], alpha=0.75, lw=0.7, label="each logged step")
     window = min(smooth, len(values))
     mean = pd.Series(values).rolling(window, min_periods=1).mean()
-    ax.plot(steps, mean, color=STAGES["sft"][1], lw=2.2, label=f"mean of {window}")
-    for (name, value), line, colour in zip(levels, ("--", ":"), ("#767676", STAGES["ppo"][1])):
+    ax.plot(steps, mean, color=STAGES["sft"][1], lw=2.8, label=f"mean of {window}")
+    for (name, value), line, colour in zip(levels, ("--", ":"), (GREY, STAGES["ppo"][1])):
         ax.axhline(value, ls=line, color=colour, lw=1.8, label=f"{name} {value:.2f}")
     ax.set(xlabel="optimizer step", ylabel=ylabel)
     # Lines across the whole width leave no room inside.
@@ -238,10 +239,10 @@ def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     """Bradley-Terry loss against the difference of two scores, for several margins."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
     x = np.linspace(-4, 6, 200)
-    styles = zip(margins, ("-", "--", ":"), ("#0072B2", "#D55E00", "#009E73"), strict=True)
+    styles = zip(margins, ("-", "--", ":"), ("#0072B2", "#D55E00", GREEN), strict=True)
     for margin, line, colour in styles:
         ax.plot(x, np.log1p(np.exp(-(x - margin))), line, color=colour, lw=2.2, label=f"margin {margin:g}")
-    ax.axvline(0, color="#767676", lw=1)
+    ax.axvline(0, color=GREY, lw=1)
     ax.set(xlabel="score of chosen − score of rejected", ylabel="loss (nats)")
     ax.legend()
     return figure
@@ -262,7 +263,7 @@ def bars_with_intervals(
     hatches = [s[2] for s in STAGES.values()] if len(names) == 3 else ["//"] * len(names)
     values = np.asarray(values, dtype=float)
     whiskers = np.abs(np.stack([values - lows, highs - values]))
-    drawn = ax.bar(x, values, 0.62, color=colours, alpha=0.75, edgecolor="white")
+    drawn = ax.bar(x, values, 0.62, color=colours, alpha=0.9, edgecolor="white")
     for bar, hatch in zip(drawn, hatches, strict=True):
         bar.set_hatch(hatch)
     ax.errorbar(x, values, whiskers, fmt="none", ecolor="#222222", capsize=5, lw=1.6)
@@ -282,7 +283,7 @@ def bars_with_intervals(
 def calibration(predicted, observed, counts, lows, highs) -> Figure:
     """Predicted preference against how often it was right, a point a bin."""
     figure, ax = plt.subplots(figsize=(5, 4.2))
-    ax.plot([0.5, 1], [0.5, 1], "--", color="#767676", label="perfectly calibrated")
+    ax.plot([0.5, 1], [0.5, 1], "--", color=GREY, label="perfectly calibrated")
     whiskers = np.abs(np.stack([np.subtract(observed, lows), np.subtract(highs, observed)]))
     ax.errorbar(
         predicted, observed, whiskers, fmt="o", color=STAGES["sft"][1], capsize=4, label="reward model"
@@ -297,7 +298,7 @@ def calibration(predicted, observed, counts, lows, highs) -> Figure:
 def probe_lines(curves: dict[str, list[float]], xlabel: str) -> Figure:
     """Scores of a response as it is changed step by step, one line a model."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
-    looks = zip(curves.items(), ("-", "--", ":"), "os^", ("#0072B2", "#D55E00", "#009E73"))
+    looks = zip(curves.items(), ("-", "--", ":"), "os^", ("#0072B2", "#D55E00", GREEN))
     for (name, scores), line, marker, colour in looks:
         ax.plot(range(len(scores)), scores, line, marker=marker, color=colour, lw=2, label=name)
     ax.set_xticks(range(max(map(len, curves.values()))))
@@ -316,7 +317,7 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") 
             [values], positions=[y], widths=0.55, orientation="horizontal",
             showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 2},
         )  # fmt: skip
-        box["boxes"][0].set(facecolor=colour, alpha=0.3, hatch=hatch, edgecolor=colour)
+        box["boxes"][0].set(facecolor=(colour, 0.3), hatch=hatch, edgecolor=colour)
         ax.scatter(values, y + rng.uniform(-0.18, 0.18, len(values)), s=12, marker=marker, color=colour)
     names = [f"{name} (n = {len(values)})" for name, values in groups.items()]
     ax.set_yticks(range(len(groups)), names[::-1])
@@ -347,13 +348,14 @@ def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the hel
     figure, ax = plt.subplots(figsize=(8, 3.8))
     everything = np.concatenate([np.asarray(v, dtype=float) for v in rewards.values()])
     bins = np.histogram_bin_edges(everything, bins=24)
+    lines = {"base": ":", "sft": "--", "ppo": "-"}
     for stage, values in rewards.items():
         name, colour, hatch, _ = STAGES[stage]
         ax.hist(
-            values, bins, color=colour, alpha=0.4, hatch=hatch, edgecolor=colour,
+            values, bins, color=(colour, 0.4), hatch=hatch, edgecolor=colour,
             label=f"{name}: {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}",
         )  # fmt: skip
-        ax.axvline(np.mean(values), color=colour, lw=2.2, ls="-" if stage == "ppo" else "--")
+        ax.axvline(np.mean(values), color=colour, lw=2.2, ls=lines[stage])
     n = len(next(iter(rewards.values())))
     ax.set(xlabel="reward", ylabel="prompts", title=f"{title} (n = {n})")
     ax.legend()
@@ -367,8 +369,8 @@ def slopes(before, after) -> Figure:
     for b, a in zip(before, after, strict=True):
         worse = a < b
         ax.plot(
-            [0, 1], [b, a], color="#767676" if worse else STAGES["ppo"][1],
-            ls="--" if worse else "-", alpha=0.5, lw=1,
+            [0, 1], [b, a], color=GREY if worse else STAGES["ppo"][1],
+            ls="--" if worse else "-", alpha=0.85, lw=0.8,
         )  # fmt: skip
     ax.plot([0, 1], [before.mean(), after.mean()], color="black", lw=3, marker="o", label="mean")
     share = (after < before).mean()
@@ -390,7 +392,7 @@ def benchmark_bars(table: pd.DataFrame) -> Figure:
         rows = table[table.benchmark == benchmark]
         for x, row in enumerate(rows.itertuples()):
             _, colour, hatch, _ = STAGES[row.stage]
-            ax.bar(x, row.accuracy, 0.62, color=colour, alpha=0.75, hatch=hatch, edgecolor="white")
+            ax.bar(x, row.accuracy, 0.62, color=colour, alpha=0.9, hatch=hatch, edgecolor="white")
             ax.errorbar(
                 x, row.accuracy, [[row.accuracy - row.low], [row.high - row.accuracy]],
                 fmt="none", ecolor="#222222", capsize=5, lw=1.6,
@@ -413,7 +415,7 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4))
     looks = {
         "better": (GREEN, "^"), "worse": (STAGES["ppo"][1], "v"),
-        "no difference shown": ("#767676", "o"), "changed": (STAGES["sft"][1], "D"),
+        "no difference shown": (GREY, "o"), "changed": (STAGES["sft"][1], "D"),
     }  # fmt: skip
     for y, row in enumerate(table[::-1].itertuples()):
         colour, marker = looks[row.verdict]
@@ -446,7 +448,7 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
             ax.errorbar(table.kl, value, whiskers, fmt=marker, ls=line, color=colour, capsize=4, label=name)
             for x, y, text in zip(table.kl, value, table[label], strict=True):
                 ax.annotate(f"{text}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=11)
-        ax.axhline(0, color="#767676", lw=1)
+        ax.axhline(0, color=GREY, lw=1)
         ax.set(xlabel="KL to SFT (nats an answer)", title=title)
     np.atleast_1d(axes)[0].set_ylabel("gain over SFT (its standard deviations)")
     np.atleast_1d(axes)[0].legend()
@@ -465,17 +467,17 @@ def three_answers(prompt: str, answers: dict[str, str]) -> Figure:
         lines = lines[:9] + ["…"] * (len(lines) > 9)
         x = (i + 0.5) / len(answers)
         _box(ax, x, 0.39, "\n".join(lines), colour, 0.9 / len(answers), 0.72, alpha=0.1)
-        ax.text(x, 0.79, name, ha="center", fontsize=13, weight="bold", color=colour)
+        ax.text(x, 0.79, name, ha="center", fontsize=14, weight="bold", color=colour)
     return figure
 
 
 def change_against_length(longer, change, slope: float, intercept: float) -> Figure:
     """Change of reward against change of length, one point a prompt, with the fitted line."""
-    longer, change = np.asarray(longer), np.asarray(change)
+    longer, change, orange = np.asarray(longer), np.asarray(change), STAGES["ppo"][1]
     figure, ax = plt.subplots(figsize=(7, 3.8))
-    ax.axhline(0, color="#767676", lw=1)
-    ax.axvline(0, color="#767676", lw=1)
-    ax.scatter(longer, change, s=26, color=STAGES["ppo"][1], alpha=0.55, label="one prompt")
+    ax.axhline(0, color=GREY, lw=1)
+    ax.axvline(0, color=GREY, lw=1)
+    ax.scatter(longer, change, s=26, color=(orange, 0.4), edgecolor=orange, label="one prompt")
     x = np.array([longer.min(), longer.max()])
     ax.plot(x, intercept + slope * x, "--", color=STAGES["sft"][1], lw=2, label="fitted line")
     ax.plot(0, intercept, "D", ms=9, color="black", label=f"gain at equal length: {intercept:+.2f}")
@@ -486,10 +488,11 @@ def change_against_length(longer, change, slope: float, intercept: float) -> Fig
 
 # --- memory -------------------------------------------------------------------------------------
 
+INK = "#222222"  # some of these fills are too pale to do without an outline
 PARTS = {  # what the memory is for -> colour, hatch
-    "weights": ("#0072B2", ""), "optimizer": ("#56B4E9", "//"), "merged copy": ("#767676", "xx"),
-    "cache": ("#009E73", ".."), "activations": ("#D55E00", "\\\\"), "logits": ("#E69F00", "++"),
-    "CUDA itself": ("#CCCCCC", ""),
+    "weights": ("#0072B2", ""), "optimizer": ("#56B4E9", "//"), "merged copy": (GREY, "xx"),
+    "cache": (GREEN, ".."), "activations": ("#D55E00", "\\\\"), "logits": ("#E69F00", "++"),
+    "CUDA itself": ("#CCCCCC", "--"),
 }  # fmt: skip
 
 
@@ -506,7 +509,7 @@ def memory_bars(phases: dict[str, dict[str, float]], card: str, size: float) -> 
         left = 0.0
         for name, (colour, hatch) in PARTS.items():
             value = parts.get(name, 0.0)
-            ax.barh(y, value, 0.55, left, color=colour, hatch=hatch, alpha=0.85, edgecolor="white")
+            ax.barh(y, value, 0.55, left, color=colour, hatch=hatch, edgecolor=INK)
             left += value
         ax.text(left, y, f" {left:.1f}", va="center", fontsize=12)
     ax.axvline(size, color="black", ls="--", lw=2)
@@ -522,7 +525,7 @@ def memory_bars(phases: dict[str, dict[str, float]], card: str, size: float) -> 
     ax.set(xlabel="GiB, at most", xlim=(0, 1.12 * max(size, *totals.values())), ylim=(-0.5, 1.6))
     ax.grid(axis="y", visible=False)
     used = [name for name in PARTS if any(name in parts for parts in phases.values())]
-    handles = [plt.Rectangle((0, 0), 1, 1, fc=PARTS[n][0], hatch=PARTS[n][1], ec="white") for n in used]
+    handles = [plt.Rectangle((0, 0), 1, 1, fc=PARTS[n][0], hatch=PARTS[n][1], ec=INK) for n in used]
     ax.legend(handles, used, ncols=len(used), loc="lower center", bbox_to_anchor=(0.45, 1), columnspacing=1,
               handlelength=1.4)  # fmt: skip
     return figure

@@ -64,6 +64,7 @@ class Talk:
         model: with the adapters loaded.
         adapters: stage -> adapter, in the course's order; the KL is to the stage before.
         reward: ``(questions, answers) -> scores``, such as a ``RewardModel``; None shows none.
+        seeds: stage -> what is added to its seed: two stages of one adapter are two samples of it.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class Talk:
         profile,
         adapters: dict[str, str] = ADAPTERS,
         reward: RewardFn | None = None,
+        seeds: dict[str, int] | None = None,
     ):
         self.model, self.tokenizer, self.profile, self.reward = model, tokenizer, profile, reward
-        self.adapters = dict(adapters)
+        self.adapters, self.seeds = dict(adapters), dict(seeds or {})
         self.turns: list[dict] = []  # of all conversations
         self.conversation = 0
 
@@ -88,7 +90,7 @@ class Talk:
         tokens: int = 40,
         on_stage: Callable[[str], None] = lambda stage: None,
     ) -> dict[str, Reply]:
-        """The stages' answers to one more question of the conversation, from one seed.
+        """The stages' answers to one more question of the conversation, from one seed (but for ``seeds``).
 
         Args:
             temperature: the profile's, unless given; 0 is greedy.
@@ -103,7 +105,8 @@ class Talk:
         replies = {}
         for stage in stages or self.adapters:
             on_stage(stage)
-            replies[stage] = self._answer(stage, question, temperature, seed, tokens)
+            own_seed = seed + self.seeds.get(stage, 0)
+            replies[stage] = self._answer(stage, question, temperature, own_seed, tokens)
         how = {"temperature": temperature, "seed": seed}
         turn = {"conversation": self.conversation, "question": question, **how, "replies": replies}
         self.turns.append(turn)
@@ -116,7 +119,7 @@ class Talk:
         with using(self.model, self.adapters[stage]), torch.random.fork_rng():
             found = evaluation.answer(self.model, self.tokenizer, [messages], profile, temperature, seed)
             before, kl = self._stage_before(stage), None
-            if before:
+            if before and self.adapters[before] != self.adapters[stage]:
                 compute = choose_precision(self.profile.precision).compute
                 kl = evaluation.kl_to_reference(self.model, found, self.adapters[before], compute)[0]
         text = found.responses[0]

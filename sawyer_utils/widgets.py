@@ -20,7 +20,7 @@ from pathlib import Path
 import ipywidgets as widgets
 from IPython.display import HTML
 
-from sawyer_utils import memory, plots, probes, show
+from sawyer_utils import memory, plots, probes, show, votes
 from sawyer_utils.reward import RewardFn
 from sawyer_utils.snapshots import Snapshot
 from sawyer_utils.talk import Reply, Talk, Votes, questions, stage_name
@@ -115,10 +115,19 @@ class Chat(Panel):
 
     Args:
         folder: where the transcript goes.
+        ballots: a file to which each blind vote on a first question is added, without the voter
+            (``votes.vote``).
     """
 
-    def __init__(self, talk: Talk, folder: Path, suggestions: list[str] | None = None, seed: int = 0):
-        self.talk, self.folder, self.votes = talk, Path(folder), Votes()
+    def __init__(
+        self,
+        talk: Talk,
+        folder: Path,
+        suggestions: list[str] | None = None,
+        seed: int = 0,
+        ballots: Path | None = None,
+    ):
+        self.talk, self.folder, self.ballots, self.votes = talk, Path(folder), ballots, Votes()
         self.order: list[str] = []  # of the columns
         self.open_vote = False
         self.shuffle = random.Random(seed)
@@ -214,12 +223,24 @@ class Chat(Panel):
         turn = self.talk.turns[-1]
         self.votes.add(winner, list(turn["replies"]))
         turn["vote"] = winner or "none"
+        kept = self._keep(turn, winner)
         self.open_vote = False
         self.show()
         self.tally.value = _tight("<br>".join(map(html.escape, self.votes.sentences())))
-        self.say("Counted. In brackets: 95 % intervals (Wilson); half is no difference.")
+        self.say(f"Counted{kept}. In brackets: 95 % intervals (Wilson); half is no difference.")
         if self.blind.value:
             self.talk.start_over()
+
+    def _keep(self, turn: dict, winner: str | None) -> str:
+        """Add the vote to the file. Later turns are left out: their answers rest on others before them."""
+        if not (self.ballots and winner and self.blind.value and len(self.talk.current()) == 1):
+            return ""
+        answers = {stage: reply.text for stage, reply in turn["replies"].items()}
+        row = votes.vote(turn["question"], answers, winner)
+        if row is None:
+            return ", but the answers are the same"
+        votes.append(self.ballots, row)
+        return f", and kept in {Path(self.ballots).name}"
 
     def start_over(self) -> None:
         """Forget what was said, but for the transcript."""
@@ -328,7 +349,7 @@ class RewardExplorer(Panel):
             '<div style="display:flex;height:22px;line-height:22px;max-width:640px;margin:4px 0;'
             'font-size:13px;color:white">'
             f'<div style="width:{share:.1f}%;background:{blue};overflow:hidden">&nbsp;A {share:.0f} %</div>'
-            f'<div style="flex:1;background:{orange};overflow:hidden;text-align:right">'
+            f'<div style="flex:1;background:{orange};color:black;overflow:hidden;text-align:right">'
             f"B {100 - share:.0f} %&nbsp;</div></div>"
         )
         paths = "".join(f"<div><small>{a.name}: {html.escape(a.path())}</small></div>" for a in self.answers)

@@ -14,7 +14,7 @@
 # # 01 · SFT: from a model that continues to a model that answers
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/01_sft.ipynb)
 #
-# You take a language model that rambles and teach it, by supervised fine-tuning, to answer and then stop.
+# You take a language model that rambles and teach it, by [supervised fine-tuning](../docs/glossary.md#supervised-fine-tuning), to answer and then stop.
 #
 # **You will be able to**
 # - build a conversation format that no user can break with what they type,
@@ -68,10 +68,10 @@ folder = runtime.run_dir(profile, "sft")
 plots.save(plots.four_stages(here="sft"), folder / "figures", "four_stages")
 
 # %% [markdown]
-# *The figure in words:* four boxes from left to right: SFT (you are here), reward model, PPO,
+# *The figure in words:* four boxes from left to right: SFT (you are here), [reward model](../docs/glossary.md#reward-model), [PPO](../docs/glossary.md#ppo),
 # evaluation. Each stage hands its result to the next.
 #
-# One legend for the letters beside tensors, in all four notebooks: `B` batch, `P` prompt tokens,
+# One legend for the letters beside tensors, in all four notebooks: `B` [batch](../docs/glossary.md#batch), `P` prompt [tokens](../docs/glossary.md#token),
 # `R` response tokens, `T = P + R`, `V` vocabulary.
 
 # %%
@@ -89,7 +89,7 @@ print(f"policy: {profile.policy_base}, {models.count_parameters(base)[1]:,} weig
 # run the next cell, write down what you expect: the name? A wrong name? Something else?
 #
 # Five questions are fixed for the whole course and kept out of all training data. Each is asked
-# three times, sampling at the temperature that the whole course uses.
+# three times, sampling at the [temperature](../docs/glossary.md#temperature) that the whole course uses.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The surprise that the course stands on: to know something is not to answer.
@@ -116,7 +116,7 @@ print(f"The others were cut off at the limit of {profile.response_tokens} tokens
 # how to say "I have finished".
 #
 # Perhaps the dice are to blame? Take the likeliest token every time (temperature 0) on the
-# course's test prompts. We keep these answers to compare with in section 7.
+# course's test [prompts](../docs/glossary.md#prompt). We keep these answers to compare with in section 7.
 
 # %%
 prompts = data.load_prompts("test", profile.prompts, profile.eval_prompts)
@@ -131,7 +131,7 @@ print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 
 # %% [markdown]
 # Read the two lines together. The first says how often the model hands the turn back, the second
-# how much of its text is a loop: greedy decoding trades rambling for repeating. Neither is
+# how much of its text is a loop: [greedy decoding](../docs/glossary.md#greedy-decoding) trades rambling for repeating. Neither is
 # an answer, and no setting of the sampler will make it one. So we have to teach it.
 
 # %% [markdown] tags=["slide"]
@@ -139,7 +139,7 @@ print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 #
 # By marks in the text. Ours are `###HUMAN###` before a question, `###BOT###` before an answer and
 # `###STOP###` after it. Any text would do as a mark, so why make *tokens* of them? Look at what the
-# model's own tokenizer makes of the marks. Predict first: how many pieces is `###HUMAN###`?
+# model's own [tokenizer](../docs/glossary.md#tokenizer) makes of the marks. Predict first: how many pieces is `###HUMAN###`?
 
 # %% tags=["fragment"]
 from transformers import AutoTokenizer
@@ -185,7 +185,7 @@ show.shaded_tokens(lines, legend)
 # %% [markdown] tags=["fragment"]
 # Pasted, the user's text ends the conversation in the middle of the question. With `chat.encode`
 # it stays text: every `###` that anybody types is split by an invisible zero-width space (two tokens, ░░
-# above) before it is tokenized, and only the code, never the text, adds control tokens. Decoding takes the space out
+# above) before it is tokenized, and only the code, never the text, adds [control tokens](../docs/glossary.md#control-token). Decoding takes the space out
 # again, so nobody notices.
 
 # %% [markdown] tags=["teaching"]
@@ -210,19 +210,19 @@ print(tokenizer.decode(ids))
 
 # %% [markdown]
 # That line is all the model ever sees of a conversation. The same format is written a second time
-# as the tokenizer's *chat template*, which is what TRL's trainer uses; the assertions hold the two
+# as the tokenizer's *[chat template](../docs/glossary.md#chat-template)*, which is what TRL's trainer uses; the assertions hold the two
 # together, token by token.
 
 # %% [markdown] tags=["slide"]
 # ## 3. What do new tokens mean before any training?
 #
-# A new token is a new row in the embedding table, and a row must start somewhere. Three candidates:
+# A new token is a new row in the [embedding](../docs/glossary.md#embedding) table, and a row must start somewhere. Three candidates:
 # - **random** numbers of the usual size,
 # - the **mean of all rows**, the average of everything,
 # - the **mean of a phrase** that already says what the token shall say, which is what the published
 #   workshop does and what `load_policy` has done here.
 #
-# Predict first: which start gives the lowest loss on real conversations, before any training?
+# Predict first: which start gives the lowest [loss](../docs/glossary.md#loss) on real conversations, before any training?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** A token without a past has to start somewhere, and the start decides what
@@ -253,7 +253,7 @@ def start_rows(kind: str) -> None:
 
 # %% [markdown]
 # The judges are conversations that no stage trains on: 12 % of the corpus, chosen by a hash of
-# their ids, so that the same ones are held out in every run. We look at two numbers: the loss of
+# their ids, so that the same ones are [held out](../docs/glossary.md#held-out-data) in every run. We look at two numbers: the loss of
 # all graded tokens (the answers, and the stop after each), and the loss of the stop alone.
 
 # %%
@@ -310,10 +310,10 @@ assert torch.equal(same[1], same[2])
 del known
 
 # %% [markdown]
-# The mean of all rows makes the three tokens *the same token*. Their logits are equal in every
+# The mean of all rows makes the three tokens *the same token*. Their [logits](../docs/glossary.md#logits) are equal in every
 # context, whatever the rest of the model learns, so the stop can never get more than a third of the
-# probability: its loss cannot fall below ln 3 = 1.10 nats until the rows themselves are trained.
-# Plain LoRA never trains them. The phrase gives three different rows that the model can already
+# probability: its loss cannot fall below ln 3 = 1.10 [nats](../docs/glossary.md#nat) until the rows themselves are trained.
+# Plain [LoRA](../docs/glossary.md#lora) never trains them. The phrase gives three different rows that the model can already
 # tell apart; what that is worth, section 6 measures.
 
 # %%
@@ -384,7 +384,7 @@ assert len(nll) == len(toy) - 1
 # TRL's trainer packs the conversations into a batch: token ids, and labels, which are the ids again
 # with −100 wherever nothing is graded. We ask it for its loss *and* for the logits it came from,
 # and compute all three from those same logits. (A trainer wants something to train, so the model
-# wears a LoRA adapter here. Section 5 shows why that changes nothing yet.)
+# wears a LoRA [adapter](../docs/glossary.md#adapter) here. Section 5 shows why that changes nothing yet.)
 
 # %%
 scratch = folder / "scratch"
@@ -447,7 +447,7 @@ del model, trainer, outputs, logits, logprobs, nll, unshifted
 #
 # $$ h = W x + \frac{\alpha}{r}\, B A\, x $$
 #
-# A is r × d_in, B is d_out × r, and r, the *rank*, is small. Here is one with a W of 6 × 4.
+# A is r × d_in, B is d_out × r, and r, the *[rank](../docs/glossary.md#rank)*, is small. Here is one with a W of 6 × 4.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** LoRA in one line. Draw the two thin matrices beside the thick one.
@@ -536,7 +536,7 @@ plots.save(figure, folder / "figures", "low_rank", table)
 # rank 1, 2 and 4, with the missing share of each above it. Rank 1 catches the strong pattern, rank 2
 # nearly everything, rank 4 all of it.
 #
-# LoRA is not given the answer; it has to find it by gradient descent from B = 0. Does it?
+# LoRA is not given the answer; it has to find it by [gradient](../docs/glossary.md#gradient) descent from B = 0. Does it?
 
 # %%
 torch.manual_seed(0)
@@ -637,7 +637,7 @@ print(f"base, before training: {sum(before) / len(before):.3f} nats per graded t
 
 # %% [markdown]
 # TRL's `SFTTrainer` does the rest: batches, the shift, the labels, the cosine schedule of the
-# learning rate. The next cell trains once. If it is cut off it goes on from its last checkpoint when you
+# [learning rate](../docs/glossary.md#learning-rate). The next cell trains once. If it is cut off it goes on from its last [checkpoint](../docs/glossary.md#checkpoint) when you
 # run it again, and if the adapter is already there it loads it.
 
 # %%
@@ -657,7 +657,7 @@ assert all(math.isfinite(line["loss"]) for line in log)
 # %% [markdown]
 # A falling training loss says little: the model has seen those conversations, some of them three
 # times. The exam is the held-out ones. Each conversation is its own control, so we look at its loss after
-# minus its loss before, and the interval comes from a bootstrap that draws *conversations*, because
+# minus its loss before, and the [interval](../docs/glossary.md#interval) comes from a [bootstrap](../docs/glossary.md#bootstrap) that draws *conversations*, because
 # the tokens of one conversation are no independent witnesses.
 
 # %% tags=["slide"]
@@ -687,7 +687,7 @@ print(f"In words: the training loss goes from {first:.2f} to {last:.2f} at the e
 print(f"The held-out loss after training is {abs(gap):.2f} {where} that.")
 
 # %% [markdown]
-# The teeth of the thin line are no learning: to save padding, the trainer sorts the conversations by
+# The teeth of the thin line are no learning: to save [padding](../docs/glossary.md#padding), the trainer sorts the conversations by
 # length in short stretches, and the shortest come last, with the stop as a larger part of them. Look at
 # the thick line, which averages over a tooth.
 #
@@ -823,7 +823,7 @@ print(f"{copied} of {len(questions)} SFT answers stand word for word in its exam
 
 # %% [markdown]
 # *The figure in words:* two bars, base and SFT, the share of answers that end by themselves, each
-# with its 95 % Wilson interval; the lines above give the numbers. The model takes its length from the
+# with its 95 % [Wilson interval](../docs/glossary.md#wilson-interval); the lines above give the numbers. The model takes its length from the
 # answers it was shown: it imitates, and the copies, if there are any, are the same imitation gone too far.
 #
 # ### What did it not learn?
@@ -958,7 +958,7 @@ runtime.record(
 # %% [markdown]
 # ## Try it: base and SFT side by side
 #
-# The widget below asks both, from one seed, with the same dice. Tick "blind vote", ask five
+# The widget below asks both, from one [seed](../docs/glossary.md#seed), with the same dice. Tick "[blind vote](../docs/glossary.md#blind-vote)", ask five
 # questions, and see whether you can tell which is which. (On a page without widgets you see one line
 # instead; the table below it is the same thing, still.)
 

@@ -119,7 +119,7 @@ assert preference["chosen"] != preference["rejected"]
 # Everything in this notebook is learned from rows like yours.
 #
 # Our file goes one step further. For each prompt it holds several answers, each with a score
-# from 1 to 10. Two answers with different scores make one pair, so four answers give up to six.
+# from 1 to 10. Two answers with different scores make one [pair](../docs/glossary.md#preference-pair), so four answers give up to six.
 
 # %%
 preferences = data.load_preferences(profile.preferences, profile.limit)
@@ -167,8 +167,8 @@ table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending
 # ## 1. How does a vote become a number?
 #
 # We want a model that gives each answer one number, its **score**. A vote says nothing about
-# either score alone; it says which is higher. Bradley and Terry (1952) turn a *difference* of
-# scores into a probability of being preferred, with the logistic function:
+# either score alone; it says which is higher. [Bradley and Terry](../docs/glossary.md#bradley-terry-model) (1952) turn a *difference* of
+# scores into a probability of being preferred, with the [logistic function](../docs/glossary.md#logistic-function):
 #
 # $$P(\text{chosen} \succ \text{rejected}) = \sigma(s_c - s_r) = \frac{1}{1 + e^{-(s_c - s_r)}}$$
 #
@@ -245,7 +245,7 @@ assert torch.allclose(gap.grad, torch.sigmoid(gap.detach()) - 1)
 # ## 2. What does a strong preference say?
 #
 # One answer scored 9 and the other 4; in another pair it was 7 against 6. Both are one vote, but
-# they do not say the same. A **margin** passes the strength on: the loss asks for a difference
+# they do not say the same. A **[margin](../docs/glossary.md#margin)** passes the strength on: the loss asks for a difference
 # that is larger than the margin (Llama 2, arXiv 2307.09288, equation 2).
 #
 # $$L = -\log \sigma(s_c - s_r - m)$$
@@ -278,7 +278,7 @@ plots.save(plots.preference_loss(margins=(0.0, 1.0, 3.0)), figures, "preference_
 # ## 3. Can you judge an answer without its question?
 #
 # "A warm loaf straight from the oven" is a fine answer, to some questions. So our judge is a
-# **cross-encoder**: a small encoder that reads the question and the answer as *one* text, with
+# **[cross-encoder](../docs/glossary.md#cross-encoder)**: a small [encoder](../docs/glossary.md#encoder) that reads the question and the answer as *one* text, with
 # every word of the one looking at every word of the other, and one linear layer on top that turns
 # the result into a number. This is what it reads:
 
@@ -347,7 +347,7 @@ print(f"Two judges, {profile.reward_trials} steps each.")
 
 # %% [markdown]
 # How sure can we be of an accuracy? The pairs are not independent: up to six of them share one
-# prompt, and a judge who misreads that prompt gets several wrong at once. So the bootstrap draws
+# prompt, and a judge who misreads that prompt gets several wrong at once. So the [bootstrap](../docs/glossary.md#bootstrap) draws
 # whole **prompts**, with all their pairs. Everything below uses this one function.
 
 
@@ -465,7 +465,7 @@ assert all(pair.chosen != pair.rejected for pair in strangers_held)
 # trained on such a judge could please it without listening.
 #
 # The remedy is data. We make the same kind of pair from the *training* prompts. They cost nothing
-# to write; retrieval models learn from such pairs, and call the strangers *negatives* (Karpukhin
+# to write; retrieval models learn from such pairs, and call the strangers *[negatives](../docs/glossary.md#negatives)* (Karpukhin
 # et al. 2020, arXiv 2004.04906, section 3.2).
 
 # %%
@@ -513,7 +513,7 @@ assert all(math.isfinite(line["loss"]) for line in log)
 plots.save(plots.loss_curve(log, ylabel="loss (nats per pair)"), figures, "loss", log)
 
 # %% [markdown]
-# *One curve: the loss of every step, pale, and its running mean.*
+# *One curve: the loss of every step, thin, and its running mean.*
 #
 # The curve is about the pairs it learns from. What counts are the prompts it has never seen.
 # Besides the overall accuracy we ask a harder question: is it right where the better answer is
@@ -548,6 +548,9 @@ counts = [len(gaps), len(gaps), int(shorter.sum()), int((~shorter).sum())]
 bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 
 # %% [markdown]
+# *Four bars with their intervals, and a dashed line at chance: untrained, trained, and the trained one
+# where the shorter and where the longer answer is better.*
+#
 # Two more cuts. A pair with scores 10 and 1 should be easier than one with 7 and 6. **Predict
 # first:** by how much does accuracy fall for the closest pairs?
 
@@ -682,8 +685,8 @@ assert match["size"].sum() == len(held_pairs)
 # ## 5. When it says 0.9, is that a probability?
 #
 # The score difference gives a probability, σ(difference). Is it to be believed? If the model is
-# **calibrated**, then of all pairs that it calls with 0.9 it gets nine in ten right. The
-# **expected calibration error** (ECE; Guo et al. 2017, arXiv 1706.04599) sorts the calls into bins
+# **[calibrated](../docs/glossary.md#calibration)**, then of all pairs that it calls with 0.9 it gets nine in ten right. The
+# **[expected calibration error](../docs/glossary.md#expected-calibration-error)** (ECE; Guo et al. 2017, arXiv 1706.04599) sorts the calls into bins
 # and averages the distance between said and true.
 
 
@@ -759,7 +762,7 @@ assert 0 <= error_low <= error_high <= 1
 
 # %% [markdown]
 # Can it be mended? Dividing every difference by one number T changes no choice, only how loudly it
-# is made (*temperature scaling*). We pick T on half of the prompts and test it on the other half.
+# is made (*[temperature scaling](../docs/glossary.md#temperature-scaling)*). We pick T on half of the prompts and test it on the other half.
 
 # %%
 half = np.array([data.held_out("half " + pair.id, 0.5) for pair in held_pairs])
@@ -779,7 +782,7 @@ assert ((gaps / best_t > 0) == right).all()
 #
 # ## 6. What does it really like?
 #
-# The workshop that this course follows ended its reward model with a probe. "Tell them Hello!"
+# The workshop that this course follows ended its reward model with a [probe](../docs/glossary.md#probe). "Tell them Hello!"
 # scored −5.18; the same answer with two more sentences scored +7.61. Was that because the new
 # sentences helped, or because they were *more*?
 #
@@ -911,6 +914,9 @@ runtime.record(profile, "reward", probes=probes, probe_plain=float(base.mean()))
 table.assign(guess=list(guess.values())).round(2)
 
 # %% [markdown]
+# *The figure in words: one row a probe, the mean change of the score with its interval; a triangle
+# shows the direction, a dot that it is unclear.*
+#
 # Two probes say the same nothing in two languages, so what differs between them is the language
 # alone. The judge has no facts to check an answer against. It has a sense of what good answers look like,
 # and each of these probes asks how far that sense carries.
@@ -1066,6 +1072,9 @@ numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in s
 plots.save(figure, figures, "scores_by_kind", numbers)
 
 # %% [markdown]
+# *One row a kind of answer, each answer a dot, the box from the lower to the upper quartile; the SFT
+# model's own answers in the last row.*
+#
 # Here are the SFT answers that it liked best and least. Read them as a judge of the judge: is the
 # upper one *good*? Is anything in it invented?
 
@@ -1128,6 +1137,97 @@ else:
 # Expect a humbling number. Human votes compare two serious attempts, whose difference is small and
 # on which even two people often disagree; our pairs compare a good answer with a spoilt one.
 # Accuracy on one data set is a property of the model *and of that data set*.
+
+# %% [markdown]
+# ### What does the class prefer?
+#
+# Now you are the people. The widget shows two samples of the SFT model of notebook 01, nameless and in
+# random order. Let everybody ask the same questions with the same seed, and vote. Each vote is added to
+# `votes.jsonl` in this run's folder, as a row of the course's own preference schema; who voted is not in it.
+
+# %%
+from sawyer_utils import talk, votes
+
+two = {"one": "default", "two": "default"}
+samples = talk.Talk(model, tokenizer, profile, two, seeds={"two": 1})
+class_chat = widgets.Chat(samples, folder, ballots=folder / "votes.jsonl")
+class_chat.blind.value = True
+class_chat
+
+# %% [markdown]
+# Put everybody's file into the same folder (`votes-1.jsonl`, `votes-2.jsonl`, …) and run the next cell. Where
+# there is none, a made-up class votes: twelve people who like the *shorter* of two answers, but for one
+# vote in five. How far do voters agree?
+# **[Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)** is 1 if all agree and 0 for
+# coin tosses.
+# **Predict first:** what is it for a class that errs one time in five?
+
+# %%
+files = sorted(folder.glob("votes*.jsonl"))
+made_up = not files
+if made_up:
+    second = evaluation.answer(model, tokenizer, sample_prompts, profile, seed=1)
+    both = {"one": sampled.responses, "two": second.responses}
+    files = votes.simulated_class(folder / "class", sample_prompts, both, 12, noise=0.2)
+cast = votes.merge_votes(files)
+print(f"{len(files)} files of", "a made-up class" if made_up else "your class")
+print(votes.agreement(cast))
+if made_up:
+    print(f"expected of such a class: {(1 - 2 * 0.2) ** 2:.2f}")
+assert votes.merge_votes([*files, files[0]]) == cast  # a file that comes in twice
+
+# %% [markdown]
+# Two voters agree where both are right or both are wrong: 0.8² + 0.2² = 0.68 of the time, where coins
+# would agree on one half; (0.68 − 0.5)/(1 − 0.5) = 0.36. Real votes on two serious answers often do no better.
+#
+# *What* do they like? Bradley and Terry again, with one number instead of a model: the chance of a vote is
+# σ(weight · feature), and the feature is +1 where the chosen answer is the shorter, −1 where it is the
+# longer one.
+
+# %%
+voted = votes.pairs(cast)
+weight, low, high = votes.taste(voted)
+print(f"weight of 'shorter': {text((weight, low, high))}")
+if made_up:
+    truth = math.log(0.8 / 0.2)
+    inside = "inside" if low <= truth <= high else "outside"
+    print(f"the taste that was put in: {truth:.3f}, {inside} the interval")
+
+# %% [markdown]
+# And the same day, a reward model: one third of the prompts is kept for the exam, the votes on the others
+# train a judge for a few steps. **Predict first:** hundreds of votes, but how many different pairs? Will it
+# learn the taste, or the pairs?
+
+# %%
+lessons_of_class = [pair for pair in voted if not data.held_out(pair.id, 1 / 3)]
+exam = [pair for pair in voted if data.held_out(pair.id, 1 / 3)]
+class_judge, steps = RewardModel.untrained(profile), min(12, profile.reward_trials)
+options = {"max_steps": steps, "warmup_steps": 0, "save_strategy": "no"}
+options |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+enough = bool(lessons_of_class and exam)
+if enough:
+    with tempfile.TemporaryDirectory() as scratch:
+        train_reward(class_judge, profile, lessons_of_class, Path(scratch), **options)
+for name, part in (("votes to learn from", lessons_of_class), ("exam", exam)):
+    print(f"{name}: {len(part)} on {len({pair.id for pair in part})} prompts")
+assert {pair.id for pair in lessons_of_class}.isdisjoint(pair.id for pair in exam)
+
+# %%
+if enough:
+    judged = {
+        "the judge of this notebook": differences(reward, exam),
+        f"{steps} steps on the votes": differences(class_judge, exam),
+        "'the shorter one wins'": [votes.shorter(pair) for pair in exam],
+    }
+    for name, found in judged.items():
+        print(f"agrees with the class, {name:<27} {text(accuracy(found, exam))}")
+
+# %% [markdown]
+# No judge can agree with a class much more often than the class with itself; the last line shows what
+# knowing its taste would do. Twelve votes on one pair make that pair surer; they are not twelve pairs, and an encoder
+# learns a taste from *different* pairs. (The package's tests train one on enough of them.) So let a real
+# class share a few questions, for the agreement, and go separate ways on the rest. **Whoever votes decides what is
+# learned:** had the class liked length, the same lines of code would have made a judge of length.
 
 # %%
 peak = runtime.record_peak(profile, "reward")

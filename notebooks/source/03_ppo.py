@@ -78,6 +78,10 @@ started = time.perf_counter()
 # %%
 plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
+# %% [markdown]
+# *In words: four boxes in a row (SFT, reward model, PPO, evaluation); you are in the third. Below, the loop
+# inside it.*
+
 # %% tags=["slide"]
 plots.save(plots.rl_loop(), figures, "rl_loop")
 
@@ -89,6 +93,9 @@ plots.save(plots.rl_loop(), figures, "rl_loop")
 #   shows such a run.
 
 # %% [markdown]
+# *In words: a prompt goes to the [policy](../docs/glossary.md#policy), its answer to the reward model, the score and the distance from
+# the frozen copy to the update, and the update nudges the policy.*
+#
 # The policy answers a prompt (1, 2), the reward model grades the answer (3), and the policy is
 # nudged towards what was graded well (4), while a frozen copy of the SFT model says how far it has
 # wandered. That is all. The rest of this notebook is about doing each arrow right.
@@ -159,8 +166,8 @@ assert gain >= 0  # a maximum is never below its mean
 
 # %% [markdown]
 # ## 1. How far has the policy drifted?
-# One answer of four tokens. The policy gave them these log-probabilities, the reference those. The
-# difference, token by token, is the estimate `k1` of the KL divergence: how surprised the reference
+# One answer of four tokens. The policy gave them these [log-probabilities](../docs/glossary.md#log-probability), the [reference](../docs/glossary.md#reference-model) those. The
+# difference, token by token, is the estimate `k1` of the [KL divergence](../docs/glossary.md#kl-divergence): how surprised the reference
 # is by what the policy says.
 
 # %% tags=["nbval-check-output", "slide", "show-code"]
@@ -228,8 +235,8 @@ assert torch.allclose(rewards, by_hand, atol=1e-6)
 
 # %% [markdown]
 # ## 3. Who earned it?
-# A grade at the end says nothing about which token deserved it. The critic helps: `values` are its
-# guesses, before each token, of what is still to come. An *advantage* is how much better things
+# A grade at the end says nothing about which token deserved it. The [critic](../docs/glossary.md#critic) helps: `values` are its
+# guesses, before each token, of what is still to come. An *[advantage](../docs/glossary.md#advantage)* is how much better things
 # went than guessed. First by hand, backwards, in six lines:
 
 # %% tags=["nbval-check-output"]
@@ -297,7 +304,7 @@ assert earned[4] == earned[20] == 1.0
 # %% [markdown] tags=["slide"]
 # ## 4. How big a step?
 # A policy-gradient step says: make tokens with a positive advantage likelier. Repeat it on the same
-# samples and it overshoots, because the samples came from the *old* policy. PPO's answer: the ratio
+# samples and it overshoots, because the samples came from the *old* policy. PPO's answer: the [ratio](../docs/glossary.md#probability-ratio)
 # ρ = π/π_old may move a token's chance by 20 %, and beyond that there is no more to gain.
 #
 # **Predict first:** of the four cases below, which have no gradient?
@@ -320,7 +327,7 @@ for r, a, value, slope in zip(ratio, advantage, -loss.detach(), new.grad):
 assert torch.allclose(-loss.detach(), torch.tensor([1.2, 0.5, -1.5, -0.8]))
 
 # %% [markdown]
-# The clip only ever stops the policy from going *further in the direction that pays*. A good token
+# The [clip](../docs/glossary.md#clipping) only ever stops the policy from going *further in the direction that pays*. A good token
 # that has become rarer, or a bad one that has become likelier, is still pushed back, however far
 # it went.
 
@@ -346,7 +353,7 @@ plots.save(figure, figures, "clip", {"ratio": r, "surrogate_minus": surrogate})
 # %% [markdown]
 # ## 5. What does one real step do?
 # Now with the real model, slowly, on eight prompts. First put the reward on a scale that means
-# something: 0 is the SFT model's average answer, 1 is one standard deviation better.
+# something: 0 is the SFT model's average answer, 1 is one [standard deviation](../docs/glossary.md#standard-deviation) better.
 
 # %%
 torch.manual_seed(1)
@@ -364,7 +371,7 @@ print(f"standardised: {rescaled.mean():.2f} ± {rescaled.std():.2f}")
 assert abs(float(rescaled.mean())) < 1e-4
 
 # %% [markdown]
-# **Rollout.** Sample an answer a prompt, then run policy and reference over it once each. Because
+# **[Rollout](../docs/glossary.md#rollout).** Sample an answer a prompt, then run policy and reference over it once each. Because
 # nothing has been updated yet, the two agree to the last bit: the KL is not small, it is zero.
 
 # %%
@@ -411,6 +418,10 @@ ax.set(xlabel="response token", ylabel="answer")
 ax.grid(visible=False)
 figure.colorbar(image, label="advantage (whitened)")
 plots.save(figure, figures, "advantages")
+
+# %% [markdown]
+# *In words: a row an answer, a column a token, the advantage as colour; where an answer has ended the
+# row is empty. The next lines give the numbers.*
 
 # %%
 counted = batch.advantages[batch.response_mask]
@@ -510,7 +521,7 @@ print(text[text.index("Where this differs") :])
 # | length | tokens, stop included | moves a little | climbs to the limit: the reward model likes length |
 # | finished | share that ended with the stop token | near 1 | falls: longer answers score more than stopping pays |
 # | clipped | share of tokens with ρ outside 0.8 to 1.2 | 0.02 to 0.2 | higher: steps too big for the samples |
-# | explained variance | 1 − Var(R − V)/Var(R) | from 0 upwards | stays at 0: the critic is no help (in a short run it hardly gets going) |
+# | [explained variance](../docs/glossary.md#explained-variance) | 1 − Var(R − V)/Var(R) | from 0 upwards | stays at 0: the critic is no help (in a short run it hardly gets going) |
 
 # %%
 models.activate(model, models.POLICY)
@@ -544,7 +555,7 @@ print(f"{len(log)} steps of {config.batch_size} answers, {spent / 60:.1f} minute
 
 # %% [markdown]
 # Cut it off whenever you like (Stop button, closed lid, `kill -9`) and run the cell again: it goes on
-# from the last checkpoint, and on a CPU the end is the same to the last bit. A new trainer on the
+# from the last [checkpoint](../docs/glossary.md#checkpoint), and on a CPU the end is the same to the last bit. A new trainer on the
 # folder of the run shows that all of it is there:
 
 # %%
@@ -576,6 +587,9 @@ ref_now = [p for n, p in model.named_parameters() if ".ref" in n][0]
 assert torch.equal(ref_row, ref_now)  # and the reference never moved
 
 # %% [markdown]
+# *The figure in words: six curves over the steps, one for each line of the table above, with its healthy
+# range written below it; the lines above give the first and the last third.*
+#
 # Numbers can rise for bad reasons. Read what it said, early and late:
 
 # %%
@@ -636,6 +650,10 @@ for row, (name, run) in zip(axes, runs.items()):
         ax.plot([line[key] for line in run["log"]], color="#0072B2", marker="o", ms=3)
         ax.set_title(f"{name}: {key.replace('_', ' ')}", fontsize=12)
 plots.save(figure, figures, "four_runs")
+
+# %% [markdown]
+# *In words: a row a run, and in it five curves: reward, KL, length, share finished, explained variance.
+# The diagnosis below quotes the numbers that matter.*
 
 # %%
 for name, run in runs.items():
@@ -698,6 +716,10 @@ print(f"\nIn words, by the interval alone: {comparison.verdict}.")
 both = {"sft": sft_rewards, "ppo": ppo_rewards}
 table = {"prompt": test_prompts, **both}
 plots.save(plots.reward_histograms(both), figures, "rewards", table)
+
+# %% [markdown]
+# *In words: two overlapping histograms of the reward, before and after, with a line at each mean; the
+# comparison above gives means and spreads.*
 
 # %%
 kl = evaluation.kl_to_reference(model, ppo_answers, models.REF, config.compute)

@@ -76,7 +76,7 @@ plots.save(plots.four_stages(here="eval"), folder / "figures", "four_stages")
 # *In words: four boxes in a row (SFT, reward model, PPO, evaluation); you are in the fourth.*
 #
 # Notebook 03 ended with a mean reward before, a higher one after (if your run went well), and a
-# small p-value. Before you read on, take a pencil: **write down three ways in which that could
+# small [p-value](../docs/glossary.md#p-value). Before you read on, take a pencil: **write down three ways in which that could
 # still be nothing.**
 #
 # <details><summary>Ours, once you have yours</summary>
@@ -371,7 +371,7 @@ print(f"p = {p:.4f}; the smallest p that five prompts can give: {2 / 2**5:.4f}")
 assert math.isclose(p, stats.wilcoxon(toy).pvalue)
 
 # %% [markdown]
-# Four of five rose, and the interval leaves out zero; yet Wilcoxon's p cannot go below 0.0625 with
+# Four of five rose, and the interval leaves out zero; yet [Wilcoxon](../docs/glossary.md#wilcoxon-signed-rank-test)'s p cannot go below 0.0625 with
 # five prompts, whatever happens. Who is right? The rank test. A draw from five values varies too
 # little (by a factor of √(4/5)), and it cannot know the extremes that five values have not shown.
 # The remedy (Hesterberg 2015, arXiv 1411.5279): take the quantiles further out, the further the
@@ -423,7 +423,7 @@ for part in (ten, change):
     print(f"n = {len(part):>3}: {low:+.2f} to {high:+.2f}, width {high - low:.2f}")
 
 # %% [markdown]
-# Why *paired*? Prompts differ from each other far more than models do: some questions are easy to
+# Why *[paired](../docs/glossary.md#paired-comparison)*? Prompts differ from each other far more than models do: some questions are easy to
 # score on. Pairing subtracts that. Here is the same comparison with the pairs torn apart.
 
 # %%
@@ -438,7 +438,7 @@ assert math.isclose(np.mean(torn), np.mean(rewards["sft"]))  # the mean is the s
 
 # %% [markdown]
 # Pairing helps as much as the two rewards of one prompt are alike (the correlation): at zero it
-# changes nothing, near one it changes everything. The interval, the tests, the effect size and the
+# changes nothing, near one it changes everything. The interval, the tests, the [effect size](../docs/glossary.md#effect-size) and the
 # smallest difference that this many prompts would have shown, in one call:
 
 # %% tags=["subslide"]
@@ -464,10 +464,10 @@ if trained_on.get("sft_std"):
 #
 # | | asks | assumes | does not see |
 # |---|---|---|---|
-# | paired bootstrap | how far the mean change could be from this, with other prompts | prompts are independent, drawn like the ones you care about; n not tiny | other seeds, other training runs |
+# | paired [bootstrap](../docs/glossary.md#bootstrap) | how far the mean change could be from this, with other prompts | prompts are independent, drawn like the ones you care about; n not tiny | other seeds, other training runs |
 # | Wilcoxon | are the changes symmetric around zero? | independent prompts; under "no change" each sign is a coin toss | how large the change is |
 # | sign test | did as many rise as fall? | independent prompts | how large each change is |
-# | Levene | are the two *spreads* equal? | two independent samples. Ours share their prompts, which makes the test too cautious the more alike a prompt's two rewards are | the means |
+# | [Levene](../docs/glossary.md#levenes-test) | are the two *spreads* equal? | two independent samples. Ours share their prompts, which makes the test too cautious the more alike a prompt's two rewards are | the means |
 # | effect size | how many standard deviations of the change is it? | nothing | whether it matters to anybody |
 #
 # The verdict needs two witnesses, interval **and** Wilcoxon: where nothing changed, the interval
@@ -659,7 +659,7 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 #
 # **A second judge.** The strongest witness would be a person. The next best: a reward model that
 # PPO has never met, trained on *other* preferences by *other* writers from *another* random start.
-# Gao et al. 2022 (arXiv 2210.10760) call such a judge **gold**. Ours learns from
+# Gao et al. 2022 (arXiv 2210.10760) call such a judge **[gold](../docs/glossary.md#gold-reward-model)**. Ours learns from
 # `gold_preferences.jsonl` (see the data card): its good answers come in all lengths, and its bad ones
 # include the flatterer, who sounds warm and says nothing. **Predict first:** will it like what
 # PPO did as much as the first judge does?
@@ -737,21 +737,21 @@ print(f"In words: {kept:.0%} of the first judge's effect is left with the second
 
 # %% [markdown]
 # Two questions to one judge: by how much is it better on average, and on how many prompts at all? They
-# may end in different verdicts, for a mean listens to the few large changes and a win rate to the many
+# may end in different verdicts, for a mean listens to the few large changes and a [win rate](../docs/glossary.md#win-rate) to the many
 # small ones. Report both, and lean on the stricter.
 #
 # Where the second judge sees less of a gain than the first, the rest was for the first judge alone.
-# That is no accident but the rule: whatever is optimised stops being a fair measure (Goodhart). Mind
+# That is no accident but the rule: whatever is optimised stops being a fair measure ([Goodhart](../docs/glossary.md#goodharts-law)). Mind
 # what the gold judge is not: it has the same small encoder as the first, so a blind spot of that
 # encoder (facts, above all) is a blind spot of both.
 #
 # Now witnesses that need no training at all, by hand on two small texts first:
-# - **repetition**: the share of three-word runs that a text has said before;
-# - **distinct-2**: the share of word pairs that are unique over *all* answers. Low means a model
+# - **[repetition](../docs/glossary.md#repetition)**: the share of three-word runs that a text has said before;
+# - **[distinct-2](../docs/glossary.md#distinct-2)**: the share of word pairs that are unique over *all* answers. Low means a model
 #   that says the same thing to everybody;
-# - **similarity**: the angle between question and answer, as seen by the encoder of the wheel,
+# - **[similarity](../docs/glossary.md#similarity)**: the angle between question and answer, as seen by the encoder of the wheel,
 #   untouched by any training of ours;
-# - **perplexity under the base**: how surprised the raw model is by each token of an answer, e to the
+# - **[perplexity](../docs/glossary.md#perplexity) under the base**: how surprised the raw model is by each token of an answer, e to the
 #   power of the mean loss. High for word salad, low for the blandest phrase: no side is the good one;
 # - **share finished**: who stops by themselves. Half a witness, for the fine asks for it.
 
@@ -803,7 +803,7 @@ for stage, nats in surprised.items():
 assert np.isfinite(surprised["ppo"]).all()
 
 # %% [markdown]
-# **The distance travelled.** The KL divergence of notebook 03, in nats per answer: how much
+# **The distance travelled.** The [KL divergence](../docs/glossary.md#kl-divergence) of notebook 03, in nats per answer: how much
 # likelier a model finds its own answers than its reference does.
 
 # %%
@@ -833,7 +833,7 @@ print("only the mean over answers is a KL.")
 # Distinct-2 has two traps of its own. It falls with length (a long book repeats "of the"), so the
 # two answers to a prompt are cut to the same number of words. And it belongs to the whole set:
 # a bootstrap would draw the same answer twice and call that repetition. Leaving out one prompt at
-# a time (the **jackknife**) does not.
+# a time (the **[jackknife](../docs/glossary.md#jackknife)**) does not.
 
 
 # %%
@@ -882,7 +882,7 @@ means.round(3)
 # %% [markdown] tags=["slide"]
 # ## 6. Is it cleverer?
 #
-# A kinder manner is not more knowledge. Two small benchmarks, written for this course: common
+# A kinder manner is not more knowledge. Two small [benchmarks](../docs/glossary.md#benchmark), written for this course: common
 # misconceptions (`truthful_mini`) and world religions (`religions_mini`), after the two that the
 # workshop used. (The larger profiles take those two, TruthfulQA and MMLU, from the Hub; and if
 # `SAWYER_QUESTIONS` names a JSONL of your own, it is asked, too.) **Predict first:** PPO was graded
@@ -964,7 +964,7 @@ for bar in bars.itertuples():
 # at chance; the lines above give every number.*
 #
 # Do not compare two bars by whether their whiskers overlap: the models answered the *same*
-# questions, so only those count on which they disagree. **McNemar's test**: of the questions that
+# questions, so only those count on which they disagree. **[McNemar's test](../docs/glossary.md#mcnemars-test)**: of the questions that
 # only one of the two got right, is it one of them more often than a coin would have it?
 
 # %% tags=["nbval-check-output"]
@@ -1009,7 +1009,7 @@ assert all(row["low"] <= row["high"] for row in shares)
 pd.DataFrame(shares).round(3)
 
 # %% [markdown] tags=["slide"]
-# **How to say it.** Where the interval includes zero, the right words are *"no difference shown"*.
+# **How to say it.** Where the interval includes zero, the right words are *"[no difference shown](../docs/glossary.md#no-difference-shown)"*.
 # Not "no difference", not "knowledge is preserved": a test that finds nothing has found nothing,
 # and with few questions it finds nothing nearly always. So say at once what it *could* have found:
 # the column `detectable` is the smallest true difference that this many questions, with this much
@@ -1038,7 +1038,7 @@ assert shows[5000] < shows[110]
 # %% [markdown]
 # **Another way to ask.** The workshop showed lettered choices, asked for a letter and read it from what
 # the model wrote. Same questions, same models. **Predict first:** higher or lower than by
-# likelihood?
+# [likelihood](../docs/glossary.md#likelihood)?
 
 # %%
 by_letter = {}
@@ -1126,7 +1126,7 @@ runtime.record(profile, "eval", misconceptions_as_prompts=kept)
 # ## 7. Is PPO worth more than sampling more?
 #
 # The lazy rival: leave SFT as it is, sample n answers, keep the one that the first judge likes best
-# (**best of n**). No training, no KL penalty; but n times the work at every question for ever. Its
+# (**[best of n](../docs/glossary.md#best-of-n)**). No training, no KL penalty; but n times the work at every question for ever. Its
 # distance from SFT is known without measuring: log n − (n − 1)/n nats.
 #
 # By hand: three samples score 1, 2 and 4. What is the best of *two* of them worth, on average?
@@ -1362,7 +1362,7 @@ else:
 
 # %% [markdown]
 # One more doubt, about the table itself. Look at many measures and one will move by luck: at 95 %,
-# one in twenty. The strict remedy (Bonferroni) asks each row for more: 1 − 0.05 / rows. (The rows at
+# one in twenty. The strict remedy ([Bonferroni](../docs/glossary.md#bonferroni-correction)) asks each row for more: 1 − 0.05 / rows. (The rows at
 # equal length are counted, but not computed again.)
 
 # %%
@@ -1440,7 +1440,7 @@ show.side_by_side(poetry, columns(greedy, positions))
 from sawyer_utils import talk, widgets
 
 chat_with = talk.Talk(model, tokenizer, profile, ADAPTER, reward=reward.score)
-widgets.Chat(chat_with, folder)
+widgets.Chat(chat_with, folder, ballots=folder / "votes.jsonl")
 
 # %%
 rainy = ["Which poem should I read on a rainy day?"]
@@ -1450,6 +1450,42 @@ widgets.compare(chat_with, rainy, temperature=0.0, tokens=few_tokens)
 # %% [markdown]
 # The KL of one answer is one sample of a mean, and may be below zero. Ten votes have an interval of
 # about ±30 points: how many would you need to show that one model is liked in 60 of 100?
+
+# %% [markdown]
+# ### What does the class prefer?
+#
+# Blind votes on a first question are also added to `votes.jsonl` in this run's folder: rows of the preference
+# schema, without the voter. Put everybody's file there (`votes-1.jsonl`, …) and the next cell counts them all.
+# Where there is none, it lets a made-up class read the answers of section 1: nine people who like the
+# *shorter* of two answers, but for one vote in five. **Predict first:** PPO made answers longer. Whom do
+# they prefer?
+
+# %%
+from sawyer_utils import votes
+
+files = sorted(folder.glob("votes*.jsonl"))
+made_up = not files
+if made_up:
+    both = {stage: sampled[stage].responses for stage in ("sft", "ppo")}
+    files = votes.simulated_class(folder / "class", prompts, both, voters=9, noise=0.2)
+cast = votes.merge_votes(files)
+voted = [p for p in votes.pairs(cast) if set(p.kinds) == {"sft", "ppo"}]
+print(f"{len(files)} files of", "a made-up class" if made_up else "your class")
+print(votes.agreement(cast))
+
+# %%
+if voted:
+    won = [float(pair.kinds[0] == "ppo") for pair in voted]
+    low, high = evaluation.bootstrap_interval(won, [pair.id for pair in voted])
+    print(f"SFT + RLF wins {np.mean(won):.0%} of {len(won)} votes [{low:.0%}, {high:.0%}]")
+    found = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*votes.taste(voted))
+    print(f"weight of 'shorter' {found}")
+print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins))
+
+# %% [markdown]
+# The interval draws prompts, not votes: nine people who read the same two answers are not nine pieces of
+# evidence on the models. And the verdict depends on who is asked: no number above is wrong, and none of them
+# is *the* preference.
 
 # %% [markdown]
 # An opinion is a fine test, because it has no right answer for the judge to hide behind. Ask

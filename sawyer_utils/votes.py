@@ -1,0 +1,202 @@
+"""What a class prefers: votes on a file, many files as one, agreement, and the taste behind them.
+
+A vote is a row of the corpus's preference schema, so a reward model trains on it as it stands. Who voted is
+not in it: its id is a random number, whose only use is that a file that comes in twice counts once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from sawyer_utils import data
+from sawyer_utils.data import DataError, Pair
+
+WON, LOST = 6, 5  # of 10: a vote says which is better, not by how much
+
+
+def vote(prompt: str, answers: dict[str, str], winner: str) -> dict | None:
+    """One vote as a row ``{id, topic, prompt, responses: [{text, score, kind}, …]}``.
+
+    Args:
+        answers: stage -> text; the stage becomes the response's ``kind``.
+
+    Returns:
+        None where nothing was decided: the others said the same as the winner, or nothing.
+    """
+    best = answers[winner].strip()
+    others = {stage: text for stage, text in answers.items() if text.strip() not in ("", best)}
+    if not best or not others:
+        return None
+    responses = [{"text": answers[winner], "score": WON, "kind": winner}]
+    responses += [{"text": text, "score": LOST, "kind": stage} for stage, text in others.items()]
+    return {"id": f"vote-{secrets.token_hex(8)}", "topic": "class", "prompt": prompt, "responses": responses}
+
+
+def append(path: Path | str, row: dict) -> None:
+    """Add one vote to a file, which is made if need be; what is there stays as it is."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
+    """The votes of many files, each once, however often its file came in.
+
+    Raises:
+        DataError: naming file, line and field; or for one id with two different votes.
+    """
+    found: dict[str, dict] = {}
+    for path in paths:
+        for row in data.read_jsonl(path, "preferences"):
+            if found.setdefault(row["id"], row) != row:
+                raise DataError(f"{Path(path).name}: the vote {row['id']} differs from that of another file")
+    return list(found.values())
+
+
+def pairs(votes: list[dict]) -> list[Pair]:
+    """The pairs of all votes. Their id is the prompt's, so that splits and bootstraps keep the votes on
+    one prompt together."""
+    return [replace(pair, id=_prompt_id(pair.prompt)) for pair in data.pairs(votes)]
+
+
+def _prompt_id(prompt: str) -> str:
+    return f"prompt-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+
+
+# --- agreement ----------------------------------------------------------------------------------
+
+
+def krippendorff_alpha(units: Iterable[list[Hashable]]) -> float:
+    """Agreement beyond chance for nominal values: 1 − observed / expected disagreement.
+
+    Args:
+        units: the values that each unit was given, by however many voters; a unit with fewer than two
+            says nothing.
+
+    Returns:
+        1 for full agreement, 0 for chance; NaN if nothing could have differed.
+
+    Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C.
+    """
+    counts = [Counter(values) for values in units if len(values) > 1]
+    n = sum(count.total() for count in counts)
+    observed = sum((c.total() ** 2 - _squares(c)) / (c.total() - 1) for c in counts)
+    totals = sum(counts, Counter())
+    expected = (n**2 - _squares(totals)) / (n - 1) if n else 0
+    return 1 - observed / expected if expected else math.nan
+
+
+def _squares(count: Counter) -> int:
+    return sum(k * k for k in count.values())
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far several voters agree on the same answers."""
+
+    votes: int
+    units: int  # sets of answers that anybody voted on
+    shared: int  # of these, those with two votes or more
+    alpha: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        said = f"{self.votes} votes on {self.units} sets of answers, {self.shared} of them with several votes"
+        if math.isnan(self.alpha):
+            return f"{said}: no agreement to be computed"
+        return f"{said}: Krippendorff's alpha {self.alpha:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def agreement(votes: list[dict], draws: int = 1000) -> Agreement:
+    """Krippendorff's alpha of the votes, with a 95 % interval over sets of answers.
+
+    A vote's value is the winner's place among its answers in the order of the alphabet: a name without
+    meaning, so that chance is a coin toss even where one model always wins.
+    """
+    ballots: dict[tuple, list[int]] = defaultdict(list)
+    for row in votes:
+        texts = sorted(response["text"] for response in row["responses"])
+        winner = max(row["responses"], key=lambda response: response["score"])
+        ballots[row["prompt"], *texts].append(texts.index(winner["text"]))
+    shared = [values for values in ballots.values() if len(values) > 1]
+    rng = random.Random(0)
+    drawn = [krippendorff_alpha(rng.choices(shared, k=len(shared))) for _ in range(draws if shared else 0)]
+    known = [alpha for alpha in drawn if not math.isnan(alpha)]
+    low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)
+    alpha = krippendorff_alpha(shared)
+    return Agreement(len(votes), len(ballots), len(shared), alpha, float(low), float(high))
+
+
+# --- taste --------------------------------------------------------------------------------------
+
+
+def shorter(pair: Pair) -> float:
+    """1 where the chosen answer is the shorter one, −1 where it is the longer one, 0 for a draw."""
+    return float(np.sign(len(pair.rejected) - len(pair.chosen)))
+
+
+def taste(voted: list[Pair], feature: Callable[[Pair], float] = shorter) -> tuple[float, float, float]:
+    """(weight, low, high) of one feature in the votes, by Bradley and Terry: P = σ(weight · feature).
+
+    The 95 % interval counts the votes on one prompt as one witness (sandwich estimate, Student's t for few
+    prompts); of a single prompt it is NaN.
+
+    Args:
+        feature: of the chosen answer minus of the rejected one.
+
+    Returns:
+        NaN three times where the votes all go one way: no weight is large enough for them.
+    """
+    x = np.array([feature(pair) for pair in voted])
+    if not (x > 0).any() or not (x < 0).any():
+        return math.nan, math.nan, math.nan
+    weight = 0.0
+    for _ in range(50):  # Newton's method on a concave likelihood of one number
+        p = 1 / (1 + np.exp(-weight * x))
+        curvature = (x * x * p * (1 - p)).sum()
+        weight += (x * (1 - p)).sum() / curvature
+    prompts = np.unique([pair.id for pair in voted], return_inverse=True)[1]
+    slopes = np.bincount(prompts, x * (1 - p))  # summed over each prompt
+    n = len(slopes)
+    error = math.sqrt(n / max(1, n - 1) * (slopes**2).sum()) / curvature
+    reach = float(stats.t.ppf(0.975, n - 1) * error)
+    return float(weight), float(weight) - reach, float(weight) + reach
+
+
+# --- a class that is not there ------------------------------------------------------------------
+
+
+def simulated_class(
+    folder: Path, prompts: list[str], answers: dict[str, list[str]], voters: int, noise: float, seed: int = 0
+) -> list[Path]:
+    """Files of a made-up class that prefers the shorter of two answers, but for a share of mistakes.
+
+    Args:
+        answers: two stages -> their answers to the prompts.
+        noise: how often a voter takes the longer one; the weight of ``shorter`` is then
+            log((1 − noise) / noise).
+    """
+    rng = random.Random(seed)
+    files = [Path(folder) / f"votes-{k:02d}.jsonl" for k in range(voters)]
+    for file in files:
+        file.unlink(missing_ok=True)
+        for i, prompt in enumerate(prompts):
+            both = {stage: texts[i] for stage, texts in answers.items()}
+            brief, long = sorted(both, key=lambda stage: len(both[stage]))
+            winner = long if rng.random() < noise else brief
+            if len(both[brief]) < len(both[long]) and (row := vote(prompt, both, winner)):
+                append(file, row)
+    return [file for file in files if file.exists()]

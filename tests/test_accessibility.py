@@ -1,0 +1,428 @@
+"""Pages that can be read aloud, figures that can be told apart: headings, links, tables, twins, colours."""
+
+import ast
+import itertools
+import re
+from html.parser import HTMLParser
+
+import jupytext
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.lines import Line2D
+
+from sawyer_utils import course, plots, show, widgets
+from sawyer_utils.runtime import project_root
+
+ROOT = project_root()
+NAMES = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BOTH = [(name, kind) for name in NAMES for kind in ("source", "committed")]
+
+
+def notebook(name, kind):
+    if kind == "source":
+        return jupytext.read(course.source_path(name))
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def prose(name, kind="source"):
+    return [cell.source for cell in notebook(name, kind).cells if cell.cell_type == "markdown"]
+
+
+def every_text():
+    """(where, Markdown) of all that is read: sources, committed notebooks, pages."""
+    for name, kind in BOTH:
+        yield f"{name}, {kind}", "\n\n".join(prose(name, kind))
+    for page in PAGES:
+        yield page.name, page.read_text(encoding="utf-8")
+
+
+def without_code(text):
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def problems_of_headings(text):
+    """What a screen reader's list of headings would stumble over."""
+    lines = [line for line in without_code(text).splitlines() if re.match(r"#+ ", line)]
+    levels = [len(line.split(" ")[0]) for line in lines]
+    found = [] if levels.count(1) == 1 and levels[0] == 1 else [f"{levels.count(1)} titles"]
+    jumps = [b for (a, b) in itertools.pairwise(levels) if b - a > 1]
+    emoji = [x for x in lines if not x.isprintable() or re.search("[\u2600-\u27bf\U0001f300-\U0001faff]", x)]
+    return found + [f"jump to level {level}" for level in jumps] + emoji
+
+
+def problems_of_links(text):
+    """Links whose words do not say where they go, and pictures without words."""
+    text = without_code(text)
+    empty = {"", "here", "this", "link", "click here", "more", "read more", "this link", "page"}
+    pictures = re.findall(r"!\[([^\]]*)\]\([^)]*\)", text)
+    links = re.findall(r"(?<!!)\[([^\[\]]*)\]\([^)]*\)", text)
+    found = [f"picture {words!r}" for words in pictures if len(words.split()) < 3]
+    found += [f"link {w!r}" for w in links if w.strip().lower() in empty or w.startswith("http")]
+    return found + [tag for tag in re.findall(r"<img\b[^>]*>", text) if not re.search(r'alt="[^"]+"', tag)]
+
+
+def problems_of_tables(text):
+    """Tables in Markdown that do not start with a header row."""
+    found, block = [], []
+    for line in [*without_code(text).splitlines(), ""]:
+        if line.startswith("|"):
+            block.append(line)
+            continue
+        if block and (len(block) < 2 or not re.fullmatch(r"[|:\- ]+", block[1])):
+            found.append(block[0])
+        block = []
+    return found
+
+
+@pytest.mark.parametrize("problems_of", [problems_of_headings, problems_of_links, problems_of_tables])
+def test_headings_links_and_tables_can_be_read_aloud(problems_of):
+    found = {where: problems_of(text) for where, text in every_text()}
+    assert len(found) == len(BOTH) + len(PAGES)
+    assert not {where: problems for where, problems in found.items() if problems}
+
+
+def test_the_lint_finds_what_it_looks_for():
+    assert problems_of_headings("# One\n### Three\n# Again") == ["2 titles", "jump to level 3"]
+    assert problems_of_headings("# One\n## \U0001f680 Go") == ["## \U0001f680 Go"]
+    assert problems_of_links("[here](a) ![x](b) <img src='c'>") == [
+        "picture 'x'", "link 'here'", "<img src='c'>",
+    ]  # fmt: skip
+    assert problems_of_tables("| a | b |\n| 1 | 2 |\n\ntext") == ["| a | b |"]
+    assert not problems_of_tables("| a |\n|---|\n| 1 |")
+
+
+# --- HTML ---------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Counts pictures without words and tables without header cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.bare, self.headers = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img" and not dict(attributes).get("alt"):
+            self.bare.append(self.get_starttag_text())
+        if tag == "table":
+            self.headers.append(0)
+        if tag == "th" and self.headers:
+            self.headers[-1] += 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_cells_show_as_html_has_header_cells_and_words_for_pictures(name):
+    cells = notebook(name, "committed").cells
+    outputs = [o for cell in cells for o in cell.get("outputs", [])]
+    pages = [Page(html) for o in outputs if (html := o.get("data", {}).get("text/html"))]
+    assert pages
+    assert not [bare for page in pages for bare in page.bare]
+    assert all(n > 0 for page in pages for n in page.headers)
+
+
+def test_tables_and_pictures_of_the_package_have_them_too():
+    table = Page(show.side_by_side(["a"], {"b": ["c"]}).data)
+    assert table.headers == [2]
+    assert not Page(widgets.MemoryCalculator().picture.value).bare
+
+
+# --- a figure's text twin -----------------------------------------------------------------------
+
+DRAWS = ("plots.save(", "climb(", "bars(", "memory_figure(")
+
+
+def shows_a_figure(cell):
+    """Whether the last line of a cell gives a figure to look at."""
+    if cell.cell_type != "code":
+        return False
+    lines = ast.parse(cell.source).body
+    last = ast.unparse(lines[-1]) if lines else ""
+    return isinstance(lines[-1], ast.Expr) and any(call in last for call in DRAWS)
+
+
+def has_words(cell):
+    """A summary in italics or after "In words", in prose or printed."""
+    if cell.cell_type == "code":
+        return "In words" in cell.source
+    paragraphs = [part.strip() for part in cell.source.split("\n\n")]
+    return any(re.match(r"\*[^*]|\**In words", part) for part in paragraphs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_is_followed_by_its_summary_in_words(name):
+    cells = notebook(name, "source").cells
+    figures = [i for i, cell in enumerate(cells) if shows_a_figure(cell)]
+    assert len(figures) > 4 or name > "05"
+    silent = []
+    for here, following in zip(figures, [*figures[1:], len(cells)], strict=True):
+        if not any(has_words(cell) for cell in cells[here + 1 : following]):
+            silent.append(cells[here].source)
+    assert not silent
+
+
+# --- colours ------------------------------------------------------------------------------------
+
+# Machado, Oliveira and Fernandes 2009 (IEEE TVCG 15(6), doi 10.1109/TVCG.2009.113), severity 1.0; they
+# work on linear RGB.
+SEEN_BY = {
+    "everybody": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+APART = 10.0  # CIEDE2000; 1 is just noticeable side by side, 10 is plain at a glance
+GRAPHICAL, TEXT, LARGE_TEXT = 3.0, 4.5, 3.0  # WCAG 2.2, success criteria 1.4.11 and 1.4.3
+
+
+def linear(colour):
+    """(3,) linear RGB; a colour with alpha lies on white."""
+    red_green_blue, alpha = np.array(to_rgb(colour)), to_rgba(colour)[3]
+    values = red_green_blue * alpha + 1 - alpha
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def luminance(colour):
+    return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, two="white"):
+    """WCAG's ratio of relative luminances, 1 to 21."""
+    dark, light = sorted((luminance(one), luminance(two)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def lab(rgb):
+    """CIELAB (D65) of linear sRGB."""
+    to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    t = np.array(to_xyz) @ rgb / [0.95047, 1.0, 1.08883]
+    x, y, z = np.where(t > 216 / 24389, np.cbrt(t), (24389 / 27 * t + 16) / 116)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def ciede2000(one, two):
+    """Colour difference (Sharma, Wu and Dalal 2005, equations 2 to 22, all weights 1)."""
+    (l1, a1, b1), (l2, a2, b2) = one, two
+    c_mean = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2
+    g = 0.5 * (1 - np.sqrt(c_mean**7 / (c_mean**7 + 25.0**7)))
+    a1, a2 = (1 + g) * a1, (1 + g) * a2
+    c1, c2 = np.hypot(a1, b1), np.hypot(a2, b2)
+    h1, h2 = (np.degrees(np.arctan2(b, a)) % 360 for a, b in ((a1, b1), (a2, b2)))
+    dh = (h2 - h1 + 180) % 360 - 180 if c1 * c2 else 0.0
+    h = h1 + dh / 2 if c1 * c2 else h1 + h2
+    lightness, c = (l1 + l2) / 2, (c1 + c2) / 2
+    cosines = np.cos(np.radians([h - 30, 2 * h, 3 * h + 6, 4 * h - 63]))
+    t = 1 + cosines @ [-0.17, 0.24, 0.32, -0.20]
+    middle = (lightness - 50) ** 2
+    dl = (l2 - l1) / (1 + 0.015 * middle / np.sqrt(20 + middle))
+    dc = (c2 - c1) / (1 + 0.045 * c)
+    d_hue = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(dh / 2)) / (1 + 0.015 * c * t)
+    turn = -np.sin(np.radians(60 * np.exp(-((((h % 360) - 275) / 25) ** 2))))
+    turn *= 2 * np.sqrt(c**7 / (c**7 + 25.0**7))
+    return float(np.sqrt(dl**2 + dc**2 + d_hue**2 + turn * dc * d_hue))
+
+
+def difference(one, two, eyes):
+    seen = (np.clip(np.array(SEEN_BY[eyes]) @ linear(c), 0, 1) for c in (one, two))
+    return ciede2000(*map(lab, seen))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "expected"),
+    [  # of the test data published with Sharma, Wu and Dalal 2005
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, 0, 0), (50, -1, 2), 2.3669),
+        ((50, 2.49, -0.001), (50, -2.49, 0.0009), 7.1792),
+        ((50, 2.5, 0), (50, 0, -2.5), 4.3065),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492),
+        ((50, 2.5, 0), (56, -27, -3), 31.9030),
+        ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+        ((22.7233, 20.0904, -46.6940), (23.0331, 14.9730, -42.5619), 2.0373),
+        ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+    ],
+)
+def test_the_colour_difference_is_ciede2000(one, two, expected):
+    assert ciede2000(one, two) == pytest.approx(expected, abs=1e-4)
+    assert ciede2000(two, one) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_contrast_is_wcags():
+    assert contrast("black") == pytest.approx(21)
+    assert contrast("#777777") == pytest.approx(4.48, abs=0.01)  # the usual "just too pale" grey
+
+
+@pytest.mark.parametrize("eyes", SEEN_BY)
+def test_white_stays_white_for_every_eye_and_red_and_green_come_together_for_two(eyes):
+    assert np.allclose(np.array(SEEN_BY[eyes]) @ [1, 1, 1], 1, atol=1e-5)
+    apart = difference("#C04040", "#6F6F20", eyes)
+    assert (apart < 15) == (eyes in ("protanopia", "deuteranopia"))
+
+
+STAGE_COLOURS = [colour for _, colour, _, _ in plots.STAGES.values()]
+PALETTE = [*STAGE_COLOURS, plots.GREEN, plots.PURPLE]
+PARTS = [colour for colour, _ in plots.PARTS.values()]
+
+
+@pytest.mark.parametrize("eyes", SEEN_BY)
+@pytest.mark.parametrize("colours", [PALETTE, PARTS], ids=["palette", "parts of memory"])
+def test_any_two_colours_differ_for_every_eye(colours, eyes):
+    near = {
+        (a, b): round(apart, 1)
+        for a, b in itertools.combinations(colours, 2)
+        if (apart := difference(a, b, eyes)) < APART
+    }
+    assert not near
+
+
+def test_the_palette_stands_out_from_white():
+    assert not {c: contrast(c) for c in PALETTE if contrast(c) < GRAPHICAL}
+    assert contrast(plots.INK) >= TEXT
+
+
+def test_words_on_coloured_bars_can_be_read():
+    panel = widgets.RewardExplorer(lambda q, a: [float(len(x)) for x in a], "q", "aa", "b")
+    panel.judge()
+    bars = re.findall(r"background:(#\w{6});?(?:color:(\w+))?", panel.result.value)
+    assert [colour for colour, _ in bars] == [plots.STAGES["sft"][1], plots.STAGES["ppo"][1]]
+    for background, words in bars:
+        assert contrast(background, words or "white") >= TEXT
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+def log(n=8):
+    keys = ("reward", "kl", "length", "finished", "clip_share", "explained_variance", "loss", "accuracy")
+    return [{"step": i + 1, "reward_std": 1.0, **dict.fromkeys(keys, i / n)} for i in range(n)]
+
+
+def frontier_table(label):
+    numbers = {"kl": [0.1, 0.5], label: [1, 2]}
+    return pd.DataFrame({**numbers, **{f"judge{end}": [0.1, 0.2] for end in ("", "_low", "_high")}})
+
+
+def figures():
+    """How to draw every figure of the course that shows several things in several colours."""
+    three = ([0.2, 0.4, 0.5], [0.1, 0.3, 0.4], [0.3, 0.5, 0.6])
+    table = pd.DataFrame(
+        {"measure": list("abcd"), "difference": 0.5, "low": 0.1, "high": 0.9, "scale": 1.0}
+        | {"verdict": ["better", "worse", "no difference shown", "changed"]}
+    )
+    bench = {"benchmark": "b", "stage": list(plots.STAGES), "n": 9, "chance": 0.25}
+    bench |= dict(zip(("accuracy", "low", "high"), three, strict=True))
+    numbers = {stage: list(np.linspace(i, i + 3, 9)) for i, stage in enumerate(plots.STAGES)}
+    return {
+        "bars": lambda: plots.bars_with_intervals(["a", "b", "c"], *map(np.array, three), chance=0.5),
+        "benchmarks": lambda: plots.benchmark_bars(pd.DataFrame(bench)),
+        "calibration": lambda: plots.calibration([0.6, 0.9], [0.5, 0.8], [3, 4], [0.4, 0.7], [0.6, 0.9]),
+        "changes": lambda: plots.score_changes(list("abc"), [1, -1, 0], [0.5, -2, -1], [2, -0.5, 1], 9),
+        "differences": lambda: plots.differences(table),
+        "frontier": lambda: plots.frontier(frontier_table("n"), frontier_table("step"), {"judge": "a judge"}),
+        "groups": lambda: plots.score_groups({"a": [1.0, 2, 3], "own": [2.0, 3, 4]}, own="own"),
+        "histograms": lambda: plots.reward_histograms(numbers),
+        "length": lambda: plots.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
+        "loss": lambda: plots.loss_curve(log(), levels=[("before", 1.0), ("after", 0.5)]),
+        "margins": lambda: plots.preference_loss(),
+        "memory": lambda: plots.memory_bars({"update": dict.fromkeys(plots.PARTS, 1.0)}, "T4", 15.0),
+        "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
+        "slopes": lambda: plots.slopes([0.0, 1.0, 2.0], [1.0, 0.5, 3.0]),
+    }
+
+
+@pytest.fixture(scope="module", params=list(figures()))
+def axes(request):
+    plots.use_style()
+    figure = figures()[request.param]()
+    yield figure.axes
+    plt.close("all")
+
+
+def looks(ax):
+    """(colour, second cue) of everything that stands for data: marker, line style or hatch."""
+    whiskers = {line for c in ax.containers if isinstance(c, ErrorbarContainer) for line in c.lines[1]}
+    for line in ax.lines:
+        if line not in whiskers and isinstance(line, Line2D):
+            yield (
+                line.get_color(),
+                ("line", line.get_linestyle(), str(line.get_marker()), line.get_linewidth()),
+            )
+    for container in ax.containers:
+        if isinstance(container, BarContainer):
+            for bar in container.patches:
+                yield bar.get_facecolor(), ("bar", bar.get_hatch() or "")
+    for dots in ax.collections:
+        if len(dots.get_offsets()) > 1:
+            yield dots.get_facecolor()[0], ("dots", str(dots.get_paths()[0].vertices.round(2).tolist()))
+
+
+def test_what_differs_in_colour_differs_in_something_else(axes):
+    for ax in axes:
+        cues = {}
+        for colour, cue in looks(ax):
+            cues.setdefault(tuple(np.round(to_rgb(colour), 3)), set()).add(cue)
+        for one, two in itertools.combinations(cues.values(), 2):
+            assert not one & two
+
+
+def test_the_figures_have_something_to_tell_apart():
+    several = [name for name, draw in figures().items() if len({*map(str, looks(draw().axes[0]))}) > 1]
+    assert len(several) >= 12
+    plt.close("all")
+
+
+def visible(face, edge):
+    """The better contrast of the two, as drawn on white."""
+    return max(contrast(face), contrast(edge) if edge is not None else 1.0)
+
+
+def test_what_stands_for_data_stands_out_from_white(axes):
+    for ax in axes:
+        for line in ax.lines:
+            assert contrast(to_rgba(line.get_color(), line.get_alpha())) >= GRAPHICAL
+        for container in ax.containers:
+            for bar in container.patches if isinstance(container, BarContainer) else ():
+                assert visible(bar.get_facecolor(), bar.get_edgecolor()) >= GRAPHICAL
+        for dots in ax.collections:
+            if len(dots.get_offsets()) > 1:
+                assert visible(dots.get_facecolor()[0], dots.get_edgecolor()[0]) >= GRAPHICAL
+
+
+def test_words_in_figures_are_large_enough_for_their_colour(axes):
+    for ax in axes:
+        for text in [*ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label]:
+            large = text.get_fontsize() >= 18 or (text.get_fontsize() >= 14 and text.get_weight() == "bold")
+            assert contrast(text.get_color()) >= (LARGE_TEXT if large else TEXT)
+            assert text.get_fontsize() >= 11
+
+
+def test_the_names_over_three_answers_are_large_enough_for_their_colours():
+    figure = plots.three_answers("Why?", dict.fromkeys(plots.STAGES, "so"))
+    coloured = [text for text in figure.axes[0].texts if text.get_color() in STAGE_COLOURS]
+    assert len(coloured) == 3
+    for text in coloured:
+        assert text.get_fontsize() >= 14
+        assert text.get_weight() == "bold"
+        assert contrast(text.get_color()) >= LARGE_TEXT
+    plt.close("all")

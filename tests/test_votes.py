@@ -1,0 +1,290 @@
+"""Votes of a class: what is kept of them, how far they agree, whether the taste behind them is found."""
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+
+from sawyer_utils import data, reward, votes, widgets
+from sawyer_utils.talk import Talk
+
+ANSWERS = {"sft": "Hello.", "ppo": "Hello there, and welcome!"}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def test_a_vote_is_a_row_of_the_corpus_schema_without_the_voter(tmp_path):
+    votes.append(tmp_path / "new" / "votes.jsonl", votes.vote("Hi", ANSWERS, "ppo"))
+    votes.append(tmp_path / "new" / "votes.jsonl", votes.vote("Hi", ANSWERS, "sft"))
+    first, second = data.read_jsonl(tmp_path / "new" / "votes.jsonl", "preferences")
+    assert set(first) == {"id", "topic", "prompt", "responses"}
+    assert {key for response in first["responses"] for key in response} == {"text", "score", "kind"}
+    assert first["id"] != second["id"]
+    [pair] = data.pairs([first])
+    assert (pair.chosen, pair.rejected) == (ANSWERS["ppo"], ANSWERS["sft"])
+    assert pair.kinds == ("ppo", "sft")
+
+
+def test_the_best_of_three_beat_two_and_nothing_is_known_between_those():
+    row = votes.vote("Hi", {**ANSWERS, "base": "Hi hi hi"}, "sft")
+    assert [(p.kinds[0], p.kinds[1]) for p in data.pairs([row])] == [("sft", "ppo"), ("sft", "base")]
+
+
+@pytest.mark.parametrize("other", ["Hello.", " Hello. ", "", "  "])
+def test_where_nothing_was_decided_nothing_is_kept(other):
+    assert votes.vote("Hi", {"sft": "Hello.", "ppo": other}, "sft") is None
+    assert votes.vote("Hi", {"sft": other, "ppo": ""}, "ppo") is None
+
+
+def test_files_are_merged_and_one_that_comes_in_twice_counts_once(tmp_path):
+    rows = [votes.vote(f"Question {i}", ANSWERS, "ppo") for i in range(4)]
+    one, two = write(tmp_path / "1.jsonl", rows[:2]), write(tmp_path / "2.jsonl", rows[2:])
+    longer_copy = write(tmp_path / "3.jsonl", rows[:3])  # saved again after one more vote
+    assert votes.merge_votes([one, two, one, longer_copy]) == rows
+    assert votes.merge_votes([]) == []
+
+
+def test_the_same_vote_by_two_people_counts_twice(tmp_path):
+    both = [write(tmp_path / f"{i}.jsonl", [votes.vote("Hi", ANSWERS, "ppo")]) for i in range(2)]
+    assert len(votes.merge_votes(both)) == 2
+
+
+def test_a_damaged_file_and_a_changed_vote_are_refused_by_name(tmp_path):
+    row = votes.vote("Hi", ANSWERS, "ppo")
+    good = write(tmp_path / "good.jsonl", [row])
+    with pytest.raises(data.DataError, match=r"bad\.jsonl, line 1: field 'prompt'"):
+        votes.merge_votes([good, write(tmp_path / "bad.jsonl", [{**row, "prompt": ""}])])
+    with pytest.raises(data.DataError, match=r"other\.jsonl: the vote .* differs"):
+        votes.merge_votes([good, write(tmp_path / "other.jsonl", [{**row, "prompt": "Bye"}])])
+
+
+def test_votes_on_one_prompt_stay_together_in_a_split():
+    rows = [votes.vote(f"Question {i % 5}", ANSWERS, "ppo") for i in range(20)]
+    voted = votes.pairs(rows)
+    assert len({pair.id for pair in voted}) == 5
+    assert len({pair.id for pair in data.pairs(rows)}) == 20
+
+
+# --- the widget ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chat(letter_actor, letters, letter_profile, tmp_path):
+    two = {"one": "policy", "two": "policy"}
+    talk = Talk(letter_actor(), letters, letter_profile, two, seeds={"two": 1})
+    panel = widgets.Chat(talk, tmp_path, suggestions=[], ballots=tmp_path / "votes.jsonl")
+    panel.tokens.value, panel.blind.value = 8, True
+    return panel
+
+
+def ask(chat, text):
+    chat.question.value = text
+    chat.ask_button.click()
+
+
+def test_two_seeds_of_one_adapter_are_two_answers(chat):
+    ask(chat, "a b c")
+    one, two = chat.talk.turns[-1]["replies"].values()
+    assert one.text != two.text
+    assert two.kl is None  # of one model to itself
+
+
+def test_a_blind_vote_is_added_to_the_file(chat):
+    for text in ("a b c", "h i j k"):
+        ask(chat, text)
+        chat.vote("two")
+    rows = data.read_jsonl(chat.ballots, "preferences")
+    assert [row["prompt"] for row in rows] == ["a b c", "h i j k"]
+    assert [data.pairs([row])[0].kinds for row in rows] == [("two", "one")] * 2
+    assert "kept in votes.jsonl" in chat.status.value
+
+
+def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat):
+    ask(chat, "a b c")
+    chat.vote(None)
+    chat.blind.value = False
+    ask(chat, "a b c")
+    chat.vote("two")
+    chat.new_button.click()
+    chat.blind.value = True
+    ask(chat, "a b c")
+    ask(chat, "d e f")  # a second turn rests on answers that differ
+    chat.vote("two")
+    assert not chat.ballots.exists()
+    assert "kept" not in chat.status.value
+
+
+def test_without_a_file_nothing_is_written(letter_actor, letters, letter_profile, tmp_path):
+    panel = widgets.Chat(Talk(letter_actor(), letters, letter_profile), tmp_path, suggestions=[])
+    panel.blind.value, panel.tokens.value = True, 8
+    ask(panel, "a b c")
+    panel.vote("ppo")
+    assert not list(tmp_path.iterdir())
+
+
+# --- agreement ----------------------------------------------------------------------------------
+
+
+def units(*voters):
+    """Rows of one voter each, "." where nothing was said, as the values of each unit."""
+    columns = zip(*(row.split() for row in voters), strict=True)
+    return [[value for value in column if value != "."] for column in columns]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [  # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", examples A, B and C
+        (("0 1 0 0 0 0 0 0 1 0", "1 1 1 0 0 1 0 0 0 0"), 0.095),
+        (("a a b b d c c c e d d a", "b a b b b c c c e d d d"), 0.692),
+        (
+            (
+                "1 2 3 3 2 1 4 1 2 . . .",
+                "1 2 3 3 2 2 4 1 2 5 . 3",
+                ". 3 3 3 2 3 4 2 2 5 1 .",
+                "1 2 3 3 2 4 4 1 2 5 1 .",
+            ),
+            0.743,
+        ),
+    ],
+)
+def test_alpha_is_that_of_the_published_examples(rows, expected):
+    assert votes.krippendorff_alpha(units(*rows)) == pytest.approx(expected, abs=5e-4)
+
+
+def alpha_by_all_pairs(values):
+    """By definition: disagreement within units against that between any two of all their values."""
+    shared = [unit for unit in values if len(unit) > 1]
+    n = sum(map(len, shared))
+    within = sum(
+        sum(a != b for i, a in enumerate(u) for j, b in enumerate(u) if i != j) / (len(u) - 1) for u in shared
+    )
+    everything = [value for unit in shared for value in unit]
+    between = sum(a != b for i, a in enumerate(everything) for j, b in enumerate(everything) if i != j)
+    return 1 - (within / n) / (between / (n * (n - 1)))
+
+
+def test_alpha_is_that_of_all_pairs_one_by_one():
+    rng = random.Random(0)
+    for _ in range(50):
+        values = [rng.choices("abc", k=rng.randint(0, 5)) for _ in range(12)] + [["a", "b"]]
+        assert votes.krippendorff_alpha(values) == pytest.approx(alpha_by_all_pairs(values))
+
+
+def test_the_ends_of_alpha():
+    assert votes.krippendorff_alpha([[0, 0], [1, 1]]) == 1.0
+    assert votes.krippendorff_alpha([[0, 1]] * 50) < 0
+    for nothing in ([], [[0]], [[0, 0], [0, 0]]):
+        assert math.isnan(votes.krippendorff_alpha(nothing))
+
+
+def class_votes(tmp_path, noise, prompts=40, voters=12, seed=0):
+    """The merged votes of a made-up class on random answers of unequal length."""
+    rng = random.Random(seed)
+    asked = [f"Question {i}" for i in range(prompts)]
+    texts = {
+        stage: ["".join(rng.choices("abc de", k=rng.randint(5, 40))) + stage for _ in asked]
+        for stage in ("one", "two")
+    }
+    files = votes.simulated_class(tmp_path, asked, texts, voters, noise, seed)
+    return votes.merge_votes(files)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 0.5])
+def test_agreement_of_a_class_is_what_its_noise_allows(tmp_path, noise):
+    found = votes.agreement(class_votes(tmp_path, noise, prompts=200), draws=200)
+    assert found.alpha == pytest.approx((1 - 2 * noise) ** 2, abs=0.06)  # agreement 1 − 2p(1 − p), chance ½
+    assert found.low <= found.alpha <= found.high
+    assert found.units == found.shared
+    assert f"{found.votes} votes" in str(found)
+
+
+def test_agreement_does_not_need_every_voter_on_every_answer():
+    rows = [votes.vote("shared", ANSWERS, winner) for winner in ("sft", "sft", "ppo")]
+    rows += [votes.vote(f"alone {i}", ANSWERS, "ppo") for i in range(5)]
+    found = votes.agreement(rows)
+    assert (found.votes, found.units, found.shared) == (8, 6, 1)
+    assert found.alpha == votes.krippendorff_alpha([[1, 1, 0]])
+    alone = votes.agreement(rows[3:])
+    assert "no agreement to be computed" in str(alone)
+
+
+def test_one_model_winning_always_is_agreement():
+    rng = random.Random(1)
+    answers = [{s: f"{rng.random()}" for s in ("sft", "ppo")} for _ in range(30)]
+    rows = [votes.vote(f"Question {i}", both, "ppo") for i, both in enumerate(answers) for _ in range(3)]
+    assert votes.agreement(rows).alpha == 1.0
+
+
+# --- taste --------------------------------------------------------------------------------------
+
+
+def pair(chosen, rejected, key="p"):
+    return data.Pair(key, "", key, chosen, rejected, 1.0, ("", ""))
+
+
+def test_the_weight_of_a_coin_is_the_log_of_its_odds():
+    voted = [pair("a", "aaa", f"p{i}") for i in range(15)] + [pair("aaa", "a", f"q{i}") for i in range(5)]
+    weight, low, high = votes.taste(voted)
+    assert weight == pytest.approx(math.log(15 / 5))
+    # One vote a prompt: the usual standard error 1 / sqrt(n p (1 - p)), and n / (n - 1) for few prompts.
+    error = math.sqrt(20 / 19 / (20 * 0.75 * 0.25))
+    reach = 2.093 * error  # Student's t with 19 degrees of freedom
+    assert (low, high) == (pytest.approx(weight - reach, abs=1e-3), pytest.approx(weight + reach, abs=1e-3))
+
+
+def test_ten_voters_who_always_agree_are_one_witness():
+    once = [pair("a", "aaa", f"p{i}") for i in range(15)] + [pair("aaa", "a", f"q{i}") for i in range(5)]
+    assert votes.taste(once * 10) == pytest.approx(votes.taste(once))
+
+
+def test_one_prompt_gives_a_weight_without_an_interval():
+    weight, low, high = votes.taste([pair("a", "aaa"), pair("a", "aaa"), pair("aaa", "a")])
+    assert weight == pytest.approx(math.log(2))
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_votes_that_all_go_one_way_have_no_weight():
+    assert all(map(math.isnan, votes.taste([pair("a", "aaa")] * 5)))
+    assert all(map(math.isnan, votes.taste([pair("a", "b")] * 5)))
+    assert all(map(math.isnan, votes.taste([])))
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.2, 0.4])
+def test_the_taste_of_a_made_up_class_lies_in_its_interval_as_often_as_stated(tmp_path, noise):
+    truth, inside = math.log((1 - noise) / noise), 0
+    for seed in range(60):
+        _, low, high = votes.taste(votes.pairs(class_votes(tmp_path, noise, voters=4, seed=seed)))
+        inside += low <= truth <= high
+    assert inside >= 52  # 95 % of 60 is 57; fewer than 52 happen once in 350 runs of a right interval
+
+
+def test_a_reward_model_learns_the_taste_on_the_same_day(letter_profile, tmp_path):
+    rng = random.Random(0)
+    asked = [" ".join(rng.choices("abcdef", k=3)) for _ in range(60)]
+    asked = list(dict.fromkeys(asked))
+    texts = {"one": [], "two": []}
+    for _ in asked:
+        sizes = rng.sample((2, 12), 2)
+        for stage, size in zip(texts, sizes, strict=True):
+            texts[stage].append(" ".join(rng.choices("ghijkl", k=size)))
+    files = votes.simulated_class(tmp_path, asked, texts, voters=3, noise=0.1)
+    voted = votes.pairs(votes.merge_votes(files))
+    fit = [p for p in voted if not data.held_out(p.id, 0.3)]
+    exam = [p for p in voted if data.held_out(p.id, 0.3)]
+    judge = reward.RewardModel.untrained(letter_profile)
+    options = {"max_steps": 40, "warmup_steps": 0, "learning_rate": 5e-3, "save_strategy": "no"}
+    before = np.mean(np.array(reward.differences(judge, exam)) > 0)
+    reward.train_reward(judge, letter_profile, fit, tmp_path / "judge", **options)
+    after = np.mean(np.array(reward.differences(judge, exam)) > 0)
+    assert {p.prompt for p in fit}.isdisjoint({p.prompt for p in exam})
+    # The class itself is right nine times in ten.
+    assert after > max(0.8, before)
