@@ -93,7 +93,7 @@ def lab(args) -> None:
 
 def test(args) -> None:
     """Lint, unit tests, then the committed notebooks under ``smoke``, in one fresh run folder, and each
-    training notebook once more, killed and run again."""
+    training notebook once more, killed and run again; last the student's edition."""
     root = project_root()
     smoke_home = root / "build" / "smoke"
     shutil.rmtree(smoke_home, ignore_errors=True)
@@ -108,6 +108,7 @@ def test(args) -> None:
         ([*python, "pytest", "tests"], {"HF_HUB_OFFLINE": "1"}),
         ([*python, "pytest", "-x", *nbval, *map(str, chain)], smoke),
         ([*python, "pytest", "tests/test_killed_notebooks.py"], whole),
+        ([*python, "sawyer_utils", "student", "--run"], smoke),
     ]
     fetch(args)
     for command, extra in steps:

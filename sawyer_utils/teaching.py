@@ -29,10 +29,8 @@ UNKNOWN = "not measured"
 
 def reading_minutes(name: str) -> dict[str, float]:
     """Estimated minutes by section (``##`` heading) of a notebook, up to the exercises."""
-    import jupytext
-
     minutes, section = {}, ""
-    for cell in jupytext.read(course.source_path(name)).cells:
+    for cell in course.build(name).cells:
         if cell.cell_type == "code":
             minutes[section] = minutes.get(section, 0) + MINUTES_A_CODE_CELL
             continue

@@ -2,7 +2,6 @@
 
 import re
 
-import jupytext
 import pytest
 
 from sawyer_utils import course
@@ -26,7 +25,7 @@ def entries():
 def prose(name):
     """Each Markdown cell before the exercises, with the heading it stands under."""
     heading = ""
-    for cell in jupytext.read(course.source_path(name)).cells:
+    for cell in course.build(name).cells:
         if cell.cell_type != "markdown":
             continue
         if re.search(r"^## Exercises", cell.source, re.MULTILINE):
