@@ -370,7 +370,9 @@ def memory_figure(plan: memory.Plan | None = None):
         }
         for name, held in plan.phases().items()
     }
-    return plots.memory_bars(phases, plan.card, cards[plan.card])
+    figure = plots.memory_bars(phases, plan.card, cards[plan.card])
+    plots.plt.close(figure)  # shown once, by the cell that returns it
+    return figure
 
 
 def _picture(figure, alt: str) -> str:

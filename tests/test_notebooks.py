@@ -57,6 +57,13 @@ def test_every_cell_ran_in_order_without_an_error(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_figure_is_shown_twice(name):
+    for cell in code_cells(committed(name)):
+        pictures = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+        assert len(pictures) == len(set(pictures)), cell.source[:80]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_file_is_small_and_holds_no_machine_path(name):
     text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
     assert len(text.encode()) < LIMIT
