@@ -1,0 +1,227 @@
+"""Neutral summaries: prompts, what a summary is paid for, and how a summariser starts."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from sawyer_utils import assets, models
+from sawyer_utils.evaluation import Similarity
+from sawyer_utils.profiles import Profile
+from sawyer_utils.reward import Mixture, RewardFn, standardised
+from sawyer_utils.runtime import choose_precision
+
+ASK = "Summarise in one sentence: "
+WORDS = 16  # what a summary should have
+WEIGHTS = {"neutrality": 1.0, "similarity": 1.0, "length": 0.5}
+
+# What a news agency could send. Nobody praises or blames; many words are those of ordinary news.
+PLAIN = (
+    "The council voted seven to four to close the library.",
+    "The tram line carried nine thousand passengers on its first day.",
+    "The river stood at six metres on Monday evening.",
+    "The home team won the match by two goals.",
+    "The company reported a profit of sixty-one million crowns.",
+    "A court ordered the network to pay twenty-four million crowns.",
+    "The clinic treats patients with cancer.",
+    "The bakery opens at six on weekdays.",
+    "The mayor said that she supports the plan.",
+    "The museum accepted a gift of forty paintings.",
+    "Police arrested a man on Friday.",
+    "The storm damaged thirty-two roofs.",
+    "The university awarded a prize to two students.",
+    "The bus leaves every ten minutes.",
+    "The share price fell by three per cent.",
+    "The festival takes place in the second week of June.",
+    "The minister agreed to meet the union on Thursday.",
+    "Eight hundred patients took part in the trial.",
+    "The factory employs two hundred and forty people.",
+    "The central bank left the interest rate at four per cent.",
+    "The plant supplies energy to nine villages.",
+    "The fire brigade has ordered three new engines.",
+    "The school will receive a grant of thirty thousand crowns.",
+    "The bridge is closed until the end of the month.",
+)
+
+
+def prompt_for(text: str) -> str:
+    """What the summariser is asked."""
+    return ASK + text
+
+
+def source_of(prompt: str) -> str:
+    """The text that a prompt of :func:`prompt_for` asks about."""
+    return prompt.removeprefix(ASK)
+
+
+def sentences(text: str) -> list[str]:
+    """Split after ``.``, ``!`` or ``?`` and a space before a capital letter."""
+    return [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text.strip()) if part]
+
+
+# --- what a summary is paid for -----------------------------------------------------------------
+
+
+@cache
+def _lexicon():
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
+
+
+def tone(texts: list[str]) -> list[float]:
+    """VADER's compound score of each text (Hutto and Gilbert 2014), −1 to 1; 0 where its lexicon knows
+    no word. It sums up words, so it nears ±1 for any long text: compare sentences, not paragraphs."""
+    return [_lexicon().polarity_scores(text)["compound"] for text in texts]
+
+
+def mean_tone(text: str) -> float:
+    """How loaded a sentence of the text is: the mean of |compound|; 0 for an empty text."""
+    found = [abs(score) for score in tone(sentences(text))]
+    return sum(found) / len(found) if found else 0.0
+
+
+def neutrality(prompts: list[str], summaries: list[str]) -> list[float]:
+    """−|compound| of each summary: 0 is neutral, −1 as loaded as the lexicon can tell."""
+    return [-abs(score) for score in tone(summaries)]
+
+
+def length_fit(prompts: list[str], summaries: list[str]) -> list[float]:
+    """0 at ``WORDS`` words, −1 for none or for twice as many, falling in a straight line on either side."""
+    return [-abs(len(summary.split()) - WORDS) / WORDS for summary in summaries]
+
+
+def faithful(similarity: Similarity) -> RewardFn:
+    """Cosine similarity of a summary to its source text, by an encoder that is never trained."""
+    return lambda prompts, summaries: similarity([source_of(p) for p in prompts], summaries)
+
+
+class Classifier:
+    """One logit of a sequence classifier that reads the summary alone.
+
+    Args:
+        source: a Hub id or a folder.
+        label: the index of the logit.
+    """
+
+    def __init__(self, source: str, label: int):
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        path, self.label = assets.resolve(source), label
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+        self.model.to(choose_precision().device)
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], summaries: list[str]) -> list[float]:
+        inputs = self.tokenizer(summaries, padding=True, truncation=True, max_length=256, return_tensors="pt")
+        return self.model(**inputs.to(self.model.device)).logits[:, self.label].float().tolist()
+
+
+def reward_parts(profile: Profile, similarity: Similarity) -> dict[str, tuple[RewardFn, float]]:
+    """name -> (function, weight): the profile's classifiers; if it names none, the lexicon, the
+    similarity to the source, and the length."""
+    if profile.news_classifiers:
+        return {name: (Classifier(source, label), w) for name, source, label, w in profile.news_classifiers}
+    functions = {"neutrality": neutrality, "similarity": faithful(similarity), "length": length_fit}
+    return {name: (function, WEIGHTS[name]) for name, function in functions.items()}
+
+
+def mixture(
+    parts: dict[str, tuple[RewardFn, float]], prompts: list[str], summaries: list[str], without: str = ""
+) -> Mixture:
+    """The parts as one reward, each in standard deviations of these summaries (the start model's).
+
+    Args:
+        without: a part to leave out.
+
+    Raises:
+        ValueError: if a part scores all of them the same.
+    """
+    return Mixture(
+        **{
+            name: (standardised(function, prompts, summaries)[0], weight)
+            for name, (function, weight) in parts.items()
+            if name != without
+        }
+    )
+
+
+# --- measures -----------------------------------------------------------------------------------
+
+
+def copied(source: str, summary: str, n: int = 3) -> float:
+    """Share of a summary's runs of n words that stand in the source; 0 if it is shorter."""
+    known, runs = _runs(source, n), _runs(summary, n)
+    return sum(run in known for run in runs) / len(runs) if runs else 0.0
+
+
+def _runs(text: str, n: int) -> list[tuple[str, ...]]:
+    from sawyer_utils.data import normalise
+
+    words = normalise(text)
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def invented(source: str, summary: str) -> int:
+    """Capitalised words and numbers of the summary, but for the first word of a sentence, that the
+    source does not have."""
+    known = set(re.findall(r"\w+", source.lower()))
+    names = [w for s in sentences(summary) for w in re.findall(r"\w+", s)[1:] if w[0].isupper()]
+    return sum(word.lower() not in known for word in [*names, *re.findall(r"\d+", summary)])
+
+
+# --- how a summariser starts --------------------------------------------------------------------
+
+
+def central(text: str, similarity: Similarity, keep: int = 2) -> list[str]:
+    """The sentences that mean most nearly what the whole text means, the nearest first."""
+    parts = sentences(text)
+    scores = similarity([text] * len(parts), parts)
+    return sorted(parts, key=lambda part: -scores[parts.index(part)])[:keep]
+
+
+def lessons(texts: list[str], similarity: Similarity, keep: int = 2) -> list[dict]:
+    """Conversations that ask for a summary and get a sentence of the text itself: no one has to write
+    one, and what they teach is the task, not the tone."""
+    return [
+        {"messages": [_said("user", prompt_for(text)), _said("assistant", sentence)]}
+        for text in texts
+        for sentence in central(text, similarity, keep)
+    ]
+
+
+def _said(role: str, content: str) -> dict:
+    return {"role": role, "content": content}
+
+
+def load_summariser(profile: Profile, adapter: Path | None = None):
+    """``(tokenizer, model)`` with the adapters ``policy`` and ``ref``, ready for PPO.
+
+    Args:
+        adapter: of the course's own policy; not needed where the profile names an encoder-decoder.
+    """
+    if profile.summariser == "policy":
+        return models.load_actor(profile, adapter)
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    path = assets.resolve(profile.summariser)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    # T5 was trained in bf16 and overflows in fp16; the small ones fit in fp32.
+    base = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).requires_grad_(False)
+    base.to(choose_precision(profile.precision).device)
+    lora = LoraConfig(
+        r=profile.lora_rank,
+        lora_alpha=profile.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="SEQ_2_SEQ_LM",
+    )
+    model = get_peft_model(base, lora, adapter_name=models.POLICY)
+    model.add_adapter(models.REF, lora)  # both start as the model itself: B is 0
+    models.activate(model, models.POLICY)
+    return tokenizer, model.eval()
