@@ -236,12 +236,13 @@ def readme_table(results: dict) -> str:
     lines = ["| stage | what | result |", "|---|---|---|"]
     lines += [f"| {stage} | {what} | {said} |" for stage, what, said in rows(results)]
     machine = results["machine"]
+    minutes = sum(took for name, took in results["minutes"].items() if name < "05")  # not the extras
     lines += [
         "",
         f"Profile `{results['profile']}`, {machine['date']}, {machine['device']} with "
         f"{machine['cpu_cores']} cores, {machine['compute']}, torch {machine['torch']}, "
         f"transformers {machine['transformers']}, trl {machine['trl']}; "
-        f"{sum(m for name, m in results['minutes'].items() if name < '05'):.0f} minutes for all four notebooks. "
+        f"{minutes:.0f} minutes for all four notebooks. "
         "Square brackets are 95 % intervals.",
     ]
     return "\n".join(lines)

@@ -121,33 +121,28 @@ class Classifier:
         return self.model(**inputs.to(self.model.device)).logits[:, self.label].float().tolist()
 
 
-def reward_parts(profile: Profile, similarity: Similarity) -> dict[str, tuple[RewardFn, float]]:
-    """name -> (function, weight): the profile's classifiers; if it names none, the lexicon, the
-    similarity to the source, and the length."""
-    if profile.news_classifiers:
-        return {name: (Classifier(source, label), w) for name, source, label, w in profile.news_classifiers}
-    functions = {"neutrality": neutrality, "similarity": faithful(similarity), "length": length_fit}
-    return {name: (function, WEIGHTS[name]) for name, function in functions.items()}
-
-
-def mixture(
-    parts: dict[str, tuple[RewardFn, float]], prompts: list[str], summaries: list[str], without: str = ""
+def start_reward(
+    profile: Profile, similarity: Similarity, prompts: list[str], summaries: list[str]
 ) -> Mixture:
-    """The parts as one reward, each in standard deviations of these summaries (the start model's).
+    """The reward of a run that starts with these summaries.
 
-    Args:
-        without: a part to leave out.
+    Where the profile names classifiers: their logits, at its weights. Otherwise lexicon, encoder and
+    length, each in standard deviations of these summaries.
 
     Raises:
         ValueError: if a part scores all of them the same.
     """
-    return Mixture(
-        **{
-            name: (standardised(function, prompts, summaries)[0], weight)
-            for name, (function, weight) in parts.items()
-            if name != without
-        }
-    )
+    if profile.news_classifiers:
+        named = profile.news_classifiers
+        return Mixture(**{name: (Classifier(source, label), weight) for name, source, label, weight in named})
+    parts = {"neutrality": neutrality, "similarity": faithful(similarity), "length": length_fit}
+    scaled = {name: standardised(function, prompts, summaries)[0] for name, function in parts.items()}
+    return Mixture(**{name: (function, WEIGHTS[name]) for name, function in scaled.items()})
+
+
+def without(reward: Mixture, part: str) -> Mixture:
+    """The same reward less one of its parts."""
+    return Mixture(**{name: pair for name, pair in reward.functions.items() if name != part})
 
 
 # --- measures -----------------------------------------------------------------------------------
