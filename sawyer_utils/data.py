@@ -111,6 +111,8 @@ def _check_news(row: dict) -> None:
     _text(row, "text")
     if row.get("split") not in ("train", "test"):
         raise DataError(f"field 'split' is {row.get('split')!r}, not train or test")
+    if "summary" in row:
+        _text(row, "summary")
 
 
 def _check_choices(row: dict) -> list[str]:
@@ -252,7 +254,10 @@ def load_prompts(split: str, source: str = "embedded", limit: int | None = None)
 
 
 def load_news(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
-    """News-like paragraphs ``{id, topic, text, split}`` of one split, "train" or "test"."""
+    """News-like paragraphs ``{id, topic, text, split}`` of one split, "train" or "test".
+
+    The embedded test rows have a ``summary``, too: a neutral sentence by hand, to measure against.
+    """
     rows = [row for row in _load("news", source, None) if row["split"] == split]
     return _spread(rows, limit)
 
@@ -610,6 +615,8 @@ def _check_paragraphs(news: list[dict], others: list[str]) -> None:
             raise DataError(f"news: {key} has {len(text.split())} words, not 45 to 80")
         if not _looks_english(text):
             raise DataError(f"news: {key} is not English: {text!r}")
+    if unequal := [row["id"] for row in news if ("summary" in row) != (row["split"] == "test")]:
+        raise DataError(f"news: a test row has a summary and a train row has none, but not {unequal[:5]}")
     _refuse_near("news", texts)
     runs = {run: key for key, text in texts.items() for run in _runs(normalise(text))}
     for text in others:

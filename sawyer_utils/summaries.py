@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from sawyer_utils import assets, models
-from sawyer_utils.evaluation import Similarity
+from sawyer_utils.chat import encode_prompt
+from sawyer_utils.evaluation import Similarity, repetition
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import Mixture, RewardFn, standardised
 from sawyer_utils.runtime import choose_precision
 
 ASK = "Summarise in one sentence: "
-WORDS = 16  # what a summary should have
+WORDS = 18  # what a summary should have
 WEIGHTS = {"neutrality": 1.0, "similarity": 1.0, "length": 0.5}
-
-# What a news agency could send. Nobody praises or blames; many words are those of ordinary news.
-PLAIN = (
-    "The council voted seven to four to close the library.",
-    "The tram line carried nine thousand passengers on its first day.",
-    "The river stood at six metres on Monday evening.",
-    "The home team won the match by two goals.",
-    "The company reported a profit of sixty-one million crowns.",
-    "A court ordered the network to pay twenty-four million crowns.",
-    "The clinic treats patients with cancer.",
-    "The bakery opens at six on weekdays.",
-    "The mayor said that she supports the plan.",
-    "The museum accepted a gift of forty paintings.",
-    "Police arrested a man on Friday.",
-    "The storm damaged thirty-two roofs.",
-    "The university awarded a prize to two students.",
-    "The bus leaves every ten minutes.",
-    "The share price fell by three per cent.",
-    "The festival takes place in the second week of June.",
-    "The minister agreed to meet the union on Thursday.",
-    "Eight hundred patients took part in the trial.",
-    "The factory employs two hundred and forty people.",
-    "The central bank left the interest rate at four per cent.",
-    "The plant supplies energy to nine villages.",
-    "The fire brigade has ordered three new engines.",
-    "The school will receive a grant of thirty thousand crowns.",
-    "The bridge is closed until the end of the month.",
-)
 
 
 def prompt_for(text: str) -> str:
@@ -55,6 +29,24 @@ def prompt_for(text: str) -> str:
 def source_of(prompt: str) -> str:
     """The text that a prompt of :func:`prompt_for` asks about."""
     return prompt.removeprefix(ASK)
+
+
+def settings(profile: Profile) -> Profile:
+    """The profile with the sizes of this chapter: longer prompts, other steps."""
+    return replace(
+        profile,
+        prompt_tokens=profile.news_prompt_tokens,
+        response_tokens=profile.news_response_tokens,
+        sft_epochs=profile.news_warmup_epochs,
+        ppo_steps=profile.news_steps,
+        ppo_batch=profile.news_batch,
+    )
+
+
+def prompts_that_fit(tokenizer, rows: list[dict], profile: Profile) -> list[str]:
+    """The prompt of each paragraph, without those longer than the profile allows (real articles are)."""
+    prompts = [prompt_for(row["text"]) for row in rows]
+    return [p for p in prompts if len(encode_prompt(tokenizer, p)) <= profile.news_prompt_tokens]
 
 
 def sentences(text: str) -> list[str]:
@@ -146,6 +138,20 @@ def without(reward: Mixture, part: str) -> Mixture:
 
 
 # --- measures -----------------------------------------------------------------------------------
+
+
+def measure(similarity: Similarity, prompts: list[str], summaries: list[str]) -> dict[str, list[float]]:
+    """What is compared before and after, a value a summary: the three parts as they are, and three
+    measures that no reward has."""
+    sources = [source_of(prompt) for prompt in prompts]
+    return {
+        "neutrality": neutrality(prompts, summaries),
+        "similarity": similarity(sources, summaries),
+        "words": [float(len(summary.split())) for summary in summaries],
+        "copied": [copied(*pair) for pair in zip(sources, summaries, strict=True)],
+        "invented": [float(invented(*pair)) for pair in zip(sources, summaries, strict=True)],
+        "repetition": [repetition(summary) for summary in summaries],
+    }
 
 
 def copied(source: str, summary: str, n: int = 3) -> float:

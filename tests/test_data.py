@@ -201,6 +201,7 @@ BAD_ROWS = [  # schema, bad row, what the message must name
     ("news", changed(NEWS, GONE, "text"), "'text'"),
     ("news", changed(NEWS, "  ", "text"), "'text' is empty"),
     ("news", changed(NEWS, "validation", "split"), "'split' is 'validation'"),
+    ("news", changed(NEWS, "", "summary"), "'summary' is empty"),
     ("prompts", ["not", "an", "object"], "not a JSON object"),
 ]
 
@@ -434,11 +435,13 @@ def test_news_of_ones_own_is_loaded_by_path(tmp_path):
             "news: 1 near-duplicates, the first: n-politics-001",
         ),
         (
-            lambda rows: [row.update(split="train") for row in rows if row["topic"] == "sport"],
+            lambda rows: rows[0].update(topic="a topic of its own"),
             "topics are not balanced in test",
         ),
+        (lambda rows: rows[0].update(summary="It closed."), "n-politics-001"),
+        (lambda rows: [row.pop("summary", 0) for row in rows], "a test row has a summary"),
     ],
-    ids=["short", "foreign", "twice", "unbalanced"],
+    ids=["short", "foreign", "twice", "unbalanced", "a summary to learn", "no yardstick"],
 )
 def test_bad_news_is_found(corpus, change, message):
     corpus("news", change)

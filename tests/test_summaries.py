@@ -67,8 +67,8 @@ def test_the_tone_of_a_paragraph_is_that_of_its_sentences():
 def test_the_length_costs_on_both_sides():
     texts = ["", " ".join(["w"] * summaries.WORDS), " ".join(["w"] * 2 * summaries.WORDS)]
     assert summaries.length_fit([""] * 3, texts) == [-1.0, 0.0, -1.0]
-    longer, shorter = (" ".join(["w"] * n) for n in (summaries.WORDS + 4, summaries.WORDS - 4))
-    assert summaries.length_fit(["", ""], [longer, shorter]) == [-0.25, -0.25]
+    longer, shorter = (" ".join(["w"] * n) for n in (summaries.WORDS + 3, summaries.WORDS - 3))
+    assert summaries.length_fit(["", ""], [longer, shorter]) == pytest.approx([-3 / summaries.WORDS] * 2)
 
 
 def test_similarity_is_asked_about_the_source_without_the_request():
