@@ -436,7 +436,7 @@ def test_news_of_ones_own_is_loaded_by_path(tmp_path):
         ),
         (
             lambda rows: rows[0].update(topic="a topic of its own"),
-            "topics are not balanced in test",
+            "topics are not balanced in train",
         ),
         (lambda rows: rows[0].update(summary="It closed."), "n-politics-001"),
         (lambda rows: [row.pop("summary", 0) for row in rows], "a test row has a summary"),
