@@ -81,10 +81,11 @@ class Profile:
     news_classifiers: tuple[tuple[str, str, int, float], ...] = ()
     news_prompt_tokens: int = 112
     news_response_tokens: int = 48
-    news_warmup_epochs: float = 4.0  # of learning the task, where the summariser is the policy
-    news_steps: int = 24
-    news_batch: int = 24
-    news_samples: int = 4  # summaries of each test paragraph
+    news_warmup_epochs: float = 2.0  # of learning the task, where the summariser is the policy
+    news_steps: int = 20
+    news_batch: int = 16
+    news_lr: float = 5e-4
+    news_samples: int = 2  # summaries of each test paragraph
 
     @property
     def hub_models(self) -> tuple[str, ...]:
@@ -122,6 +123,7 @@ _HUB_NEWS = {
     "news_response_tokens": 64,
     "news_steps": 60,
     "news_batch": 32,
+    "news_lr": 1e-4,
     "news_samples": 1,
 }
 _HUB_BENCHMARKS = ("truthfulqa/truthful_qa", "cais/mmlu:world_religions")

@@ -33,13 +33,16 @@ def source_of(prompt: str) -> str:
 
 def settings(profile: Profile) -> Profile:
     """The profile with the sizes of this chapter: longer prompts, other steps."""
+    own = profile.summariser == "policy"
     return replace(
         profile,
+        precision=profile.precision if own else "fp32",  # T5 learnt in bf16 and overflows in fp16
         prompt_tokens=profile.news_prompt_tokens,
         response_tokens=profile.news_response_tokens,
         sft_epochs=profile.news_warmup_epochs,
         ppo_steps=profile.news_steps,
         ppo_batch=profile.news_batch,
+        ppo_lr=profile.news_lr,
     )
 
 
@@ -77,8 +80,13 @@ def mean_tone(text: str) -> float:
 
 
 def neutrality(prompts: list[str], summaries: list[str]) -> list[float]:
-    """−|compound| of each summary: 0 is neutral, −1 as loaded as the lexicon can tell."""
-    return [-abs(score) for score in tone(summaries)]
+    """How much less loaded a summary is than a sentence of its source: mean tone of those − |compound|.
+
+    The source's own tone moves no summary of one text past another. It takes away what only says that
+    this text is louder than the next: noise, when summaries of different texts are graded together.
+    """
+    heard = zip(prompts, tone(summaries), strict=True)
+    return [mean_tone(source_of(prompt)) - abs(score) for prompt, score in heard]
 
 
 def length_fit(prompts: list[str], summaries: list[str]) -> list[float]:
@@ -212,7 +220,6 @@ def load_summariser(profile: Profile, adapter: Path | None = None):
 
     path = assets.resolve(profile.summariser)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    # T5 was trained in bf16 and overflows in fp16; the small ones fit in fp32.
     base = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).requires_grad_(False)
     base.to(choose_precision(profile.precision).device)
     lora = LoraConfig(

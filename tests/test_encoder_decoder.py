@@ -168,17 +168,17 @@ def hub_profile(tmp_path, t5, plain_letters, monkeypatch):
         (name, str(tmp_path / "roberta"), label, w)
         for name, _, label, w in PROFILES["colab"].news_classifiers
     ]
-    return replace(
+    profile = replace(
         PROFILES["colab"],
         summariser=str(tmp_path / "t5"),
         news_classifiers=tuple(names),
-        precision="fp32",
-        response_tokens=6,
-        prompt_tokens=64,
         lora_rank=4,
-        ppo_steps=2,
-        ppo_batch=8,
+        news_prompt_tokens=40,
+        news_response_tokens=6,
+        news_steps=2,
+        news_batch=8,
     )
+    return summaries.settings(profile)
 
 
 def test_from_the_sources_rows_to_two_steps_of_ppo(hub_profile, capsys):
@@ -194,8 +194,10 @@ def test_from_the_sources_rows_to_two_steps_of_ppo(hub_profile, capsys):
         "neutral": 0.5,
         "acceptable": 1,
     }
-    prompts = [summaries.prompt_for(row["text"]) for row in train]
+    prompts = summaries.prompts_that_fit(tokenizer, [*train, {"text": "a " * 50}], hub_profile)
+    assert [summaries.source_of(prompt) for prompt in prompts] == [row["text"] for row in train]
     config = PPOConfig.from_profile(hub_profile, activation_checkpointing=True)  # as on a GPU
+    assert (config.steps, config.batch_size, config.compute) == (2, 8, torch.float32)
     log = PPOTrainer(model, tokenizer, reward, config).train(prompts)
     assert log[0]["kl"] == 0.0
     for line in log:

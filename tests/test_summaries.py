@@ -51,10 +51,12 @@ def test_plain_words_have_no_tone_and_strong_ones_have():
     assert blame < -0.5
 
 
-def test_neutrality_counts_praise_and_blame_alike():
-    found = summaries.neutrality(["", "", ""], ["The shop opens.", "good", "bad"])
+def test_neutrality_is_what_a_summary_is_calmer_than_its_source():
+    plain, loud = map(summaries.prompt_for, ("The shop opens.", "A good day. The shop opens."))
     good, bad = summaries.tone(["good", "bad"])
-    assert found == [0.0, -good, bad]
+    texts = ["The shop opens.", "good", "bad"]
+    assert summaries.neutrality([plain] * 3, texts) == [0.0, -good, bad]  # praise and blame alike
+    assert summaries.neutrality([loud] * 3, texts) == pytest.approx([good / 2, -good / 2, good / 2 + bad])
 
 
 def test_the_tone_of_a_paragraph_is_that_of_its_sentences():

@@ -175,7 +175,8 @@ if by_hand:
 
 # %% [markdown]
 # ## 3. What else must a summary be?
-# Five summaries of one paragraph. Neutrality is −|compound|. *Similarity* is the cosine between
+# Five summaries of one paragraph. *Neutrality* is how much less loaded a summary is than a sentence of
+# its source: the mean |compound| of those, less the summary's. *Similarity* is the cosine between
 # summary and source, by the encoder from 02 as it came, never trained. *Length* is 0 at 18 words and
 # falls on either side, to −1 at none or at 36. **Predict first:** which wins on neutrality alone?
 
@@ -304,7 +305,7 @@ print(inspect.getsource(reward.Mixture.__call__))
 # Everything else is 03's: the same trainer, the same KL to the start. Each part is logged by itself.
 
 # %%
-config = ppo.PPOConfig.from_profile(profile, **summaries.training(profile))
+config = ppo.PPOConfig.from_profile(profile)
 trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
 live = plots.LivePlot(plots.ppo_dashboard, config.steps, path=folder / "progress.json")
 log = trainer.train(train_prompts, on_step=live)
@@ -368,8 +369,9 @@ if by_hand and len(by_hand) == len(test_prompts):
     hand = summaries.measure(encoder, test_prompts, by_hand)
     print("by hand:", {k: round(statistics.mean(v), 3) for k, v in hand.items()})
 print(f"finished {statistics.mean(before.finished):.0%} → {statistics.mean(after.finished):.0%}")
-left = -statistics.mean(end_values["neutrality"]) / source_tone
-print(f"tone of a summary, against a sentence of the sources: {left:.0%}")
+for name, answers in (("before", before), ("after", after)):
+    loud = statistics.mean(map(abs, summaries.tone(answers.responses)))
+    print(f"tone {name}: {loud / source_tone:.0%} of a sentence of the sources")
 
 # %%
 neutral, similarity = change["neutrality"], change["similarity"]
@@ -392,9 +394,9 @@ lost = [b - a for a, b in zip(start_values["similarity"], end_values["similarity
 picked = [*shown, lost.index(min(lost))]
 
 
-def notes(values: dict) -> list[str]:
-    pairs = zip(values["neutrality"], values["similarity"])
-    return [f"tone {-n:.2f}, similarity {s:.2f}" for n, s in pairs]
+def notes(answers, values: dict) -> list[str]:
+    pairs = zip(summaries.tone(answers.responses), values["similarity"])
+    return [f"tone {tone:+.2f}, similarity {similar:.2f}" for tone, similar in pairs]
 
 
 show.side_by_side(
@@ -404,8 +406,8 @@ show.side_by_side(
         "after PPO": [after.responses[i] for i in picked],
     },
     {
-        "start": [notes(start_values)[i] for i in picked],
-        "after PPO": [notes(end_values)[i] for i in picked],
+        "start": [notes(before, start_values)[i] for i in picked],
+        "after PPO": [notes(after, end_values)[i] for i in picked],
     },
     first="paragraph",
 )
@@ -423,9 +425,7 @@ show.side_by_side(
 models.restart(model)
 missing = list(reward_fn.functions)[1]  # similarity; on the Hub's path, grammar
 poor = summaries.without(reward_fn, missing)
-fewer = ppo.PPOConfig.from_profile(
-    profile, **{**summaries.training(profile), "steps": max(2, config.steps // 2)}
-)
+fewer = ppo.PPOConfig.from_profile(profile, steps=max(2, config.steps // 2))
 cheap = ppo.PPOTrainer(model, tokenizer, poor, fewer, folder / "cheap")
 cheap_log = cheap.train(train_prompts)
 plots.save(plots.reward_parts(cheap_log), figures, "cheap")
@@ -444,8 +444,8 @@ show.side_by_side(
         "without similarity": [nothing.responses[i] for i in shown],
     },
     {
-        "all parts": [notes(end_values)[i] for i in shown],
-        "without similarity": [notes(cheap_values)[i] for i in shown],
+        "all parts": [notes(after, end_values)[i] for i in shown],
+        "without similarity": [notes(nothing, cheap_values)[i] for i in shown],
     },
     first="paragraph",
 )
