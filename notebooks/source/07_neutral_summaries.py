@@ -185,7 +185,8 @@ encoder = evaluation.Similarity(profile.encoder)
 text = data.load_news("train")[0]["text"]
 candidates = {
     "loaded": summaries.sentences(text)[0],
-    "neutral": "Pellworth's council voted seven to four to close the Mill Lane library.",
+    "neutral": "Pellworth's council voted seven to four to close the Mill Lane library, "
+    "which saves ninety thousand crowns.",
     "about nothing": "The members of the group met there and then did as they had said.",
     "about bread": "The bakery on the corner opens at six and sells four kinds of bread.",
     "empty": "",
