@@ -170,8 +170,8 @@ if by_hand:
     print(f"loaded sentences in which the list hears nothing: {silent:.0%}")
 
 # %% [markdown]
-# That is a weak judge: hardly better than a coin on single sentences. Keep the number; we shall train
-# on this judge all the same, as people do, and come back to it at the end.
+# That is a weak judge, nearer to a coin than to a reader. Keep the number; we shall train on this judge
+# all the same, as people do, and come back to it at the end.
 
 # %% [markdown]
 # ## 3. What else must a summary be?
@@ -366,7 +366,8 @@ change = compared(start_values, end_values, before.prompts)
 as_table(change)
 
 # %%
-if by_hand and len(by_hand) == len(test_prompts):
+hand = {}
+if len(by_hand) == len(test_prompts):
     hand = summaries.measure(encoder, test_prompts, by_hand)
     print("by hand:", {k: round(statistics.mean(v), 3) for k, v in hand.items()})
 print(f"finished {statistics.mean(before.finished):.0%} → {statistics.mean(after.finished):.0%}")
@@ -395,9 +396,9 @@ lost = [b - a for a, b in zip(start_values["similarity"], end_values["similarity
 picked = [*shown, lost.index(min(lost))]
 
 
-def notes(answers, values: dict) -> list[str]:
-    pairs = zip(summaries.tone(answers.responses), values["similarity"])
-    return [f"tone {tone:+.2f}, similarity {similar:.2f}" for tone, similar in pairs]
+def notes(answers, values: dict, rows: list[int]) -> list[str]:
+    loud, close = summaries.tone(answers.responses), values["similarity"]
+    return [f"tone {loud[i]:+.2f}, similarity {close[i]:.2f}" for i in rows]
 
 
 show.side_by_side(
@@ -407,8 +408,8 @@ show.side_by_side(
         "after PPO": [after.responses[i] for i in picked],
     },
     {
-        "start": [notes(before, start_values)[i] for i in picked],
-        "after PPO": [notes(after, end_values)[i] for i in picked],
+        "start": notes(before, start_values, picked),
+        "after PPO": notes(after, end_values, picked),
     },
     first="paragraph",
 )
@@ -442,11 +443,11 @@ show.side_by_side(
     [summaries.source_of(before.prompts[i])[:160] + " …" for i in shown],
     {
         "all parts": [after.responses[i] for i in shown],
-        "without similarity": [nothing.responses[i] for i in shown],
+        f"without {missing}": [nothing.responses[i] for i in shown],
     },
     {
-        "all parts": [notes(after, end_values)[i] for i in shown],
-        "without similarity": [notes(nothing, cheap_values)[i] for i in shown],
+        "all parts": notes(after, end_values, shown),
+        f"without {missing}": notes(nothing, cheap_values, shown),
     },
     first="paragraph",
 )
@@ -477,7 +478,7 @@ runtime.record(
     missing=missing,
     reached=bool(reached),
     source_tone=source_tone,
-    by_hand={k: statistics.mean(v) for k, v in hand.items()} if by_hand else {},
+    by_hand={k: statistics.mean(v) for k, v in hand.items()},
     first_similarity=statistics.mean(first_similarity),
     steps=len(log),
     seconds_train=spent,
