@@ -176,7 +176,7 @@ def write(edition: str) -> dict[str, Path]:
     import nbformat
 
     make, place = EDITIONS[edition]
-    paths = {name: project_root() / "build" / place.format(name) for name in course.NOTEBOOKS}
+    paths = {name: project_root() / "build" / place.format(name) for name in course.FOLDERS}
     for name, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         notebook = make(name)
