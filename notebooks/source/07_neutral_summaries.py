@@ -21,7 +21,7 @@
 # - put the parts of a reward on one scale and read each of them in a log,
 # - find the cheapest way to win a reward before your model does.
 #
-# Needs 01 (or its shipped checkpoint). About a quarter of an hour on two CPU cores.
+# Needs 01 (or its shipped checkpoint). About ten minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -161,7 +161,8 @@ if by_hand:
 # the list hear more tone in it than in a neutral one? (0.5 would be a coin.)
 
 # %%
-loaded = [abs(s) for row in test_rows for s in summaries.tone(summaries.sentences(row["text"]))]
+said = [sentence for row in test_rows for sentence in summaries.sentences(row["text"])]
+loaded = [abs(s) for s in summaries.tone(said)]
 source_tone = statistics.mean(summaries.mean_tone(row["text"]) for row in test_rows)
 print(f"mean |compound| of a sentence of the sources {source_tone:.2f}")
 if by_hand:
@@ -187,10 +188,10 @@ encoder = evaluation.Similarity(profile.encoder)
 text = data.load_news("train")[0]["text"]
 candidates = {
     "loaded": summaries.sentences(text)[0],
-    "neutral": "Pellworth's council voted seven to four to close the Mill Lane library, "
-    "which saves ninety thousand crowns.",
-    "about nothing": "The members of the group met there and then did as they had said.",
-    "about bread": "The bakery on the corner opens at six and sells four kinds of bread.",
+    "neutral": "Pellworth's council voted seven to four to close the Mill Lane"
+    " library, which saves ninety thousand crowns.",
+    "about nothing": "The members of the group met and then did as they had said.",
+    "about bread": "The bakery on the corner opens at six and sells kinds of bread.",
     "empty": "",
 }
 asked, said = [summaries.prompt_for(text)] * len(candidates), list(candidates.values())
@@ -219,7 +220,7 @@ assert table.neutrality["empty"] == table.neutrality.max()
 
 # %%
 similar = summaries.faithful(encoder)
-own_policy = profile.summariser == "policy"  # else an encoder-decoder that can summarise
+own_policy = profile.summariser == "policy"  # else an encoder-decoder
 adapter = None
 if own_policy:
     sft_folder = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
@@ -323,8 +324,8 @@ plots.save(plots.reward_parts(log), figures, "parts", clean)
 
 # %%
 third = max(1, len(log) // 3)
-watched = [f"reward_{name}" for name in reward_fn.functions] + ["reward", "kl", "length"]
-for key in watched:
+watched = [f"reward_{name}" for name in reward_fn.functions]
+for key in (*watched, "reward", "kl", "length"):
     early = statistics.mean(line[key] for line in log[:third])
     late = statistics.mean(line[key] for line in log[-third:])
     print(f"{key:18s} first third {early:6.2f}   last third {late:6.2f}")
@@ -372,10 +373,12 @@ hand = {}
 if len(by_hand) == len(test_prompts):
     hand = summaries.measure(encoder, test_prompts, by_hand)
     print("by hand:", {k: round(statistics.mean(v), 3) for k, v in hand.items()})
-print(f"finished {statistics.mean(before.finished):.0%} → {statistics.mean(after.finished):.0%}")
 for name, answers in (("before", before), ("after", after)):
     loud = statistics.mean(map(abs, summaries.tone(answers.responses)))
-    print(f"tone {name}: {loud / source_tone:.0%} of a sentence of the sources")
+    print(
+        f"{name}: finished {statistics.mean(answers.finished):.0%}, tone"
+        f" {loud / source_tone:.0%} of a sentence of the sources"
+    )
 
 # %%
 neutral, similarity = change["neutrality"], change["similarity"]
@@ -498,7 +501,7 @@ print(f"peak memory {peak:.1f} GiB")
 # ## Exercises
 # 1. **Predict the number.** What is the compound of a text with two words rated +1.9 and one rated −2.5,
 #    and no rule that applies?
-#    <details><summary>Answer</summary>s = 1.3, and 1.3/√(1.3² + 15) = 0.3183. Praise and blame cancel:
+#    <details><summary>Answer</summary>s = 1.3, and 1.3/√(1.3² + 15) = 0.3182. Praise and blame cancel:
 #    a summary that is rude to both sides counts as nearly neutral.</details>
 # 2. **Write it.** Write the part `numbers(prompts, summaries)`: the share of a summary's numerals that
 #    stand in its source, 1 where it has none. Which cheap way to win does it leave?
