@@ -66,7 +66,7 @@ def toy(monkeypatch, tmp_path):
     path = tmp_path / "01_sft.py"
     path.write_text(SOURCE, encoding="utf-8")
     monkeypatch.setattr(course, "source_path", lambda name: path)
-    monkeypatch.setattr(course, "NOTEBOOKS", {"01_sft": "sft"})
+    monkeypatch.setattr(course, "FOLDERS", {"01_sft": "sft"})
     monkeypatch.setattr(editions, "project_root", lambda: tmp_path)
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
     (tmp_path / "docs").mkdir()

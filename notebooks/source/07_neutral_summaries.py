@@ -80,6 +80,9 @@ started = time.perf_counter()
 plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
 # %% [markdown]
+# *In words: four boxes in a row (SFT, reward model, PPO, evaluation). This chapter is the third once more, with
+# another judge in the place of the second.*
+#
 # > In a cowardly midnight vote, Pellworth's council has butchered the one thing this town had to be
 # > proud of.
 #
@@ -322,6 +325,9 @@ assert log[0]["kl"] == 0.0
 clean = [{k: v for k, v in line.items() if k != "samples"} for line in log]
 plots.save(plots.reward_parts(log), figures, "parts", clean)
 
+# %% [markdown]
+# *In words: one line for each part of the reward, in standard deviations of the start's summaries, by step.*
+
 # %%
 third = max(1, len(log) // 3)
 watched = [f"reward_{name}" for name in reward_fn.functions]
@@ -436,6 +442,9 @@ fewer = ppo.PPOConfig.from_profile(profile, steps=max(2, config.steps // 2))
 cheap = ppo.PPOTrainer(model, tokenizer, poor, fewer, folder / "cheap")
 cheap_log = cheap.train(train_prompts)
 plots.save(plots.reward_parts(cheap_log), figures, "cheap")
+
+# %% [markdown]
+# *In words: the two parts that are left, by step.*
 
 # %%
 nothing = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
