@@ -326,7 +326,8 @@ clean = [{k: v for k, v in line.items() if k != "samples"} for line in log]
 plots.save(plots.reward_parts(log), figures, "parts", clean)
 
 # %% [markdown]
-# *In words: one line for each part of the reward, in standard deviations of the start's summaries, by step.*
+# *In words: on the left one line for each part of the reward, in standard deviations of the start's summaries, by
+# step; on the right the KL to the start.*
 
 # %%
 third = max(1, len(log) // 3)
@@ -444,7 +445,7 @@ cheap_log = cheap.train(train_prompts)
 plots.save(plots.reward_parts(cheap_log), figures, "cheap")
 
 # %% [markdown]
-# *In words: the two parts that are left, by step.*
+# *In words: the same two pictures, with the parts that are left.*
 
 # %%
 nothing = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
