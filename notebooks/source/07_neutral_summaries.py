@@ -177,9 +177,10 @@ if by_hand:
 # %% [markdown]
 # ## 3. What else must a summary be?
 # Five summaries of one paragraph. *Neutrality* is how much less loaded a summary is than a sentence of
-# its source: the mean |compound| of those, less the summary's. *Similarity* is the cosine between
-# summary and source, by the encoder from 02 as it came, never trained. *Length* is 0 at 18 words and
-# falls on either side, to −1 at none or at 36. **Predict first:** which wins on neutrality alone?
+# its source: the mean |compound| of those, less the summary's. *Similarity* is how much nearer to the
+# whole it is than those sentences are, in cosines of the encoder from 02 as it came, never trained.
+# *Length* is 0 at 18 words and falls on either side, to −1 at none or at 36. **Predict first:** which
+# wins on neutrality alone?
 
 # %%
 encoder = evaluation.Similarity(profile.encoder)
@@ -217,7 +218,6 @@ assert table.neutrality["empty"] == table.neutrality.max()
 # to reward. So look first: what does the SFT model from 01 say when it is asked for a summary?
 
 # %%
-similar = summaries.faithful(encoder)
 own_policy = profile.summariser == "policy"  # else an encoder-decoder
 adapter = None
 if own_policy:
@@ -227,9 +227,10 @@ tokenizer, model = summaries.load_summariser(profile, adapter)
 train_prompts = summaries.prompts_that_fit(tokenizer, train_rows, profile)
 test_prompts = summaries.prompts_that_fit(tokenizer, test_rows, profile)
 first = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
-first_similarity = similar(first.prompts, first.responses)
+sources = [summaries.source_of(prompt) for prompt in first.prompts]
+first_similarity = encoder(sources, first.responses)
 for i in (0, len(test_prompts) // 3, 2 * len(test_prompts) // 3):
-    print(f"{summaries.source_of(test_prompts[i])}\n  → {first.responses[i]}\n")
+    print(f"{sources[i]}\n  → {first.responses[i]}\n")
 print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
 
 # %% [markdown]
@@ -275,7 +276,8 @@ print(
 # ## 5. On what scale do the parts meet?
 # A cosine moves by hundredths, a length by tenths. Added as they come, the widest would decide. So
 # each part is put on the start model's own scale: 0 is its average summary of a training paragraph, 1
-# is one standard deviation better. (The classifiers of the Hub profiles keep the workshop's weights.)
+# is one standard deviation better. Neutrality counts twice: it is what has to change, the others only
+# have to hold. (The classifiers of the Hub profiles keep the workshop's weights, on their raw logits.)
 
 # %%
 calibration = evaluation.answer(model, tokenizer, train_prompts, profile, seed=1)
