@@ -269,8 +269,9 @@ print(
 )
 
 # %% [markdown]
-# Now there is something to grade: sentences about the text, some loaded and some less. This model is
-# the start, the frozen reference, and what everything below is compared with.
+# Now there is something to grade: sentences about the text, some loaded and some less. (Under `smoke`,
+# two steps have taught nothing yet.) This model is the start, the frozen reference, and what everything
+# below is compared with.
 
 # %% [markdown]
 # ## 5. On what scale do the parts meet?
@@ -471,8 +472,8 @@ else:
     print(f"{len(cheap_log)} steps are too few to see the subject go.")
 
 # %% [markdown]
-# Nobody told it to leave the subject; nobody paid it to stay. A reward is a contract, and the model
-# reads only what is written in it.
+# Wherever it went, nobody told it to leave the subject; nobody paid it to stay. A reward is a contract,
+# and the model reads only what is written in it.
 
 # %%
 runtime.record(
@@ -552,7 +553,8 @@ print(f"peak memory {peak:.1f} GiB")
 # 5. The Hub profiles take `google/flan-t5-small`, an encoder-decoder, through the same trainer
 #    (`actor.response_states` is the one place that tells them apart), two RoBERTa classifiers with the
 #    workshop's weights, and `argilla/news-summary`. That path is tested with tiny random models and a
-#    local file; **it has not been run against the real Hub.**
+#    local file; **it has not been run against the real Hub.** Of a long article the encoder reads the
+#    first 256 tokens.
 
 # %% [markdown]
 # ## Five questions
