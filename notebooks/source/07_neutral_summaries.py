@@ -47,6 +47,7 @@ import gc
 import inspect
 import math
 import statistics
+import textwrap
 import time
 
 import pandas as pd
@@ -92,7 +93,7 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 train_rows = data.load_news("train", profile.news, profile.limit)
 test_rows = data.load_news("test", profile.news)[: profile.eval_prompts]
 for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
-    print(f"[{row['topic']}] {row['text']}\n")
+    print(textwrap.fill(f"[{row['topic']}] {row['text']}", 88), end="\n\n")
 print(f"{len(train_rows)} paragraphs to practise on, {len(test_rows)} to judge by.")
 assert not {row["text"] for row in train_rows} & {row["text"] for row in test_rows}
 
@@ -230,7 +231,8 @@ first = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
 sources = [summaries.source_of(prompt) for prompt in first.prompts]
 first_similarity = encoder(sources, first.responses)
 for i in (0, len(test_prompts) // 3, 2 * len(test_prompts) // 3):
-    print(f"{sources[i]}\n  → {first.responses[i]}\n")
+    print(textwrap.fill(sources[i], 88))
+    print(textwrap.fill(f"→ {first.responses[i]}", 88), end="\n\n")
 print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
 
 # %% [markdown]
@@ -373,7 +375,8 @@ as_table(change)
 hand = {}
 if len(by_hand) == len(test_prompts):
     hand = summaries.measure(encoder, test_prompts, by_hand)
-    print("by hand:", {k: round(statistics.mean(v), 3) for k, v in hand.items()})
+    means = [f"{name} {statistics.mean(values):.2f}" for name, values in hand.items()]
+    print(f"by hand: {', '.join(means)}")
 for name, answers in (("before", before), ("after", after)):
     loud = statistics.mean(map(abs, summaries.tone(answers.responses)))
     print(
