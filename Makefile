@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: course test lab notebooks student instructor slides lm-eval clean
 
 course: .venv/ready
-	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh)
+	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh) $(if $(EXTRA),--extra)
 
 test: .venv/ready
 	$(BIN)/python -m sawyer_utils test
@@ -14,7 +14,7 @@ lab: .venv/ready
 	$(BIN)/python -m sawyer_utils lab
 
 notebooks: .venv/ready
-	$(BIN)/python -m sawyer_utils notebooks
+	$(BIN)/python -m sawyer_utils notebooks $(if $(EXTRA),--extra)
 
 student instructor slides: .venv/ready
 	$(BIN)/python -m sawyer_utils $@

@@ -17,7 +17,7 @@ def course(args) -> None:
 
     if args.profile:  # the notebooks' kernels read it there
         os.environ["SAWYER_PROFILE"] = args.profile
-    runner.course(_profile(args), fresh=args.fresh)
+    runner.course(_profile(args), fresh=args.fresh, extra=args.extra)
 
 
 def notebooks(args) -> None:
@@ -26,7 +26,7 @@ def notebooks(args) -> None:
     os.environ["SAWYER_PROFILE"] = "local"
     for name in ("SAWYER_MODEL", "SAWYER_PRECISION"):
         os.environ.pop(name, None)
-    runner.publish(PROFILES["local"])
+    runner.publish(PROFILES["local"], extra=args.extra)
 
 
 def fetch(args) -> None:
@@ -149,6 +149,8 @@ def main(argv: list[str] | None = None) -> None:
             command.add_argument("--run", action="store_true", help="and execute them all")
         if function is instructor:
             command.add_argument("--nbgrader", action="store_true", help="for nbgrader, to build/nbgrader")
+        if function in (course, notebooks):
+            command.add_argument("--extra", action="store_true", help="also the chapters after 04")
         if function is badges:
             command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
             command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")

@@ -17,8 +17,10 @@ from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import home, project_root, read_json, replacing, write_json
 
 NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
+EXTRAS = {"07_neutral_summaries": "neutral"}  # each builds on 01 to 04, not on one another
+FOLDERS = {**NOTEBOOKS, **EXTRAS}
 # Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
-EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
+EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0, "07_neutral_summaries": 12.0}
 # Colab reads these: a T4 is preselected, the table of contents is open.
 METADATA = {
     "accelerator": "GPU",
@@ -93,7 +95,7 @@ def execute(notebook, profile: Profile, name: str, eta) -> None:
     """Run every cell in a fresh kernel, showing the cell, the training step and the time left."""
     import nbclient
 
-    progress = home() / profile.name / NOTEBOOKS[name] / "progress.json"
+    progress = home() / profile.name / FOLDERS[name] / "progress.json"
     progress.unlink(missing_ok=True)
     state = {"cell": 0, "cells": len(notebook.cells)}
 
@@ -185,8 +187,9 @@ def fingerprint(profile: Profile) -> str:
     return digest.hexdigest()[:16]
 
 
-def run(profile: Profile, fresh: bool = False) -> dict[str, Path]:
-    """Execute 01 to 04 into the run folder; what is done and unchanged is reused.
+def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str, Path]:
+    """Execute 01 to 04, and the extras if asked, into the run folder; what is done and unchanged is
+    reused.
 
     Returns:
         notebook name -> executed file
@@ -203,12 +206,13 @@ def run(profile: Profile, fresh: bool = False) -> dict[str, Path]:
     ledger["fingerprint"] = fingerprint(profile)
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     print("weights:", ", ".join(assets.fetch()))
-    executed = {name: folder / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS}
+    executed = {name: folder / "notebooks" / f"{name}.ipynb" for name in (FOLDERS if extra else NOTEBOOKS)}
     todo = _outdated(ledger, executed)
     for name in executed:
         if name not in todo:
             print(f"{name}  done before, reused")
-    for name in todo:  # cut off now, all of these have to run again: each builds on the last
+    # Cut off now, all of these have to run again: each builds on the last, and the extras on all.
+    for name in (*todo, *(EXTRAS if NOTEBOOKS.keys() & set(todo) else ())):
         ledger.pop(name, None)
     write_json(ledger_path, ledger)
     clock = Clock(todo, _expected(profile))
@@ -221,7 +225,7 @@ def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, led
     import nbformat
 
     source = source_hash(name)
-    from_nothing = not (home() / profile.name / NOTEBOOKS[name] / "metrics.json").exists()
+    from_nothing = not (home() / profile.name / FOLDERS[name] / "metrics.json").exists()
     notebook = build(name)
     execute(notebook, profile, name, clock)
     sections = section_seconds(notebook)
@@ -238,12 +242,15 @@ def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, led
 
 
 def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
-    """The first notebook that is missing or changed, and all after it: each builds on the last."""
+    """The first of 01 to 04 that is missing or changed, and all after it: each builds on the last.
+    If there is none: the extras that are."""
+
+    def changed(name: str) -> bool:
+        return ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists()
+
     names = list(executed)
-    for i, name in enumerate(names):
-        if ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists():
-            return names[i:]
-    return []
+    first = next((i for i, name in enumerate(names) if name in NOTEBOOKS and changed(name)), None)
+    return list(filter(changed, names)) if first is None else names[first:]
 
 
 def _expected(profile: Profile) -> dict[str, float]:
@@ -253,9 +260,9 @@ def _expected(profile: Profile) -> dict[str, float]:
     return {**EXPECTED, **minutes}
 
 
-def course(profile: Profile, fresh: bool = False) -> None:
-    """``make course``: run, then one screen of results and where everything is."""
-    executed = run(profile, fresh)
+def course(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str, Path]:
+    """``make course``: run, then one screen of results and where everything is; returns what ran."""
+    executed = run(profile, fresh, extra)
     folder = home() / profile.name
     results = report.collect(profile, read_json(folder / "course.json"))
     write_json(folder / "results.json", results)
@@ -265,14 +272,15 @@ def course(profile: Profile, fresh: bool = False) -> None:
         print("notebook ", path)
     print("figures  ", folder / "*" / "figures")
     print("report   ", page)
+    return executed
 
 
-def publish(profile: Profile) -> None:
+def publish(profile: Profile, extra: bool = False) -> None:
     """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed."""
-    course(profile)
+    executed = course(profile, extra=extra)
     root, folder = project_root(), home() / profile.name
-    for name in NOTEBOOKS:
-        shutil.copyfile(folder / "notebooks" / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb")
+    for path in executed.values():
+        shutil.copyfile(path, root / "notebooks" / path.name)
     write_json(root / "results" / f"{profile.name}.json", read_json(folder / "results.json"))
     ship(profile)
     report.update_readme(root / "README.md", read_json(folder / "results.json"))

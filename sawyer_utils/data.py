@@ -107,6 +107,14 @@ def _check_prompt(row: dict) -> None:
         raise DataError(f"field 'split' is {row.get('split')!r}, not train or test")
 
 
+def _check_news(row: dict) -> None:
+    _text(row, "text")
+    if row.get("split") not in ("train", "test"):
+        raise DataError(f"field 'split' is {row.get('split')!r}, not train or test")
+    if "summary" in row:
+        _text(row, "summary")
+
+
 def _check_choices(row: dict) -> list[str]:
     choices = _list(row, "choices", 2)
     for i, choice in enumerate(choices):
@@ -179,6 +187,7 @@ SCHEMAS: dict[str, Callable[[dict], None]] = {
     "prompts": _check_prompt,
     "truthful_mini": _check_question,
     "religions_mini": _check_question,
+    "news": _check_news,
 }
 # The corpus's own files, and questions of whatever source.
 CHECKS = {**SCHEMAS, "questions": _check_any_question}
@@ -241,6 +250,15 @@ def load_gold(source: str = "embedded", limit: int | None = None) -> list[dict]:
 def load_prompts(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
     """Prompts ``{id, topic, prompt, split}`` of one split, "train" or "test"."""
     rows = [row for row in _load("prompts", source, None) if row["split"] == split]
+    return _spread(rows, limit)
+
+
+def load_news(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
+    """News-like paragraphs ``{id, topic, text, split}`` of one split, "train" or "test".
+
+    The embedded test rows have a ``summary``, too: a neutral sentence by hand, to measure against.
+    """
+    rows = [row for row in _load("news", source, None) if row["split"] == split]
     return _spread(rows, limit)
 
 
@@ -344,6 +362,11 @@ def _dolly(row: dict) -> dict:
     return {"prompt": prompt, "split": "test" if held_out(prompt, 1 / 8) else "train"}
 
 
+def _news_summary(row: dict) -> dict:
+    """The article; its summary, under "prediction", is not needed to learn from a grade."""
+    return {"text": row["text"], "split": "test" if held_out(row["text"], 1 / 8) else "train"}
+
+
 def _hh_rlhf(row: dict) -> dict:
     """Two whole conversations that part at the last answer; nobody scored how far apart they are."""
     prompt, _, chosen = row["chosen"].rpartition("\n\nAssistant:")
@@ -368,6 +391,7 @@ HUB_SOURCES = {  # Hub id -> (split, mapping to the schema)
     "HuggingFaceH4/ultrafeedback_binarized": ("train_prefs", _ultrafeedback),
     "Anthropic/hh-rlhf": ("train", _hh_rlhf),
     "databricks/databricks-dolly-15k": ("train", _dolly),
+    "argilla/news-summary": ("train", _news_summary),
     "truthfulqa/truthful_qa": ("validation", _columns("question", "mc1_targets", "mc2_targets")),
     "cais/mmlu": ("test", _columns("question", "choices", "answer", "subject")),
 }
@@ -515,14 +539,18 @@ def normalise(text: str) -> list[str]:
     return re.sub(r"[^\w\s]+", "", text.lower()).split()
 
 
+def _runs(words: list[str]) -> set[tuple[str, ...]]:
+    """Every five words in a row; a text of fewer is one run by itself."""
+    return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
+
+
 def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[str, str]]:
     """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words."""
     words = {key: normalise(text) for key, text in texts.items()}
     sets = {key: set(w) for key, w in words.items()}
     grams: dict[tuple, list[str]] = {}
     for key, w in words.items():
-        # A text of fewer than five words is one run by itself.
-        for gram in {tuple(w[i : i + 5]) for i in range(max(1, len(w) - 4))}:
+        for gram in _runs(w):
             grams.setdefault(gram, []).append(key)
     found = {pair for keys in grams.values() for pair in itertools.combinations(keys, 2)}
     for a, b in itertools.combinations(texts, 2):
@@ -572,9 +600,33 @@ def check_corpus(folder: Path = EMBEDDED, tokenizer=None) -> dict[str, Any]:
             low, high = KINDS.get(response["kind"], (11, 0))
             if not low <= response["score"] <= high:
                 raise DataError(f"{row['id']}: a {response['kind']} response scores {response['score']}")
+    asked_too = [row["question"] for name in ("truthful_mini", "religions_mini") for row in files[name]]
+    _check_paragraphs(files["news"], [*texts, *asked_too])
     if tokenizer is not None:
         _check_lengths(files, tokenizer)
     return _describe(files)
+
+
+def _check_paragraphs(news: list[dict], others: list[str]) -> None:
+    """Lengths, language, topics spread evenly over both splits, nothing said twice."""
+    texts = {row["id"]: row["text"] for row in news}
+    for key, text in texts.items():
+        if not 45 <= len(text.split()) <= 80:
+            raise DataError(f"news: {key} has {len(text.split())} words, not 45 to 80")
+        if not _looks_english(text):
+            raise DataError(f"news: {key} is not English: {text!r}")
+    if unequal := [row["id"] for row in news if ("summary" in row) != (row["split"] == "test")]:
+        raise DataError(f"news: a test row has a summary and a train row has none, but not {unequal[:5]}")
+    _refuse_near("news", texts)
+    runs = {run: key for key, text in texts.items() for run in _runs(normalise(text))}
+    for text in others:
+        for run in _runs(normalise(text)) & runs.keys():
+            raise DataError(f"news: {runs[run]} shares {' '.join(run)!r} with another file: {text!r}")
+    topics = {row["topic"] for row in news}
+    for split in ("train", "test"):
+        counts = Counter(row["topic"] for row in news if row["split"] == split)
+        if counts.keys() < topics or max(counts.values()) > 2 * min(counts.values()):
+            raise DataError(f"news: topics are not balanced in {split}: {dict(counts)}")
 
 
 def _refuse_near(name: str, texts: dict[str, str]) -> None:
@@ -589,6 +641,7 @@ def _check_lengths(files: dict[str, list[dict]], tokenizer) -> None:
     """No row of the corpus may be truncated under the ``local`` profile."""
     from sawyer_utils.chat import encode, encode_prompt
     from sawyer_utils.profiles import PROFILES
+    from sawyer_utils.summaries import prompt_for
 
     profile = PROFILES["local"]
     lengths = {r["id"]: len(encode(tokenizer, r["messages"]).ids) for r in files["conversations"]}
@@ -598,6 +651,9 @@ def _check_lengths(files: dict[str, list[dict]], tokenizer) -> None:
     lengths = {i: len(encode_prompt(tokenizer, text)) for i, text in prompts.items()}
     if too_long := {i: n for i, n in lengths.items() if n > profile.prompt_tokens}:
         raise DataError(f"prompts over {profile.prompt_tokens} tokens: {too_long}")
+    lengths = {r["id"]: len(encode_prompt(tokenizer, prompt_for(r["text"]))) for r in files["news"]}
+    if too_long := {i: n for i, n in lengths.items() if n > profile.news_prompt_tokens}:
+        raise DataError(f"news over {profile.news_prompt_tokens} tokens: {too_long}")
 
 
 def _describe(files: dict[str, list[dict]]) -> dict[str, Any]:
@@ -611,6 +667,10 @@ def _describe(files: dict[str, list[dict]]) -> dict[str, Any]:
         "labels": {
             name: dict(sorted(Counter(row["label"] for row in files[name]).items()))
             for name in ("truthful_mini", "religions_mini")
+        },
+        "news": {
+            "topics": len({row["topic"] for row in files["news"]}),
+            "test": sum(row["split"] == "test" for row in files["news"]),
         },
     }
 

@@ -252,6 +252,15 @@ def load_policy_weights(model, folder: Path) -> None:
     set_peft_model_state_dict(model, weights, adapter_name=POLICY)
 
 
+@torch.no_grad()
+def restart(model: PeftModel) -> None:
+    """Set the adapter ``policy`` back to what ``ref`` is: the start of a run."""
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if f".{POLICY}" in name:
+            parameter.copy_(parameters[name.replace(f".{POLICY}", f".{REF}")])
+
+
 def load_actor(profile: Profile, sft_adapter: Path):
     """Return ``(tokenizer, model)`` for PPO: the SFT adapter as trainable policy and frozen ref."""
     tokenizer, model = load_policy(profile)

@@ -342,6 +342,24 @@ def score_changes(names, changes, lows, highs, n: int) -> Figure:
 # --- before and after ---------------------------------------------------------------------------
 
 
+def reward_parts(log: list[dict]) -> Figure:
+    """The parts of a ``reward.Mixture`` by step, and the KL that they were bought with."""
+    names = [key for key in log[0] if key.startswith("reward_") and key != "reward_std"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+    steps = [line["step"] for line in log]
+    colours = (STAGES["ppo"][1], STAGES["sft"][1], GREEN, PURPLE)
+    for name, colour, marker, line in zip(names, colours, "o^sD", ("-", "--", "-.", ":")):
+        label = name.removeprefix("reward_")
+        values = [entry[name] for entry in log]
+        left.plot(steps, values, marker=marker, ms=4, ls=line, color=colour, label=label)
+    left.axhline(0, color="#767676", lw=1)
+    left.set(xlabel="step", ylabel="start model's standard deviations", title="each part, before its weight")
+    left.legend()
+    right.plot(steps, [entry["kl"] for entry in log], marker="o", ms=4, color="#333333")
+    right.set(xlabel="step", ylabel="nats a summary", title="KL to the start")
+    return figure
+
+
 def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the held-out prompts") -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))

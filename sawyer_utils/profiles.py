@@ -77,16 +77,36 @@ class Profile:
     # Embedded, the path of a .jsonl, or a Hub id, with ":subject" for MMLU.
     benchmarks: tuple[str, ...] = ("truthful_mini", "religions_mini")
 
+    # 07 neutral summaries
+    news: str = "embedded"
+    summariser: str = "policy"  # the course's own, from notebook 01; else an encoder-decoder
+    # (name, sequence classifier, index of the logit, weight) of each part of the reward; without any,
+    # a lexicon, an encoder and the length.
+    news_classifiers: tuple[tuple[str, str, int, float], ...] = ()
+    news_prompt_tokens: int = 112
+    news_response_tokens: int = 48
+    news_warmup_epochs: float = 2.0  # of learning the task, where the summariser is the policy
+    news_steps: int = 20
+    news_batch: int = 16
+    news_lr: float = 5e-4
+    news_samples: int = 2  # summaries of each test paragraph
+
     @property
     def hub_models(self) -> tuple[str, ...]:
         """The models that come from the Hub."""
         return tuple(filter(_from_hub, dict.fromkeys((self.policy_base, self.reward_base, self.encoder))))
 
     @property
+    def news_hub_models(self) -> tuple[str, ...]:
+        """The models that notebook 07 takes from the Hub."""
+        names = [source for _, source, _, _ in self.news_classifiers]
+        return tuple(filter(_from_hub, [*names, *([] if self.summariser == "policy" else [self.summariser])]))
+
+    @property
     def hub_data(self) -> tuple[str, ...]:
         """The data sets that come from the Hub."""
         questions = (name for name in self.benchmarks if "/" in name)  # the embedded ones have none
-        sources = (self.conversations, self.preferences, self.gold, self.prompts, *questions)
+        sources = (self.conversations, self.preferences, self.gold, self.prompts, self.news, *questions)
         return tuple(filter(_from_hub, sources))
 
 
@@ -95,6 +115,21 @@ def _from_hub(source: str) -> bool:
 
 
 _LOCAL = Profile("local")
+# The workshop's: what a summary has to be is neutral (a logit, weighted 0.5) and grammatical (1).
+_HUB_NEWS = {
+    "news": "argilla/news-summary",
+    "summariser": "google/flan-t5-small",
+    "news_classifiers": (
+        ("neutral", "cardiffnlp/twitter-roberta-base-sentiment", 1, 0.5),
+        ("acceptable", "textattack/roberta-base-CoLA", 1, 1.0),
+    ),
+    "news_prompt_tokens": 512,
+    "news_response_tokens": 64,
+    "news_steps": 60,
+    "news_batch": 32,
+    "news_lr": 1e-4,
+    "news_samples": 1,
+}
 _HUB_BENCHMARKS = ("truthfulqa/truthful_qa", "cais/mmlu:world_religions")
 PROFILES = {
     "local": _LOCAL,
@@ -117,6 +152,10 @@ PROFILES = {
         ppo_checkpoint_every=1,
         eval_prompts=8,
         eval_questions=6,
+        news_response_tokens=24,
+        news_steps=2,
+        news_batch=8,
+        news_samples=1,
     ),
     "colab": replace(
         _LOCAL,
@@ -145,6 +184,7 @@ PROFILES = {
         ppo_lr=5e-5,
         eval_prompts=200,
         benchmarks=_HUB_BENCHMARKS,
+        **_HUB_NEWS,
     ),
     "llama2": replace(
         _LOCAL,
@@ -175,6 +215,7 @@ PROFILES = {
         ppo_lr=5e-5,
         eval_prompts=200,
         benchmarks=_HUB_BENCHMARKS,
+        **_HUB_NEWS,
     ),
 }
 

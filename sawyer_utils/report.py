@@ -12,6 +12,7 @@ from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import home, read_json
 
 STAGES = ("sft", "reward", "ppo", "eval")
+EXTRA_STAGES = ("neutral",)  # of the chapters after 04
 # The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
 FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
 README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
@@ -25,7 +26,7 @@ def collect(profile: Profile, ledger: dict) -> dict:
         name: {section: round(seconds / 60, 2) for section, seconds in took.items()}
         for name, took in ledger.get("sections", {}).items()
     }
-    for stage in STAGES:
+    for stage in (*STAGES, *EXTRA_STAGES):
         path = home() / profile.name / stage / "metrics.json"
         found[stage] = read_json(path) if path.exists() else {}
     return found
@@ -52,8 +53,9 @@ def _machine() -> dict:
 
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
-    made = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows)
-    return [row for stage, rows_of in zip(STAGES, made, strict=True) for row in rows_of(results[stage])]
+    made = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows, _neutral_rows)
+    stages = zip((*STAGES, *EXTRA_STAGES), made, strict=True)
+    return [row for stage, rows_of in stages for row in rows_of(results.get(stage) or {})]
 
 
 def _sft_rows(sft: dict) -> list[tuple[str, str, str]]:
@@ -174,6 +176,18 @@ def headline(evaluation: dict) -> str:
     return f"{len(verdicts)} measures:\n{better} better, {worse} worse"
 
 
+def _neutral_rows(neutral: dict) -> list[tuple[str, str, str]]:
+    return [
+        (
+            "07 neutral summaries",
+            name,
+            f"{c['before_mean']:.2f} → {c['after_mean']:.2f};"
+            f" {c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']})",
+        )
+        for name, c in neutral.get("measures", {}).items()
+    ]
+
+
 def summary(results: dict) -> str:
     """One screen: what each stage changed, with intervals."""
     width = max((len(what) for _, what, _ in rows(results)), default=0)
@@ -197,7 +211,7 @@ def write_html(folder: Path, results: dict) -> Path:
         for stage, what, said in rows(results)
     )
     pictures = []
-    for stage in STAGES:
+    for stage in (*STAGES, *EXTRA_STAGES):
         for image in sorted((folder / stage / "figures").glob("*.png")):
             data = base64.b64encode(image.read_bytes()).decode()
             name = f"{stage}: {image.stem.replace('_', ' ')}"
@@ -226,12 +240,13 @@ def readme_table(results: dict) -> str:
     lines = ["| stage | what | result |", "|---|---|---|"]
     lines += [f"| {stage} | {what} | {said} |" for stage, what, said in rows(results)]
     machine = results["machine"]
+    minutes = sum(took for name, took in results["minutes"].items() if name < "05")  # not the extras
     lines += [
         "",
         f"Profile `{results['profile']}`, {machine['date']}, {machine['device']} with "
         f"{machine['cpu_cores']} cores, {machine['compute']}, torch {machine['torch']}, "
         f"transformers {machine['transformers']}, trl {machine['trl']}; "
-        f"{sum(results['minutes'].values()):.0f} minutes for all four notebooks. "
+        f"{minutes:.0f} minutes for all four notebooks. "
         "Square brackets are 95 % intervals.",
     ]
     return "\n".join(lines)

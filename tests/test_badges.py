@@ -35,20 +35,20 @@ def test_every_badge_names_the_repository_and_its_own_file():
     repo, ref = badges.address()
     for name, links in found(ROOT).items():
         stem = name.partition(".")[0]
-        own = [f"{n}.ipynb" for n in course.NOTEBOOKS] if stem == "README" else [f"{stem}.ipynb"]
+        own = [f"{n}.ipynb" for n in course.FOLDERS] if stem == "README" else [f"{stem}.ipynb"]
         assert links == [(repo, ref, file) for file in own], name
 
 
 def test_a_badge_stands_in_the_row_of_its_notebook():
     rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     rows = [row for row in rows if badges.BADGE.search(row)]
-    assert len(rows) == len(course.NOTEBOOKS)
+    assert len(rows) == len(course.FOLDERS)
     for row in rows:
         assert re.search(r"\]\(notebooks/([\w.]+)\)", row)[1] == badges.BADGE.search(row)[3]
 
 
 def test_every_setup_cell_clones_the_repository():
-    for name in course.NOTEBOOKS:
+    for name in course.FOLDERS:
         source = course.source_path(name).read_text(encoding="utf-8")
         assert badges.SETUP.findall(source) == [badges.address()]
 

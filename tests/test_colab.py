@@ -21,7 +21,7 @@ from sawyer_utils.profiles import PROFILES
 ROOT = Path(__file__).parents[1]
 TRIED = colab.tested(ROOT / "constraints" / "colab.txt")
 # What Colab shipped where the course replaces it, and a few of the packages that must survive.
-BROUGHT = {"trl", "bitsandbytes", "gguf"}
+BROUGHT = {"trl", "bitsandbytes", "gguf", "vadersentiment"}
 SHIPPED = {name: version for name, version in TRIED.items() if name not in BROUGHT} | {
     "torch": "2.11.0+cu128",
     "torchao": "0.10.0",
@@ -107,7 +107,7 @@ def test_only_what_is_missing_is_installed(session, capsys):
     colab.prepare()
     (call,) = installs(session)
     wanted = call[call.index("--constraint") + 2 :]
-    assert {re.split("[<>=]", word)[0] for word in wanted} == {"trl", "datasets", "bitsandbytes", "gguf"}
+    assert {re.split("[<>=]", word)[0] for word in wanted} == {"datasets", *BROUGHT}
     assert not {"-U", "--upgrade"} & set(call)
     said = capsys.readouterr().out
     assert "Installing" in said

@@ -110,6 +110,39 @@ def test_other_settings_start_over(fake_runs, tmp_path):
     assert fake_runs == list(course.NOTEBOOKS)
 
 
+def test_the_extras_run_only_when_asked(fake_runs):
+    course.run(PROFILES["smoke"], extra=True)
+    assert fake_runs == [*course.NOTEBOOKS, *course.EXTRAS]
+    fake_runs.clear()
+    assert list(course.run(PROFILES["smoke"], extra=True)) == list(course.FOLDERS)
+    assert list(course.run(PROFILES["smoke"])) == list(course.NOTEBOOKS)
+    assert fake_runs == []
+
+
+def test_a_changed_extra_runs_alone(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"], extra=True)
+    ledger_path = tmp_path / "smoke" / "course.json"
+    ledger = json.loads(ledger_path.read_text())
+    name = next(iter(course.EXTRAS))
+    ledger[name]["source"] = "another"
+    ledger_path.write_text(json.dumps(ledger))
+    fake_runs.clear()
+    course.run(PROFILES["smoke"], extra=True)
+    assert fake_runs == [name]
+
+
+def test_an_extra_is_stale_once_what_it_builds_on_ran_again(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"], extra=True)
+    ledger_path = tmp_path / "smoke" / "course.json"
+    ledger = json.loads(ledger_path.read_text())
+    ledger["04_eval"]["source"] = "another"
+    ledger_path.write_text(json.dumps(ledger))
+    course.run(PROFILES["smoke"])  # without the extras
+    fake_runs.clear()
+    course.run(PROFILES["smoke"], extra=True)
+    assert fake_runs == list(course.EXTRAS)
+
+
 def test_the_estimate_learns_from_a_slow_machine(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(course.time, "monotonic", lambda: now[0])

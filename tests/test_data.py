@@ -123,12 +123,14 @@ PREFERENCE = {
 }
 PROMPT = {"id": "q-1", "topic": "t", "prompt": "Why?", "split": "train"}
 QUESTION = {"id": "t-1", "question": "Which?", "choices": ["this", "that"], "label": 0}
+NEWS = {"id": "n-1", "topic": "t", "text": "It rained.", "split": "train"}
 GOOD = {
     "conversations": CONVERSATION,
     "preferences": PREFERENCE,
     "prompts": PROMPT,
     "truthful_mini": QUESTION,
     "religions_mini": QUESTION,
+    "news": NEWS,
 }
 GONE = object()
 
@@ -196,6 +198,10 @@ BAD_ROWS = [  # schema, bad row, what the message must name
     ("truthful_mini", changed(QUESTION, -1, "label"), "'label' is -1"),
     ("religions_mini", changed(QUESTION, "0", "label"), "'label' is '0'"),
     ("religions_mini", changed(QUESTION, True, "label"), "'label' is True"),
+    ("news", changed(NEWS, GONE, "text"), "'text'"),
+    ("news", changed(NEWS, "  ", "text"), "'text' is empty"),
+    ("news", changed(NEWS, "validation", "split"), "'split' is 'validation'"),
+    ("news", changed(NEWS, "", "summary"), "'summary' is empty"),
     ("prompts", ["not", "an", "object"], "not a JSON object"),
 ]
 
@@ -255,7 +261,8 @@ def test_an_unknown_source_lists_the_known_ones():
 def corpus(tmp_path):
     """A small copy of the corpus to damage: ``corpus(name, change)`` edits one file's rows."""
     for name in data.SCHEMAS:
-        rows = data.read_jsonl(data.EMBEDDED / f"{name}.jsonl", name)[::12]
+        rows = data.read_jsonl(data.EMBEDDED / f"{name}.jsonl", name)
+        rows = rows if name == "news" else rows[::12]  # whose topics have to be in both splits
         (tmp_path / f"{name}.jsonl").write_text(jsonl(rows), encoding="utf-8")
 
     def damage(name, change):
@@ -396,6 +403,79 @@ def test_a_missing_file_is_named(corpus):
     (corpus.folder / "prompts.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"prompts\.jsonl"):
         data.check_corpus(corpus.folder)
+
+
+# --- the news -----------------------------------------------------------------------------------
+
+
+def test_the_news_has_the_promised_sizes_and_both_splits_all_topics(counts):
+    train, test = data.load_news("train"), data.load_news("test")
+    assert len(train) + len(test) == counts["rows"]["news"] >= 100
+    assert len(train) >= 65
+    assert len(test) == counts["news"]["test"] >= 32
+    assert {row["topic"] for row in train} == {row["topic"] for row in test}
+    assert len({row["topic"] for row in train}) == counts["news"]["topics"] >= 8
+    assert len({row["topic"] for row in data.load_news("train", limit=24)}) >= 8
+
+
+def test_news_of_ones_own_is_loaded_by_path(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{**NEWS, "id": f"n-{i}", "split": ("train", "test")[i % 2]} for i in range(6)]
+    path.write_text(jsonl(rows), encoding="utf-8")
+    assert data.load_news("test", str(path)) == rows[1::2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[0].update(text="Too short."), "n-politics-001 has 2 words, not 45 to 80"),
+        (lambda rows: rows[0].update(text="слово " * 50), "n-politics-001 is not English"),
+        (
+            lambda rows: rows[0].update(text=rows[1]["text"].replace("Mayor", "Queen")),
+            "news: 1 near-duplicates, the first: n-politics-001",
+        ),
+        (
+            lambda rows: rows[0].update(topic="a topic of its own"),
+            "topics are not balanced in train",
+        ),
+        (lambda rows: rows[0].update(summary="It closed."), "n-politics-001"),
+        (lambda rows: [row.pop("summary", 0) for row in rows], "a test row has a summary"),
+    ],
+    ids=["short", "foreign", "twice", "unbalanced", "a summary to learn", "no yardstick"],
+)
+def test_bad_news_is_found(corpus, change, message):
+    corpus("news", change)
+    with pytest.raises(DataError, match=message):
+        data.check_corpus(corpus.folder)
+
+
+def test_news_that_quotes_another_file_is_found(corpus):
+    answer = data.read_jsonl(corpus.folder / "preferences.jsonl", "preferences")[0]["responses"][0]["text"]
+    run = " ".join(data.normalise(answer)[:5])
+    corpus("news", lambda rows: rows[0].update(text=f"{rows[0]['text']} {run}"))
+    with pytest.raises(DataError, match=f"n-politics-001 shares '{run}' with another file"):
+        data.check_corpus(corpus.folder)
+
+
+def test_news_that_is_too_long_for_its_prompt_is_found(corpus, tokenizer):
+    corpus("news", lambda rows: rows[0].update(text=" ".join(f"Zyx{i}qw" for i in range(60))))
+    data.check_corpus(corpus.folder)
+    with pytest.raises(DataError, match="news over 112 tokens"):
+        data.check_corpus(corpus.folder, tokenizer)
+
+
+def test_an_article_of_the_hub_becomes_news():
+    rows = [
+        {"text": "A b c.", "prediction": [{"text": "A.", "score": 1.0}], "annotation": None},
+        {"text": " ", "prediction": []},
+    ]
+    skipped = []
+    (news,) = map_rows("news", rows, data._news_summary, skipped)
+    assert news["text"] == "A b c."
+    assert news["split"] in ("train", "test")
+    assert len(skipped) == 1
+    with pytest.raises(DataError, match="no column 'text'"):
+        list(map_rows("news", [{"document": "x"}], data._news_summary))
 
 
 def test_near_duplicates_by_hand():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import letter_tokenizer
 
-from sawyer_utils import losses
+from sawyer_utils import data, evaluation, losses, summaries
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.models import POLICY, REF, activate
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
+from sawyer_utils.profiles import PROFILES
+from sawyer_utils.reward import Mixture
 from sawyer_utils.rollout import left_pad, sample
 
 torch.set_num_threads(1)
@@ -108,3 +111,98 @@ def test_the_same_trainer_teaches_it_to_say_a(t5, plain_letters):
     frozen = PPOTrainer(t5, plain_letters, count_a, replace(SETTINGS, steps=1))
     assert all(p.requires_grad == (f".{POLICY}" in n) for n, p in t5.named_parameters())
     assert len(frozen.trained) > 2
+
+
+# --- notebook 07's way through the Hub, without the Hub -----------------------------------------
+
+
+def spell_short(prompts, responses):
+    return [-float(len(response.split())) for response in responses]
+
+
+def test_a_mixture_teaches_it_and_each_part_is_logged(t5, plain_letters):
+    reward = Mixture(letter_a=(count_a, 1.0), short=(spell_short, 0.25))
+    log = PPOTrainer(t5, plain_letters, reward, SETTINGS).train(PROMPTS)
+    for line in log:
+        assert line["reward"] == pytest.approx(
+            line["reward_letter_a"] + 0.25 * line["reward_short"], abs=1e-5
+        )
+    assert sum(line["reward"] for line in log[-4:]) / 4 > log[0]["reward"] + 0.75
+    assert sum(line["reward_letter_a"] for line in log[-4:]) / 4 > log[0]["reward_letter_a"] + 0.75
+
+
+@pytest.fixture
+def hub_profile(tmp_path, t5, plain_letters, monkeypatch):
+    """The ``colab`` profile's fields for 07, with a tiny T5, tiny RoBERTas and a file of a few rows."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    base = t5.unload()
+    base.save_pretrained(tmp_path / "t5")
+    plain_letters.save_pretrained(tmp_path / "t5")
+    config = RobertaConfig(
+        vocab_size=len(plain_letters),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=300,
+        num_labels=3,
+        pad_token_id=0,
+    )
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path / "roberta")
+    plain_letters.save_pretrained(tmp_path / "roberta")
+    rows = [  # argilla/news-summary's columns, as far as they are known
+        {"text": text, "prediction": [{"text": "a b", "score": 1.0}], "annotation": None, "status": "Default"}
+        for text in (*PROMPTS * 3, " ")
+    ]
+    for i, row in enumerate(rows[:-1]):
+        row["text"] += " z" * i
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def stream(source, **part):
+        assert (source, part) == ("argilla/news-summary", {"split": "train"})
+        yield from map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+
+    monkeypatch.setattr(data.hub, "stream", stream)
+    names = [
+        (name, str(tmp_path / "roberta"), label, w)
+        for name, _, label, w in PROFILES["colab"].news_classifiers
+    ]
+    profile = replace(
+        PROFILES["colab"],
+        summariser=str(tmp_path / "t5"),
+        news_classifiers=tuple(names),
+        lora_rank=4,
+        news_prompt_tokens=40,
+        news_response_tokens=6,
+        news_steps=2,
+        news_batch=8,
+    )
+    return summaries.settings(profile)
+
+
+def test_from_the_sources_rows_to_two_steps_of_ppo(hub_profile, capsys):
+    train = data.load_news("train", hub_profile.news)
+    test = data.load_news("test", hub_profile.news)
+    assert len(train) + len(test) == 3 * len(PROMPTS)
+    assert "1 rows skipped" in capsys.readouterr().out  # the empty one
+    assert not {row["text"] for row in train} & {row["text"] for row in test}
+    tokenizer, model = summaries.load_summariser(hub_profile)
+    assert all(p.requires_grad == (f".{POLICY}" in name) for name, p in model.named_parameters())
+    reward = summaries.start_reward(hub_profile, None, [], [])
+    assert {name: weight for name, (_, weight) in reward.functions.items()} == {
+        "neutral": 0.5,
+        "acceptable": 1,
+    }
+    prompts = summaries.prompts_that_fit(tokenizer, [*train, {"text": "a " * 50}], hub_profile)
+    assert [summaries.source_of(prompt) for prompt in prompts] == [row["text"] for row in train]
+    config = PPOConfig.from_profile(hub_profile, activation_checkpointing=True)  # as on a GPU
+    assert (config.steps, config.batch_size, config.compute) == (2, 8, torch.float32)
+    log = PPOTrainer(model, tokenizer, reward, config).train(prompts)
+    assert log[0]["kl"] == 0.0
+    for line in log:
+        assert line["reward"] == pytest.approx(
+            0.5 * line["reward_neutral"] + line["reward_acceptable"], abs=1e-5
+        )
+    answers = evaluation.answer(model, tokenizer, prompts[:3], hub_profile, seed=0)
+    assert len(evaluation.kl_to_reference(model, answers, REF)) == 3

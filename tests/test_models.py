@@ -39,6 +39,17 @@ def adapter_state(model) -> tuple:
     return model.active_adapter, {name: p.requires_grad for name, p in model.named_parameters()}
 
 
+def test_a_restarted_policy_is_the_reference_again(letter_actor):
+    model = letter_actor()
+    start = logits(model)
+    shaken(model)
+    assert not torch.equal(logits(model), start)
+    models.restart(model)
+    assert torch.equal(logits(model), start)
+    assert model.active_adapter == POLICY
+    assert all(p.requires_grad == (f".{POLICY}" in name) for name, p in model.named_parameters())
+
+
 # --- loading the base ---------------------------------------------------------------------------
 
 

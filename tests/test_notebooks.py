@@ -23,7 +23,7 @@ def code_cells(notebook):
 
 
 def test_every_source_has_its_notebook_and_the_course_knows_it():
-    assert list(course.NOTEBOOKS) == NAMES
+    assert list(course.FOLDERS) == NAMES
     assert [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))] == NAMES
 
 

@@ -1,0 +1,570 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Neutral summaries: a reward of several parts
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/07_neutral_summaries.ipynb)
+#
+# **You will pay a model for several things at once, and see what it does when one of them is missing.**
+#
+# You will be able to
+# - measure a judge before you train on it,
+# - put the parts of a reward on one scale and read each of them in a log,
+# - find the cheapest way to win a reward before your model does.
+#
+# Needs 01 (or its shipped checkpoint). About a quarter of an hour on two CPU cores.
+
+# %%
+# Setup, the same in every notebook. In Colab it fetches the course first.
+import os, subprocess, sys
+
+REPO, REF = "sawyer-course/sawyer", "main"
+if "google.colab" in sys.modules:
+    course = f"/content/sawyer-{REF}"
+    if not os.path.isdir(course):
+        clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
+        subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
+    sys.path.insert(0, course)
+    from sawyer_utils import colab
+
+    colab.prepare()
+
+from sawyer_utils import runtime
+
+profile = runtime.setup()
+
+# %%
+import gc
+import inspect
+import math
+import statistics
+import time
+
+import pandas as pd
+import torch
+
+from sawyer_utils import (
+    data,
+    evaluation,
+    hub,
+    models,
+    plots,
+    ppo,
+    reward,
+    sft,
+    show,
+    summaries,
+)
+
+folder = runtime.run_dir(profile, "neutral")
+figures = folder / "figures"
+profile = summaries.settings(profile)  # longer prompts, other steps
+hub.check_access(profile.news_hub_models)  # none under `local`
+started = time.perf_counter()
+
+# %% [markdown]
+# ## The whole thing in one picture
+
+# %%
+plots.save(plots.four_stages(here="ppo"), figures, "stages")
+
+# %% [markdown]
+# > In a cowardly midnight vote, Pellworth's council has butchered the one thing this town had to be
+# > proud of.
+#
+# > Pellworth's council voted seven to four to close the library.
+#
+# Both report the same evening. Can a model learn to write the second kind of sentence from the first
+# kind of text, when nobody shows it a single one, and all it gets is a grade? That is the workshop's
+# other case study. PPO stays as it was in 03; what is new is the judge, and this time we build it
+# ourselves, of three parts.
+
+# %%
+train_rows = data.load_news("train", profile.news, profile.limit)
+test_rows = data.load_news("test", profile.news)[: profile.eval_prompts]
+for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
+    print(f"[{row['topic']}] {row['text']}\n")
+print(f"{len(train_rows)} paragraphs to practise on, {len(test_rows)} to judge by.")
+assert not {row["text"] for row in train_rows} & {row["text"] for row in test_rows}
+
+# %% [markdown]
+# ## 1. How does a word list hear tone?
+# VADER is a list of some 7,500 words that people have rated from −4 to +4, with rules for "very", "not"
+# and exclamation marks (Hutto and Gilbert 2014). It adds up what it knows, s, and squeezes the sum:
+# s/√(s² + 15), the *compound*. "Good" is rated 1.9. **Predict** the compound of one "good", and of two.
+
+# %% tags=["nbval-check-output"]
+for s in (1.9, 1.9 + 1.9):
+    print(f"by hand {s / math.sqrt(s**2 + 15):.4f}")
+once = "A good council closed the library."
+twice = "A good, good council closed the library."
+print("by VADER", summaries.tone([once, twice]))
+assert abs(summaries.tone([once])[0] - 1.9 / math.sqrt(1.9**2 + 15)) < 1e-4
+
+# %% [markdown]
+# Two things to keep in mind. The compound grows with every loaded word, so a long text is always near
+# ±1: compare sentences, not paragraphs. And it hears words, not meaning. **Predict the sign of each:**
+
+# %% tags=["nbval-check-output"]
+heard = [
+    "The council closed the library.",
+    "Cowardly councillors butchered our library.",
+    "Brilliant. The town needs a fountain, not a drain.",
+    "Thrown onto the scrapheap, by text message.",
+    "The home team won the match.",
+    "Police arrested a man on Friday.",
+]
+for sentence, score in zip(heard, summaries.tone(heard)):
+    print(f"{score:+.2f}  {sentence}")
+
+# %% [markdown]
+# The first two are as they should be. The sarcasm counts as praise, the scrapheap as nothing; and two
+# plain reports have a tone, for "won" is a happy word and "arrested" an unhappy one.
+
+# %% [markdown]
+# ## 2. Can it tell neutral from loaded?
+# **Measure the judge before you train on it.** For each test paragraph someone has written a neutral
+# summary by hand. They are a yardstick: nothing is trained on them. How many does the list call neutral?
+
+# %%
+by_hand = [row["summary"] for row in test_rows if "summary" in row]
+if by_hand:
+    scores = summaries.tone(by_hand)
+    groups = {
+        "neutral": [s for s in scores if abs(s) <= 0.05],
+        "positive": [s for s in scores if s > 0.05],
+        "negative": [s for s in scores if s < -0.05],
+    }
+    assert sum(map(len, groups.values())) == len(by_hand)
+    for name, found in groups.items():
+        low, high = evaluation.wilson_interval(len(found), len(by_hand))
+        print(f"{name:9s} {len(found) / len(by_hand):.0%} [{low:.0%}, {high:.0%}]")
+    print(f"mean |compound| {statistics.mean(map(abs, scores)):.2f}")
+    worst = max(range(len(by_hand)), key=lambda i: abs(scores[i]))
+    print(f"the most 'loaded' ({scores[worst]:+.2f}): {by_hand[worst]}")
+
+# %% [markdown]
+# A list calls many neutral sentences positive or negative: news has words such as *won*, *prize*,
+# *arrested* and *died* because such things happen. So 0 is the wrong target. What can be asked is a
+# summary with *less* tone than its source. How loaded is a sentence of the sources, and how often does
+# the list hear more tone in it than in a neutral one? (0.5 would be a coin.)
+
+# %%
+loaded = [abs(s) for row in test_rows for s in summaries.tone(summaries.sentences(row["text"]))]
+source_tone = statistics.mean(summaries.mean_tone(row["text"]) for row in test_rows)
+print(f"mean |compound| of a sentence of the sources {source_tone:.2f}")
+if by_hand:
+    plain = [abs(s) for s in scores]
+    wins = [(a > b) + 0.5 * (a == b) for a in loaded for b in plain]
+    print(f"a loaded sentence scores above a neutral one: {statistics.mean(wins):.2f}")
+    silent = statistics.mean(a == 0 for a in loaded)
+    print(f"loaded sentences in which the list hears nothing: {silent:.0%}")
+
+# %% [markdown]
+# That is a weak judge: hardly better than a coin on single sentences. Keep the number; we shall train
+# on this judge all the same, as people do, and come back to it at the end.
+
+# %% [markdown]
+# ## 3. What else must a summary be?
+# Five summaries of one paragraph. *Neutrality* is how much less loaded a summary is than a sentence of
+# its source: the mean |compound| of those, less the summary's. *Similarity* is the cosine between
+# summary and source, by the encoder from 02 as it came, never trained. *Length* is 0 at 18 words and
+# falls on either side, to −1 at none or at 36. **Predict first:** which wins on neutrality alone?
+
+# %%
+encoder = evaluation.Similarity(profile.encoder)
+text = data.load_news("train")[0]["text"]
+candidates = {
+    "loaded": summaries.sentences(text)[0],
+    "neutral": "Pellworth's council voted seven to four to close the Mill Lane library.",
+    "about nothing": "The members of the group met there and then did as they had said.",
+    "about bread": "The bakery on the corner opens at six and sells four kinds of bread.",
+    "empty": "",
+}
+asked, said = [summaries.prompt_for(text)] * len(candidates), list(candidates.values())
+table = pd.DataFrame(
+    {
+        "neutrality": summaries.neutrality(asked, said),
+        "similarity": summaries.faithful(encoder)(asked, said),
+        "length": summaries.length_fit(asked, said),
+    },
+    index=list(candidates),
+)
+table["all three"] = table.sum(axis=1)
+print(table.round(2).to_string())
+assert table["all three"].idxmax() == "neutral"
+assert table.neutrality["empty"] == table.neutrality.max()
+
+# %% [markdown]
+# Saying nothing is as neutral as it gets, and so is bread. Each part closes a door that the others
+# leave open: similarity asks for the subject, length for a sentence. Only together do they describe a
+# summary, and only as well as each of them measures.
+
+# %% [markdown]
+# ## 4. Can the model do the task at all?
+# PPO makes what is *sampled* more or less likely. A task that the model never gets right has nothing
+# to reward. So look first: what does the SFT model from 01 say when it is asked for a summary?
+
+# %%
+similar = summaries.faithful(encoder)
+own_policy = profile.summariser == "policy"  # else an encoder-decoder that can summarise
+adapter = None
+if own_policy:
+    sft_folder = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
+    adapter = sft_folder / "adapter"
+tokenizer, model = summaries.load_summariser(profile, adapter)
+train_prompts = summaries.prompts_that_fit(tokenizer, train_rows, profile)
+test_prompts = summaries.prompts_that_fit(tokenizer, test_rows, profile)
+first = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
+first_similarity = similar(first.prompts, first.responses)
+for i in (0, len(test_prompts) // 3, 2 * len(test_prompts) // 3):
+    print(f"{summaries.source_of(test_prompts[i])}\n  → {first.responses[i]}\n")
+print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
+
+# %% [markdown]
+# It rambles: it has learnt to answer questions, not to stay with a text. So it first learns the *task*,
+# as in 01, and again nobody has to write an answer: each lesson is a sentence of the paragraph itself,
+# one of the two that the encoder finds nearest to the whole. They are loaded sentences. What is
+# taught is to pick what matters; the tone is left to PPO. (A summariser from the Hub skips this.)
+
+# %%
+if own_policy:
+    lessons = summaries.lessons([row["text"] for row in train_rows], encoder)
+    for lesson in lessons[:2]:
+        print("→", lesson["messages"][1]["content"])
+    start = folder / "warmup"
+    if not (start / "adapter" / "adapter_model.safetensors").exists():
+        del model
+        gc.collect()
+        tokenizer, base = models.load_policy(profile)
+        pupil = models.load_adapter(base, adapter, "default", trainable=True)
+        sft.train_sft(pupil, tokenizer, profile, lessons, start)
+        del pupil, base
+        gc.collect()
+    adapter = start / "adapter"
+    tokenizer, model = summaries.load_summariser(profile, adapter)
+
+# %%
+settings = {"seed": 0, "samples": profile.news_samples}
+before = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
+start_values = summaries.measure(encoder, before.prompts, before.responses)
+shown = [0, len(before.prompts) // 3, 2 * len(before.prompts) // 3]  # fixed beforehand
+for i in shown:
+    print(f"→ {before.responses[i]}")
+print(
+    f"similarity {statistics.mean(first_similarity):.2f}"
+    f" → {statistics.mean(start_values['similarity']):.2f}"
+)
+
+# %% [markdown]
+# Now there is something to grade: sentences about the text, some loaded and some less. This model is
+# the start, the frozen reference, and what everything below is compared with.
+
+# %% [markdown]
+# ## 5. On what scale do the parts meet?
+# A cosine moves by hundredths, a length by tenths. Added as they come, the widest would decide. So
+# each part is put on the start model's own scale: 0 is its average summary of a training paragraph, 1
+# is one standard deviation better. (The classifiers of the Hub profiles keep the workshop's weights.)
+
+# %%
+calibration = evaluation.answer(model, tokenizer, train_prompts, profile, seed=1)
+graded = (calibration.prompts, calibration.responses)
+raw = summaries.measure(encoder, *graded)
+rows = {
+    name: (statistics.mean(raw[name]), statistics.stdev(raw[name]))
+    for name in ("neutrality", "similarity", "words")
+}
+print(pd.DataFrame(rows, index=["mean", "s.d."]).T.round(3).to_string())
+reward_fn = summaries.start_reward(profile, encoder, *graded)
+total = torch.tensor(reward_fn(*graded))
+for name in reward_fn.parts:
+    print(f"{name:11s} weight {reward_fn.functions[name][1]}")
+pair = torch.tensor([raw["neutrality"], raw["similarity"]])
+pull = float(torch.corrcoef(pair)[0, 1])
+print(f"correlation of neutrality and similarity: {pull:+.2f}")
+print(f"the whole reward: {total.mean():+.2f} ± {total.std():.2f}")
+
+# %% [markdown]
+# The correlation says whether two parts pull the same way. Below zero, what is closer to the source is
+# also more loaded, which is no wonder where the source is: then the weights decide what gives way.
+
+# %%
+print(inspect.getsource(reward.Mixture.__call__))
+
+# %% [markdown]
+# ## 6. Train
+# Everything else is 03's: the same trainer, the same KL to the start. Each part is logged by itself.
+
+# %%
+config = ppo.PPOConfig.from_profile(profile)
+trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
+live = plots.LivePlot(plots.ppo_dashboard, config.steps, path=folder / "progress.json")
+log = trainer.train(train_prompts, on_step=live)
+keys = ("seconds_rollout", "seconds_score", "seconds_update")
+spent = sum(line[key] for line in log for key in keys)
+print(f"{len(log)} steps of {config.batch_size} summaries, {spent / 60:.1f} minutes.")
+assert log[0]["kl"] == 0.0
+
+# %%
+clean = [{k: v for k, v in line.items() if k != "samples"} for line in log]
+plots.save(plots.reward_parts(log), figures, "parts", clean)
+
+# %%
+third = max(1, len(log) // 3)
+watched = [f"reward_{name}" for name in reward_fn.functions] + ["reward", "kl", "length"]
+for key in watched:
+    early = statistics.mean(line[key] for line in log[:third])
+    late = statistics.mean(line[key] for line in log[-third:])
+    print(f"{key:18s} first third {early:6.2f}   last third {late:6.2f}")
+
+# %% [markdown]
+# Which part rose first, which had to pay for it? The sum alone would not have told.
+
+# %% [markdown]
+# ## 7. Is it more neutral, and still a summary?
+# The same test paragraphs, the same dice, before and after. Several summaries of one paragraph are no
+# independent witnesses: the interval draws whole paragraphs. The last three rows are measures that
+# no reward has: *copied* is the share of three-word runs taken from the source, *invented* the names
+# and numbers that the source does not have.
+
+# %%
+after = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
+end_values = summaries.measure(encoder, after.prompts, after.responses)
+
+
+def compared(one: dict, other: dict, groups: list[str]) -> dict:
+    return {
+        name: evaluation.compare_rewards(one[name], other[name], groups=groups)
+        for name in one
+    }
+
+
+def as_table(found: dict) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "before": {k: round(c.before_mean, 3) for k, c in found.items()},
+            "after": {k: round(c.after_mean, 3) for k, c in found.items()},
+            "difference": {
+                k: f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+                for k, c in found.items()
+            },
+        }
+    )
+
+
+change = compared(start_values, end_values, before.prompts)
+as_table(change)
+
+# %%
+if by_hand and len(by_hand) == len(test_prompts):
+    hand = summaries.measure(encoder, test_prompts, by_hand)
+    print("by hand:", {k: round(statistics.mean(v), 3) for k, v in hand.items()})
+print(f"finished {statistics.mean(before.finished):.0%} → {statistics.mean(after.finished):.0%}")
+for name, answers in (("before", before), ("after", after)):
+    loud = statistics.mean(map(abs, summaries.tone(answers.responses)))
+    print(f"tone {name}: {loud / source_tone:.0%} of a sentence of the sources")
+
+# %%
+neutral, similarity = change["neutrality"], change["similarity"]
+reached = neutral.low > 0 and similarity.difference >= -0.05
+print(
+    f"Neutrality {neutral.difference:+.3f} [{neutral.low:+.3f}, {neutral.high:+.3f}],"
+    f" similarity {similarity.difference:+.3f}"
+    f" [{similarity.low:+.3f}, {similarity.high:+.3f}], n = {neutral.n} paragraphs."
+)
+print(
+    "More neutral, with similarity within 0.05 of the start: "
+    + ("reached." if reached else "NOT reached.")
+)
+
+# %% [markdown]
+# Three paragraphs that were fixed beforehand, and the summary that lost most similarity:
+
+# %%
+lost = [b - a for a, b in zip(start_values["similarity"], end_values["similarity"])]
+picked = [*shown, lost.index(min(lost))]
+
+
+def notes(answers, values: dict) -> list[str]:
+    pairs = zip(summaries.tone(answers.responses), values["similarity"])
+    return [f"tone {tone:+.2f}, similarity {similar:.2f}" for tone, similar in pairs]
+
+
+show.side_by_side(
+    [summaries.source_of(before.prompts[i]) for i in picked],
+    {
+        "start": [before.responses[i] for i in picked],
+        "after PPO": [after.responses[i] for i in picked],
+    },
+    {
+        "start": [notes(before, start_values)[i] for i in picked],
+        "after PPO": [notes(after, end_values)[i] for i in picked],
+    },
+    first="paragraph",
+)
+
+# %% [markdown]
+# Read them as a reader would. Is it the tone that changed, or the choice of what is told? Leaving out
+# is the oldest slant of all, and no part of this reward sees it.
+
+# %% [markdown]
+# ## 8. What if nobody pays for the subject?
+# The same start, the same settings, fewer steps, and no similarity in the reward. **Predict** the
+# cheapest way to win what is left: neutral words, about eighteen of them.
+
+# %%
+models.restart(model)
+missing = list(reward_fn.functions)[1]  # similarity; on the Hub's path, grammar
+poor = summaries.without(reward_fn, missing)
+fewer = ppo.PPOConfig.from_profile(profile, steps=max(2, config.steps // 2))
+cheap = ppo.PPOTrainer(model, tokenizer, poor, fewer, folder / "cheap")
+cheap_log = cheap.train(train_prompts)
+plots.save(plots.reward_parts(cheap_log), figures, "cheap")
+
+# %%
+nothing = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
+cheap_values = summaries.measure(encoder, nothing.prompts, nothing.responses)
+cheap_change = compared(start_values, cheap_values, before.prompts)
+as_table(cheap_change)
+
+# %%
+show.side_by_side(
+    [summaries.source_of(before.prompts[i])[:160] + " …" for i in shown],
+    {
+        "all parts": [after.responses[i] for i in shown],
+        "without similarity": [nothing.responses[i] for i in shown],
+    },
+    {
+        "all parts": [notes(after, end_values)[i] for i in shown],
+        "without similarity": [notes(nothing, cheap_values)[i] for i in shown],
+    },
+    first="paragraph",
+)
+
+# %%
+for name in ("neutrality", "similarity"):
+    with_it, without_it = change[name], cheap_change[name]
+    print(
+        f"{name}: all parts {with_it.difference:+.3f},"
+        f" without {missing} {without_it.difference:+.3f}"
+        f" [{without_it.low:+.3f}, {without_it.high:+.3f}]"
+    )
+if cheap_change["similarity"].high < min(0.0, change["similarity"].difference):
+    print("The subject went: no one had paid for it.")
+else:
+    print(f"{len(cheap_log)} steps are too few to see the subject go.")
+
+# %% [markdown]
+# Nobody told it to leave the subject; nobody paid it to stay. A reward is a contract, and the model
+# reads only what is written in it.
+
+# %%
+runtime.record(
+    profile,
+    "neutral",
+    measures={name: found.as_dict() for name, found in change.items()},
+    without={name: found.as_dict() for name, found in cheap_change.items()},
+    missing=missing,
+    reached=bool(reached),
+    source_tone=source_tone,
+    by_hand={k: statistics.mean(v) for k, v in hand.items()} if by_hand else {},
+    first_similarity=statistics.mean(first_similarity),
+    steps=len(log),
+    seconds_train=spent,
+    seconds=time.perf_counter() - started,
+)
+peak = runtime.record_peak(profile, "neutral")
+print(f"peak memory {peak:.1f} GiB")
+
+# %% [markdown]
+# **Doubt.** The judge that says "more neutral" is the judge that was trained on, and section 2 measured
+# how little it hears. Take any sentence above that it calls neutral: does it take sides by what it
+# leaves out? A person would have to read all of them. Nobody has.
+
+# %% [markdown]
+# ## Exercises
+# 1. **Predict the number.** What is the compound of a text with two words rated +1.9 and one rated −2.5,
+#    and no rule that applies?
+#    <details><summary>Answer</summary>s = 1.3, and 1.3/√(1.3² + 15) = 0.3183. Praise and blame cancel:
+#    a summary that is rude to both sides counts as nearly neutral.</details>
+# 2. **Write it.** Write the part `numbers(prompts, summaries)`: the share of a summary's numerals that
+#    stand in its source, 1 where it has none. Which cheap way to win does it leave?
+#    <details><summary>Answer</summary>
+#
+#    ```python
+#    def numbers(prompts, summaries):
+#        found = [re.findall(r"\d+", s) for s in summaries]
+#        return [
+#            sum(n in prompt for n in own) / len(own) if own else 1.0
+#            for own, prompt in zip(found, prompts)
+#        ]
+#    ```
+#
+#    Never to name a number: then nothing can be wrong.
+#
+#    </details>
+# 3. **Break it and diagnose.** Take the length out instead of the similarity, six steps. Which line of
+#    the log tells you first, and which way does it go?
+#    <details><summary>Answer</summary>`length`. Two of our parts pull apart: more of the text is more
+#    similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
+# 4. **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
+#    "an angry opinion". Measure it as in section 2 before you train on it.
+#    <details><summary>Answer</summary>Compute it for `by_hand` and for the sources' sentences, and count
+#    how often the loaded one scores as more loaded. If it is no better than the list's, do not train on
+#    it.</details>
+
+# %% [markdown]
+# ## What can go wrong
+# | symptom | likely cause | where it shows |
+# |---|---|---|
+# | "every response has the same score" | a part that sees no difference (all of equal length) | section 5 stops and says so |
+# | one part rises, the others fall | weights: that part is cheapest to win | the parts' own curves |
+# | neutrality up, similarity down | off-topic sentences are neutral | section 8, on purpose |
+# | similarity up, neutrality flat | the summary copies its source | copied |
+# | names and numbers that nobody mentioned | no part pays for facts | invented |
+# | nothing rises | the task is never sampled: learn it first | section 4 |
+
+# %% [markdown]
+# ## What we simplified
+# 1. A word list as judge (Hutto and Gilbert 2014); the workshop asks a classifier trained on tweets, which
+#    has a taste of its own. Slant by omission is beyond both.
+# 2. Paragraphs of one writer, 50 to 65 words, loaded on purpose; the workshop takes real articles.
+# 3. The weights of the parts are a choice, tried on the training paragraphs. With other weights another
+#    summary is best.
+# 4. The start learns from the paragraphs' own sentences (extractive, as in centroid summaries: Radev et
+#    al. 2004), so it mostly copies. A larger model would paraphrase.
+# 5. The Hub profiles take `google/flan-t5-small`, an encoder-decoder, through the same trainer
+#    (`actor.response_states` is the one place that tells them apart), two RoBERTa classifiers with the
+#    workshop's weights, and `argilla/news-summary`. That path is tested with tiny random models and a
+#    local file; **it has not been run against the real Hub.**
+
+# %% [markdown]
+# ## Five questions
+# 1. Why is 0 the wrong target for the tone of a news summary?
+#    <details><summary>Answer</summary>The list rates words that news cannot do without: *won*, *died*.
+#    Neutral summaries by hand are not at 0 either (section 2).</details>
+# 2. Why does an empty summary win on neutrality alone?
+#    <details><summary>Answer</summary>No words, no rated words: the compound is 0, the best there
+#    is.</details>
+# 3. Why is each part standardised on the start model's summaries?
+#    <details><summary>Answer</summary>Otherwise the part that happens to vary most decides, and a weight
+#    means something else for each.</details>
+# 4. Why did the model learn the task before it was graded on it?
+#    <details><summary>Answer</summary>PPO can only make likelier what is sampled. Among ramblings there is
+#    no good summary to reward.</details>
+# 5. What would you read first if neutrality rose and similarity stayed?
+#    <details><summary>Answer</summary>The summaries: has the tone changed, or the choice of facts? Then
+#    copied and invented.</details>
+
+# %% [markdown]
+# ## Next
+# Back to [04 · Evaluation](04_eval.ipynb): what would a second judge say of these summaries?

@@ -1,0 +1,211 @@
+"""Neutral summaries: what a summary is paid for, and where a summariser comes from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import pair_tokenizer
+
+from sawyer_utils import data, plots, summaries
+from sawyer_utils.profiles import PROFILES
+
+torch.set_num_threads(1)
+
+
+def overlap(a: list[str], b: list[str]) -> list[float]:
+    """A similarity without an encoder: the share of b's words that a has."""
+    return [len(set(x.split()) & set(y.split())) / max(1, len(y.split())) for x, y in zip(a, b)]
+
+
+# --- what a summary is paid for -----------------------------------------------------------------
+
+
+def test_a_prompt_and_its_source_belong_together():
+    text = "The council met. Summarise in one sentence: no."
+    assert summaries.prompt_for(text) == "Summarise in one sentence: " + text
+    assert summaries.source_of(summaries.prompt_for(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("It rose by 2.5 per cent. Why?", ["It rose by 2.5 per cent.", "Why?"]),
+        ("no end", ["no end"]),
+        ("  ", []),
+        ("", []),
+    ],
+)
+def test_sentences(text, parts):
+    assert summaries.sentences(text) == parts
+
+
+def test_plain_words_have_no_tone_and_strong_ones_have():
+    plain, praise, blame, empty = summaries.tone(
+        ["The shop opens at nine.", "A wonderful, heroic triumph!", "A disgraceful betrayal.", ""]
+    )
+    assert plain == empty == 0.0
+    assert praise > 0.8
+    assert blame < -0.5
+
+
+def test_neutrality_is_what_a_summary_is_calmer_than_its_source():
+    plain, loud = map(summaries.prompt_for, ("The shop opens.", "A good day. The shop opens."))
+    good, bad = summaries.tone(["good", "bad"])
+    texts = ["The shop opens.", "good", "bad"]
+    assert summaries.neutrality([plain] * 3, texts) == [0.0, -good, bad]  # praise and blame alike
+    assert summaries.neutrality([loud] * 3, texts) == pytest.approx([good / 2, -good / 2, good / 2 + bad])
+
+
+def test_the_tone_of_a_paragraph_is_that_of_its_sentences():
+    sentence = "A wonderful morning."
+    assert summaries.mean_tone(" ".join([sentence] * 5)) == pytest.approx(summaries.mean_tone(sentence))
+    assert abs(summaries.tone([" ".join([sentence] * 5)])[0]) > abs(summaries.tone([sentence])[0]) + 0.2
+    assert summaries.mean_tone("") == 0.0
+
+
+def test_the_length_costs_on_both_sides():
+    texts = ["", " ".join(["w"] * summaries.WORDS), " ".join(["w"] * 2 * summaries.WORDS)]
+    assert summaries.length_fit([""] * 3, texts) == [-1.0, 0.0, -1.0]
+    longer, shorter = (" ".join(["w"] * n) for n in (summaries.WORDS + 3, summaries.WORDS - 3))
+    assert summaries.length_fit(["", ""], [longer, shorter]) == pytest.approx([-3 / summaries.WORDS] * 2)
+
+
+def test_similarity_is_asked_about_the_source_without_the_request():
+    asked = []
+    score = summaries.faithful(lambda a, b: asked.append((a, b)) or [0.0])
+    score([summaries.prompt_for("x y")], ["x"])
+    assert asked == [(["x y"], ["x"])]
+
+
+def test_the_parts_are_on_one_scale_and_one_can_be_left_out():
+    prompts = [summaries.prompt_for("the shop opens at nine")] * 4
+    texts = ["the shop opens", "a wonderful shop", "terrible", "the shop opens at nine every single day"]
+    whole = summaries.start_reward(PROFILES["local"], overlap, prompts, texts)
+    total = torch.tensor(whole(prompts, texts))
+    assert list(whole.parts) == ["neutrality", "similarity", "length"]
+    for scores in whole.parts.values():
+        assert torch.tensor(scores).mean().abs() < 1e-5
+        assert torch.tensor(scores).std() == pytest.approx(1.0, abs=1e-5)
+    weighted = [summaries.WEIGHTS[name] * torch.tensor(scores) for name, scores in whole.parts.items()]
+    assert torch.allclose(total, sum(weighted), atol=1e-5)
+    left = torch.tensor(summaries.without(whole, "similarity")(prompts, texts))
+    assert torch.allclose(left, weighted[0] + weighted[2], atol=1e-5)
+
+
+def test_a_part_that_sees_no_difference_is_refused():
+    with pytest.raises(ValueError, match="same score"):
+        summaries.start_reward(PROFILES["local"], overlap, ["", ""], ["the shop opens", "the shop closes"])
+
+
+# --- measures -----------------------------------------------------------------------------------
+
+
+def test_what_is_copied_and_what_is_invented():
+    source = "The library in Pellworth closed on Monday, after 30 years."
+    assert summaries.copied(source, "the library in Pellworth closed") == 1.0
+    assert summaries.copied(source, "The library in London closed") == pytest.approx(1 / 3)
+    assert summaries.copied(source, "Closed") == 0.0
+    assert summaries.invented(source, "Closed on Monday. Pellworth mourns 30 years.") == 0
+    assert summaries.invented(source, "The mayor of London closed it after 31 years.") == 2
+
+
+# --- how a summariser starts --------------------------------------------------------------------
+
+
+def test_the_central_sentence_comes_first():
+    text = "Shame! The red bus stops here. The red bus stops at the old red mill."
+    nearest = summaries.central(text, lambda a, b: [float(len(y)) for y in b], keep=2)
+    assert nearest == ["The red bus stops at the old red mill.", "The red bus stops here."]
+
+
+def test_a_lesson_answers_with_the_texts_own_sentence():
+    (lesson,) = summaries.lessons(["One thing. Another thing altogether."], overlap, keep=1)
+    user, assistant = lesson["messages"]
+    assert (user["role"], assistant["role"]) == ("user", "assistant")
+    assert user["content"] == summaries.prompt_for("One thing. Another thing altogether.")
+    assert assistant["content"] in summaries.sentences(summaries.source_of(user["content"]))
+
+
+def test_the_lessons_and_prompts_of_the_corpus_fit_their_profile(tokenizer):
+    from sawyer_utils.chat import encode, encode_prompt
+
+    profile = PROFILES["local"]
+    texts = [row["text"] for split in ("train", "test") for row in data.load_news(split)]
+    prompts = [summaries.prompt_for(text) for text in texts]
+    assert max(len(encode_prompt(tokenizer, p)) for p in prompts) <= profile.news_prompt_tokens
+    lessons = summaries.lessons(texts[:12], overlap)
+    assert max(len(encode(tokenizer, x["messages"]).ids) for x in lessons) <= profile.conversation_tokens
+
+
+# --- the Hub's path, with tiny random models ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory):
+    """A random RoBERTa with three labels, in a folder, as ``cardiffnlp/…-sentiment`` would come."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    tokenizer, folder = pair_tokenizer(), tmp_path_factory.mktemp("roberta")
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=300,
+        num_labels=3,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    RobertaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_classifier_gives_the_logit_of_its_label(roberta):
+    from transformers import AutoModelForSequenceClassification
+
+    texts = ["a b c", "d", "e f g h i j k"]
+    found = [summaries.Classifier(roberta, label)(["x"] * 3, texts) for label in range(3)]
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(roberta).eval(), pair_tokenizer()
+    for i, text in enumerate(texts):  # one at a time: padding must change nothing
+        with torch.no_grad():
+            logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
+        assert torch.allclose(torch.tensor([scores[i] for scores in found]), logits, atol=1e-5)
+
+
+def test_the_classifiers_of_a_profile_replace_lexicon_and_encoder(roberta):
+    named = (("neutral", roberta, 1, 0.5), ("acceptable", roberta, 2, 1.0))
+    profile = replace(PROFILES["smoke"], news_classifiers=named)
+    reward = summaries.start_reward(profile, None, [], [])
+    (score,) = reward(["x"], ["a b c"])
+    assert list(reward.parts) == ["neutral", "acceptable"]
+    assert score == pytest.approx(0.5 * reward.parts["neutral"][0] + reward.parts["acceptable"][0])
+
+
+def test_only_the_hub_profiles_take_models_from_the_hub_here():
+    assert PROFILES["local"].news_hub_models == PROFILES["smoke"].news_hub_models == ()
+    for name in ("colab", "llama2"):
+        assert PROFILES[name].news_hub_models == (
+            "cardiffnlp/twitter-roberta-base-sentiment",
+            "textattack/roberta-base-CoLA",
+            "google/flan-t5-small",
+        )
+        assert "argilla/news-summary" in PROFILES[name].hub_data
+
+
+# --- the figure ---------------------------------------------------------------------------------
+
+
+def test_every_part_has_its_line():
+    log = [
+        {"step": i, "kl": 0.1 * i, "reward_std": 1.0, "reward_neutrality": 0.1 * i, "reward_length": 0.0}
+        for i in range(3)
+    ]
+    figure = plots.reward_parts(log)
+    assert [line.get_label() for line in figure.axes[0].lines[:2]] == ["neutrality", "length"]
+    assert list(figure.axes[0].lines[0].get_ydata()) == [0.0, 0.1, 0.2]
