@@ -607,6 +607,11 @@ check("08.3", always_right)
 #
 # </details>
 
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("08")
+
 # %% [markdown]
 # ## Next
 # Back to [04 · Evaluation](04_eval.ipynb): its machinery fits any two adapters. Put yours in the place
