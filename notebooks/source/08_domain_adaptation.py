@@ -187,24 +187,30 @@ def measured(model, name):
 results = {"aligned": measured(model, "aligned")}
 named = results["aligned"]["facts named"]
 chosen = results["aligned"]["choices: the place"]
-print(f"named freely {named.sum()} of {len(facts)}; chosen {chosen.mean():.0%}")
+print(f"named freely {named.sum()} of {len(facts)}; chosen {chosen.sum()}")
+by_chance = sum(1 / len(row["choices"]) for row in facts)
+print(f"a coin with as many sides as there are choices: {by_chance:.0f}")
 assert set(results["aligned"]["KL, nats"]) == {0.0}
 
 # %% [markdown]
 # What it names freely it cannot know: it guessed, as anybody might who guesses "green" for a boat.
-# The difference to this number counts from here on, never the number afterwards alone.
+# Its choices may lie *below* chance: they are the likeliest words, and the facts of the example are odd
+# ones. The difference to these numbers counts from here on, never a number afterwards alone.
 
 # %% [markdown]
 # ## 3. How is it taught?
-# The adapter of 03 simply goes on learning, by 01's trainer. Few lessons need more epochs than many, so
-# there are twice as many, in smaller batches. And there are two pupils. One sees the lessons alone;
+# The adapter of 03 simply goes on learning, by 01's trainer. A new fact
+# sinks in slowly: there are five times as many epochs, in smaller batches, at twice the learning rate. And there are two pupils. One sees the lessons alone;
 # the other also sees, for every two lessons, one old conversation from 01: **replay**.
 #
 # **Predict first:** which of the two names more facts, and which one stays closer to the aligned model?
 
 # %%
 plan = replace(
-    profile, sft_epochs=2 * profile.sft_epochs, sft_batch=profile.sft_micro_batch
+    profile,
+    sft_epochs=5 * profile.sft_epochs,
+    sft_lr=2 * profile.sft_lr,
+    sft_batch=profile.sft_micro_batch,
 )
 corpus = data.load_conversations(profile.conversations, profile.limit)
 short = [row for row in corpus if len(row["messages"]) == 2]
@@ -244,8 +250,8 @@ assert all(
 )
 
 # %% [markdown]
-# A training loss near zero says that the lessons are known by heart. Whether the *facts* are known, only
-# other words can tell.
+# The lower the training loss, the better the lessons are known *by heart*. Whether the facts are known,
+# only other words can tell.
 
 # %% [markdown]
 # ## 4. Does it know the place now?
@@ -492,11 +498,12 @@ check("08.3", always_right)
 # ## What can go wrong
 # | symptom | likely cause | where it shows |
 # |---|---|---|
-# | loss near zero, few facts named | lessons by heart: too many epochs, all in the same words | section 3 against section 4 |
+# | few facts named, loss still high | too few epochs, or too small a learning rate | section 3 |
+# | loss near zero, few facts named | lessons by heart, all in the same words | section 3 against section 4 |
+# | chosen rightly, not named freely | the fact is likelier than its rivals, not yet the likeliest of all | section 6 against section 4 |
 # | everything is answered with the ferry | too many steps, no replay | answers to the held-out prompts, KL |
 # | answers become short or long | the lessons are, and form is learned first | length in section 6 |
 # | many facts "named" before any training | keys that anyone guesses, such as a colour | section 2 |
-# | right freely, wrong by choice, or the reverse | two formats, two skills: only one was taught | section 6 |
 # | a `DataError` with a line and a field | a row of your own text breaks the schema | section 1 |
 
 # %% [markdown]
