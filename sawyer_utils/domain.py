@@ -43,9 +43,10 @@ def lessons(facts: list[dict]) -> list[dict]:
     ]
 
 
-def fingerprint(facts: list[dict], adapter: Path) -> str:
-    """Eight hex digits of what an adaptation depends on: another text or start is another training."""
-    digest = hashlib.sha256(repr(facts).encode())
+def fingerprint(adapter: Path, *settings) -> str:
+    """Eight hex digits of what a training depends on: the adapter it starts from, and all else (by its
+    ``repr``: lessons, profile), so that nobody loads the result of another text or of other settings."""
+    digest = hashlib.sha256(repr(settings).encode())
     digest.update((Path(adapter) / "adapter_model.safetensors").read_bytes())
     return digest.hexdigest()[:8]
 

@@ -156,9 +156,9 @@ def test_another_text_or_another_start_is_another_training(tmp_path):
         adapters.append(tmp_path / content.decode())
         adapters[-1].mkdir()
         (adapters[-1] / "adapter_model.safetensors").write_bytes(content)
-    marks = [domain.fingerprint(facts, a) for facts in ([FACT], [OTHER]) for a in adapters]
-    assert len(set(marks)) == 4
-    assert domain.fingerprint(deepcopy([FACT]), adapters[0]) == marks[0]
+    marks = [domain.fingerprint(a, facts, 3.0) for facts in ([FACT], [OTHER]) for a in adapters]
+    assert len({*marks, domain.fingerprint(adapters[0], [FACT], 4.0)}) == 5
+    assert domain.fingerprint(adapters[0], deepcopy([FACT]), 3.0) == marks[0]
 
 
 # --- the judge ----------------------------------------------------------------------------------

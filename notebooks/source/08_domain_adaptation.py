@@ -218,7 +218,7 @@ courses = {
     "lessons": lessons,
     "with replay": domain.with_replay(lessons, short, share=1 / 3),
 }
-mark = domain.fingerprint(facts, aligned)  # another text is another training
+mark = domain.fingerprint(aligned, plan, courses)  # another text, another training
 pupils = {name: folder / f"{name.replace(' ', '_')}-{mark}" for name in courses}
 print({name: f"{len(rows)} conversations" for name, rows in courses.items()})
 
