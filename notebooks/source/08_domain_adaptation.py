@@ -147,8 +147,8 @@ calibration = [row["prompt"] for row in rows][:64]
 plain = evaluation.answer(model, tokenizer, calibration, profile, seed=1)
 reward_fn, *scale = reward.standardised(judge.score, calibration, plain.responses)
 
-rows = data.load_prompts("test", profile.prompts)
-prompts = [row["prompt"] for row in rows][: profile.eval_prompts // 2]
+rows = data.load_prompts("test", profile.prompts, profile.eval_prompts // 2)
+prompts = [row["prompt"] for row in rows]
 minis = ("truthful_mini", "religions_mini")
 exams = {name: data.load_questions(name, profile.eval_questions) for name in minis}
 exams = {"the place": facts, **exams}
