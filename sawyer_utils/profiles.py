@@ -85,9 +85,9 @@ class Profile:
     news_classifiers: tuple[tuple[str, str, int, float], ...] = ()
     news_prompt_tokens: int = 112
     news_response_tokens: int = 48
-    news_warmup_epochs: float = 2.0  # of learning the task, where the summariser is the policy
-    news_steps: int = 20
-    news_batch: int = 16
+    news_warmup_epochs: float = 1.0  # of learning the task, where the summariser is the policy
+    news_steps: int = 24
+    news_batch: int = 24
     news_lr: float = 5e-4
     news_samples: int = 2  # summaries of each test paragraph
 

@@ -162,6 +162,15 @@ def test_the_command_line_names_its_commands(capsys):
     )
 
 
+def test_the_command_line_asks_for_the_extras(monkeypatch):
+    asked = []
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    monkeypatch.setattr(course, "course", lambda profile, **options: asked.append(options))
+    main(["course", "--extra", "--profile", "smoke"])
+    main(["course", "--profile", "smoke"])
+    assert asked == [{"fresh": False, "extra": True}, {"fresh": False, "extra": False}]
+
+
 def test_minutes_are_those_of_a_run_from_nothing(fake_runs, tmp_path):
     course.run(PROFILES["smoke"])
     ledger_path = tmp_path / "smoke" / "course.json"

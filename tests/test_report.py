@@ -48,6 +48,16 @@ def test_the_page_stands_alone(tmp_path, results):
     assert 'alt="eval: rl loop"' in page
 
 
+def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
+    rows, table = report.rows(results), report.readme_table(results)
+    change = {"before_mean": -0.4, "after_mean": -0.2, "difference": 0.2, "low": 0.1, "high": 0.3, "n": 36}
+    more = {**results, "neutral": {"measures": {"neutrality": change}}}
+    more["minutes"] = {**results["minutes"], "07_neutral_summaries": 100.0}
+    (added,) = [row for row in report.rows(more) if row not in rows]
+    assert added == ("07 neutral summaries", "neutrality", "-0.40 → -0.20; +0.20 [+0.10, +0.30] (n = 36)")
+    assert report.readme_table(more).splitlines()[-1] == table.splitlines()[-1]
+
+
 def test_the_page_shows_every_row_of_the_summary(tmp_path, results):
     page = report.write_html(tmp_path, results).read_text(encoding="utf-8")
     assert page.count("<tr>") == len(report.rows(results))

@@ -73,11 +73,19 @@ def test_the_length_costs_on_both_sides():
     assert summaries.length_fit(["", ""], [longer, shorter]) == pytest.approx([-3 / summaries.WORDS] * 2)
 
 
-def test_similarity_is_asked_about_the_source_without_the_request():
+def test_similarity_is_measured_against_the_sources_own_sentences():
     asked = []
-    score = summaries.faithful(lambda a, b: asked.append((a, b)) or [0.0])
-    score([summaries.prompt_for("x y")], ["x"])
-    assert asked == [(["x y"], ["x"])]
+
+    def similarity(a, b):
+        asked.append((a, b))
+        return [{"One x.": 0.5, "Two y.": 0.7}.get(text, 0.9) for text in b]
+
+    score, prompt = summaries.faithful(similarity), summaries.prompt_for("One x. Two y.")
+    assert score([prompt, prompt], ["z", "One x."]) == pytest.approx([0.9 - 0.6, 0.5 - 0.6])
+    assert asked[0] == (["One x. Two y."] * 2, ["One x.", "Two y."])
+    assert asked[1] == (["One x. Two y."] * 2, ["z", "One x."])  # without the request
+    score([prompt], ["z"])
+    assert len(asked) == 3  # a source's own sentences are asked about once
 
 
 def test_the_parts_are_on_one_scale_and_one_can_be_left_out():

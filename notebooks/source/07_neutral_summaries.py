@@ -21,7 +21,7 @@
 # - put the parts of a reward on one scale and read each of them in a log,
 # - find the cheapest way to win a reward before your model does.
 #
-# Needs 01 (or its shipped checkpoint). About a quarter of an hour on two CPU cores.
+# Needs 01 (or its shipped checkpoint). About ten minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -47,6 +47,7 @@ import gc
 import inspect
 import math
 import statistics
+import textwrap
 import time
 
 import pandas as pd
@@ -92,7 +93,7 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 train_rows = data.load_news("train", profile.news, profile.limit)
 test_rows = data.load_news("test", profile.news)[: profile.eval_prompts]
 for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
-    print(f"[{row['topic']}] {row['text']}\n")
+    print(textwrap.fill(f"[{row['topic']}] {row['text']}", 88), end="\n\n")
 print(f"{len(train_rows)} paragraphs to practise on, {len(test_rows)} to judge by.")
 assert not {row["text"] for row in train_rows} & {row["text"] for row in test_rows}
 
@@ -159,7 +160,8 @@ if by_hand:
 # the list hear more tone in it than in a neutral one? (0.5 would be a coin.)
 
 # %%
-loaded = [abs(s) for row in test_rows for s in summaries.tone(summaries.sentences(row["text"]))]
+said = [sentence for row in test_rows for sentence in summaries.sentences(row["text"])]
+loaded = [abs(s) for s in summaries.tone(said)]
 source_tone = statistics.mean(summaries.mean_tone(row["text"]) for row in test_rows)
 print(f"mean |compound| of a sentence of the sources {source_tone:.2f}")
 if by_hand:
@@ -170,24 +172,26 @@ if by_hand:
     print(f"loaded sentences in which the list hears nothing: {silent:.0%}")
 
 # %% [markdown]
-# That is a weak judge: hardly better than a coin on single sentences. Keep the number; we shall train
-# on this judge all the same, as people do, and come back to it at the end.
+# That is a weak judge, nearer to a coin than to a reader. Keep the number; we shall train on this judge
+# all the same, as people do, and come back to it at the end.
 
 # %% [markdown]
 # ## 3. What else must a summary be?
 # Five summaries of one paragraph. *Neutrality* is how much less loaded a summary is than a sentence of
-# its source: the mean |compound| of those, less the summary's. *Similarity* is the cosine between
-# summary and source, by the encoder from 02 as it came, never trained. *Length* is 0 at 18 words and
-# falls on either side, to −1 at none or at 36. **Predict first:** which wins on neutrality alone?
+# its source: the mean |compound| of those, less the summary's. *Similarity* is how much nearer to the
+# whole it is than those sentences are, in cosines of the encoder from 02 as it came, never trained.
+# *Length* is 0 at 18 words and falls on either side, to −1 at none or at 36. **Predict first:** which
+# wins on neutrality alone?
 
 # %%
 encoder = evaluation.Similarity(profile.encoder)
 text = data.load_news("train")[0]["text"]
 candidates = {
     "loaded": summaries.sentences(text)[0],
-    "neutral": "Pellworth's council voted seven to four to close the Mill Lane library.",
-    "about nothing": "The members of the group met there and then did as they had said.",
-    "about bread": "The bakery on the corner opens at six and sells four kinds of bread.",
+    "neutral": "Pellworth's council voted seven to four to close the Mill Lane"
+    " library, which saves ninety thousand crowns.",
+    "about nothing": "The members of the group met and then did as they had said.",
+    "about bread": "The bakery on the corner opens at six and sells kinds of bread.",
     "empty": "",
 }
 asked, said = [summaries.prompt_for(text)] * len(candidates), list(candidates.values())
@@ -215,8 +219,7 @@ assert table.neutrality["empty"] == table.neutrality.max()
 # to reward. So look first: what does the SFT model from 01 say when it is asked for a summary?
 
 # %%
-similar = summaries.faithful(encoder)
-own_policy = profile.summariser == "policy"  # else an encoder-decoder that can summarise
+own_policy = profile.summariser == "policy"  # else an encoder-decoder
 adapter = None
 if own_policy:
     sft_folder = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
@@ -225,9 +228,11 @@ tokenizer, model = summaries.load_summariser(profile, adapter)
 train_prompts = summaries.prompts_that_fit(tokenizer, train_rows, profile)
 test_prompts = summaries.prompts_that_fit(tokenizer, test_rows, profile)
 first = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
-first_similarity = similar(first.prompts, first.responses)
+sources = [summaries.source_of(prompt) for prompt in first.prompts]
+first_similarity = encoder(sources, first.responses)
 for i in (0, len(test_prompts) // 3, 2 * len(test_prompts) // 3):
-    print(f"{summaries.source_of(test_prompts[i])}\n  → {first.responses[i]}\n")
+    print(textwrap.fill(sources[i], 88))
+    print(textwrap.fill(f"→ {first.responses[i]}", 88), end="\n\n")
 print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
 
 # %% [markdown]
@@ -266,14 +271,16 @@ print(
 )
 
 # %% [markdown]
-# Now there is something to grade: sentences about the text, some loaded and some less. This model is
-# the start, the frozen reference, and what everything below is compared with.
+# Now there is something to grade: sentences about the text, some loaded and some less. (Under `smoke`,
+# two steps have taught nothing yet.) This model is the start, the frozen reference, and what everything
+# below is compared with.
 
 # %% [markdown]
 # ## 5. On what scale do the parts meet?
 # A cosine moves by hundredths, a length by tenths. Added as they come, the widest would decide. So
 # each part is put on the start model's own scale: 0 is its average summary of a training paragraph, 1
-# is one standard deviation better. (The classifiers of the Hub profiles keep the workshop's weights.)
+# is one standard deviation better. Neutrality counts twice: it is what has to change, the others only
+# have to hold. (The classifiers of the Hub profiles keep the workshop's weights, on their raw logits.)
 
 # %%
 calibration = evaluation.answer(model, tokenizer, train_prompts, profile, seed=1)
@@ -320,8 +327,8 @@ plots.save(plots.reward_parts(log), figures, "parts", clean)
 
 # %%
 third = max(1, len(log) // 3)
-watched = [f"reward_{name}" for name in reward_fn.functions] + ["reward", "kl", "length"]
-for key in watched:
+watched = [f"reward_{name}" for name in reward_fn.functions]
+for key in (*watched, "reward", "kl", "length"):
     early = statistics.mean(line[key] for line in log[:third])
     late = statistics.mean(line[key] for line in log[-third:])
     print(f"{key:18s} first third {early:6.2f}   last third {late:6.2f}")
@@ -365,13 +372,17 @@ change = compared(start_values, end_values, before.prompts)
 as_table(change)
 
 # %%
-if by_hand and len(by_hand) == len(test_prompts):
+hand = {}
+if len(by_hand) == len(test_prompts):
     hand = summaries.measure(encoder, test_prompts, by_hand)
-    print("by hand:", {k: round(statistics.mean(v), 3) for k, v in hand.items()})
-print(f"finished {statistics.mean(before.finished):.0%} → {statistics.mean(after.finished):.0%}")
+    means = [f"{name} {statistics.mean(values):.2f}" for name, values in hand.items()]
+    print(f"by hand: {', '.join(means)}")
 for name, answers in (("before", before), ("after", after)):
     loud = statistics.mean(map(abs, summaries.tone(answers.responses)))
-    print(f"tone {name}: {loud / source_tone:.0%} of a sentence of the sources")
+    print(
+        f"{name}: finished {statistics.mean(answers.finished):.0%}, tone"
+        f" {loud / source_tone:.0%} of a sentence of the sources"
+    )
 
 # %%
 neutral, similarity = change["neutrality"], change["similarity"]
@@ -394,9 +405,9 @@ lost = [b - a for a, b in zip(start_values["similarity"], end_values["similarity
 picked = [*shown, lost.index(min(lost))]
 
 
-def notes(answers, values: dict) -> list[str]:
-    pairs = zip(summaries.tone(answers.responses), values["similarity"])
-    return [f"tone {tone:+.2f}, similarity {similar:.2f}" for tone, similar in pairs]
+def notes(answers, values: dict, rows: list[int]) -> list[str]:
+    loud, close = summaries.tone(answers.responses), values["similarity"]
+    return [f"tone {loud[i]:+.2f}, similarity {close[i]:.2f}" for i in rows]
 
 
 show.side_by_side(
@@ -406,8 +417,8 @@ show.side_by_side(
         "after PPO": [after.responses[i] for i in picked],
     },
     {
-        "start": [notes(before, start_values)[i] for i in picked],
-        "after PPO": [notes(after, end_values)[i] for i in picked],
+        "start": notes(before, start_values, picked),
+        "after PPO": notes(after, end_values, picked),
     },
     first="paragraph",
 )
@@ -441,11 +452,11 @@ show.side_by_side(
     [summaries.source_of(before.prompts[i])[:160] + " …" for i in shown],
     {
         "all parts": [after.responses[i] for i in shown],
-        "without similarity": [nothing.responses[i] for i in shown],
+        f"without {missing}": [nothing.responses[i] for i in shown],
     },
     {
-        "all parts": [notes(after, end_values)[i] for i in shown],
-        "without similarity": [notes(nothing, cheap_values)[i] for i in shown],
+        "all parts": notes(after, end_values, shown),
+        f"without {missing}": notes(nothing, cheap_values, shown),
     },
     first="paragraph",
 )
@@ -464,8 +475,8 @@ else:
     print(f"{len(cheap_log)} steps are too few to see the subject go.")
 
 # %% [markdown]
-# Nobody told it to leave the subject; nobody paid it to stay. A reward is a contract, and the model
-# reads only what is written in it.
+# Wherever it went, nobody told it to leave the subject; nobody paid it to stay. A reward is a contract,
+# and the model reads only what is written in it.
 
 # %%
 runtime.record(
@@ -476,7 +487,7 @@ runtime.record(
     missing=missing,
     reached=bool(reached),
     source_tone=source_tone,
-    by_hand={k: statistics.mean(v) for k, v in hand.items()} if by_hand else {},
+    by_hand={k: statistics.mean(v) for k, v in hand.items()},
     first_similarity=statistics.mean(first_similarity),
     steps=len(log),
     seconds_train=spent,
@@ -494,7 +505,7 @@ print(f"peak memory {peak:.1f} GiB")
 # ## Exercises
 # 1. **Predict the number.** What is the compound of a text with two words rated +1.9 and one rated −2.5,
 #    and no rule that applies?
-#    <details><summary>Answer</summary>s = 1.3, and 1.3/√(1.3² + 15) = 0.3183. Praise and blame cancel:
+#    <details><summary>Answer</summary>s = 1.3, and 1.3/√(1.3² + 15) = 0.3182. Praise and blame cancel:
 #    a summary that is rude to both sides counts as nearly neutral.</details>
 # 2. **Write it.** Write the part `numbers(prompts, summaries)`: the share of a summary's numerals that
 #    stand in its source, 1 where it has none. Which cheap way to win does it leave?
@@ -545,7 +556,8 @@ print(f"peak memory {peak:.1f} GiB")
 # 5. The Hub profiles take `google/flan-t5-small`, an encoder-decoder, through the same trainer
 #    (`actor.response_states` is the one place that tells them apart), two RoBERTa classifiers with the
 #    workshop's weights, and `argilla/news-summary`. That path is tested with tiny random models and a
-#    local file; **it has not been run against the real Hub.**
+#    local file; **it has not been run against the real Hub.** Of a long article the encoder reads the
+#    first 256 tokens.
 
 # %% [markdown]
 # ## Five questions
