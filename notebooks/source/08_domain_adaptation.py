@@ -200,7 +200,7 @@ assert set(results["aligned"]["KL, nats"]) == {0.0}
 # %% [markdown]
 # ## 3. How is it taught?
 # The adapter of 03 simply goes on learning, by 01's trainer. A new fact
-# sinks in slowly: there are five times as many epochs, in smaller batches, at twice the learning rate. And there are two pupils. One sees the lessons alone;
+# sinks in slowly: there are four times as many epochs, in smaller batches, at twice the learning rate. And there are two pupils. One sees the lessons alone;
 # the other also sees, for every two lessons, one old conversation from 01: **replay**.
 #
 # **Predict first:** which of the two names more facts, and which one stays closer to the aligned model?
@@ -208,7 +208,7 @@ assert set(results["aligned"]["KL, nats"]) == {0.0}
 # %%
 plan = replace(
     profile,
-    sft_epochs=5 * profile.sft_epochs,
+    sft_epochs=4 * profile.sft_epochs,
     sft_lr=2 * profile.sft_lr,
     sft_batch=profile.sft_micro_batch,
 )
