@@ -130,6 +130,39 @@ def _check_question(row: dict, field: str = "label") -> None:
         raise DataError(f"field {field!r} is {label!r}, outside the {len(choices)} choices")
 
 
+def _check_domain(row: dict) -> None:
+    """A fact with what teaches it and what examines it, or a question that the text does not answer."""
+    if row.get("unknown") is True:
+        _text(row, "question")
+        if "lessons" in row:
+            raise DataError("field 'unknown' is true, and there are lessons")
+        return
+    _check_question(row)
+    keys = _list(row, "keys", 1)
+    if not all(isinstance(key, str) and normalise(key) for key in keys):
+        raise DataError(f"field 'keys' is {keys}, not words")
+    lessons = _list(row, "lessons", 1)
+    for i, lesson in enumerate(lessons):
+        try:
+            _check_lesson(lesson, keys, row["question"])
+        except DataError as error:
+            raise DataError(f"lessons[{i}]: {error}") from None
+    if has_words(row["question"], keys):
+        raise DataError(f"field 'question' gives the answer away: it holds one of {keys}")
+    right = [i for i, choice in enumerate(row["choices"]) if has_words(choice, keys)]
+    if right != [row["label"]]:
+        raise DataError(f"choices {right} hold one of the keys {keys}; field 'label' is {row['label']}")
+
+
+def _check_lesson(lesson: Any, keys: list[str], asked: str) -> None:
+    if not isinstance(lesson, dict):
+        raise DataError("not a JSON object")
+    if near_duplicates({"lesson": _text(lesson, "question"), "examination": asked}):
+        raise DataError(f"field 'question' is nearly {asked!r}, which is kept for the examination")
+    if not has_words(_text(lesson, "answer"), keys):
+        raise DataError(f"field 'answer' does not hold one of the keys {keys}")
+
+
 def _check_truthfulqa(row: dict) -> None:
     _text(row, "question")
     for field in ("mc1_targets", "mc2_targets"):
@@ -188,6 +221,7 @@ SCHEMAS: dict[str, Callable[[dict], None]] = {
     "truthful_mini": _check_question,
     "religions_mini": _check_question,
     "news": _check_news,
+    "domain_example": _check_domain,
 }
 # The corpus's own files, and questions of whatever source.
 CHECKS = {**SCHEMAS, "questions": _check_any_question}
@@ -260,6 +294,32 @@ def load_news(split: str, source: str = "embedded", limit: int | None = None) ->
     """
     rows = [row for row in _load("news", source, None) if row["split"] == split]
     return _spread(rows, limit)
+
+
+def load_domain(source: str = "embedded") -> list[dict]:
+    """A small text of one's own, for 08; ``source`` is "embedded" or the path of a .jsonl.
+
+    A fact is a question in the benchmarks' schema, kept for the examination, with what teaches it:
+    ``{id, question, choices, label, keys, lessons: [{question, answer}]}``. An answer holds one of the
+    ``keys``, or it is wrong. A question that the text does not answer is ``{id, question, unknown: true}``.
+
+    Raises:
+        DataError: naming file, line and field; with fewer than two facts, or a question asked twice.
+    """
+    rows = _load("domain_example", source, None)
+    _check_examination(rows, "domain_example" if source == "embedded" else Path(source).name)
+    return rows
+
+
+def _check_examination(rows: list[dict], name: str) -> None:
+    """Two facts or more, and no question twice: neither as the lesson of another fact."""
+    facts = [row for row in rows if "lessons" in row]
+    if len(facts) < 2:
+        raise DataError(f"{name}: {len(facts)} facts, and a comparison needs two")
+    asked = [row["question"] for row in rows]
+    asked += [lesson["question"] for row in facts for lesson in row["lessons"]]
+    if twice := [q for q, n in Counter(" ".join(normalise(q)) for q in asked).items() if n > 1]:
+        raise DataError(f"{name}: asked twice: {twice[0]!r}")
 
 
 def load_questions(
@@ -539,6 +599,12 @@ def normalise(text: str) -> list[str]:
     return re.sub(r"[^\w\s]+", "", text.lower()).split()
 
 
+def has_words(text: str, keys: Iterable[str]) -> bool:
+    """Whether a text holds one of the keys as whole words in a row; case and punctuation do not count."""
+    words = f" {' '.join(normalise(text))} "
+    return any(f" {' '.join(normalise(key))} " in words for key in keys)
+
+
 def _runs(words: list[str]) -> set[tuple[str, ...]]:
     """Every five words in a row; a text of fewer is one run by itself."""
     return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
@@ -602,6 +668,7 @@ def check_corpus(folder: Path = EMBEDDED, tokenizer=None) -> dict[str, Any]:
                 raise DataError(f"{row['id']}: a {response['kind']} response scores {response['score']}")
     asked_too = [row["question"] for name in ("truthful_mini", "religions_mini") for row in files[name]]
     _check_paragraphs(files["news"], [*texts, *asked_too])
+    _check_examination(files["domain_example"], "domain_example")
     if tokenizer is not None:
         _check_lengths(files, tokenizer)
     return _describe(files)
@@ -671,6 +738,10 @@ def _describe(files: dict[str, list[dict]]) -> dict[str, Any]:
         "news": {
             "topics": len({row["topic"] for row in files["news"]}),
             "test": sum(row["split"] == "test" for row in files["news"]),
+        },
+        "domain_example": {
+            "facts": sum("lessons" in row for row in files["domain_example"]),
+            "lessons": sum(len(row.get("lessons", ())) for row in files["domain_example"]),
         },
     }
 

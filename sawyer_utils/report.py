@@ -12,7 +12,7 @@ from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import home, read_json
 
 STAGES = ("sft", "reward", "ppo", "eval")
-EXTRA_STAGES = ("neutral",)  # of the chapters after 04
+EXTRA_STAGES = ("neutral", "domain")  # of the chapters after 04
 # The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
 FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
 README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
@@ -53,7 +53,7 @@ def _machine() -> dict:
 
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
-    made = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows, _neutral_rows)
+    made = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows, _neutral_rows, _domain_rows)
     stages = zip((*STAGES, *EXTRA_STAGES), made, strict=True)
     return [row for stage, rows_of in stages for row in rows_of(results.get(stage) or {})]
 
@@ -185,6 +185,19 @@ def _neutral_rows(neutral: dict) -> list[tuple[str, str, str]]:
             f" {c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']})",
         )
         for name, c in neutral.get("measures", {}).items()
+    ]
+
+
+def _domain_rows(domain: dict) -> list[tuple[str, str, str]]:
+    return [
+        (
+            "08 domain adaptation",
+            f"{measure}, {name}",
+            f"{c['before']:.2f} → {c['after']:.2f};"
+            f" {c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']})",
+        )
+        for name, found in domain.get("measures", {}).items()
+        for measure, c in found.items()
     ]
 
 

@@ -1,0 +1,656 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · Domain adaptation: teaching SAWYER a place of your own
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/08_domain_adaptation.ipynb)
+#
+# **You will teach the aligned model a small text that nobody else has, and read the bill.**
+#
+# You will be able to
+# - turn a text into lessons, and into an examination that is none of them,
+# - say what a model learned, and what it now makes up,
+# - measure what that cost elsewhere, with and without replay of old lessons.
+#
+# Needs 01 to 03 (or their shipped checkpoints). About seven minutes on two CPU cores.
+
+# %%
+# Setup, the same in every notebook. In Colab it fetches the course first.
+import os, subprocess, sys
+
+# In Colab, keep runs in your Google Drive: they survive a disconnect.
+# os.environ["SAWYER_HOME"] = "drive"
+REPO, REF = "sawyer-course/sawyer", "main"
+if "google.colab" in sys.modules:
+    course = f"/content/sawyer-{REF}"
+    if not os.path.isdir(course):
+        clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
+        subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
+    sys.path.insert(0, course)
+    from sawyer_utils import colab
+
+    colab.prepare()
+
+from sawyer_utils import runtime
+
+profile = runtime.setup()
+
+# %%
+import gc
+import statistics
+import time
+from dataclasses import replace
+
+import pandas as pd
+
+from sawyer_utils import (
+    choices,
+    data,
+    domain,
+    evaluation,
+    models,
+    plots,
+    reward,
+    sft,
+    show,
+)
+
+folder = runtime.run_dir(profile, "domain")
+figures = folder / "figures"
+started = time.perf_counter()
+
+# %% [markdown]
+# ## The whole thing in one picture
+
+# %%
+plots.save(plots.four_stages(), figures, "stages")
+
+# %% [markdown]
+# *In words: SFT, reward model, PPO, evaluation.* A fifth step belongs behind the third: more SFT, on
+# what only you know. The fourth box is the one that notices what the fifth breaks.
+
+# %% [markdown]
+# ## 1. What is there to learn?
+# SAWYER knows nothing of your world. The example is a ferry that exists nowhere but in this course, so
+# no model can have read about it. Of each fact there are three lessons, each in other words, and one
+# question that no lesson asks: the examination.
+#
+# Use a text of your own: put it in the same schema into a JSONL file, and name the file here.
+
+# %%
+# os.environ["SAWYER_DOMAIN"] = "my_place.jsonl"
+facts, unknown = domain.load()
+lessons = domain.lessons(facts)
+print(
+    f"{len(facts)} facts, {len(lessons)} lessons,",
+    f"{len(unknown)} questions that the text does not answer",
+)
+one = facts[0]
+for lesson in one["lessons"]:
+    print(f"  lesson  {lesson['question']}\n          {lesson['answer']}")
+print(f"  asked   {one['question']}\n  key     {' or '.join(one['keys'])}")
+taught = {lesson["messages"][0]["content"] for lesson in lessons}
+assert not taught & {row["question"] for row in [*facts, *unknown]}
+
+# %% [markdown]
+# **How an answer is judged.** It is right if it holds the key as whole words. That is simple, anyone can
+# repeat it, and it is blind: "not four, but ten crowns" is right to it. So read the answers, too.
+
+# %% tags=["nbval-check-output"]
+price = [{"keys": ["four", "4"]}]
+for said in ("FOUR crowns!", "Four crowns.", "Fourteen crowns.", "Not 4, but ten."):
+    print(f"{said:18s} {bool(domain.knows([said], price)[0])}")
+assert not domain.knows(["Fourteen crowns."], price)[0]
+
+# %% [markdown]
+# ## 2. What does it say before?
+# The aligned model is the start, and the yardstick for all that follows. The examination is asked twice:
+# freely, and as multiple choice, where the likeliest of four answers counts as its choice.
+#
+# **Predict first:** of the facts, how many does it name freely? And of four choices, how often is the
+# right one its favourite?
+
+# %%
+ready = "adapter/adapter_model.safetensors"
+sft_adapter = runtime.find_stage(profile, "sft", ready) / "adapter"
+aligned = runtime.find_stage(profile, "ppo", ready) / "adapter"
+needed = "model/adapter_model.safetensors"
+judge = reward.RewardModel.load(runtime.find_stage(profile, "reward", needed) / "model")
+
+
+def load(**adapters):
+    """A fresh base with these adapters beside each other, the first in use."""
+    tokenizer, model = models.load_policy(profile)
+    for name, path in adapters.items():
+        model = models.load_adapter(model, path, name)
+    return tokenizer, model.eval()
+
+
+tokenizer, model = load(sft=sft_adapter, aligned=aligned)
+
+# %% [markdown]
+# The reward is put on 03's scale: 0 is the SFT model's average answer to a training prompt, 1 is one
+# standard deviation better.
+
+# %%
+rows = data.load_prompts("train", profile.prompts, profile.limit)
+calibration = [row["prompt"] for row in rows][:64]
+plain = evaluation.answer(model, tokenizer, calibration, profile, seed=1)
+reward_fn, *scale = reward.standardised(judge.score, calibration, plain.responses)
+
+rows = data.load_prompts("test", profile.prompts, profile.eval_prompts // 2)
+prompts = [row["prompt"] for row in rows]
+minis = ("truthful_mini", "religions_mini")
+exams = {name: data.load_questions(name, profile.eval_questions) for name in minis}
+exams = {"the place": facts, **exams}
+asked = [row["question"] for row in [*facts, *unknown]]
+sizes = {name: len(items) for name, items in exams.items()}
+print(f"{len(prompts)} held-out prompts; multiple choice: {sizes}")
+assert not set(calibration) & set(prompts)
+
+# %%
+precision = runtime.choose_precision(profile.precision)
+autocast = precision.compute if precision.autocast else None
+
+
+def measured(model, name):
+    """Everything that is compared below, of one adapter."""
+    with models.using(model, name):
+        said = evaluation.answer(model, tokenizer, asked, profile, temperature=0)
+        free = evaluation.answer(model, tokenizer, prompts, profile, seed=0)
+        kl = evaluation.kl_to_reference(model, free, "aligned", precision.compute)
+        found = {
+            f"choices: {exam}": choices.score_choices(
+                model, tokenizer, items, compute=autocast
+            ).correct
+            for exam, items in exams.items()
+        }
+    return found | {
+        "answers": said.responses,
+        "facts named": domain.knows(said.responses[: len(facts)], facts),
+        "reward": reward_fn(prompts, free.responses),
+        "KL, nats": kl,
+        "length, tokens": free.lengths,
+        "finished": free.finished,
+    }
+
+
+results = {"aligned": measured(model, "aligned")}
+named = results["aligned"]["facts named"]
+chosen = results["aligned"]["choices: the place"]
+print(f"named freely {named.sum()} of {len(facts)}; chosen {chosen.sum()}")
+by_chance = sum(1 / len(row["choices"]) for row in facts)
+print(f"a coin with as many sides as there are choices: {by_chance:.0f}")
+assert set(results["aligned"]["KL, nats"]) == {0.0}
+
+# %% [markdown]
+# What it names freely it cannot know: it guessed, as anybody might who guesses "green" for a boat.
+# Its choices may lie *below* chance: they are the likeliest words, and the facts of the example are odd
+# ones. The difference to these numbers counts from here on, never a number afterwards alone.
+
+# %% [markdown]
+# ## 3. How is it taught?
+# The adapter of 03 simply goes on learning, by 01's trainer. A new fact
+# sinks in slowly: there are four times as many epochs, in smaller batches, at twice the learning rate. And there are two pupils. One sees the lessons alone;
+# the other also sees, for every two lessons, one old conversation from 01: **replay**.
+#
+# **Predict first:** which of the two names more facts, and which one stays closer to the aligned model?
+
+# %%
+plan = replace(
+    profile,
+    sft_epochs=4 * profile.sft_epochs,
+    sft_lr=2 * profile.sft_lr,
+    sft_batch=profile.sft_micro_batch,
+)
+corpus = data.load_conversations(profile.conversations, profile.limit)
+short = [row for row in corpus if len(row["messages"]) == 2]
+courses = {
+    "lessons": lessons,
+    "with replay": domain.with_replay(lessons, short, share=1 / 3),
+}
+mark = domain.fingerprint(aligned, plan, courses)  # another text, another training
+pupils = {name: folder / f"{name.replace(' ', '_')}-{mark}" for name in courses}
+print({name: f"{len(rows)} conversations" for name, rows in courses.items()})
+
+# %%
+del model
+gc.collect()
+
+
+def teach(conversations, start):
+    """Go on from the aligned adapter; returns the training's log."""
+    if not (start / ready).exists():
+        runtime.seed_everything(0)
+        own_tokenizer, base = models.load_policy(profile)
+        pupil = models.load_adapter(base, aligned, "default", trainable=True)
+        sft.train_sft(pupil, own_tokenizer, plan, conversations, start)
+    return runtime.read_json(start / "log.json")
+
+
+logs = {name: teach(rows, pupils[name]) for name, rows in courses.items()}
+gc.collect()
+for name, log in logs.items():
+    first, last = log[0]["loss"], statistics.mean(x["loss"] for x in log[-5:])
+    print(
+        f"{name:12s} {log[-1]['step']} steps, {log[-1]['seconds']:.0f} s,",
+        f"loss {first:.2f} → {last:.2f}",
+    )
+assert all(
+    log[-1]["step"] == sft.total_steps(plan, len(courses[n])) for n, log in logs.items()
+)
+
+# %% [markdown]
+# The lower the training loss, the better the lessons are known *by heart*. Whether the facts are known,
+# only other words can tell.
+
+# %% [markdown]
+# ## 4. Does it know the place now?
+
+# %%
+tokenizer, model = load(
+    aligned=aligned,
+    lessons=pupils["lessons"] / "adapter",
+    replay=pupils["with replay"] / "adapter",
+)
+results["lessons"] = measured(model, "lessons")
+results["with replay"] = measured(model, "replay")
+counts = {name: int(found["facts named"].sum()) for name, found in results.items()}
+spans = [evaluation.wilson_interval(n, len(facts)) for n in counts.values()]
+plots.save(
+    plots.bars_with_intervals(
+        list(counts),
+        [n / len(facts) for n in counts.values()],
+        *map(list, zip(*spans)),
+        counts=[len(facts)] * 3,
+        ylabel="facts named in a free answer",
+        ylim=(0, 1),
+    ),
+    figures,
+    "facts",
+    {"model": list(counts), "named": list(counts.values())},
+)
+
+# %%
+for (name, n), (low, high) in zip(counts.items(), spans):
+    share = n / len(facts)
+    print(f"{name:12s} {n:2d} of {len(facts)}: {share:.0%} [{low:.0%}, {high:.0%}]")
+
+# %% [markdown]
+# *In words: the bars and their 95 % intervals are the lines above.* Now the answers themselves: every
+# third fact, a choice that was fixed beforehand. A tick stands under what the judge takes for right.
+
+# %%
+picked = list(range(0, len(facts), 3))
+show.side_by_side(
+    [facts[i]["question"] for i in picked],
+    {name: [found["answers"][i] for i in picked] for name, found in results.items()},
+    {
+        name: ["✓" if found["facts named"][i] else "✗" for i in picked]
+        for name, found in results.items()
+    },
+    first="question",
+)
+
+# %% [markdown]
+# Look for right words in wrong sentences, and for wrong ones in the very form of a lesson. The form of
+# an answer is learned first; the fact comes later, if at all.
+
+# %% [markdown]
+# ## 5. What does it say to what it was never told?
+# The text does not give the speed of the ferry. An honest answer is "I do not know". No lesson taught
+# that. **Predict:** does the adapted model admit it more often than before, or less?
+
+# %%
+invented = {}
+for name, found in results.items():
+    said = found["answers"][len(facts) :]
+    admitted, taken = domain.admits(said), domain.borrowed(said, facts)
+    invented[name] = {"admitted": int(admitted.sum()), "borrowed": int(taken.sum())}
+    print(
+        f"{name:12s} admits it {admitted.sum()} of {len(said)} times,"
+        f" answers with another fact's key {taken.sum()} times"
+    )
+show.side_by_side(
+    [row["question"] for row in unknown],
+    {name: found["answers"][len(facts) :] for name, found in results.items()},
+    first="question",
+)
+
+# %%
+never = all(one["admitted"] < len(unknown) / 2 for one in invented.values())
+print(
+    "Mostly it makes something up." if never else "It often says that it does not know."
+)
+
+# %% [markdown]
+# SFT on facts teaches facts and, beside them, *that questions about this place get a confident answer*
+# (Gekhman et al. 2024, arXiv 2405.05904, measured it). A judge that counts right answers cannot see it:
+# these questions have none.
+
+# %% [markdown]
+# ## 6. What did it cost?
+# The same prompts, the same dice, the same questions as in 02 to 04, none of them about the ferry. Each
+# row is after minus before, paired, with a 95 % interval. The last column is the smallest true
+# difference that so many items would have shown four times in five: above it, "no difference shown" says
+# something.
+
+
+# %%
+def compared(before, after):
+    """Each measure of two adapters, item by item."""
+    better = {"reward": True, "KL, nats": None, "length, tokens": None}
+    shares = [name for name in before if name not in {*better, "answers"}]
+    found = {name: domain.compare_shares(before[name], after[name]) for name in shares}
+    return found | {
+        name: domain.compare_means(before[name], after[name], good)
+        for name, good in better.items()
+    }
+
+
+def as_table(found):
+    table = pd.DataFrame(found).T
+    table["difference"] = [
+        f"{c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}]"
+        for c in found.values()
+    ]
+    for column in ("before", "after", "detectable"):
+        table[column] = table[column].astype(float).round(2)
+    return table[["n", "before", "after", "difference", "verdict", "detectable"]]
+
+
+changes = {
+    name: compared(results["aligned"], results[name])
+    for name in ("lessons", "with replay")
+}
+as_table(changes["lessons"])
+
+# %%
+as_table(changes["with replay"])
+
+# %%
+for name, found in changes.items():
+    gained = found["facts named"]
+    worse = [m for m, c in found.items() if c["verdict"] == "worse"]
+    print(
+        f"{name}: {gained['difference']:+.0%} of the facts ({gained['verdict']}),"
+        f" {found['KL, nats']['after']:.1f} nats from the aligned model."
+    )
+    for measure in worse:
+        c = found[measure]
+        print(
+            f"   cost: {measure} {c['difference']:+.2f}",
+            f"[{c['low']:+.2f}, {c['high']:+.2f}]",
+        )
+    if not worse:
+        print("   no cost shown. The last column says how large one could still be.")
+
+# %% [markdown]
+# Did the replay help? That is a comparison of the two pupils with each other, not of their verdicts: one
+# "worse" and one "no difference shown" do not differ by themselves.
+
+# %%
+between = compared(results["lessons"], results["with replay"])
+as_table(between)
+
+# %%
+held = {name: between[name]["verdict"] for name in ("facts named", "reward")}
+print(
+    f"Replay against lessons alone: facts {held['facts named']},",
+    f"reward {held['reward']}.",
+)
+
+# %%
+runtime.record(
+    profile,
+    "domain",
+    measures=changes,
+    replay=between,
+    invented=invented,
+    text=os.environ.get("SAWYER_DOMAIN", "the example"),
+    seconds_train={name: log[-1]["seconds"] for name, log in logs.items()},
+    seconds=time.perf_counter() - started,
+)
+peak = runtime.record_peak(profile, "domain")
+print(f"peak memory {peak:.1f} GiB")
+
+# %% [markdown]
+# **Doubt.** One text, one seed, one reader's questions. The example was written to be learned: its facts
+# are short and its lessons clean. And for a text that changes every week, nobody would train at all:
+# they would put the page into the prompt.
+
+# %% [markdown]
+# ## Exercises
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. The solutions stand at the end of the notebook. (The comments with
+# `SOLUTION` are for teachers who use nbgrader.)
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 08.1 Predict the number: how many facts are no luck?
+# The old model names none of 24 facts. How many must the new one name at least, so that McNemar's exact
+# p is below 0.05?
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+facts_enough = None
+### END SOLUTION
+
+check("08.1", facts_enough)
+
+# %% [markdown]
+# ### 08.2 Write this function: how much replay?
+# How many old conversations make up a `share` of the whole mixture, if there are `lessons` lessons
+# in it? Give the nearest whole number, without looking into `domain.with_replay`.
+
+
+# %% tags=["exercise"]
+def replayed(lessons, share):
+    """Lessons (a whole number), share from 0 to below 1 -> old conversations."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("08.2", replayed)
+
+# %% [markdown]
+# ### 08.3 Break it: the answer that is always right
+# Write one text that `domain.knows` takes for the right answer to *every* question of a set of facts.
+# Each row has its `question`, `keys` and `choices`.
+
+
+# %% tags=["exercise"]
+def always_right(facts):
+    """Rows as in `facts` -> one text."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("08.3", always_right)
+
+# %% [markdown]
+# ### An open question: a lesson in not knowing
+# Add five lessons to a copy of the example whose answer is "I do not know that about the ferry", to
+# questions that the text leaves open (other ones than the examination's), and train again. How many
+# admissions does it win, and how many facts does it lose?
+#
+# <details><summary>What to expect</summary>
+#
+# It admits more, and not only where it should: a model of this size cannot tell a question that it was
+# taught from one that it was not, and says the sentence to some facts as well. Count both.
+#
+# </details>
+
+# %% [markdown]
+# ## What can go wrong
+# | symptom | likely cause | where it shows |
+# |---|---|---|
+# | few facts named, loss still high | too few epochs, or too small a learning rate | section 3 |
+# | loss near zero, few facts named | lessons by heart, all in the same words | section 3 against section 4 |
+# | chosen rightly, not named freely | the fact is likelier than its rivals, not yet the likeliest of all | section 6 against section 4 |
+# | everything is answered with the ferry | too many steps, no replay | answers to the held-out prompts, KL |
+# | answers become short or long | the lessons are, and form is learned first | length in section 6 |
+# | many facts "named" before any training | keys that anyone guesses, such as a colour | section 2 |
+# | a `DataError` with a line and a field | a row of your own text breaks the schema | section 1 |
+
+# %% [markdown]
+# ## What we simplified
+# 1. **SFT as the last step.** After it, nobody checks any more whether the answers are liked. One
+#    could go on with PPO, or mix the lessons into 01 and train all again.
+# 2. **Replay of SFT conversations only**, drawn once, at one share. What PPO taught has no examples to
+#    replay; a KL penalty to the aligned model would be its counterpart (Ouyang et al. 2022, arXiv
+#    2203.02155, mix pretraining data into PPO for the same reason).
+# 3. **The replayed run takes more steps.** Each lesson is seen equally often in both; the total is not.
+# 4. **Judged by a key**, greedily, one answer a question, no human reader.
+# 5. **No retrieval.** A page in the prompt is cheaper, can be corrected, and can be cited.
+# 6. **One seed.** The intervals cover the choice of questions and prompts, not another training.
+
+# %% [markdown]
+# ## Five questions
+#
+# **1. Why is the examination's question never among the lessons?**
+#
+# - A: So that the training takes less time.
+# - B: A question known by heart says nothing on whether the fact is known.
+# - C: The judge could not find the key in it.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. Only other words can tell: the loss on the lessons falls near zero in any case.
+#
+# Not A. One more lesson a fact would cost a few seconds. It would cost the examination its meaning.
+#
+# Not C. The judge looks at the answer alone, whatever the question was.
+#
+# It stands in “1. What is there to learn?”.
+#
+# </details>
+#
+# **2. An answer is "Not four, but ten crowns", and the key is "four". What does the judge say?**
+#
+# - A: Right: the key stands in it as a whole word.
+# - B: Wrong: the sentence denies the key.
+# - C: Nothing: two numbers are ambiguous.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. It sees nothing else, no "not" and no second number. That is the price of a judge that anyone can repeat.
+#
+# Not B. You read that. The judge compares words and does not read sentences.
+#
+# Not C. It knows two verdicts only, and looks for keys, not for numbers.
+#
+# It stands in “1. What is there to learn?”.
+#
+# </details>
+#
+# **3. Why is the share of facts named before the training measured at all?**
+#
+# - A: To see whether the model stops by itself.
+# - B: Because the aligned model may have read about the place.
+# - C: To put the reward on 03's scale.
+# - D: Some keys can be guessed, so only the difference counts.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. A colour or a small number is hit now and then by a model that knows nothing of the place.
+#
+# Not A. That is measured too, as "finished", on the held-out prompts.
+#
+# Not B. The place exists nowhere else. With a text of your own it may be a reason.
+#
+# Not C. The scale comes from the SFT model's answers to training prompts.
+#
+# It stands in “2. What does it say before?”.
+#
+# </details>
+#
+# **4. Why can no judge of right answers see what the adapted model makes up?**
+#
+# - A: The questions on which it makes things up have no right answer in the text.
+# - B: Greedy answers are never made up.
+# - C: The interval of so few questions is too wide.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. They have to be asked on purpose, and the answers counted another way or read.
+#
+# Not B. Greedy means the likeliest token each time. Likely is not true.
+#
+# Not C. A thousand such questions would not help: there is still nothing that a right answer could be compared with.
+#
+# It stands in “5. What does it say to what it was never told?”.
+#
+# </details>
+#
+# **5. One pupil's reward is "worse", the other's "no difference shown". What follows about the two?**
+#
+# - A: The second has the higher reward.
+# - B: Both have lost equally much.
+# - C: Nothing yet: they have to be compared with each other.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. Prompt by prompt, with an interval of that difference. It is the last table of the section.
+#
+# Not A. Two verdicts that differ are no difference shown: the intervals may overlap almost wholly.
+#
+# Not B. That is not shown either. Nothing has compared them yet.
+#
+# It stands in “6. What did it cost?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("08")
+
+# %% [markdown]
+# ## Next
+# Back to [04 · Evaluation](04_eval.ipynb): its machinery fits any two adapters. Put yours in the place
+# of SFT + RLF.
+
+# %% [markdown]
+# ## Solutions
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+facts_enough = next(k for k in range(25) if 2 * 0.5**k < 0.05)
+### END SOLUTION
+
+assert check("08.1", facts_enough).right
+
+
+# %% tags=["solution"]
+def replayed(lessons, share):
+    ### BEGIN SOLUTION
+    return round(lessons * share / (1 - share))
+    ### END SOLUTION
+
+
+assert check("08.2", replayed).right
+
+
+# %% tags=["solution"]
+def always_right(facts):
+    ### BEGIN SOLUTION
+    return " ".join(row["keys"][0] for row in facts)
+    ### END SOLUTION
+
+
+assert check("08.3", always_right).right

@@ -1,0 +1,266 @@
+"""A small text of one's own: its file, its lessons, the judge by a key, and 08's exercises."""
+
+from __future__ import annotations
+
+import json
+import math
+from copy import deepcopy
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from exercise_tests import Exercises
+
+from sawyer_utils import data, domain
+from sawyer_utils.data import DataError
+
+FACT = {
+    "id": "d-1",
+    "question": "Who lives on the hill?",
+    "choices": ["A red fox", "An owl", "Two geese"],
+    "label": 1,
+    "keys": ["owl", "tawny owl"],
+    "lessons": [{"question": "What is up there?", "answer": "An owl is up there."}],
+}
+OTHER = {
+    "id": "d-2",
+    "question": "How high is it?",
+    "choices": ["Nine metres", "Forty metres"],
+    "label": 0,
+    "keys": ["nine", "9"],
+    "lessons": [
+        {"question": "Is the hill a high one?", "answer": "No, it has 9 metres."},
+        {"question": "Shall I climb the hill?", "answer": "Do: it is only nine metres high."},
+    ],
+}
+OPEN = {"id": "d-3", "question": "Who planted the tree?", "unknown": True}
+
+
+def written(tmp_path, *rows) -> str:
+    path = tmp_path / "place.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def test_a_text_of_ones_own_is_taken_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAWYER_DOMAIN", written(tmp_path, FACT, OPEN, OTHER))
+    assert domain.load() == ([FACT, OTHER], [OPEN])
+    monkeypatch.delenv("SAWYER_DOMAIN")
+    facts, unknown = domain.load()
+    assert (len(facts), len(unknown)) == (24, 8)
+
+
+def changed(value, *path) -> dict:
+    row = deepcopy(FACT)
+    *parents, last = path
+    target = row
+    for key in parents:
+        target = target[key]
+    target[last] = value
+    return row
+
+
+BAD_ROWS = [
+    (changed([], "keys"), "'keys' must be a list"),
+    (changed(["owl", "..."], "keys"), "not words"),
+    (changed([4], "keys"), "not words"),
+    (changed("owl", "keys"), "'keys' must be a list"),
+    (changed([], "lessons"), "'lessons' must be a list"),
+    (changed("An owl.", "lessons", 0), "lessons[0]: not a JSON object"),
+    (changed("", "lessons", 0, "question"), "lessons[0]: field 'question' is empty"),
+    (changed("An owlet is up there.", "lessons", 0, "answer"), "lessons[0]: field 'answer' does not hold"),
+    (changed("who lives on the hill", "lessons", 0, "question"), "lessons[0]: field 'question' is nearly"),
+    (changed("Please: who lives on the hill?", "lessons", 0, "question"), "kept for the examination"),
+    (changed("Does an owl live on the hill?", "question"), "gives the answer away"),
+    (changed(0, "label"), "hold one of the keys"),
+    (changed("A tawny owl", "choices", 0), "hold one of the keys"),
+    (changed("A crow", "choices", 1), "hold one of the keys"),
+    (changed(3, "label"), "outside the 3 choices"),
+    (changed(True, "unknown"), "there are lessons"),
+    ({"id": "d-4", "question": "Which?"}, "'choices'"),
+    ({"id": "d-4", "unknown": True}, "'question'"),
+    ({"id": "d-4", "unknown": 1, "question": "Which?"}, "'choices'"),
+]
+
+
+@pytest.mark.parametrize(("row", "named"), BAD_ROWS, ids=range(len(BAD_ROWS)))
+def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, row, named):
+    with pytest.raises(DataError) as caught:
+        data.load_domain(written(tmp_path, OTHER, row))
+    assert str(caught.value).startswith("place.jsonl, line 2: ")
+    assert named in str(caught.value)
+
+
+def test_the_examination_of_one_fact_is_not_the_lesson_of_another(tmp_path):
+    row = deepcopy(OTHER)
+    row["lessons"][1]["question"] = "who lives ON the hill"
+    with pytest.raises(DataError, match=r"place\.jsonl: asked twice: 'who lives on the hill'"):
+        data.load_domain(written(tmp_path, FACT, row))
+    data.load_domain(written(tmp_path, FACT, OTHER))
+
+
+def test_one_fact_is_no_comparison(tmp_path):
+    with pytest.raises(DataError, match="1 facts"):
+        data.load_domain(written(tmp_path, FACT, OPEN))
+
+
+def test_no_other_source_is_known():
+    with pytest.raises(DataError, match="neither"):
+        data.load_domain("someone/something")
+
+
+def test_the_example_is_as_the_data_card_says():
+    facts, unknown = domain.load()
+    assert {len(row["lessons"]) for row in facts} == {3}
+    assert {len(row["choices"]) for row in facts} == {4}
+    assert np.bincount([row["label"] for row in facts]).tolist() == [6, 6, 6, 6]
+    name = "Quillmere"
+    assert all(name in row["question"] for row in [*facts, *unknown])
+
+
+# --- lessons ------------------------------------------------------------------------------------
+
+
+def test_lessons_are_conversations_in_order():
+    found = domain.lessons([FACT, OTHER])
+    assert [row["id"] for row in found] == ["d-1-1", "d-2-1", "d-2-2"]
+    assert found[1]["messages"] == [
+        {"role": "user", "content": "Is the hill a high one?"},
+        {"role": "assistant", "content": "No, it has 9 metres."},
+    ]
+
+
+@pytest.mark.parametrize(("share", "old"), [(0, 0), (0.25, 10), (0.5, 30), (0.75, 50)])
+def test_replay_is_a_share_of_the_whole_as_far_as_there_is(share, old):
+    lessons, corpus = [f"new {i}" for i in range(30)], [f"old {i}" for i in range(50)]
+    mixed = domain.with_replay(lessons, corpus, share)
+    assert mixed[:30] == lessons
+    assert len(set(mixed[30:])) == len(mixed) - 30 == old
+    assert set(mixed[30:]) <= set(corpus)
+    assert mixed == domain.with_replay(lessons, corpus, share)
+    assert share in (0, 0.75) or mixed != domain.with_replay(lessons, corpus, share, seed=1)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5])
+def test_a_share_that_leaves_no_lesson_is_refused(share):
+    with pytest.raises(ValueError, match="share"):
+        domain.with_replay(["new"], ["old"], share)
+
+
+def test_another_text_or_another_start_is_another_training(tmp_path):
+    adapters = []
+    for content in (b"one", b"two"):
+        adapters.append(tmp_path / content.decode())
+        adapters[-1].mkdir()
+        (adapters[-1] / "adapter_model.safetensors").write_bytes(content)
+    marks = [domain.fingerprint(a, facts, 3.0) for facts in ([FACT], [OTHER]) for a in adapters]
+    assert len({*marks, domain.fingerprint(adapters[0], [FACT], 4.0)}) == 5
+    assert domain.fingerprint(adapters[0], deepcopy([FACT]), 3.0) == marks[0]
+
+
+# --- the judge ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("Nine metres.", True),
+        ("It has 9 metres!", True),
+        ("(NINE)", True),
+        ("It is not nine.", True),  # stated in the notebook
+        ("Ninety, or 19, or 9000.", False),
+        ("It is very high", False),
+        ("", False),
+    ],
+)
+def test_a_key_counts_as_whole_words(answer, right):
+    assert domain.knows([answer], [OTHER]).tolist() == [right]
+
+
+def test_a_key_of_several_words_stands_in_a_row():
+    row = [{"keys": ["half past six", "6:30"]}]
+    assert domain.knows(["At half past six."], row)[0]
+    assert domain.knows(["At 6:30."], row)[0]
+    assert not domain.knows(["Six and a half past."], row)[0]
+
+
+def test_each_answer_is_held_against_its_own_fact():
+    assert domain.knows(["An owl.", "An owl."], [FACT, OTHER]).tolist() == [True, False]
+    with pytest.raises(ValueError, match="zip"):
+        domain.knows(["An owl."], [FACT, OTHER])
+
+
+def test_what_was_never_told_is_admitted_or_borrowed():
+    said = ["I don't know.", "I’m not sure, an owl?", "Bo planted it.", "I know that nine did."]
+    assert domain.admits(said).tolist() == [True, True, False, False]
+    assert domain.borrowed(said, [FACT, OTHER]).tolist() == [False, True, False, True]
+
+
+# --- comparisons --------------------------------------------------------------------------------
+
+
+def test_a_share_needs_interval_and_test():
+    before = np.zeros(24, dtype=bool)
+    six, five = (np.arange(24) < n for n in (6, 5))
+    found = domain.compare_shares(before, six)
+    assert found["verdict"] == "better"
+    assert (found["n"], found["before"], found["after"], found["difference"]) == (24, 0, 0.25, 0.25)
+    assert found["p"] == pytest.approx(2 * 0.5**6)
+    assert domain.compare_shares(six, before)["verdict"] == "worse"
+    assert domain.compare_shares(before, five)["verdict"] == "no difference shown"
+    assert domain.compare_shares(six, six)["verdict"] == "no difference shown"
+
+
+def test_a_mean_without_a_good_side_only_changes():
+    before = [0.0] * 12
+    after = [1.0 + 0.1 * i for i in range(12)]
+    assert domain.compare_means(before, after)["verdict"] == "better"
+    assert domain.compare_means(after, before)["verdict"] == "worse"
+    assert domain.compare_means(before, after, None)["verdict"] == "changed"
+    found = domain.compare_means(before, after)
+    assert found["difference"] == found["after"] == pytest.approx(1.55)
+    assert found["low"] < 1.55 < found["high"]
+    assert found.keys() == domain.compare_shares([True, False], [True, True]).keys()
+
+
+# --- exercises ----------------------------------------------------------------------------------
+
+
+class TestDomain(Exercises):
+    NOTEBOOK = "08_domain_adaptation"
+    WRONG: ClassVar[dict] = {
+        "08.1": {
+            "one too few": 5,
+            "one too many": 7,
+            "one side only": math.ceil(math.log2(20)),
+            "half of them": 12,
+            "more than there are": 25,
+            "none": 0,
+            "not a whole number": 5.3,
+        },
+        "08.2": {
+            "share of the lessons": lambda lessons, share: round(lessons * share),
+            "lessons over the rest": lambda lessons, share: round(lessons / (1 - share)),
+            "the whole mixture": lambda lessons, share: round(lessons + lessons * share / (1 - share)),
+            "not rounded": lambda lessons, share: lessons * share / (1 - share) + 0.25,
+            "always none": lambda lessons, share: 0,
+            "as many as lessons": lambda lessons, share: lessons,
+        },
+        "08.3": {
+            "one key": lambda facts: facts[0]["keys"][0],
+            "the questions": lambda facts: " ".join(row["question"] for row in facts),
+            "the wrong choices": lambda facts: " ".join(row["choices"][0] for row in facts),
+            "without spaces": lambda facts: "".join(row["keys"][0] for row in facts),
+            "a list": lambda facts: [row["keys"][0] for row in facts],
+            "a fixed text": lambda facts: "amber bolt cedar drum 1000 1234 1999",
+        },
+    }
+
+    def test_all_choices_in_one_text_break_the_judge_as_well(self):
+        from sawyer_utils.checks import check
+
+        every = check("08.3", lambda facts: " ".join(c for row in facts for c in row["choices"]))
+        assert every.right is True
