@@ -89,7 +89,7 @@ class Profile:
     news_steps: int = 24
     news_batch: int = 24
     news_lr: float = 5e-4
-    news_samples: int = 2  # summaries of each test paragraph
+    news_samples: int = 4  # summaries of each test paragraph
 
     @property
     def hub_models(self) -> tuple[str, ...]:

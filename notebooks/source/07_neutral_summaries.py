@@ -21,7 +21,7 @@
 # - put the parts of a reward on one scale and read each of them in a log,
 # - find the cheapest way to win a reward before your model does.
 #
-# Needs 01 (or its shipped checkpoint). About ten minutes on two CPU cores.
+# Needs 01 (or its shipped checkpoint). About a quarter of an hour on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -429,14 +429,14 @@ show.side_by_side(
 
 # %% [markdown]
 # ## 8. What if nobody pays for the subject?
-# The same start, the same settings, fewer steps, and no similarity in the reward. **Predict** the
+# The same start, the same settings, a third of the steps, and no similarity in the reward. **Predict** the
 # cheapest way to win what is left: neutral words, about eighteen of them.
 
 # %%
 models.restart(model)
 missing = list(reward_fn.functions)[1]  # similarity; on the Hub's path, grammar
 poor = summaries.without(reward_fn, missing)
-fewer = ppo.PPOConfig.from_profile(profile, steps=max(2, config.steps // 2))
+fewer = ppo.PPOConfig.from_profile(profile, steps=max(2, config.steps // 3))
 cheap = ppo.PPOTrainer(model, tokenizer, poor, fewer, folder / "cheap")
 cheap_log = cheap.train(train_prompts)
 plots.save(plots.reward_parts(cheap_log), figures, "cheap")
