@@ -199,9 +199,9 @@ assert set(results["aligned"]["KL, nats"]) == {0.0}
 
 # %% [markdown]
 # ## 3. How is it taught?
-# The adapter of 03 simply goes on learning, by 01's trainer. A new fact
-# sinks in slowly: there are four times as many epochs, in smaller batches, at twice the learning rate. And there are two pupils. One sees the lessons alone;
-# the other also sees, for every two lessons, one old conversation from 01: **replay**.
+# The adapter of 03 simply goes on learning, by 01's trainer. A new fact sinks in slowly: there are four
+# times as many epochs, in smaller batches, at twice the learning rate. And there are two pupils. One sees
+# the lessons alone; the other also sees, for every two lessons, one old conversation from 01: **replay**.
 #
 # **Predict first:** which of the two names more facts, and which one stays closer to the aligned model?
 
