@@ -88,7 +88,7 @@ class Profile:
     news_warmup_epochs: float = 1.0  # of learning the task, where the summariser is the policy
     news_steps: int = 24
     news_batch: int = 24
-    news_lr: float = 5e-4
+    news_lr: float = 2e-4
     news_samples: int = 4  # summaries of each test paragraph
 
     @property
