@@ -20,7 +20,7 @@ NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval":
 # Each builds on 01 to 04, not on one another.
 EXTRAS: dict[str, str] = {}
 FOLDERS = {**NOTEBOOKS, **EXTRAS}
-# Written and tried under `smoke`, in notebooks/drafts: they become extras when they have had a run with real sizes.
+# In notebooks/drafts, tried under `smoke`: they become extras when they have had a run with real sizes.
 DRAFTS = {"07_neutral_summaries": "neutral", "08_domain_adaptation": "domain"}
 # Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
 EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
