@@ -437,7 +437,7 @@ from sawyer_utils import prepare
 from sawyer_utils.profiles import PROFILES, current_profile
 models = {"policy_base": "toy/base", "reward_base": "toy/base", "encoder": "toy/base"}
 sources = {"conversations": "embedded", "preferences": "HuggingFaceH4/ultrafeedback_binarized"}
-sources |= {"gold": "embedded", "prompts": "databricks/databricks-dolly-15k"}
+sources |= {"gold": "embedded", "news": "embedded", "prompts": "databricks/databricks-dolly-15k"}
 profile = replace(PROFILES["colab"], benchmarks=("cais/mmlu:world_religions",), **models, **sources)
 folder = prepare.Folder(Path(sys.argv[1]))
 prepare.save_hub(folder, profile)
