@@ -26,7 +26,7 @@ TOOLS = {
     "pytest",
     "ruff",
     "ipykernel",
-    "tensorboardX",
+    "tensorboardx",
 }
 # What TRL's newer datasets drags along; everything else that Colab ships stays as it is.
 MAY_MOVE = {"datasets", "pyarrow", "huggingface-hub", "fsspec", "dill", "multiprocess"}

@@ -142,7 +142,7 @@ def test_publishing_makes_the_page_anew(monkeypatch, tmp_path):
         (course.shutil, "copyfile"), (report, "update_readme"), (report, "stage_picture"),
         (report, "copy_figures"), (teaching, "update"),
     ):  # fmt: skip
-        monkeypatch.setattr(module, name, lambda *args, name=name: called.append(name))
+        monkeypatch.setattr(module, name, lambda *args, name=name, **options: called.append(name) or {})
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
     course.publish(PROFILES["smoke"])
     assert called.index("write_json") < called.index("update")

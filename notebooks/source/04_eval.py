@@ -1477,7 +1477,9 @@ print(votes.agreement(cast))
 if voted:
     won = [float(pair.kinds[0] == "ppo") for pair in voted]
     low, high = evaluation.bootstrap_interval(won, [pair.id for pair in voted])
-    print(f"SFT + RLF wins {np.mean(won):.0%} of {len(won)} votes [{low:.0%}, {high:.0%}]")
+    print(
+        f"SFT + RLF wins {np.mean(won):.0%} of {len(won)} votes [{low:.0%}, {high:.0%}]"
+    )
     found = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*votes.taste(voted))
     print(f"weight of 'shorter' {found}")
 print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins))
