@@ -7,6 +7,7 @@ machine; wandb sends to its own servers, and asks for its login itself.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -56,7 +57,8 @@ def follow(folder: Path | None) -> Iterator[Callable[[dict], None]]:
 
     kind = LOGGER_TYPE_TO_CLASS[name]
     if kind.requires_logging_directory:
-        writer = kind(".", _events(folder))
+        # A file is named by the second: a run that goes on at once would write over its first half.
+        writer = kind(".", _events(folder), filename_suffix=f".{time.time_ns()}")
     else:
         writer = kind(PROJECT, name=run_name(folder), resume="allow")
     writer.start()
