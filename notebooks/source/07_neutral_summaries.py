@@ -515,35 +515,105 @@ print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown]
 # ## Exercises
-# 1. **Predict the number.** What is the compound of a text with two words rated +1.9 and one rated −2.5,
-#    and no rule that applies?
-#    <details><summary>Answer</summary>s = 1.3, and 1.3/√(1.3² + 15) = 0.3182. Praise and blame cancel:
-#    a summary that is rude to both sides counts as nearly neutral.</details>
-# 2. **Write it.** Write the part `numbers(prompts, summaries)`: the share of a summary's numerals that
-#    stand in its source, 1 where it has none. Which cheap way to win does it leave?
-#    <details><summary>Answer</summary>
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. The solutions stand at the end of the notebook. (The comments with
+# `SOLUTION` are for teachers who use nbgrader.)
+
+# %%
+import re
+
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 07.1 Predict the number: praise and blame
+# The list rates "good" +1.9 and "bad" −2.5, and knows no other word of this sentence; no rule applies. What
+# is its compound?
 #
-#    ```python
-#    def numbers(prompts, summaries):
-#        found = [re.findall(r"\d+", s) for s in summaries]
-#        return [
-#            sum(n in prompt for n in own) / len(own) if own else 1.0
-#            for own, prompt in zip(found, prompts)
-#        ]
-#    ```
+# > A good council, a good plan, a bad evening.
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+praise_and_blame = None
+### END SOLUTION
+
+check("07.1", praise_and_blame)
+
+# %% [markdown]
+# ### 07.2 Write this function: a part for the numbers
+# A new part of the reward: of the numerals in a summary (runs of digits), which share stands in its source?
+# 1 where the summary has none. Before you open the lesson: which cheap way to win does it leave?
+
+
+# %% tags=["exercise"]
+def numbers(prompts, said):
+    """Prompts as of `summaries.prompt_for`, and as many summaries -> a list with a share for each."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("07.2", numbers)
+
+# %% [markdown]
+# ### 07.3 Write this function: weights for raw scores
+# Somebody adds the parts as they come, without section 5's scale. With which weights does the sum put all
+# summaries into the same order as our standardised one?
+
+
+# %% tags=["exercise"]
+def raw_weights(scores, weights):
+    """Name -> raw scores, name -> weight on the common scale; returns name -> weight of the raw scores."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("07.3", raw_weights)
+
+# %% [markdown]
+# ### 07.4 Break it: one summary for all
+# The reward of section 8 pays for neutrality and for length. Write one text that earns as much on every
+# test paragraph as the neutral summary that somebody wrote of it by hand.
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+one_for_all = None
+### END SOLUTION
+
+check("07.4", one_for_all)
+
+# %% [markdown]
+# ### 07.5 Diagnose: what did nobody pay for?
+# Twenty-four runs that you have not seen. In each at most one part was left out of the reward. What is paid
+# for rises or holds, within 0.1 of similarity and three words of the target. What is not goes where it is
+# cheapest: the tone stays or grows, the subject goes, the words become many or few. Which part is it?
+
+
+# %% tags=["exercise"]
+def unpaid(before, after):
+    """Start and end, each with lists `neutrality`, `similarity` and `words`, as `summaries.measure`
+    gives them; returns "neutrality", "similarity", "length", or "nothing"."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("07.5", unpaid)
+
+# %% [markdown]
+# ### Two open questions
 #
-#    Never to name a number: then nothing can be wrong.
+# They need training or reading, so nothing checks them.
 #
-#    </details>
-# 3. **Break it and diagnose.** Take the length out instead of the similarity, six steps. Which line of
-#    the log tells you first, and which way does it go?
-#    <details><summary>Answer</summary>`length`. Two of our parts pull apart: more of the text is more
-#    similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
-# 4. **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
-#    "an angry opinion". Measure it as in section 2 before you train on it.
-#    <details><summary>Answer</summary>Compute it for `by_hand` and for the sources' sentences, and count
-#    how often the loaded one scores as more loaded. If it is no better than the list's, do not train on
-#    it.</details>
+# - **Another part.** Take the length out instead of the similarity, six steps. Which line of the log tells
+#   you first, and which way does it go?
+#   <details><summary>What to expect</summary>`length`. Two of our parts pull apart: more of the text is
+#   more similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
+# - **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
+#   "an angry opinion". Measure it as in section 2 before you train on it.
+#   <details><summary>What to do</summary>Compute it for `by_hand` and for the sources' sentences, and
+#   count how often the loaded one scores as more loaded. If it is no better than the list's, do not train
+#   on it.</details>
 
 # %% [markdown]
 # ## What can go wrong
@@ -573,22 +643,166 @@ print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown]
 # ## Five questions
-# 1. Why is 0 the wrong target for the tone of a news summary?
-#    <details><summary>Answer</summary>The list rates words that news cannot do without: *won*, *died*.
-#    Neutral summaries by hand are not at 0 either (section 2).</details>
-# 2. Why does an empty summary win on neutrality alone?
-#    <details><summary>Answer</summary>No words, no rated words: the compound is 0, the best there
-#    is.</details>
-# 3. Why is each part standardised on the start model's summaries?
-#    <details><summary>Answer</summary>Otherwise the part that happens to vary most decides, and a weight
-#    means something else for each.</details>
-# 4. Why did the model learn the task before it was graded on it?
-#    <details><summary>Answer</summary>PPO can only make likelier what is sampled. Among ramblings there is
-#    no good summary to reward.</details>
-# 5. What would you read first if neutrality rose and similarity stayed?
-#    <details><summary>Answer</summary>The summaries: has the tone changed, or the choice of facts? Then
-#    copied and invented.</details>
+#
+# **1. The list gives many neutral summaries by hand a tone. What does that mean for the reward?**
+#
+# - A: The summaries by hand have to be rewritten until all of them score 0.
+# - B: 0 is the wrong target: ask for less tone than the source has.
+# - C: Positive and negative words have to be counted apart.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. News has words such as won and died because such things happen. A sentence of the source has the same words, and the opinion on top.
+#
+# Not A. They are a yardstick. Bent to fit the judge they would measure nothing any more.
+#
+# Not C. A report of a win and one of an arrest would have a tone still, each of its own sign.
+#
+# It stands in “2. Can it tell neutral from loaded?”.
+#
+# </details>
+#
+# **2. Which of the five candidates has the highest neutrality, and why?**
+#
+# - A: The neutral summary, for it was written to be neutral.
+# - B: The loaded sentence, for it is the nearest to the source.
+# - C: The one about bread, for the encoder finds it far from the source.
+# - D: The empty one, and with it whatever else holds no rated word: its compound is 0.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. The list hears nothing, and less than nothing cannot be heard. So other parts have to ask for a subject and for a length.
+#
+# Not A. It comes close. What it has to report costs it something that saying nothing does not cost.
+#
+# Not B. That is what similarity pays for. Its tone is the loudest of the five.
+#
+# Not C. Neutrality is the word list's alone. The encoder has no say in it.
+#
+# It stands in “3. What else must a summary be?”.
+#
+# </details>
+#
+# **3. Why does the model learn from the paragraphs' own sentences before it is graded?**
+#
+# - A: PPO only makes what is sampled more or less likely; among ramblings there is no summary to reward.
+# - B: So that it hears neutral language once.
+# - C: So that the KL to the SFT model of 01 stays small.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. The lessons bring the task within reach. The tone is left to PPO.
+#
+# Not B. The sentences are loaded ones. Nobody shows it a neutral sentence, before or after.
+#
+# Not C. The KL is measured from the taught model. What the lessons moved counts for nothing in it.
+#
+# It stands in “4. Can the model do the task at all?”.
+#
+# </details>
+#
+# **4. What would happen if the three parts were added as they come?**
+#
+# - A: Nothing: PPO whitens the advantages in any case.
+# - B: The part with the largest mean would decide.
+# - C: The part that happens to vary most would decide.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. A cosine moves by hundredths, a length by tenths. In standard deviations of the start a weight says what it seems to say.
+#
+# Not A. It whitens what is made of the sum. Which part the sum follows is decided before.
+#
+# Not B. A mean moves all summaries alike, and no summary past another.
+#
+# It stands in “5. On what scale do the parts meet?”.
+#
+# </details>
+#
+# **5. Neutrality rose, and similarity held. Why should one still read the summaries?**
+#
+# - A: They may have become neutral by leaving out what one side would mention, which no part of the reward sees.
+# - B: The intervals are too wide for a conclusion.
+# - C: To see whether the dice were the same before and after.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. Leaving out is the oldest slant. Word list, encoder and length are all blind to what is not there.
+#
+# Not B. They say how sure the two numbers are. However narrow, they speak of these two numbers only.
+#
+# Not C. They were: the seed is in the settings of both. What the dice did is no question of taste.
+#
+# It stands in “7. Is it more neutral, and still a summary?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("07")
 
 # %% [markdown]
 # ## Next
 # Back to [04 · Evaluation](04_eval.ipynb): what would a second judge say of these summaries?
+
+# %% [markdown]
+# ## Solutions
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+s = 1.9 + 1.9 - 2.5
+praise_and_blame = s / math.sqrt(s**2 + 15)
+### END SOLUTION
+
+assert check("07.1", praise_and_blame).right
+
+
+# %% tags=["solution"]
+def numbers(prompts, said):
+    ### BEGIN SOLUTION
+    shares = []
+    for prompt, summary in zip(prompts, said):
+        known, own = re.findall(r"\d+", prompt), re.findall(r"\d+", summary)
+        shares.append(sum(n in known for n in own) / len(own) if own else 1.0)
+    return shares
+    ### END SOLUTION
+
+
+assert check("07.2", numbers).right
+
+
+# %% tags=["solution"]
+def raw_weights(scores, weights):
+    ### BEGIN SOLUTION
+    return {name: weights[name] / statistics.stdev(scores[name]) for name in scores}
+    ### END SOLUTION
+
+
+assert check("07.3", raw_weights).right
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+one_for_all = (
+    "The members of the group met in the hall on Monday and then did as they had said."
+)
+### END SOLUTION
+
+assert check("07.4", one_for_all).right
+
+
+# %% tags=["solution"]
+def unpaid(before, after):
+    ### BEGIN SOLUTION
+    start = {name: statistics.mean(values) for name, values in before.items()}
+    end = {name: statistics.mean(values) for name, values in after.items()}
+    if abs(end["words"] - 18) > 5:
+        return "length"
+    if end["similarity"] < start["similarity"] - 0.1:
+        return "similarity"
+    return "nothing" if end["neutrality"] > start["neutrality"] + 0.04 else "neutrality"
+    ### END SOLUTION
+
+
+assert check("07.5", unpaid).right
