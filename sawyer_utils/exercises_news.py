@@ -25,7 +25,7 @@ NOTHING = "nothing"
         "Section 1 squeezes a sum s by s/√(s² + 15). One of the three ratings counts against the others.",
         "Twice the rating of “good”, and the rating of “bad” with its sign; then squeeze that one sum.",
     ),
-    lesson="Praise and blame cancel: a sentence with three loaded words counts as milder than one with a single "
+    lesson="Praise and blame cancel: with three loaded words a sentence counts as milder than with a single "
     "“good”. Whoever is rude to both sides is nearly neutral to this judge.",
 )
 def compound(answer):

@@ -10,7 +10,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 07 · Neutral summaries: a reward of several parts
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/07_neutral_summaries.ipynb)
 #
@@ -92,9 +92,9 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # Both report the same evening. Can a model learn to write the second kind of sentence from the first
 # kind of text, when nobody shows it a single one, and all it gets is a grade? That is the workshop's
 # other case study. PPO stays as it was in 03; what is new is the judge, and this time we build it
-# ourselves, of three parts.
+# ourselves, of [three parts](../docs/glossary.md#composite-reward).
 
-# %%
+# %% tags=["slide"]
 train_rows = data.load_news("train", profile.news, profile.limit)
 test_rows = data.load_news("test", profile.news)[: profile.eval_prompts]
 for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
@@ -102,13 +102,13 @@ for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
 print(f"{len(train_rows)} paragraphs to practise on, {len(test_rows)} to judge by.")
 assert not {row["text"] for row in train_rows} & {row["text"] for row in test_rows}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 1. How does a word list hear tone?
-# VADER is a list of some 7,500 words that people have rated from −4 to +4, with rules for "very", "not"
+# VADER is a [list of some 7,500 words](../docs/glossary.md#sentiment-lexicon) that people have rated from −4 to +4, with rules for "very", "not"
 # and exclamation marks (Hutto and Gilbert 2014). It adds up what it knows, s, and squeezes the sum:
 # s/√(s² + 15), the *compound*. "Good" is rated 1.9. **Predict** the compound of one "good", and of two.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "fragment", "show-code"]
 for s in (1.9, 1.9 + 1.9):
     print(f"by hand {s / math.sqrt(s**2 + 15):.4f}")
 once = "A good council closed the library."
@@ -120,7 +120,7 @@ assert abs(summaries.tone([once])[0] - 1.9 / math.sqrt(1.9**2 + 15)) < 1e-4
 # Two things to keep in mind. The compound grows with every loaded word, so a long text is always near
 # ±1: compare sentences, not paragraphs. And it hears words, not meaning. **Predict the sign of each:**
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "subslide"]
 heard = [
     "The council closed the library.",
     "Cowardly councillors butchered our library.",
@@ -132,16 +132,23 @@ heard = [
 for sentence, score in zip(heard, summaries.tone(heard)):
     print(f"{score:+.2f}  {sentence}")
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A judge that can be seen through. With a neural one you would have to guess
+#   what it hears; this one is a list.
+# - **Ask.** Which of the six will it get wrong? Signs by hand, one sentence after the other, before
+#   the cell runs.
+# - **The usual wrong answer.** “The sarcasm is negative.” To a reader it is. The list adds up words.
+
 # %% [markdown]
 # The first two are as they should be. The sarcasm counts as praise, the scrapheap as nothing; and two
 # plain reports have a tone, for "won" is a happy word and "arrested" an unhappy one.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 2. Can it tell neutral from loaded?
 # **Measure the judge before you train on it.** For each test paragraph someone has written a neutral
 # summary by hand. They are a yardstick: nothing is trained on them. How many does the list call neutral?
 
-# %%
+# %% tags=["fragment"]
 by_hand = [row["summary"] for row in test_rows if "summary" in row]
 if by_hand:
     scores = summaries.tone(by_hand)
@@ -158,13 +165,20 @@ if by_hand:
     worst = max(range(len(by_hand)), key=lambda i: abs(scores[i]))
     print(f"the most 'loaded' ({scores[worst]:+.2f}): {by_hand[worst]}")
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The habit of measuring a judge on cases with a known answer before anything is
+#   trained on it.
+# - **Ask.** What share of these summaries, all written to be neutral, will the list call neutral?
+# - **The usual wrong answer.** “Nearly all.” News is about wars, prizes and arrests. So what may one
+#   ask of such a judge?
+
 # %% [markdown]
 # A list calls many neutral sentences positive or negative: news has words such as *won*, *prize*,
 # *arrested* and *died* because such things happen. So 0 is the wrong target. What can be asked is a
 # summary with *less* tone than its source. How loaded is a sentence of the sources, and how often does
 # the list hear more tone in it than in a neutral one? (0.5 would be a coin.)
 
-# %%
+# %% tags=["subslide"]
 said = [sentence for row in test_rows for sentence in summaries.sentences(row["text"])]
 loaded = [abs(s) for s in summaries.tone(said)]
 source_tone = statistics.mean(summaries.mean_tone(row["text"]) for row in test_rows)
@@ -180,15 +194,22 @@ if by_hand:
 # That is a weak judge, nearer to a coin than to a reader. Keep the number; we shall train on this judge
 # all the same, as people do, and come back to it at the end.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 3. What else must a summary be?
 # Five summaries of one paragraph. *Neutrality* is how much less loaded a summary is than a sentence of
-# its source: the mean |compound| of those, less the summary's. *Similarity* is how much nearer to the
-# whole it is than those sentences are, in cosines of the encoder from 02 as it came, never trained.
+# its source: the mean |compound| of those, less the summary's. *[Similarity](../docs/glossary.md#similarity)* is how much nearer to the
+# whole it is than those sentences are, in cosines of the [encoder](../docs/glossary.md#encoder) from 02 as it came, never trained.
 # *Length* is 0 at 18 words and falls on either side, to −1 at none or at 36. **Predict first:** which
 # wins on neutrality alone?
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Each part of a reward is there for a cheat that the others let through. Name
+#   the cheat first, then the part.
+# - **Ask.** Which of the five wins on neutrality alone? Which on neutrality and length together?
+# - **The usual wrong answer.** “The neutral one, it is neutral.” Silence is more neutral, and bread
+#   is as neutral as silence.
+
+# %% tags=["fragment"]
 encoder = evaluation.Similarity(profile.encoder)
 text = data.load_news("train")[0]["text"]
 candidates = {
@@ -213,7 +234,7 @@ print(table.round(2).to_string())
 assert table["all three"].idxmax() == "neutral"
 assert table.neutrality["empty"] == table.neutrality.max()
 
-# %% [markdown]
+# %% [markdown] tags=["fragment"]
 # Saying nothing is as neutral as it gets, and so is bread. Each part closes a door that the others
 # leave open: similarity asks for the subject, length for a sentence. Only together do they describe a
 # summary, and only as well as each of them measures.
@@ -242,7 +263,7 @@ print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
 
 # %% [markdown]
 # It rambles: it has learnt to answer questions, not to stay with a text. So it first learns the *task*,
-# as in 01, and again nobody has to write an answer: each lesson is a sentence of the paragraph itself,
+# as in 01, and again nobody has to write an answer: each lesson is a [sentence of the paragraph itself](../docs/glossary.md#extractive-summary),
 # one of the two that the encoder finds nearest to the whole. They are loaded sentences. What is
 # taught is to pick what matters; the tone is left to PPO. (A summariser from the Hub skips this.)
 
@@ -263,7 +284,7 @@ if own_policy:
     adapter = start / "adapter"
     tokenizer, model = summaries.load_summariser(profile, adapter)
 
-# %%
+# %% tags=["slide"]
 settings = {"seed": 0, "samples": profile.news_samples}
 before = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
 start_values = summaries.measure(encoder, before.prompts, before.responses)
@@ -277,17 +298,17 @@ print(
 
 # %% [markdown]
 # Now there is something to grade: sentences about the text, some loaded and some less. (Under `smoke`,
-# two steps have taught nothing yet.) This model is the start, the frozen reference, and what everything
+# two steps have taught nothing yet.) This model is the start, the frozen [reference](../docs/glossary.md#reference-model), and what everything
 # below is compared with.
 
 # %% [markdown]
 # ## 5. On what scale do the parts meet?
 # A cosine moves by hundredths, a length by tenths. Added as they come, the widest would decide. So
 # each part is put on the start model's own scale: 0 is its average summary of a training paragraph, 1
-# is one standard deviation better. Neutrality counts twice: it is what has to change, the others only
+# is one [standard deviation](../docs/glossary.md#standard-deviation) better. Neutrality counts twice: it is what has to change, the others only
 # have to hold. (The classifiers of the Hub profiles keep the workshop's weights, on their raw logits.)
 
-# %%
+# %% tags=["slide"]
 calibration = evaluation.answer(model, tokenizer, train_prompts, profile, seed=1)
 graded = (calibration.prompts, calibration.responses)
 raw = summaries.measure(encoder, *graded)
@@ -314,7 +335,7 @@ print(inspect.getsource(reward.Mixture.__call__))
 
 # %% [markdown]
 # ## 6. Train
-# Everything else is 03's: the same trainer, the same KL to the start. Each part is logged by itself.
+# Everything else is 03's: the same trainer, the same [KL](../docs/glossary.md#kl-divergence) to the start. Each part is logged by itself.
 
 # %%
 config = ppo.PPOConfig.from_profile(profile)
@@ -326,13 +347,20 @@ spent = sum(line[key] for line in log for key in keys)
 print(f"{len(log)} steps of {config.batch_size} summaries, {spent / 60:.1f} minutes.")
 assert log[0]["kl"] == 0.0
 
-# %%
+# %% tags=["slide"]
 clean = [{k: v for k, v in line.items() if k != "samples"} for line in log]
 plots.save(plots.reward_parts(log), figures, "parts", clean)
 
 # %% [markdown]
 # *In words: on the left one line for each part of the reward, in standard deviations of the start's summaries, by
 # step; on the right the KL to the start.*
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Reading a reward by its parts. The sum rises in any case.
+# - **Ask.** Which part pays for the rise of another? What would you see here if two parts had changed
+#   places?
+# - **The usual wrong answer.** “All three rise, for all three are paid for.” They compete: whatever
+#   is easiest to sample wins first.
 
 # %%
 third = max(1, len(log) // 3)
@@ -348,11 +376,11 @@ for key in (*watched, "reward", "kl", "length"):
 # %% [markdown]
 # ## 7. Is it more neutral, and still a summary?
 # The same test paragraphs, the same dice, before and after. Several summaries of one paragraph are no
-# independent witnesses: the interval draws whole paragraphs. The last three rows are measures that
+# independent witnesses: the [interval](../docs/glossary.md#interval) draws whole paragraphs. The last three rows are measures that
 # no reward has: *copied* is the share of three-word runs taken from the source, *invented* the names
 # and numbers that the source does not have.
 
-# %%
+# %% tags=["slide"]
 after = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
 end_values = summaries.measure(encoder, after.prompts, after.responses)
 
@@ -393,7 +421,7 @@ for name, answers in (("before", before), ("after", after)):
         f" {loud / source_tone:.0%} of a sentence of the sources"
     )
 
-# %%
+# %% tags=["fragment"]
 neutral, similarity = change["neutrality"], change["similarity"]
 reached = neutral.low > 0 and similarity.difference >= -0.05
 print(
@@ -436,10 +464,18 @@ show.side_by_side(
 # Read them as a reader would. Is it the tone that changed, or the choice of what is told? Leaving out
 # is the oldest slant of all, and no part of this reward sees it.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 8. What if nobody pays for the subject?
 # The same start, the same settings, a third of the steps, and no similarity in the reward. **Predict** the
 # cheapest way to win what is left: neutral words, about eighteen of them.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The same start and the same settings, one line less in the contract. Let the
+#   class write the summary that wins before it sees one (exercise 07.4).
+# - **Ask.** What is the cheapest text that is neutral and eighteen words long? Does it have to be
+#   about anything?
+# - **The usual wrong answer.** “It will still summarise, it has learned to.” For a while, by habit:
+#   only the KL holds it there.
 
 # %%
 models.restart(model)
@@ -453,7 +489,7 @@ plots.save(plots.reward_parts(cheap_log), figures, "cheap")
 # %% [markdown]
 # *In words: the same two pictures, with the parts that are left.*
 
-# %%
+# %% tags=["fragment"]
 nothing = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
 cheap_values = summaries.measure(encoder, nothing.prompts, nothing.responses)
 cheap_change = compared(start_values, cheap_values, before.prompts)
@@ -473,7 +509,7 @@ show.side_by_side(
     first="paragraph",
 )
 
-# %%
+# %% tags=["fragment"]
 for name in ("neutrality", "similarity"):
     with_it, without_it = change[name], cheap_change[name]
     print(
@@ -508,7 +544,7 @@ runtime.record(
 peak = runtime.record_peak(profile, "neutral")
 print(f"peak memory {peak:.1f} GiB")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Doubt.** The judge that says "more neutral" is the judge that was trained on, and section 2 measured
 # how little it hears. Take any sentence above that it calls neutral: does it take sides by what it
 # leaves out? A person would have to read all of them. Nobody has.
