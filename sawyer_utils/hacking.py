@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -53,18 +55,25 @@ def one_sided(pairs: Sequence[data.Pair], size: int, seed: int = 0) -> list[data
 
 
 def train_judge(profile: Profile, pairs: list[data.Pair], folder: Path, seed: int = 0) -> RewardModel:
-    """A reward model of these pairs, loaded from ``folder`` if it is there."""
-    if not (folder / "model" / "adapter_model.safetensors").exists():
+    """A reward model of these pairs, loaded from ``folder`` if one of the very same pairs, seed and settings
+    is there."""
+    settings = {k: v for k, v in asdict(profile).items() if k.startswith(("reward", "precision"))}
+    mark = hashlib.sha256(repr((settings, pairs, seed)).encode()).hexdigest()
+    kept = Path(folder) / "trained.json"  # written last: without it the model may be half a one
+    if not kept.exists() or runtime.read_json(kept) != mark:
+        kept.unlink(missing_ok=True)
         judge = RewardModel.untrained(profile, seed=seed)
         train_reward(judge, profile, pairs, folder)
-    return RewardModel.load(folder / "model")
+        runtime.write_json(kept, mark)
+    return RewardModel.load(Path(folder) / "model")
 
 
 def length_adjusted(reward_fn: RewardFn, prompts: list[str], responses: list[str]) -> RewardFn:
     """The reward less what the length explains: the residual of a straight line in the number of words,
-    fitted to these answers (the SFT model's)."""
+    fitted to these answers (the SFT model's). Answers of one length show no slope."""
     words = np.array([len(r.split()) for r in responses], dtype=float)
-    slope, intercept = np.polyfit(words, reward_fn(prompts, responses), 1)
+    scores = reward_fn(prompts, responses)
+    slope, intercept = np.polyfit(words, scores, 1) if np.ptp(words) else (0.0, np.mean(scores))
 
     def residual(prompts: list[str], responses: list[str]) -> list[float]:
         scores = reward_fn(prompts, responses)
@@ -157,43 +166,65 @@ class Lab:
             kl = evaluation.kl_to_reference(self.model, found, REF, compute)
         return Look(
             step,
-            statistics.mean(kl),
+            float(np.mean(kl)),
             self.proxy(self.test, found.responses),
             self.gold(self.test, found.responses),
-            statistics.mean(found.lengths),
-            statistics.mean(found.finished),
+            float(np.mean(found.lengths)),
+            float(np.mean(found.finished)),
             found.responses,
         )
 
     def run(self, name: str, reward_fn: RewardFn, looks: int = 1, on_step=None, **options) -> Run:
-        """PPO from SFT with this reward, loaded from ``folder/name`` if it is there, or going on from there.
+        """PPO from SFT with this reward, loaded from ``folder/name`` if this very run is there, or going on
+        from where it was cut off.
 
         Args:
-            looks: how many, evenly spaced; the last step is always looked at.
+            looks: how many, evenly spaced; the last step is always looked at, and so is a run that stopped.
             on_step: called with the log after each step (``plots.LivePlot``).
             options: of ``ppo.PPOConfig``.
         """
         models.restart(self.model)
         config = ppo.PPOConfig.from_profile(self.profile, **options)
         trainer = ppo.PPOTrainer(self.model, self.tokenizer, reward_fn, config, self.folder / name)
-        path = self.folder / name / "looks.json"
-        mark = {**checkpoints.settings_of(trainer), "prompts": self.test}
-        kept = runtime.read_json(path) if path.exists() else {}
-        seen = [Look(**one) for one in kept.get("looks", [])] if kept.get("run") == mark else []
-        due = {config.steps * i // looks for i in range(1, looks + 1)}
+        due = sorted({config.steps * i // looks for i in range(1, looks + 1)})
+        kept = self._kept(trainer, due)
+        seen = [Look(**one) for one in kept["looks"]]
+
+        def look() -> None:
+            if trainer.steps_done not in {one.step for one in (self.start, *seen)}:
+                seen.append(self.look(trainer.steps_done))
+                kept["looks"] = [asdict(one) for one in seen]
+                runtime.write_json(trainer.run_dir / "looks.json", kept)
 
         def watch(log: list[dict]) -> None:
             if on_step:
                 on_step(log)
-            if (step := log[-1]["step"]) in due - {one.step for one in seen}:
-                seen.append(self.look(step))
-                runtime.write_json(path, {"run": mark, "looks": [asdict(one) for one in seen]})
+            if log[-1]["step"] in due:
+                look()
 
         try:
             trainer.train(self.train, on_step=watch)
         except ppo.TrainingStopped as stopped:  # a collapse is a result here
             print(f"{name}: {stopped}")
+            look()
         return Run(trainer.log, [self.start, *seen])
+
+    def _kept(self, trainer: ppo.PPOTrainer, due: list[int]) -> dict:
+        """What is on disk of this very run. What is there of another one, PPO's checkpoint too, is removed:
+        that knows its settings, but neither prompts nor judges."""
+        path, some = trainer.run_dir / "looks.json", (self.known.prompts[:16], self.known.responses[:16])
+        said = [[float(x) for x in judge(*some)] for judge in (trainer.reward_fn, self.proxy, self.gold)]
+        run = {**checkpoints.settings_of(trainer), "looks": due, "train": self.train, "test": self.test}
+        kept = runtime.read_json(path) if path.exists() else {}
+        if kept.get("run") == run and np.allclose(kept["judges"], said, atol=1e-3):
+            return kept
+        if kept:
+            print(f"{path.parent.name}: what is kept is of another reward or other settings: starting over.")
+        shutil.rmtree(path.parent / "checkpoint", ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"run": run, "judges": said, "looks": []}
+        runtime.write_json(path, kept)
+        return kept
 
     def answers(self, name: str, prompts: list[str]) -> Answers:
         """What the policy of a finished run answers."""
