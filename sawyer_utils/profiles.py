@@ -77,6 +77,10 @@ class Profile:
     # Embedded, the path of a .jsonl, or a Hub id, with ":subject" for MMLU.
     benchmarks: tuple[str, ...] = ("truthful_mini", "religions_mini")
 
+    # 06 reward hacking
+    hack_pairs: int = 60  # that the one-sided judge learns from
+    hack_steps: int = 20
+
     # 07 neutral summaries
     news: str = "embedded"
     summariser: str = "policy"  # the course's own, from notebook 01; else an encoder-decoder
@@ -152,6 +156,8 @@ PROFILES = {
         ppo_checkpoint_every=1,
         eval_prompts=8,
         eval_questions=6,
+        hack_pairs=16,
+        hack_steps=2,
         news_response_tokens=24,
         news_steps=2,
         news_batch=8,
