@@ -29,8 +29,7 @@ def settings(profile: Profile) -> Profile:
         ppo_steps=profile.hack_steps,
         ppo_batch=profile.ppo_batch // 2,
         ppo_epochs=1,
-        ppo_minibatches=4,  # as many optimizer steps as two passes in two parts, at half the price
-        ppo_lr=2 * profile.ppo_lr,
+        ppo_lr=profile.ppo_lr / 2,  # small steps: there is something to see before the turn
         kl_coef=0.0,
         response_tokens=min(48, profile.response_tokens),
         reward_max_steps=profile.reward_trials,
