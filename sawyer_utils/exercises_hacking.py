@@ -83,8 +83,8 @@ def luckiest(answer):
         "It is a product of two factors, and both of them change with d: the slope has two terms.",
         "Set α − β log d − β to zero. What is log d then, and what is d?",
     ),
-    lesson="It depends on α/β alone: a judge that is twice as good and twice as fast to fool turns at the same "
-    "distance. At e times that distance all that was won is lost again.",
+    lesson="It depends on α/β alone: a judge that is twice as good and twice as fast to fool turns at the "
+    "same distance. At e times that distance all that was won is lost again.",
 )
 def turning_point(answer):
     """f(alpha, beta) -> the d at which d (α − β log d) is highest."""
@@ -162,8 +162,8 @@ def _not_the_rest(found: torch.Tensor, scores: torch.Tensor, words: torch.Tensor
         "Two runs have grown alike. In which do longer answers score more, and in which are they cut off?",
         "One of the three gives no alarm. Read section 5 again: is that a proof of anything?",
     ),
-    lesson="Length alone does not tell a hack from an answer that is cut off. And a log without an alarm is no "
-    "bill of health: a judge can be fooled at any length. Only another judge, or a reader, can tell.",
+    lesson="Length alone does not tell a hack from an answer that is cut off. And a log without an alarm is "
+    "no bill of health: a judge can be fooled at any length. Only another judge, or a reader, can tell.",
 )
 def three_logs(answer):
     """What `health.diagnose` says of the three runs of LOGS, in order: one of SAYINGS each."""
