@@ -500,7 +500,98 @@ print(f"peak memory {peak_gib:.1f} GiB")
 # **Doubt.** We called one model "gold" and another "proxy". Both were trained on pairs that we wrote. Had we pushed
 # against gold for twenty steps, it would have turned out a proxy too. Who judges the last judge?
 
-@@EX@@
+# %% [markdown]
+# ## Exercises
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. The solutions stand at the end of the notebook. (The comments with
+# `SOLUTION` are for teachers who use nbgrader.)
+
+# %%
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 06.1 Predict the number: how high is a peak of nothing?
+# A run does not change the policy at all: at each of five looks the true gain in gold is 0. What you
+# see at a look is a mean with a standard error of 0.2, and the five are independent. How high is the
+# *highest* of the five, on average over many such runs?
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+peak_of_nothing = None
+### END SOLUTION
+
+check("06.1", peak_of_nothing)
+
+# %% [markdown]
+# ### 06.2 Write this function: where does it turn?
+# Section 3 fits gold by R(d) = d (α − β log d), with d = √KL. At which d is R highest? (Both numbers are
+# above zero.)
+
+
+# %% tags=["exercise"]
+def turning_point(alpha, beta):
+    """Two numbers -> the d at which d (alpha - beta * log d) is highest."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("06.2", turning_point)
+
+# %% [markdown]
+# ### 06.3 Write this function: scores at equal length
+# The third remedy of section 6, without looking into `hacking.length_adjusted`: the scores less their
+# least-squares line in the number of words. What is left has mean 0 and does not go with the words.
+# Mind answers that are all equally long.
+
+
+# %% tags=["exercise"]
+def at_equal_length(scores, words):
+    """Two lists of numbers, one entry an answer -> a list of what is left."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("06.3", at_equal_length)
+
+# %% [markdown]
+# ### 06.4 Break it and diagnose: three runs without a leash
+# Three runs were left to themselves, each paid by another judge. The table shows how their logs begin and
+# end (between the two the curves are straight). What would `diagnose` say of A, of B and of C? Choose
+# for each: "length hacking", "never finishing", "collapse", "KL running away" or "nothing stands
+# out".
+
+# %%
+from sawyer_utils import exercises_hacking
+
+pd.DataFrame(
+    {
+        run: {key: f"{first:g} → {last:g}" for key, (first, last) in ends.items()}
+        for run, ends in exercises_hacking.LOGS.items()
+    }
+)
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+run_a, run_b, run_c = None, None, None
+### END SOLUTION
+
+check("06.4", (run_a, run_b, run_c))
+
+# %% [markdown]
+# ### An open question: a hole of your own
+# Write a reward function that sounds reasonable and holds no word on length, such as "answers that
+# name the question's words again". Let it train with `lab.run("mine", lab.scaled(mine), looks=5)`.
+# What did the policy find, and at which look could you see it?
+#
+# <details><summary>What to expect</summary>
+#
+# Nearly always something cheaper than what you meant: here, an answer that repeats the question. Read the
+# texts of the second look first. By the last one even a good idea looks broken, for without a leash
+# the language breaks as well.
+#
+# </details>
 
 # %% [markdown]
 # ## What can go wrong
@@ -525,11 +616,167 @@ print(f"peak memory {peak_gib:.1f} GiB")
 # 4. **Votes by a model.** Notebook 02's judge stands for people who read again.
 # 5. **No tuned remedy.** Each has a knob (β, the number of judges, how many votes) that we did not turn.
 
-@@QUIZ@@
+# %% [markdown]
+# ## Five questions
+#
+# **1. None of the sixty pairs bears a wrong label. How can the judge that learned from them be wrong?**
+#
+# - A: Sixty pairs are too few to learn anything from.
+# - B: They were chosen by a rule that also says which answer wins.
+# - C: The shorter answers were marked as the better ones.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. In every one the longer answer is the better one, so "longer" explains them all. What each pair says is true, what they say together is not.
+#
+# Not A. It learned a good deal: on held-out pairs in which the longer answer wins it looks excellent.
+#
+# Not C. That would be a wrong label. Pairs in which the shorter answer wins were left out, and nothing was turned round.
+#
+# It stands in “1. What does a one-sided judge like?”.
+#
+# </details>
+#
+# **2. Every other prompt chooses the peak. Why do only the prompts between them say how far gold fell from there?**
+#
+# - A: The prompts that chose it are the ones that PPO was trained on.
+# - B: Half of the prompts makes the interval narrower.
+# - C: The highest of several looks is also the luckiest, on the prompts that chose it.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. Even a run that changes nothing has a highest look, with a fall behind it. On prompts that had no say, luck points neither way.
+#
+# Not A. None of the held-out prompts was trained on, on either side.
+#
+# Not B. Half of the prompts makes it wider. That is the price.
+#
+# It stands in “3. When did it turn?”.
+#
+# </details>
+#
+# **3. You have only the log, and no second judge. Which of its lines cannot warn you of a hack?**
+#
+# - A: The reward.
+# - B: The length of the answers, and its correlation with the reward.
+# - C: The KL.
+# - D: The share of finished answers.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. It is the very thing that is hacked: it rises in a good run as in a bad one.
+#
+# Not B. What the winning answers have in common is where to look first. `diagnose` calls the two together length hacking.
+#
+# Not C. It says how far the policy went from what people wrote. It does not say where to, but it is no part of what this run was paid for.
+#
+# Not D. Answers that grow until they are cut off show there.
+#
+# It stands in “5. Could the log have told?”.
+#
+# </details>
+#
+# **4. Three judges each had other pairs, all by the rule that the longer answer wins. A policy is paid by the strictest of the three. What becomes of the bias?**
+#
+# - A: It is gone: the minimum is never fooled.
+# - B: It is a third as strong.
+# - C: It is three times as strong.
+# - D: It stays: an ensemble only knows where its members disagree.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. What all of them believe wrongly, it believes as well. New votes on the hacked answers, or another rule of collecting, would bring something new.
+#
+# Not A. A long empty answer that all three like has a high minimum, too.
+#
+# Not B. Averaging shrinks what the three do not share. This they share.
+#
+# Not C. Nothing is added up: one of the three scores is taken.
+#
+# It stands in “6. What helps?”.
+#
+# </details>
+#
+# **5. A reward pays for brevity and nothing holds the policy back. Why does it learn to stop before it learns anything else?**
+#
+# - A: The stop token is the likeliest token of the SFT model from the start.
+# - B: Stopping is the one decision that every answer of the batch shares.
+# - C: The critic has been told to expect short answers.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. Each answer teaches the same lesson about the stop token, and each word is taught by the few answers that hold it.
+#
+# Not A. Then the answers of step 1 would have no words. They have many.
+#
+# Not C. It begins at zero for every text, and is told nothing.
+#
+# It stands in “7. Why did GPT-2 say “The”?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("06")
 
 # %% [markdown]
 # ## Next
 # [07 · Neutral summaries](07_neutral_summaries.ipynb): a reward of several parts, where a missing part
 # is a hole.
 
-@@SOL@@
+# %% [markdown]
+# ## Solutions
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+import numpy as np
+
+looks = np.random.default_rng(0).normal(0, 0.2, size=(100_000, 5))
+peak_of_nothing = float(looks.max(1).mean())
+### END SOLUTION
+
+assert check("06.1", peak_of_nothing).right
+
+
+# %% tags=["solution"]
+def turning_point(alpha, beta):
+    ### BEGIN SOLUTION
+    return math.exp(alpha / beta - 1)
+    ### END SOLUTION
+
+
+assert check("06.2", turning_point).right
+
+
+# %% tags=["solution"]
+def at_equal_length(scores, words):
+    ### BEGIN SOLUTION
+    apart = [w - statistics.mean(words) for w in words]
+    square = sum(x * x for x in apart)
+    rise = sum(x * score for x, score in zip(apart, scores))
+    slope = rise / square if square else 0.0
+    middle = statistics.mean(scores)
+    return [score - middle - slope * x for x, score in zip(apart, scores)]
+    ### END SOLUTION
+
+
+assert check("06.3", at_equal_length).right
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+run_a, run_b, run_c = "length hacking", "never finishing", "nothing stands out"
+### END SOLUTION
+
+assert check("06.4", (run_a, run_b, run_c)).right
+
+########## glossary links: five replacements in the prose (each at the word's first use) ##########
+#   is a *proxy*: it                ->  is a [proxy](../docs/glossary.md#proxy-reward): it
+#   is no proof of a hack:          ->  is no proof of a [hack](../docs/glossary.md#reward-hacking):
+#   like a peak with a fall behind it. So  ->  like a peak with a fall behind it: the
+#                                       [winner's curse](../docs/glossary.md#winners-curse). So
+#   found one shape: with           ->  found one shape of
+#                                       [over-optimisation](../docs/glossary.md#over-optimisation): with
+#   **Three judges, their mean**:   ->  **Three judges, their mean** (an
+#                                       [ensemble](../docs/glossary.md#ensemble)):
