@@ -803,13 +803,3 @@ run_a, run_b, run_c = "length hacking", "never finishing", "nothing stands out"
 ### END SOLUTION
 
 assert check("06.4", (run_a, run_b, run_c)).right
-
-########## glossary links: five replacements in the prose (each at the word's first use) ##########
-#   is a *proxy*: it                ->  is a [proxy](../docs/glossary.md#proxy-reward): it
-#   is no proof of a hack:          ->  is no proof of a [hack](../docs/glossary.md#reward-hacking):
-#   like a peak with a fall behind it. So  ->  like a peak with a fall behind it: the
-#                                       [winner's curse](../docs/glossary.md#winners-curse). So
-#   found one shape: with           ->  found one shape of
-#                                       [over-optimisation](../docs/glossary.md#over-optimisation): with
-#   **Three judges, their mean**:   ->  **Three judges, their mean** (an
-#                                       [ensemble](../docs/glossary.md#ensemble)):
