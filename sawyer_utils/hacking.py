@@ -29,8 +29,8 @@ def settings(profile: Profile) -> Profile:
         ppo_steps=profile.hack_steps,
         ppo_batch=profile.ppo_batch // 2,
         ppo_epochs=1,
-        ppo_lr=profile.ppo_lr / 2,  # small steps: there is something to see before the turn
         kl_coef=0.0,
+        missing_stop_penalty=0.0,
         response_tokens=min(48, profile.response_tokens),
         reward_max_steps=profile.reward_trials,
         eval_prompts=2 * profile.eval_prompts // 3,
