@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import random
 from pathlib import Path
 
 import torch
@@ -115,7 +114,14 @@ def _run(trainer, progress: LogTo, folder: Path, halves: dict) -> list[dict]:
 
 
 def dpo_trainer(
-    profile: Profile, pairs: list[Pair], start: Path, reference: Path, folder: Path, seed=0, callbacks=(), **options
+    profile: Profile,
+    pairs: list[Pair],
+    start: Path,
+    reference: Path,
+    folder: Path,
+    seed=0,
+    callbacks=(),
+    **options,
 ) -> DPOTrainer:
     """TRL's DPOTrainer, built.
 
@@ -182,16 +188,22 @@ def train_dpo(
 
 def online_pairs(
     model, tokenizer, prompts: list[str], reward_fn: RewardFn, profile: Profile, seed: int = 0
-) -> list[Pair]:
-    """Two fresh samples of each prompt, the one that ``reward_fn`` prefers first; ties are dropped."""
+) -> tuple[list[Pair], int]:
+    """Two fresh samples of each prompt, the one that ``reward_fn`` prefers first; ties are dropped.
+
+    Returns:
+        The pairs, and the number of generated tokens.
+    """
     torch.manual_seed(seed)
     twice = [prompt for prompt in prompts for _ in range(2)]
-    responses = []
+    responses, tokens = [], 0
     with models.merged(model):
         for i in range(0, len(twice), profile.ppo_batch):
             part = twice[i : i + profile.ppo_batch]
             settings = profile.response_tokens, profile.temperature, profile.prompt_tokens
-            responses += sample(model.eval(), tokenizer, part, *settings).responses
+            batch = sample(model.eval(), tokenizer, part, *settings)
+            responses += batch.responses
+            tokens += int(batch.lengths.sum())
     scores = checked_scores(reward_fn, twice, responses)
     found = []
     for i in range(0, len(twice), 2):
@@ -200,7 +212,7 @@ def online_pairs(
             margin = scores[best] - scores[worst]
             texts = responses[best], responses[worst]
             found.append(Pair(f"online-{i // 2}", "", twice[i], *texts, margin, ("sampled", "sampled")))
-    return found
+    return found, tokens
 
 
 # --- RLOO ---------------------------------------------------------------------------------------

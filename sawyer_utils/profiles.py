@@ -79,15 +79,15 @@ class Profile:
 
     # 05 PPO against DPO. A batch of PPO and RLOO is ppo_batch answers, with ppo_epochs × ppo_minibatches
     # gradient steps; dpo_pairs / dpo_batch makes as many.
-    versus_judge_steps: int = 40
-    versus_steps: int = 10  # batches
-    versus_new_steps: int = 5  # batches, on the new topics' prompts
+    versus_judge_steps: int = 30
+    versus_steps: int = 9  # batches
+    versus_new_steps: int = 4  # batches, on the new topics' prompts
     versus_prompts: int = 60  # test prompts of the known topics; of the new ones all are taken
     versus_samples: int = 2  # answers of each test prompt
     versus_best_of: int = 4
     dpo_beta: float = 0.1
     dpo_lr: float = 2e-4
-    dpo_pairs: int = 320
+    dpo_pairs: int = 288
     dpo_batch: int = 8  # pairs a gradient step
 
     # 07 neutral summaries

@@ -107,9 +107,11 @@ def test_trls_own_head_would_miss_the_rows(letter_profile, adapters, tmp_path, m
     monkeypatch.setattr(peers, "share_forward", lambda *_: None)
     trainer = dpo(letter_profile, adapters[0], adapters[0], tmp_path, train_sampling_strategy="sequential")
     batch = batch_of(trainer)
-    with pytest.raises((AttributeError, AssertionError)):
+    try:
         found, _ = trainer.compute_ref_log_probs(trainer.model, batch)
-        torch.testing.assert_close(found, logprobs_of(letter_profile, adapters[0], PAIRS), atol=1e-4, rtol=0)
+    except AttributeError:  # 'TrainableTokensWrapper' object has no attribute 'bias'
+        return
+    assert not torch.allclose(found, logprobs_of(letter_profile, adapters[0], PAIRS), atol=1e-2)
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["chosen", "rejected"])
@@ -180,9 +182,8 @@ def rloo(profile, adapters, folder, reward_fn=None, **options):
 
 
 def adapter_weights(model, name):
-    return {
-        key: p.detach().clone() for key, p in model.named_parameters() if key.endswith((f".{name}.weight", name))
-    }
+    ends = f".{name}.weight", f".{name}"
+    return {key: p.detach().clone() for key, p in model.named_parameters() if key.endswith(ends)}
 
 
 @pytest.mark.parametrize("make", [dpo, lambda p, s, r, f: rloo(p, [s, r], f)], ids=["dpo", "rloo"])
@@ -211,9 +212,11 @@ def test_dpo_learns_and_its_adapter_can_be_loaded(letter_profile, adapters, tmp_
     assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert log[-1]["loss"] < 0.5
     assert not set(log[0]) & set(peers.NOT_COMPUTED)
-    chosen, rejected = (logprobs_of(letter_profile, tmp_path / "adapter", PAIRS, side) for side in (False, True))
-    before = [logprobs_of(letter_profile, adapters[0], PAIRS, side) for side in (False, True)]
-    assert ((chosen - rejected) > (before[0] - before[1])).all()
+    before, after = (
+        logprobs_of(letter_profile, adapter, PAIRS) - logprobs_of(letter_profile, adapter, PAIRS, True)
+        for adapter in (adapters[0], tmp_path / "adapter")
+    )
+    assert (after > before).all()
 
 
 def test_rloo_counts_its_answers_and_steps(letter_profile, adapters, tmp_path):
@@ -229,7 +232,8 @@ def test_rloo_counts_its_answers_and_steps(letter_profile, adapters, tmp_path):
     for prompts, _ in shown:  # four answers to each prompt
         assert all(prompts.count(prompt) % 4 == 0 for prompt in prompts)
         assert set(prompts) <= set(PROMPTS)
-    assert 2 * letter_profile.ppo_batch <= tokens <= 2 * letter_profile.ppo_batch * letter_profile.response_tokens
+    answers = 2 * letter_profile.ppo_batch
+    assert answers <= tokens <= answers * letter_profile.response_tokens
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
@@ -251,10 +255,11 @@ def test_online_pairs_put_the_better_sample_first_and_drop_ties(letter_profile, 
     def length(prompts, texts):
         return [float(len(text)) for text in texts]
 
-    found = peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
+    found, tokens = peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
     assert found
+    assert 2 * len(PROMPTS) <= tokens <= 2 * len(PROMPTS) * letter_profile.response_tokens
     assert all(len(pair.chosen) - len(pair.rejected) == pair.margin > 0 for pair in found)
     assert [p.prompt for p in found] == [p for p in PROMPTS if p in {pair.prompt for pair in found}]
-    assert found == peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
-    none = peers.online_pairs(model, tokenizer, PROMPTS, lambda p, t: [0.0] * len(t), letter_profile)
+    assert (found, tokens) == peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
+    none, _ = peers.online_pairs(model, tokenizer, PROMPTS, lambda p, t: [0.0] * len(t), letter_profile)
     assert none == []
