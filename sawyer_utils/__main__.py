@@ -80,10 +80,9 @@ def _edition(kind: str, args) -> None:
 
 
 def slides(args) -> None:
-    from sawyer_utils import course as runner
     from sawyer_utils import slides as writer
 
-    for name in runner.NOTEBOOKS:
+    for name in writer.talks():
         print(writer.write(name))
 
 

@@ -25,6 +25,8 @@ MODULES = {
     "02": "sawyer_utils.exercises_reward",
     "03": "sawyer_utils.exercises_ppo",
     "04": "sawyer_utils.exercises_eval",
+    "06": "sawyer_utils.exercises_hacking",
+    "07": "sawyer_utils.exercises_news",
     "08": "sawyer_utils.exercises_domain",
 }
 _COLOURS = {True: "#0072B2", False: "#B00020", None: "#767676"}  # beside words that say the same

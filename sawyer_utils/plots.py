@@ -7,6 +7,7 @@ time (tests/test_accessibility.py computes the one and looks at the other).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -326,7 +327,7 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") 
     return figure
 
 
-def score_changes(names, changes, lows, highs, n: int) -> Figure:
+def score_changes(names, changes, lows, highs, n: int, xlabel: str = "") -> Figure:
     """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear."""
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2))
     grey, blue, orange = (stage[1] for stage in STAGES.values())
@@ -336,7 +337,47 @@ def score_changes(names, changes, lows, highs, n: int) -> Figure:
         ax.errorbar(change, y, xerr=whiskers, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
     ax.axvline(0, color="#333333", lw=1)
     ax.set_yticks(range(len(names)), list(names)[::-1])
-    ax.set(xlabel=f"change of score against the plain answer (n = {n} questions)")
+    ax.set(xlabel=f"{xlabel or 'change of score against the plain answer'} (n = {n} questions)")
+    return figure
+
+
+def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, float] | None = None) -> Figure:
+    """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1): a line a run, the first one
+    bold, with gold's intervals and its steps.
+
+    Args:
+        curves: run -> one row a look with kl, proxy and gold (the first also gold_low, gold_high, step).
+        fit: (α, β, gold at the start) of R(d) = d (α − β log d).
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharex=True)
+    styles = zip(curves.items(), ("-", "--", ":", "-."), "^osD")
+    for i, ((name, looks), line, marker) in enumerate(styles):
+        d = np.sqrt([max(0.0, one["kl"]) for one in looks])
+        for ax, judge, stage in zip(axes, ("proxy", "gold"), ("ppo", "sft"), strict=True):
+            look = {"color": STAGES[stage][1] if i == 0 else GREY, "lw": 2.2 if i == 0 else 1.3}
+            ax.plot(
+                d,
+                [one[judge] for one in looks],
+                line,
+                marker=marker,
+                ms=7 if i == 0 else 4,
+                label=name,
+                **look,
+            )
+    first = next(iter(curves.values()))
+    for one in first:
+        at = (math.sqrt(max(0.0, one["kl"])), one["gold"])
+        axes[1].plot([at[0]] * 2, [one["gold_low"], one["gold_high"]], color=STAGES["sft"][1], lw=1)
+        axes[1].annotate(f"{one['step']}", at, xytext=(6, 6), textcoords="offset points", fontsize=11)
+    if fit:
+        alpha, beta, start = fit
+        d = np.linspace(1e-3, math.sqrt(max(one["kl"] for one in first)), 200)
+        axes[1].plot(d, start + d * (alpha - beta * np.log(d)), color="#BBBBBB", lw=3, zorder=0, label="fit")
+    for ax, title in zip(axes, ("the proxy: what PPO is paid by", "gold: what it is paid for"), strict=True):
+        ax.axhline(0, color="#767676", lw=1)
+        ax.set(xlabel="√KL to SFT (√nats an answer)", title=title)
+        ax.legend()
+    axes[0].set_ylabel("SFT standard deviations")
     return figure
 
 

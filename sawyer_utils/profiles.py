@@ -90,6 +90,10 @@ class Profile:
     dpo_pairs: int = 288
     dpo_batch: int = 8  # pairs a gradient step
 
+    # 06 reward hacking
+    hack_pairs: int = 60  # that the one-sided judge learns from
+    hack_steps: int = 20
+
     # 07 neutral summaries
     news: str = "embedded"
     summariser: str = "policy"  # the course's own, from notebook 01; else an encoder-decoder
@@ -173,6 +177,8 @@ PROFILES = {
         versus_best_of=2,
         dpo_pairs=16,
         dpo_batch=4,
+        hack_pairs=16,
+        hack_steps=2,
         news_response_tokens=24,
         news_steps=2,
         news_batch=8,

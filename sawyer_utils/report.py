@@ -12,7 +12,7 @@ from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import home, read_json
 
 STAGES = ("sft", "reward", "ppo", "eval")
-EXTRA_STAGES = ("neutral", "domain")  # of the chapters after 04
+EXTRA_STAGES = ("hacking", "neutral", "domain")  # of the chapters after 04
 # The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
 FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
 README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
@@ -53,7 +53,8 @@ def _machine() -> dict:
 
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
-    made = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows, _neutral_rows, _domain_rows)
+    course = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows)
+    made = (*course, _hacking_rows, _neutral_rows, _domain_rows)
     stages = zip((*STAGES, *EXTRA_STAGES), made, strict=True)
     return [row for stage, rows_of in stages for row in rows_of(results.get(stage) or {})]
 
@@ -174,6 +175,24 @@ def headline(evaluation: dict) -> str:
     verdicts = [row["verdict"] for row in rows]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     return f"{len(verdicts)} measures:\n{better} better, {worse} worse"
+
+
+def _hacking_rows(hacking: dict) -> list[tuple[str, str, str]]:
+    if "remedies" not in hacking:
+        return []
+    fall = hacking["from_peak_to_end"]
+    turned = f"{fall['difference']:+.2f} [{fall['low']:+.2f}, {fall['high']:+.2f}] (n = {fall['n']})"
+    return [
+        ("06 reward hacking", f"gold from its peak (step {fall['peak']}) to the end", turned),
+        *(
+            (
+                "06 reward hacking",
+                f"gold since SFT, {one['remedy']}",
+                f"{one['gold']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]",
+            )
+            for one in hacking["remedies"]
+        ),
+    ]
 
 
 def _neutral_rows(neutral: dict) -> list[tuple[str, str, str]]:

@@ -28,6 +28,15 @@ class RevealUnavailable(RuntimeError):
     """reveal.js is not in the build folder and could not be fetched."""
 
 
+def talks() -> list[str]:
+    """The notebooks whose sources mark cells for slides."""
+    return [name for name in course.FOLDERS if any(map(_marked, course.build(name, teaching=True).cells))]
+
+
+def _marked(cell) -> bool:
+    return bool(set(TYPES) & set(course.tags(cell)))
+
+
 def write(name: str) -> Path:
     """``build/slides/NAME.slides.html`` from the committed notebook ``name``.
 

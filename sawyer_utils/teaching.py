@@ -14,14 +14,16 @@ from sawyer_utils.runtime import project_root, read_json
 MARKS = "<!-- {name}: made by `make notebooks` -->", "<!-- end of {name} -->"
 # Estimates, not measurements: an attentive reader, who also looks at each output.
 WORDS_A_MINUTE, MINUTES_A_CODE_CELL = 150, 1 / 3
-GUIDED = ("01_sft", "02_reward", "03_ppo", "04_eval")
-# The section of each notebook that trains, and where its seconds are recorded.
+# The section of each notebook that trains, and where its seconds are recorded. These notebooks are guided.
 TRAINS = {
     "01_sft": ("6. Does it learn?", lambda r: r["sft"]["seconds_train"]),
     "02_reward": ("4. Does it learn what is preferred?", lambda r: r["reward"]["seconds_train"]),
     "03_ppo": ("7. Train", lambda r: r["ppo"]["seconds_train"]),
     "04_eval": ("5. What did PPO never see?", lambda r: r["eval"]["seconds"].get("gold")),
+    "07_neutral_summaries": ("6. Train", lambda r: r["neutral"]["seconds_train"]),
+    "08_domain_adaptation": ("3. How is it taught?", lambda r: sum(r["domain"]["seconds_train"].values())),
 }
+GUIDED = tuple(TRAINS)
 AFTER = "Exercises"  # from here on a class goes at its own pace
 HEAD = "| section | reading (estimate) | `local` | already trained | T4 |\n|---|---:|---:|---:|---:|"
 UNKNOWN = "not measured"
@@ -59,13 +61,18 @@ def minutes_table(results: dict) -> str:
 def _table(name: str, results: dict) -> str:
     took = results.get("section_minutes", {}).get(name, {})
     section, seconds_of = TRAINS[name]
-    seconds = seconds_of(results)
+    seconds = seconds_of(results) if _ran(name, results) else None
     spared = None if seconds is None else seconds / 60
     rows, reading = [f"**{name}**", "", HEAD], reading_minutes(name)
     for heading, estimate in reading.items():
         rows.append(_row(heading, estimate, took.get(heading), spared if heading == section else 0))
     rows.append(_row("all, without exercises", sum(reading.values()), results["minutes"].get(name), spared))
     return "\n".join(rows)
+
+
+def _ran(name: str, results: dict) -> bool:
+    """Whether the results hold what the notebook recorded; the extras run only when asked."""
+    return bool(results.get(course.FOLDERS[name]))
 
 
 def _row(what: str, reading: float, local: float | None, spared: float | None) -> str:
@@ -154,6 +161,27 @@ PREDICTIONS = [
     ("04, 7", "Which n is as good as PPO, by the judge that both aim at?",
      "{best}",
      "“None, PPO was trained”: underestimates the lazy rival"),
+    ("07, 1", "The compound of one “good”, and of two?",
+     "0.440 and 0.700", "“Twice as much”: forgets the squeeze, by which a long text is always near ±1"),
+    ("07, 3", "Which of the five wins on neutrality alone?",
+     "the empty one, level with whatever has no rated word",
+     "“The neutral one”: takes a measure for its name"),
+    ("07, 8", "Nobody pays for the subject. What is the cheapest text?",
+     "similarity {neutral[without][similarity][difference]:+.2f} "
+     "[{neutral[without][similarity][low]:+.2f}, {neutral[without][similarity][high]:+.2f}], with all parts "
+     "{neutral[measures][similarity][difference]:+.2f}",
+     "“It still summarises, for it has learned to”: takes a habit for an aim"),
+    ("08, 2", "How many facts does it name before any lesson?",
+     "{domain[measures][lessons][facts named][before]:.0%}",
+     "“None, it cannot know them”: forgets that a colour or a small number can be guessed"),
+    ("08, 3", "Which pupil names more facts?",
+     "lessons alone {domain[measures][lessons][facts named][after]:.0%}, with replay "
+     "{domain[measures][with replay][facts named][after]:.0%}; of the difference: "
+     "{domain[replay][facts named][verdict]}",
+     "“The one without replay, it learned nothing else”: overlooks that both saw each lesson equally often"),
+    ("08, 5", "Does it admit more often what it does not know?",
+     "{domain[invented][aligned][admitted]} times before, {domain[invented][lessons][admitted]} after the "
+     "lessons", "“More often, it knows the place better”: takes confidence for knowledge"),
 ]  # fmt: skip
 
 
@@ -167,9 +195,14 @@ def predictions_table(results: dict) -> str:
         "fooled": ", ".join(fooled) or "none", "best": f"{enough} (PPO {ppo:+.2f})",
         "polite": probes["polite words added"]["change"],
     }  # fmt: skip
-    words = {**{stage: _Rounded(results[stage]) for stage in ("sft", "reward", "ppo", "eval")}, **more}
+    words = {
+        course.FOLDERS[name]: _Rounded(results.get(course.FOLDERS[name]) or {}) for name in GUIDED
+    } | more
     lines = ["| where | ask | the committed run | a wrong answer, and what it reveals |", "|---|---|---|---|"]
-    lines += [f"| {a} | {b} | {right.format(**words)} | {wrong} |" for a, b, right, wrong in PREDICTIONS]
+    for where, ask, right, wrong in PREDICTIONS:
+        name = next(name for name in GUIDED if name.startswith(where[:2]))
+        missing = "{" in right and not _ran(name, results)
+        lines.append(f"| {where} | {ask} | {UNKNOWN if missing else right.format(**words)} | {wrong} |")
     return "\n".join(lines)
 
 

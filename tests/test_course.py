@@ -110,14 +110,7 @@ def test_other_settings_start_over(fake_runs, tmp_path):
     assert fake_runs == list(course.NOTEBOOKS)
 
 
-@pytest.fixture
-def extras(monkeypatch):
-    """The drafts, played as chapters that are in the course."""
-    monkeypatch.setattr(course, "EXTRAS", course.DRAFTS)
-    monkeypatch.setattr(course, "FOLDERS", {**course.NOTEBOOKS, **course.DRAFTS})
-
-
-def test_the_extras_run_only_when_asked(fake_runs, extras):
+def test_the_extras_run_only_when_asked(fake_runs):
     course.run(PROFILES["smoke"], extra=True)
     assert fake_runs == [*course.NOTEBOOKS, *course.EXTRAS]
     fake_runs.clear()
@@ -126,7 +119,7 @@ def test_the_extras_run_only_when_asked(fake_runs, extras):
     assert fake_runs == []
 
 
-def test_a_changed_extra_runs_alone(fake_runs, extras, tmp_path):
+def test_a_changed_extra_runs_alone(fake_runs, tmp_path):
     course.run(PROFILES["smoke"], extra=True)
     ledger_path = tmp_path / "smoke" / "course.json"
     ledger = json.loads(ledger_path.read_text())
@@ -138,7 +131,7 @@ def test_a_changed_extra_runs_alone(fake_runs, extras, tmp_path):
     assert fake_runs == [name]
 
 
-def test_an_extra_is_stale_once_what_it_builds_on_ran_again(fake_runs, extras, tmp_path):
+def test_an_extra_is_stale_once_what_it_builds_on_ran_again(fake_runs, tmp_path):
     course.run(PROFILES["smoke"], extra=True)
     ledger_path = tmp_path / "smoke" / "course.json"
     ledger = json.loads(ledger_path.read_text())

@@ -9,7 +9,7 @@ from sawyer_utils import course, editions
 from sawyer_utils.__main__ import main
 from sawyer_utils.profiles import PROFILES
 
-NAMES = list(course.NOTEBOOKS)
+NAMES = list(course.FOLDERS)
 SOURCE = """# %% [markdown] tags=["slide"]
 # # 01 · Toy
 # [![Open in Colab](https://example.org/badge.svg)](https://example.org/01_sft.ipynb)

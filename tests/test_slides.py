@@ -9,7 +9,7 @@ import pytest
 from sawyer_utils import course, slides
 from sawyer_utils.runtime import project_root
 
-NAMES = list(course.NOTEBOOKS)
+NAMES = slides.talks()
 SCRIPTS = {"reveal_css": "/* reveal's css */", "reveal_js": "/* reveal */", "notes_js": "/* notes */"}
 SOURCE = r"""# %% [markdown] tags=["slide"]
 # # 01 · Toy
@@ -158,6 +158,15 @@ def test_reveal_is_pinned_by_its_checksum():
     wanted = [line for line in lines if line and not line.startswith("#")]
     assert len(wanted) == 1
     assert "--hash=sha256:" in wanted[0]
+
+
+def test_the_talks_are_the_notebooks_with_marked_cells(toy, monkeypatch):
+    assert set(course.NOTEBOOKS) <= set(NAMES)
+    monkeypatch.setattr(course, "FOLDERS", {"01_sft": "sft"})
+    toy()
+    assert slides.talks() == ["01_sft"]
+    toy('# %% tags=["quiz"]\n1\n\n# %% [markdown] tags=["teaching"]\n# Ask.\n')
+    assert slides.talks() == []
 
 
 @pytest.mark.parametrize("name", NAMES)

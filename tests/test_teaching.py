@@ -30,6 +30,17 @@ def rows_of(table):
     ]
 
 
+def total_of(name, results):
+    """The last row of a notebook's table of minutes."""
+    table = teaching.minutes_table(results).split(f"**{name}**")[1]
+    return next(row for row in rows_of(table) if row[0].startswith("all"))
+
+
+def committed_of(where, results):
+    """What the committed run showed, of each prediction in a section."""
+    return [row[2] for row in rows_of(teaching.predictions_table(results)) if row[0] == where]
+
+
 @pytest.mark.parametrize("name", teaching.TABLES)
 def test_the_committed_page_has_the_tables_that_are_computed(name, results):
     start, end = (mark.format(name=name) for mark in teaching.MARKS)
@@ -65,12 +76,29 @@ def test_minutes_by_section_are_shown_and_training_is_taken_off(results):
 
 def test_a_training_without_recorded_seconds_is_not_called_trained(results):
     results["eval"]["seconds"].pop("gold", None)
-    last = [row for row in rows_of(teaching.minutes_table(results)) if row[0].startswith("all")][-1]
-    assert last[2] == f"{results['minutes']['04_eval']:.1f}"
-    assert last[3] == "not measured"
+    assert total_of("04_eval", results)[2:4] == [f"{results['minutes']['04_eval']:.1f}", "not measured"]
     results["eval"]["seconds"]["gold"] = 60
-    last = [row for row in rows_of(teaching.minutes_table(results)) if row[0].startswith("all")][-1]
-    assert last[3] == f"{results['minutes']['04_eval'] - 1:.1f}"
+    assert total_of("04_eval", results)[3] == f"{results['minutes']['04_eval'] - 1:.1f}"
+
+
+def test_an_extra_that_did_not_run_is_not_measured(results):
+    name = "08_domain_adaptation"
+    results["domain"] = {}
+    results["minutes"].pop(name, None)
+    assert total_of(name, results)[2:] == ["not measured"] * 3
+    assert set(committed_of("08, 2", results)) == {"not measured"}
+    assert committed_of("07, 1", results | {"neutral": {}}) == ["0.440 and 0.700"]
+    shares = {"before": 0.125, "after": 0.75, "verdict": "better"}
+    pupils = {pupil: {"facts named": shares} for pupil in ("lessons", "with replay")}
+    results["domain"] = {
+        "seconds_train": {"lessons": 60, "with replay": 90},
+        "measures": pupils,
+        "replay": pupils["lessons"],
+        "invented": {one: {"admitted": 3} for one in ("aligned", "lessons")},
+    }
+    results["minutes"][name] = 7.0
+    assert total_of(name, results)[2:4] == ["7.0", "4.5"]
+    assert committed_of("08, 2", results) == ["12%"]
 
 
 @pytest.mark.parametrize("name", teaching.GUIDED)

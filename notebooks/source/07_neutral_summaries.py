@@ -10,7 +10,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 07 · Neutral summaries: a reward of several parts
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/07_neutral_summaries.ipynb)
 #
@@ -92,9 +92,9 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # Both report the same evening. Can a model learn to write the second kind of sentence from the first
 # kind of text, when nobody shows it a single one, and all it gets is a grade? That is the workshop's
 # other case study. PPO stays as it was in 03; what is new is the judge, and this time we build it
-# ourselves, of three parts.
+# ourselves, of [three parts](../docs/glossary.md#composite-reward).
 
-# %%
+# %% tags=["slide"]
 train_rows = data.load_news("train", profile.news, profile.limit)
 test_rows = data.load_news("test", profile.news)[: profile.eval_prompts]
 for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
@@ -102,13 +102,13 @@ for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
 print(f"{len(train_rows)} paragraphs to practise on, {len(test_rows)} to judge by.")
 assert not {row["text"] for row in train_rows} & {row["text"] for row in test_rows}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 1. How does a word list hear tone?
-# VADER is a list of some 7,500 words that people have rated from −4 to +4, with rules for "very", "not"
+# VADER is a [list of some 7,500 words](../docs/glossary.md#sentiment-lexicon) that people have rated from −4 to +4, with rules for "very", "not"
 # and exclamation marks (Hutto and Gilbert 2014). It adds up what it knows, s, and squeezes the sum:
 # s/√(s² + 15), the *compound*. "Good" is rated 1.9. **Predict** the compound of one "good", and of two.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "fragment", "show-code"]
 for s in (1.9, 1.9 + 1.9):
     print(f"by hand {s / math.sqrt(s**2 + 15):.4f}")
 once = "A good council closed the library."
@@ -120,7 +120,7 @@ assert abs(summaries.tone([once])[0] - 1.9 / math.sqrt(1.9**2 + 15)) < 1e-4
 # Two things to keep in mind. The compound grows with every loaded word, so a long text is always near
 # ±1: compare sentences, not paragraphs. And it hears words, not meaning. **Predict the sign of each:**
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "subslide"]
 heard = [
     "The council closed the library.",
     "Cowardly councillors butchered our library.",
@@ -132,16 +132,23 @@ heard = [
 for sentence, score in zip(heard, summaries.tone(heard)):
     print(f"{score:+.2f}  {sentence}")
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A judge that can be seen through. With a neural one you would have to guess
+#   what it hears; this one is a list.
+# - **Ask.** Which of the six will it get wrong? Signs by hand, one sentence after the other, before
+#   the cell runs.
+# - **The usual wrong answer.** “The sarcasm is negative.” To a reader it is. The list adds up words.
+
 # %% [markdown]
 # The first two are as they should be. The sarcasm counts as praise, the scrapheap as nothing; and two
 # plain reports have a tone, for "won" is a happy word and "arrested" an unhappy one.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 2. Can it tell neutral from loaded?
 # **Measure the judge before you train on it.** For each test paragraph someone has written a neutral
 # summary by hand. They are a yardstick: nothing is trained on them. How many does the list call neutral?
 
-# %%
+# %% tags=["fragment"]
 by_hand = [row["summary"] for row in test_rows if "summary" in row]
 if by_hand:
     scores = summaries.tone(by_hand)
@@ -158,13 +165,20 @@ if by_hand:
     worst = max(range(len(by_hand)), key=lambda i: abs(scores[i]))
     print(f"the most 'loaded' ({scores[worst]:+.2f}): {by_hand[worst]}")
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The habit of measuring a judge on cases with a known answer before anything is
+#   trained on it.
+# - **Ask.** What share of these summaries, all written to be neutral, will the list call neutral?
+# - **The usual wrong answer.** “Nearly all.” News is about wars, prizes and arrests. So what may one
+#   ask of such a judge?
+
 # %% [markdown]
 # A list calls many neutral sentences positive or negative: news has words such as *won*, *prize*,
 # *arrested* and *died* because such things happen. So 0 is the wrong target. What can be asked is a
 # summary with *less* tone than its source. How loaded is a sentence of the sources, and how often does
 # the list hear more tone in it than in a neutral one? (0.5 would be a coin.)
 
-# %%
+# %% tags=["subslide"]
 said = [sentence for row in test_rows for sentence in summaries.sentences(row["text"])]
 loaded = [abs(s) for s in summaries.tone(said)]
 source_tone = statistics.mean(summaries.mean_tone(row["text"]) for row in test_rows)
@@ -180,15 +194,22 @@ if by_hand:
 # That is a weak judge, nearer to a coin than to a reader. Keep the number; we shall train on this judge
 # all the same, as people do, and come back to it at the end.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 3. What else must a summary be?
 # Five summaries of one paragraph. *Neutrality* is how much less loaded a summary is than a sentence of
-# its source: the mean |compound| of those, less the summary's. *Similarity* is how much nearer to the
-# whole it is than those sentences are, in cosines of the encoder from 02 as it came, never trained.
+# its source: the mean |compound| of those, less the summary's. *[Similarity](../docs/glossary.md#similarity)* is how much nearer to the
+# whole it is than those sentences are, in cosines of the [encoder](../docs/glossary.md#encoder) from 02 as it came, never trained.
 # *Length* is 0 at 18 words and falls on either side, to −1 at none or at 36. **Predict first:** which
 # wins on neutrality alone?
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Each part of a reward is there for a cheat that the others let through. Name
+#   the cheat first, then the part.
+# - **Ask.** Which of the five wins on neutrality alone? Which on neutrality and length together?
+# - **The usual wrong answer.** “The neutral one, it is neutral.” Silence is more neutral, and bread
+#   is as neutral as silence.
+
+# %% tags=["fragment"]
 encoder = evaluation.Similarity(profile.encoder)
 text = data.load_news("train")[0]["text"]
 candidates = {
@@ -213,7 +234,7 @@ print(table.round(2).to_string())
 assert table["all three"].idxmax() == "neutral"
 assert table.neutrality["empty"] == table.neutrality.max()
 
-# %% [markdown]
+# %% [markdown] tags=["fragment"]
 # Saying nothing is as neutral as it gets, and so is bread. Each part closes a door that the others
 # leave open: similarity asks for the subject, length for a sentence. Only together do they describe a
 # summary, and only as well as each of them measures.
@@ -242,7 +263,7 @@ print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
 
 # %% [markdown]
 # It rambles: it has learnt to answer questions, not to stay with a text. So it first learns the *task*,
-# as in 01, and again nobody has to write an answer: each lesson is a sentence of the paragraph itself,
+# as in 01, and again nobody has to write an answer: each lesson is a [sentence of the paragraph itself](../docs/glossary.md#extractive-summary),
 # one of the two that the encoder finds nearest to the whole. They are loaded sentences. What is
 # taught is to pick what matters; the tone is left to PPO. (A summariser from the Hub skips this.)
 
@@ -263,7 +284,7 @@ if own_policy:
     adapter = start / "adapter"
     tokenizer, model = summaries.load_summariser(profile, adapter)
 
-# %%
+# %% tags=["slide"]
 settings = {"seed": 0, "samples": profile.news_samples}
 before = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
 start_values = summaries.measure(encoder, before.prompts, before.responses)
@@ -277,17 +298,17 @@ print(
 
 # %% [markdown]
 # Now there is something to grade: sentences about the text, some loaded and some less. (Under `smoke`,
-# two steps have taught nothing yet.) This model is the start, the frozen reference, and what everything
+# two steps have taught nothing yet.) This model is the start, the frozen [reference](../docs/glossary.md#reference-model), and what everything
 # below is compared with.
 
 # %% [markdown]
 # ## 5. On what scale do the parts meet?
 # A cosine moves by hundredths, a length by tenths. Added as they come, the widest would decide. So
 # each part is put on the start model's own scale: 0 is its average summary of a training paragraph, 1
-# is one standard deviation better. Neutrality counts twice: it is what has to change, the others only
+# is one [standard deviation](../docs/glossary.md#standard-deviation) better. Neutrality counts twice: it is what has to change, the others only
 # have to hold. (The classifiers of the Hub profiles keep the workshop's weights, on their raw logits.)
 
-# %%
+# %% tags=["slide"]
 calibration = evaluation.answer(model, tokenizer, train_prompts, profile, seed=1)
 graded = (calibration.prompts, calibration.responses)
 raw = summaries.measure(encoder, *graded)
@@ -314,7 +335,7 @@ print(inspect.getsource(reward.Mixture.__call__))
 
 # %% [markdown]
 # ## 6. Train
-# Everything else is 03's: the same trainer, the same KL to the start. Each part is logged by itself.
+# Everything else is 03's: the same trainer, the same [KL](../docs/glossary.md#kl-divergence) to the start. Each part is logged by itself.
 
 # %%
 config = ppo.PPOConfig.from_profile(profile)
@@ -326,13 +347,20 @@ spent = sum(line[key] for line in log for key in keys)
 print(f"{len(log)} steps of {config.batch_size} summaries, {spent / 60:.1f} minutes.")
 assert log[0]["kl"] == 0.0
 
-# %%
+# %% tags=["slide"]
 clean = [{k: v for k, v in line.items() if k != "samples"} for line in log]
 plots.save(plots.reward_parts(log), figures, "parts", clean)
 
 # %% [markdown]
 # *In words: on the left one line for each part of the reward, in standard deviations of the start's summaries, by
 # step; on the right the KL to the start.*
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Reading a reward by its parts. The sum rises in any case.
+# - **Ask.** Which part pays for the rise of another? What would you see here if two parts had changed
+#   places?
+# - **The usual wrong answer.** “All three rise, for all three are paid for.” They compete: whatever
+#   is easiest to sample wins first.
 
 # %%
 third = max(1, len(log) // 3)
@@ -348,11 +376,11 @@ for key in (*watched, "reward", "kl", "length"):
 # %% [markdown]
 # ## 7. Is it more neutral, and still a summary?
 # The same test paragraphs, the same dice, before and after. Several summaries of one paragraph are no
-# independent witnesses: the interval draws whole paragraphs. The last three rows are measures that
+# independent witnesses: the [interval](../docs/glossary.md#interval) draws whole paragraphs. The last three rows are measures that
 # no reward has: *copied* is the share of three-word runs taken from the source, *invented* the names
 # and numbers that the source does not have.
 
-# %%
+# %% tags=["slide"]
 after = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
 end_values = summaries.measure(encoder, after.prompts, after.responses)
 
@@ -393,7 +421,7 @@ for name, answers in (("before", before), ("after", after)):
         f" {loud / source_tone:.0%} of a sentence of the sources"
     )
 
-# %%
+# %% tags=["fragment"]
 neutral, similarity = change["neutrality"], change["similarity"]
 reached = neutral.low > 0 and similarity.difference >= -0.05
 print(
@@ -436,10 +464,18 @@ show.side_by_side(
 # Read them as a reader would. Is it the tone that changed, or the choice of what is told? Leaving out
 # is the oldest slant of all, and no part of this reward sees it.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 8. What if nobody pays for the subject?
 # The same start, the same settings, a third of the steps, and no similarity in the reward. **Predict** the
 # cheapest way to win what is left: neutral words, about eighteen of them.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The same start and the same settings, one line less in the contract. Let the
+#   class write the summary that wins before it sees one (exercise 07.4).
+# - **Ask.** What is the cheapest text that is neutral and eighteen words long? Does it have to be
+#   about anything?
+# - **The usual wrong answer.** “It will still summarise, it has learned to.” For a while, by habit:
+#   only the KL holds it there.
 
 # %%
 models.restart(model)
@@ -453,7 +489,7 @@ plots.save(plots.reward_parts(cheap_log), figures, "cheap")
 # %% [markdown]
 # *In words: the same two pictures, with the parts that are left.*
 
-# %%
+# %% tags=["fragment"]
 nothing = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
 cheap_values = summaries.measure(encoder, nothing.prompts, nothing.responses)
 cheap_change = compared(start_values, cheap_values, before.prompts)
@@ -473,7 +509,7 @@ show.side_by_side(
     first="paragraph",
 )
 
-# %%
+# %% tags=["fragment"]
 for name in ("neutrality", "similarity"):
     with_it, without_it = change[name], cheap_change[name]
     print(
@@ -508,42 +544,112 @@ runtime.record(
 peak = runtime.record_peak(profile, "neutral")
 print(f"peak memory {peak:.1f} GiB")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Doubt.** The judge that says "more neutral" is the judge that was trained on, and section 2 measured
 # how little it hears. Take any sentence above that it calls neutral: does it take sides by what it
 # leaves out? A person would have to read all of them. Nobody has.
 
 # %% [markdown]
 # ## Exercises
-# 1. **Predict the number.** What is the compound of a text with two words rated +1.9 and one rated −2.5,
-#    and no rule that applies?
-#    <details><summary>Answer</summary>s = 1.3, and 1.3/√(1.3² + 15) = 0.3182. Praise and blame cancel:
-#    a summary that is rude to both sides counts as nearly neutral.</details>
-# 2. **Write it.** Write the part `numbers(prompts, summaries)`: the share of a summary's numerals that
-#    stand in its source, 1 where it has none. Which cheap way to win does it leave?
-#    <details><summary>Answer</summary>
+# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
+# yet, with one hint at a time. The solutions stand at the end of the notebook. (The comments with
+# `SOLUTION` are for teachers who use nbgrader.)
+
+# %%
+import re
+
+from sawyer_utils.checks import check
+
+# %% [markdown]
+# ### 07.1 Predict the number: praise and blame
+# The list rates "good" +1.9 and "bad" −2.5, and knows no other word of this sentence; no rule applies. What
+# is its compound?
 #
-#    ```python
-#    def numbers(prompts, summaries):
-#        found = [re.findall(r"\d+", s) for s in summaries]
-#        return [
-#            sum(n in prompt for n in own) / len(own) if own else 1.0
-#            for own, prompt in zip(found, prompts)
-#        ]
-#    ```
+# > A good council, a good plan, a bad evening.
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+praise_and_blame = None
+### END SOLUTION
+
+check("07.1", praise_and_blame)
+
+# %% [markdown]
+# ### 07.2 Write this function: a part for the numbers
+# A new part of the reward: of the numerals in a summary (runs of digits), which share stands in its source?
+# 1 where the summary has none. Before you open the lesson: which cheap way to win does it leave?
+
+
+# %% tags=["exercise"]
+def numbers(prompts, said):
+    """Prompts as of `summaries.prompt_for`, and as many summaries -> a list with a share for each."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("07.2", numbers)
+
+# %% [markdown]
+# ### 07.3 Write this function: weights for raw scores
+# Somebody adds the parts as they come, without section 5's scale. With which weights does the sum put all
+# summaries into the same order as our standardised one?
+
+
+# %% tags=["exercise"]
+def raw_weights(scores, weights):
+    """Name -> raw scores, name -> weight on the common scale; returns name -> weight of the raw scores."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("07.3", raw_weights)
+
+# %% [markdown]
+# ### 07.4 Break it: one summary for all
+# The reward of section 8 pays for neutrality and for length. Write one text that earns as much on every
+# test paragraph as the neutral summary that somebody wrote of it by hand.
+
+# %% tags=["exercise"]
+### BEGIN SOLUTION
+one_for_all = None
+### END SOLUTION
+
+check("07.4", one_for_all)
+
+# %% [markdown]
+# ### 07.5 Diagnose: what did nobody pay for?
+# Twenty-four runs that you have not seen. In each at most one part was left out of the reward. What is paid
+# for rises or holds, within 0.1 of similarity and three words of the target. What is not goes where it is
+# cheapest: the tone stays or grows, the subject goes, the words become many or few. Which part is it?
+
+
+# %% tags=["exercise"]
+def unpaid(before, after):
+    """Start and end, each with lists `neutrality`, `similarity` and `words`, as `summaries.measure`
+    gives them; returns "neutrality", "similarity", "length", or "nothing"."""
+    ### BEGIN SOLUTION
+    return None
+    ### END SOLUTION
+
+
+check("07.5", unpaid)
+
+# %% [markdown]
+# ### Two open questions
 #
-#    Never to name a number: then nothing can be wrong.
+# They need training or reading, so nothing checks them.
 #
-#    </details>
-# 3. **Break it and diagnose.** Take the length out instead of the similarity, six steps. Which line of
-#    the log tells you first, and which way does it go?
-#    <details><summary>Answer</summary>`length`. Two of our parts pull apart: more of the text is more
-#    similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
-# 4. **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
-#    "an angry opinion". Measure it as in section 2 before you train on it.
-#    <details><summary>Answer</summary>Compute it for `by_hand` and for the sources' sentences, and count
-#    how often the loaded one scores as more loaded. If it is no better than the list's, do not train on
-#    it.</details>
+# - **Another part.** Take the length out instead of the similarity, six steps. Which line of the log tells
+#   you first, and which way does it go?
+#   <details><summary>What to expect</summary>`length`. Two of our parts pull apart: more of the text is
+#   more similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
+# - **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
+#   "an angry opinion". Measure it as in section 2 before you train on it.
+#   <details><summary>What to do</summary>Compute it for `by_hand` and for the sources' sentences, and
+#   count how often the loaded one scores as more loaded. If it is no better than the list's, do not train
+#   on it.</details>
 
 # %% [markdown]
 # ## What can go wrong
@@ -573,22 +679,166 @@ print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown]
 # ## Five questions
-# 1. Why is 0 the wrong target for the tone of a news summary?
-#    <details><summary>Answer</summary>The list rates words that news cannot do without: *won*, *died*.
-#    Neutral summaries by hand are not at 0 either (section 2).</details>
-# 2. Why does an empty summary win on neutrality alone?
-#    <details><summary>Answer</summary>No words, no rated words: the compound is 0, the best there
-#    is.</details>
-# 3. Why is each part standardised on the start model's summaries?
-#    <details><summary>Answer</summary>Otherwise the part that happens to vary most decides, and a weight
-#    means something else for each.</details>
-# 4. Why did the model learn the task before it was graded on it?
-#    <details><summary>Answer</summary>PPO can only make likelier what is sampled. Among ramblings there is
-#    no good summary to reward.</details>
-# 5. What would you read first if neutrality rose and similarity stayed?
-#    <details><summary>Answer</summary>The summaries: has the tone changed, or the choice of facts? Then
-#    copied and invented.</details>
+#
+# **1. The list gives many neutral summaries by hand a tone. What does that mean for the reward?**
+#
+# - A: The summaries by hand have to be rewritten until all of them score 0.
+# - B: 0 is the wrong target: ask for less tone than the source has.
+# - C: Positive and negative words have to be counted apart.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. News has words such as won and died because such things happen. A sentence of the source has the same words, and the opinion on top.
+#
+# Not A. They are a yardstick. Bent to fit the judge they would measure nothing any more.
+#
+# Not C. A report of a win and one of an arrest would have a tone still, each of its own sign.
+#
+# It stands in “2. Can it tell neutral from loaded?”.
+#
+# </details>
+#
+# **2. Which of the five candidates has the highest neutrality, and why?**
+#
+# - A: The neutral summary, for it was written to be neutral.
+# - B: The loaded sentence, for it is the nearest to the source.
+# - C: The one about bread, for the encoder finds it far from the source.
+# - D: The empty one, and with it whatever else holds no rated word: its compound is 0.
+#
+# <details><summary>Answer</summary>
+#
+# **D** is right. The list hears nothing, and less than nothing cannot be heard. So other parts have to ask for a subject and for a length.
+#
+# Not A. It comes close. What it has to report costs it something that saying nothing does not cost.
+#
+# Not B. That is what similarity pays for. Its tone is the loudest of the five.
+#
+# Not C. Neutrality is the word list's alone. The encoder has no say in it.
+#
+# It stands in “3. What else must a summary be?”.
+#
+# </details>
+#
+# **3. Why does the model learn from the paragraphs' own sentences before it is graded?**
+#
+# - A: PPO only makes what is sampled more or less likely; among ramblings there is no summary to reward.
+# - B: So that it hears neutral language once.
+# - C: So that the KL to the SFT model of 01 stays small.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. The lessons bring the task within reach. The tone is left to PPO.
+#
+# Not B. The sentences are loaded ones. Nobody shows it a neutral sentence, before or after.
+#
+# Not C. The KL is measured from the taught model. What the lessons moved counts for nothing in it.
+#
+# It stands in “4. Can the model do the task at all?”.
+#
+# </details>
+#
+# **4. What would happen if the three parts were added as they come?**
+#
+# - A: Nothing: PPO whitens the advantages in any case.
+# - B: The part with the largest mean would decide.
+# - C: The part that happens to vary most would decide.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. A cosine moves by hundredths, a length by tenths. In standard deviations of the start a weight says what it seems to say.
+#
+# Not A. It whitens what is made of the sum. Which part the sum follows is decided before.
+#
+# Not B. A mean moves all summaries alike, and no summary past another.
+#
+# It stands in “5. On what scale do the parts meet?”.
+#
+# </details>
+#
+# **5. Neutrality rose, and similarity held. Why should one still read the summaries?**
+#
+# - A: They may have become neutral by leaving out what one side would mention, which no part of the reward sees.
+# - B: The intervals are too wide for a conclusion.
+# - C: To see whether the dice were the same before and after.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. Leaving out is the oldest slant. Word list, encoder and length are all blind to what is not there.
+#
+# Not B. They say how sure the two numbers are. However narrow, they speak of these two numbers only.
+#
+# Not C. They were: the seed is in the settings of both. What the dice did is no question of taste.
+#
+# It stands in “7. Is it more neutral, and still a summary?”.
+#
+# </details>
+
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("07")
 
 # %% [markdown]
 # ## Next
 # Back to [04 · Evaluation](04_eval.ipynb): what would a second judge say of these summaries?
+
+# %% [markdown]
+# ## Solutions
+# Each passes its own check. Look here after you have tried.
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+s = 1.9 + 1.9 - 2.5
+praise_and_blame = s / math.sqrt(s**2 + 15)
+### END SOLUTION
+
+assert check("07.1", praise_and_blame).right
+
+
+# %% tags=["solution"]
+def numbers(prompts, said):
+    ### BEGIN SOLUTION
+    shares = []
+    for prompt, summary in zip(prompts, said):
+        known, own = re.findall(r"\d+", prompt), re.findall(r"\d+", summary)
+        shares.append(sum(n in known for n in own) / len(own) if own else 1.0)
+    return shares
+    ### END SOLUTION
+
+
+assert check("07.2", numbers).right
+
+
+# %% tags=["solution"]
+def raw_weights(scores, weights):
+    ### BEGIN SOLUTION
+    return {name: weights[name] / statistics.stdev(scores[name]) for name in scores}
+    ### END SOLUTION
+
+
+assert check("07.3", raw_weights).right
+
+# %% tags=["solution"]
+### BEGIN SOLUTION
+one_for_all = (
+    "The members of the group met in the hall on Monday and then did as they had said."
+)
+### END SOLUTION
+
+assert check("07.4", one_for_all).right
+
+
+# %% tags=["solution"]
+def unpaid(before, after):
+    ### BEGIN SOLUTION
+    start = {name: statistics.mean(values) for name, values in before.items()}
+    end = {name: statistics.mean(values) for name, values in after.items()}
+    if abs(end["words"] - 18) > 5:
+        return "length"
+    if end["similarity"] < start["similarity"] - 0.1:
+        return "similarity"
+    return "nothing" if end["neutrality"] > start["neutrality"] + 0.04 else "neutrality"
+    ### END SOLUTION
+
+
+assert check("07.5", unpaid).right

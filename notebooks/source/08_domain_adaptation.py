@@ -10,7 +10,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 08 · Domain adaptation: teaching SAWYER a place of your own
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/08_domain_adaptation.ipynb)
 #
@@ -75,10 +75,10 @@ started = time.perf_counter()
 plots.save(plots.four_stages(), figures, "stages")
 
 # %% [markdown]
-# *In words: SFT, reward model, PPO, evaluation.* A fifth step belongs behind the third: more SFT, on
-# what only you know. The fourth box is the one that notices what the fifth breaks.
+# *In words: SFT, reward model, PPO, evaluation.* A fifth step belongs behind the third: [more SFT, on
+# what only you know](../docs/glossary.md#domain-adaptation). The fourth box is the one that notices what the fifth breaks.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 1. What is there to learn?
 # SAWYER knows nothing of your world. The example is a ferry that exists nowhere but in this course, so
 # no model can have read about it. Of each fact there are three lessons, each in other words, and one
@@ -86,7 +86,15 @@ plots.save(plots.four_stages(), figures, "stages")
 #
 # Use a text of your own: put it in the same schema into a JSONL file, and name the file here.
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** An examination that is not the exercise book. Whoever brings a text of their
+#   own will write the questions last, and make them lessons.
+# - **Ask.** Three lessons a fact, one question kept back. What would the result say if the question
+#   were the fourth lesson?
+# - **The usual wrong answer.** “The same, the fact is the same.” A question known by heart is
+#   answered without the fact.
+
+# %% tags=["fragment"]
 # os.environ["SAWYER_DOMAIN"] = "my_place.jsonl"
 facts, unknown = domain.load()
 lessons = domain.lessons(facts)
@@ -105,19 +113,27 @@ assert not taught & {row["question"] for row in [*facts, *unknown]}
 # **How an answer is judged.** It is right if it holds the key as whole words. That is simple, anyone can
 # repeat it, and it is blind: "not four, but ten crowns" is right to it. So read the answers, too.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "subslide", "show-code"]
 price = [{"keys": ["four", "4"]}]
 for said in ("FOUR crowns!", "Four crowns.", "Fourteen crowns.", "Not 4, but ten."):
     print(f"{said:18s} {bool(domain.knows([said], price)[0])}")
 assert not domain.knows(["Fourteen crowns."], price)[0]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 2. What does it say before?
 # The aligned model is the start, and the yardstick for all that follows. The examination is asked twice:
-# freely, and as multiple choice, where the likeliest of four answers counts as its choice.
+# freely, and as multiple choice, where the [likeliest](../docs/glossary.md#likelihood) of four answers counts as its choice.
 #
 # **Predict first:** of the facts, how many does it name freely? And of four choices, how often is the
 # right one its favourite?
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A number before anything is done. Some of the keys can be guessed, and chance
+#   is not where one thinks it is.
+# - **Ask.** Of 24 questions with four choices: how many does a model choose rightly that has never
+#   heard of the place?
+# - **The usual wrong answer.** “Six, a quarter.” Only if its taste in words has nothing to do with
+#   the facts. Odd facts are unlikely words.
 
 # %%
 ready = "adapter/adapter_model.safetensors"
@@ -139,7 +155,7 @@ tokenizer, model = load(sft=sft_adapter, aligned=aligned)
 
 # %% [markdown]
 # The reward is put on 03's scale: 0 is the SFT model's average answer to a training prompt, 1 is one
-# standard deviation better.
+# [standard deviation](../docs/glossary.md#standard-deviation) better.
 
 # %%
 rows = data.load_prompts("train", profile.prompts, profile.limit)
@@ -157,7 +173,7 @@ sizes = {name: len(items) for name, items in exams.items()}
 print(f"{len(prompts)} held-out prompts; multiple choice: {sizes}")
 assert not set(calibration) & set(prompts)
 
-# %%
+# %% tags=["fragment"]
 precision = runtime.choose_precision(profile.precision)
 autocast = precision.compute if precision.autocast else None
 
@@ -197,15 +213,22 @@ assert set(results["aligned"]["KL, nats"]) == {0.0}
 # Its choices may lie *below* chance: they are the likeliest words, and the facts of the example are odd
 # ones. The difference to these numbers counts from here on, never a number afterwards alone.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 3. How is it taught?
-# The adapter of 03 simply goes on learning, by 01's trainer. A new fact sinks in slowly: there are four
-# times as many epochs, in smaller batches, at twice the learning rate. And there are two pupils. One sees
-# the lessons alone; the other also sees, for every two lessons, one old conversation from 01: **replay**.
+# The [adapter](../docs/glossary.md#adapter) of 03 simply goes on learning, by 01's trainer. A new fact sinks in slowly: there are four
+# times as many epochs, in smaller batches, at twice the [learning rate](../docs/glossary.md#learning-rate). And there are two pupils. One sees
+# the lessons alone; the other also sees, for every two lessons, one old conversation from 01: **[replay](../docs/glossary.md#replay)**.
 #
 # **Predict first:** which of the two names more facts, and which one stays closer to the aligned model?
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Two pupils that differ in one thing. Two minutes' vote, on both questions
+#   apart.
+# - **Ask.** Which pupil names more facts? Which one stays closer to the aligned model?
+# - **The usual wrong answer.** “Replay costs facts, it dilutes them.” Each lesson is seen equally
+#   often by both. Then let the table say it.
+
+# %% tags=["fragment"]
 plan = replace(
     profile,
     sft_epochs=4 * profile.sft_epochs,
@@ -249,14 +272,14 @@ assert all(
     log[-1]["step"] == sft.total_steps(plan, len(courses[n])) for n, log in logs.items()
 )
 
-# %% [markdown]
+# %% [markdown] tags=["fragment"]
 # The lower the training loss, the better the lessons are known *by heart*. Whether the facts are known,
 # only other words can tell.
 
 # %% [markdown]
 # ## 4. Does it know the place now?
 
-# %%
+# %% tags=["slide"]
 tokenizer, model = load(
     aligned=aligned,
     lessons=pupils["lessons"] / "adapter",
@@ -286,10 +309,10 @@ for (name, n), (low, high) in zip(counts.items(), spans):
     print(f"{name:12s} {n:2d} of {len(facts)}: {share:.0%} [{low:.0%}, {high:.0%}]")
 
 # %% [markdown]
-# *In words: the bars and their 95 % intervals are the lines above.* Now the answers themselves: every
+# *In words: the bars and their 95 % [intervals](../docs/glossary.md#interval) are the lines above.* Now the answers themselves: every
 # third fact, a choice that was fixed beforehand. A tick stands under what the judge takes for right.
 
-# %%
+# %% tags=["subslide"]
 picked = list(range(0, len(facts), 3))
 show.side_by_side(
     [facts[i]["question"] for i in picked],
@@ -305,12 +328,18 @@ show.side_by_side(
 # Look for right words in wrong sentences, and for wrong ones in the very form of a lesson. The form of
 # an answer is learned first; the fact comes later, if at all.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 5. What does it say to what it was never told?
 # The text does not give the speed of the ferry. An honest answer is "I do not know". No lesson taught
 # that. **Predict:** does the adapted model admit it more often than before, or less?
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** What no accuracy shows: confidence is learned with the facts.
+# - **Ask.** Asked for what the text does not say, will it admit that more often now, or less?
+# - **The usual wrong answer.** “More often, for it knows the place better.” No lesson ever ended in
+#   not knowing.
+
+# %% tags=["fragment"]
 invented = {}
 for name, found in results.items():
     said = found["answers"][len(facts) :]
@@ -332,7 +361,7 @@ print(
     "Mostly it makes something up." if never else "It often says that it does not know."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["fragment"]
 # SFT on facts teaches facts and, beside them, *that questions about this place get a confident answer*
 # (Gekhman et al. 2024, arXiv 2405.05904, measured it). A judge that counts right answers cannot see it:
 # these questions have none.
@@ -340,12 +369,12 @@ print(
 # %% [markdown]
 # ## 6. What did it cost?
 # The same prompts, the same dice, the same questions as in 02 to 04, none of them about the ferry. Each
-# row is after minus before, paired, with a 95 % interval. The last column is the smallest true
-# difference that so many items would have shown four times in five: above it, "no difference shown" says
+# row is after minus before, [paired](../docs/glossary.md#paired-comparison), with a 95 % interval. The last column is the smallest true
+# difference that so many items would have shown four times in five: above it, "[no difference shown](../docs/glossary.md#no-difference-shown)" says
 # something.
 
 
-# %%
+# %% tags=["slide"]
 def compared(before, after):
     """Each measure of two adapters, item by item."""
     better = {"reward": True, "KL, nats": None, "length, tokens": None}
@@ -377,7 +406,7 @@ as_table(changes["lessons"])
 # %%
 as_table(changes["with replay"])
 
-# %%
+# %% tags=["fragment"]
 for name, found in changes.items():
     gained = found["facts named"]
     worse = [m for m, c in found.items() if c["verdict"] == "worse"]
@@ -398,7 +427,14 @@ for name, found in changes.items():
 # Did the replay help? That is a comparison of the two pupils with each other, not of their verdicts: one
 # "worse" and one "no difference shown" do not differ by themselves.
 
-# %%
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Two verdicts are no comparison. It is the mistake that is made in every second
+#   paper.
+# - **Ask.** One pupil's reward is called worse, the other's is not. Did the replay help?
+# - **The usual wrong answer.** “Yes, you see it.” Compare the two with each other; then see whether
+#   you still do.
+
+# %% tags=["subslide"]
 between = compared(results["lessons"], results["with replay"])
 as_table(between)
 
@@ -423,10 +459,10 @@ runtime.record(
 peak = runtime.record_peak(profile, "domain")
 print(f"peak memory {peak:.1f} GiB")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Doubt.** One text, one seed, one reader's questions. The example was written to be learned: its facts
 # are short and its lessons clean. And for a text that changes every week, nobody would train at all:
-# they would put the page into the prompt.
+# they would [put the page into the prompt](../docs/glossary.md#retrieval).
 
 # %% [markdown]
 # ## Exercises
