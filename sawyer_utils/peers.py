@@ -160,6 +160,19 @@ def dpo_trainer(
     return _ready(trainer, reference)
 
 
+@torch.no_grad()
+def opened(trainer: DPOTrainer) -> tuple[float, list[torch.Tensor]]:
+    """TRL's own loss of a DPO trainer's first batch, and what it is made of: the sums of token log-probs of
+    chosen and rejected by the policy, and of both by the reference; four (B,)."""
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with trainer.accelerator.autocast():
+        policy = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(1).chunk(2)
+        reference = trainer.compute_ref_log_probs(trainer.model, batch)
+        return float(trainer.compute_loss(trainer.model, batch)), [*policy, *reference]
+
+
 def train_dpo(
     profile: Profile,
     pairs: list[Pair],

@@ -7,13 +7,9 @@ train. :func:`run` does one seed, stage by stage; what is in the folder already 
 
 from __future__ import annotations
 
-import ast
 import gc
-import inspect
-import io
 import random
 import time
-import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from sawyer_utils import data, evaluation, losses, models, peers, reward, runtime
+from sawyer_utils import data, evaluation, models, peers, reward, runtime
 from sawyer_utils.domain import fingerprint
 from sawyer_utils.ppo import PPOTrainer
 from sawyer_utils.ppo_config import PPOConfig
@@ -344,42 +340,3 @@ def run(profile: Profile, seed: int, common: Common | None = None) -> dict:
         "new": {name: compare(start["new"], found[name]["new"]) for name in (*METHODS, *GONE_ON)},
         "went_on": {name: compare(found[old]["new"], found[name]["new"]) for name, old in GONE_ON.items()},
     }
-
-
-# --- what there is to understand ----------------------------------------------------------------
-
-
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def code_lines(source: str) -> int:
-    """Lines that hold code: no blank lines, no comments, no docstrings."""
-    noise = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in (*noise, tokenize.ENDMARKER):
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    return len(lines)
-
-
-def lines_to_understand() -> dict[str, int]:
-    """Code lines of each method: PPO here (trainer, settings, actor, sampling, the losses it calls), TRL's
-    trainer and settings of the other two, choosing the best."""
-    import trl.trainer.dpo_config as dpo_config
-    import trl.trainer.dpo_trainer as dpo_trainer
-    import trl.trainer.rloo_config as rloo_config
-    import trl.trainer.rloo_trainer as rloo_trainer
-
-    from sawyer_utils import actor, ppo, ppo_config, rollout
-
-    used = ("log_softmax", "entropy", "whiten", "kl_k1", "token_rewards", "gae", "policy_loss", "value_loss")
-    parts = {
-        "ppo": [ppo, ppo_config, actor, rollout, *(getattr(losses, name) for name in used)],
-        "dpo": [dpo_trainer, dpo_config],
-        "rloo": [rloo_trainer, rloo_config],
-        "best_of_n": [best_of_n],
-    }
-    return {name: sum(code_lines(inspect.getsource(part)) for part in of) for name, of in parts.items()}

@@ -137,14 +137,17 @@ def test_dpo_starts_at_log_2_if_it_starts_at_its_reference(letter_profile, adapt
 
 def test_the_course_and_trl_agree_on_the_loss_of_a_batch(letter_profile, adapters, tmp_path):
     trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path, beta=0.3)
-    found = trainer.compute_loss(trainer.model, batch_of(trainer)).item()
-    policy, ref = (
-        [logprobs_of(letter_profile, adapter, PAIRS, rejected) for rejected in (False, True)]
+    by_trl, parts = peers.opened(trainer)
+    wanted = [
+        logprobs_of(letter_profile, adapter, PAIRS, rejected)
         for adapter in adapters
-    )
-    wanted = losses.dpo_loss(*policy, *ref, beta=0.3).mean().item()
-    assert found == pytest.approx(wanted, abs=1e-5)
-    assert abs(found - math.log(2)) > 0.01
+        for rejected in (False, True)
+    ]
+    for found, right in zip(parts, wanted, strict=True):  # the trainer shuffles the pairs
+        torch.testing.assert_close(found.sort().values, right.sort().values, atol=1e-4, rtol=0)
+    assert by_trl == pytest.approx(float(losses.dpo_loss(*parts, beta=0.3).mean()), abs=1e-6)
+    assert by_trl == pytest.approx(float(losses.dpo_loss(*wanted, beta=0.3).mean()), abs=1e-5)
+    assert abs(by_trl - math.log(2)) > 0.01
 
 
 def test_rloos_log_probs_are_ppos(letter_profile, adapters, tmp_path):

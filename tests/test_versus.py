@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sawyer_utils import data, models, reward, versus
+from sawyer_utils import data, models, reward, versus, versus_results
 
 # --- the data -----------------------------------------------------------------------------------
 
@@ -142,15 +142,71 @@ def f(
 
 
 def test_only_lines_of_code_count():
-    assert versus.code_lines(SOURCE) == 8
-    assert versus.code_lines("") == versus.code_lines('"""Nothing."""\n# nor here\n') == 0
+    assert versus_results.code_lines(SOURCE) == 8
+    assert versus_results.code_lines("") == versus_results.code_lines('"""Nothing."""\n# nor here\n') == 0
 
 
 def test_what_a_learner_reads_of_each_method():
-    lines = versus.lines_to_understand()
+    lines = versus_results.lines_to_understand()
     assert set(lines) == set(versus.METHODS)
     assert lines["best_of_n"] < 40
     assert lines["best_of_n"] < lines["ppo"] < min(lines["dpo"], lines["rloo"])
+
+
+# --- several seeds, and what to do --------------------------------------------------------------
+
+
+def cell(difference, verdict="better"):
+    return {"difference": difference, "verdict": verdict}
+
+
+def seed_row(gold, seconds=(100.0, 20.0, 200.0), kl=(5.0, 3.0, 1.0, 0.6), went_on=(0.4, 0.2), verdicts=None):
+    """A row of ``versus.run``, from the numbers of METHODS in order."""
+    verdicts = verdicts or ["better"] * 4
+    known = {
+        name: {"gold": cell(g, verdict), "kl": cell(k, "changed")}
+        for name, g, verdict, k in zip(versus.METHODS, gold, verdicts, kl, strict=True)
+    }
+    return {
+        "known": known,
+        "budgets": {n: {"seconds": s} for n, s in zip(versus.METHODS, (*seconds, 0.0), strict=True)},
+        "went_on": {n: {"gold": cell(d)} for n, d in zip(versus.GONE_ON, went_on, strict=True)},
+    }
+
+
+def advice(rows):
+    return {row["if"]: row["then"] for row in versus_results.when_to_use(rows)}
+
+
+def test_seeds_are_summed_up():
+    rows = [seed_row([0.1, 0.2, 0.3, 0.4]), seed_row([0.3, -0.2, 0.3, 0.4], verdicts=["worse"] * 4)]
+    found = versus_results.over_seeds(rows)
+    assert found["ppo"]["mean"] == pytest.approx(0.2)
+    assert (found["dpo"]["lowest"], found["dpo"]["highest"], found["dpo"]["better"]) == (-0.2, 0.2, 1)
+
+
+def test_the_advice_follows_the_numbers():
+    found = advice([seed_row([0.5, 0.6, 0.1, 0.4])])
+    assert list(found.values()) == ["DPO", "DPO", "best of n", "DPO", "DPO", "best of n", "PPO, gone on"]
+    found = advice([seed_row([0.7, 0.6, 0.1, 0.9], went_on=(0.1, 0.3))])
+    assert list(found.values()) == ["best of n", "PPO", "best of n", "DPO", "DPO", "best of n", "online DPO"]
+
+
+def test_who_is_not_shown_to_be_better_is_not_advised():
+    unclear = "no difference shown"
+    found = advice([seed_row([0.9, 0.8, 0.1, 0.7], verdicts=[unclear, unclear, "better", "worse"])])
+    assert found["gold reward is all that counts"] == found["the training must be short"] == "RLOO"
+    assert found["there is no reward model"] == found["nothing may be trained"] == "none of them"
+
+
+def test_better_in_most_seeds_is_what_counts():
+    rows = [seed_row([0.5, 0.6, 0.1, 0.4], verdicts=["better", "worse", "worse", "worse"])] * 2
+    assert advice([*rows, seed_row([0.5, 9.0, 0.1, 0.4])])["gold reward is all that counts"] == "PPO"
+
+
+def test_the_reason_names_every_candidate_with_its_number():
+    (first, *_) = versus_results.when_to_use([seed_row([0.5, 0.6, 0.1, 0.4])])
+    assert first["because"].endswith("PPO 0.50, DPO 0.60, RLOO 0.10, best of n 0.40")
 
 
 # --- every stage, once --------------------------------------------------------------------------
@@ -214,6 +270,13 @@ def test_a_run_does_each_stage_once_and_gives_the_same_numbers(profile, run_fold
     assert budgets["dpo"] | {"answers": 0, "tokens": 0, "pairs": 8, "gradient_steps": 2} == budgets["dpo"]
     assert found["known"]["ppo"]["kl"]["before"] == 0.0
     assert set(found["new"]) == {*versus.METHODS, *versus.GONE_ON}
+
+
+def test_the_advice_can_be_read_off_a_real_run(profile, run_folder, monkeypatch):
+    monkeypatch.setenv("SAWYER_HOME", str(run_folder))
+    rows = [versus.run(profile, 3)]
+    assert len(versus_results.when_to_use(rows)) == 7
+    assert set(versus_results.over_seeds(rows, "new")) == {*versus.METHODS, *versus.GONE_ON}
 
 
 def test_what_goes_on_starts_where_the_first_training_ended(profile, run_folder, monkeypatch):
