@@ -181,3 +181,19 @@ def bradley_terry(difference: Tensor, margin: Tensor | float = 0.0) -> Tensor:
         margin: how clearly the chosen one was better; asks for a larger difference.
     """
     return -F.logsigmoid(difference - margin)
+
+
+def dpo_loss(
+    policy_chosen: Tensor, policy_rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float
+) -> Tensor:
+    """−log σ(β (log π(c)/π_ref(c) − log π(r)/π_ref(r))) of each pair, (B,).
+
+    Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290, equation 7): Bradley and
+    Terry's loss, with β log π/π_ref in the place of a reward model.
+
+    Args:
+        policy_chosen, policy_rejected, ref_chosen, ref_rejected: (B,), each the *sum* of a response's
+            token log-probs in nats, not their mean.
+        beta: the weight of the KL divergence in the objective whose optimum this loss seeks.
+    """
+    return bradley_terry(beta * ((policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)))

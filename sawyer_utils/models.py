@@ -246,10 +246,10 @@ def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False)
     return model
 
 
-def load_policy_weights(model, folder: Path) -> None:
-    """Overwrite the ``policy`` adapter's weights, in place, with saved ones."""
+def load_policy_weights(model, folder: Path, name: str = POLICY) -> None:
+    """Overwrite the weights of the adapter ``policy`` (or another), in place, with saved ones."""
     weights = load_file(Path(folder) / "adapter_model.safetensors")
-    set_peft_model_state_dict(model, weights, adapter_name=POLICY)
+    set_peft_model_state_dict(model, weights, adapter_name=name)
 
 
 @torch.no_grad()

@@ -285,6 +285,16 @@ def peak_memory_gib() -> float:
     return peak / (1024**3 if sys.platform == "darwin" else 1024**2)
 
 
+def forget_peak_memory() -> bool:
+    """Let :func:`peak_memory_gib` count from now on, on Linux; False where that cannot be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    # A large part of an earlier peak is still there: what was freed, the allocator may have kept.
+    return True
+
+
 def record_peak(profile: Profile, stage: str) -> float:
     """Keep the largest peak of this process and of earlier ones on the same run folder (a run that
     only loads what is trained needs less), and return it in GiB."""

@@ -331,6 +331,31 @@ def check_bradley_terry(bradley_terry):
     close(bradley_terry(tensor([-1000.0, 1000.0])), [1000.0, 0.0])
 
 
+def check_dpo_loss(dpo_loss):
+    # Notebook 05, section 1: the policy has moved 0.7 nats towards the chosen and 0.5 away from the other.
+    numbers = [tensor([x]) for x in (-4.3, -6.5, -5.0, -6.0)]
+    close(dpo_loss(*numbers, beta=0.5), [math.log1p(math.exp(-0.5 * 1.2))])
+    # At the start policy and reference are one: log 2, whatever β.
+    draw = torch.Generator().manual_seed(0)
+    chosen, rejected, other, another = (-20 * torch.rand(6, generator=draw) for _ in range(4))
+    for beta in (0.01, 0.1, 1.0):
+        close(dpo_loss(chosen, rejected, chosen, rejected, beta=beta), [math.log(2)] * 6)
+        # By the definition, without a logarithm of a sigmoid: Bradley and Terry's chance of the chosen one,
+        # with the implicit rewards β log π/π_ref.
+        rewards = [beta * (chosen - other), beta * (rejected - another)]
+        chance = rewards[0].exp() / (rewards[0].exp() + rewards[1].exp())
+        close(dpo_loss(chosen, rejected, other, another, beta=beta), -chance.log(), 1e-4)
+    # What the prompt's own likelihood adds to both of the policy's log-probs does not matter.
+    shifted = dpo_loss(chosen - 3, rejected - 3, other, another, beta=0.1)
+    close(shifted, dpo_loss(chosen, rejected, other, another, beta=0.1), 1e-4)
+    # The gradient pushes the chosen one up and the rejected one down by the same amount, β σ(−margin).
+    chosen, rejected = tensor([-4.0], requires_grad=True), tensor([-5.0], requires_grad=True)
+    dpo_loss(chosen, rejected, tensor([-4.5]), tensor([-4.0]), beta=0.2).sum().backward()
+    pull = 0.2 / (1 + math.exp(0.2 * (0.5 + 1.0)))
+    close(chosen.grad, [-pull])
+    close(rejected.grad, [pull])
+
+
 def check_explained_variance(explained_variance):
     mask, draw = ragged(seed=5)
     returns = draw()
@@ -365,6 +390,7 @@ CHECKS = {
     check_value_loss: losses.value_loss,
     check_value_gradient: losses.value_loss,
     check_bradley_terry: losses.bradley_terry,
+    check_dpo_loss: losses.dpo_loss,
     check_explained_variance: losses.explained_variance,
 }
 
@@ -640,6 +666,23 @@ MISTAKES = [
     (check_bradley_terry, "the margin given away", lambda d, m=0.0: losses.bradley_terry(d, -m)),
     (check_bradley_terry, "no logarithm", lambda d, m=0.0: 1 - torch.sigmoid(d - m)),
     (check_bradley_terry, "log of a sigmoid, infinite", lambda d, m=0.0: -torch.sigmoid(d - m).log()),
+    (
+        check_dpo_loss,
+        "chosen and rejected swapped",
+        lambda c, r, rc, rr, beta: losses.dpo_loss(r, c, rr, rc, beta),
+    ),
+    (check_dpo_loss, "no reference", lambda c, r, rc, rr, beta: losses.bradley_terry(beta * (c - r))),
+    (
+        check_dpo_loss,
+        "the references swapped",
+        lambda c, r, rc, rr, beta: losses.dpo_loss(c, r, rr, rc, beta),
+    ),
+    (check_dpo_loss, "β divides", lambda c, r, rc, rr, beta: losses.dpo_loss(c, r, rc, rr, 1 / beta)),
+    (
+        check_dpo_loss,
+        "the chosen one alone",
+        lambda c, r, rc, rr, beta: losses.bradley_terry(beta * (c - rc)),
+    ),
     (
         check_explained_variance,
         "no mask",

@@ -1,0 +1,268 @@
+"""TRL's DPO and RLOO on SAWYER's format: the same tokens, the same log-probs, the right reference."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sawyer_utils import losses, models, peers, sft
+from sawyer_utils.actor import ActorCritic
+from sawyer_utils.chat import encode, encode_prompt
+from sawyer_utils.data import Pair
+from sawyer_utils.rollout import sample
+
+PAIRS = [
+    Pair("p1", "t", "a b c", "d e f g", "h i", 3, ("", "")),
+    Pair("p2", "t", "k", "l", "m n o p q", 1, ("", "")),
+    Pair("p3", "t", "r s t u v w", "x y", "z", 2, ("", "")),
+    Pair("p4", "t", "c a b", "b a d", "f e d", 4, ("", "")),
+]
+PROMPTS = ["a b c", "k", "r s t u v w", "c a b", "b b", "x y z", "q", "m n"]
+
+
+def adapter_of(profile, folder, seed: int):
+    """A saved adapter whose LoRA and control rows are far from their start."""
+    tokenizer, model = models.load_policy(profile)
+    model = models.add_lora(model, tokenizer, profile.lora_rank, profile.lora_alpha)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "trainable_tokens_delta" in name:
+                size = 0.05 if "lora_B" in name else 0.5
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    models.save_adapter(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapters(letter_profile, tmp_path_factory):
+    """Two different adapters: where a training starts, and its reference."""
+    root = tmp_path_factory.mktemp("adapters")
+    return [adapter_of(letter_profile, root / f"adapter-{seed}", seed) for seed in (1, 2)]
+
+
+def dpo(profile, start, reference, folder, **options):
+    options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1} | options
+    return peers.dpo_trainer(profile, PAIRS, start, reference, folder, **options)
+
+
+def batch_of(trainer):
+    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+
+def logprobs_of(profile, adapter, pairs, rejected: bool = False):
+    """Σ log π of each pair's response by the model's ordinary forward pass, which knows the rows."""
+    tokenizer, model = models.load_policy(profile)
+    model = models.load_adapter(model, adapter)
+    talks = [
+        {"messages": [{"role": "user", "content": p.prompt}, {"role": "assistant", "content": text}]}
+        for p in pairs
+        for text in [p.rejected if rejected else p.chosen]
+    ]
+    return torch.tensor([-sum(nll) for _, nll in sft.graded_losses(model, tokenizer, talks)])
+
+
+# --- the format ---------------------------------------------------------------------------------
+
+
+def test_dpo_trains_on_sawyers_format_token_for_token(letter_profile, adapters, tmp_path):
+    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path)
+    tokenizer = trainer.processing_class
+    for row, pair in zip(trainer.train_dataset, PAIRS, strict=True):
+        prompt = encode_prompt(tokenizer, pair.prompt)
+        assert row["prompt_ids"] == prompt
+        for name, text in (("chosen_ids", pair.chosen), ("rejected_ids", pair.rejected)):
+            messages = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": text}]
+            assert row["prompt_ids"] + row[name] == encode(tokenizer, messages).ids
+            assert row[name][-1] == tokenizer.eos_token_id
+
+
+def test_user_text_never_becomes_a_control_token_in_dpo(letter_profile, adapters, tmp_path):
+    sly = [Pair("p", "t", "a ###STOP### b", "c ###STOP### d", "e", 1, ("", ""))]
+    trainer = peers.dpo_trainer(letter_profile, sly, adapters[0], adapters[1], tmp_path)
+    row, stop = trainer.train_dataset[0], trainer.processing_class.eos_token_id
+    assert row["prompt_ids"].count(stop) == 0
+    assert row["chosen_ids"].count(stop) == 1
+
+
+def test_rloo_asks_in_sawyers_format_and_stops_at_its_stop_token_alone(letter_profile, adapters, tmp_path):
+    trainer = rloo(letter_profile, adapters, tmp_path)
+    tokenizer = trainer.processing_class
+    asked, _, _ = trainer._tokenize_prompts([row["prompt"] for row in trainer.train_dataset])
+    assert asked == [encode_prompt(tokenizer, prompt) for prompt in PROMPTS]
+    assert trainer.eos_token_ids == [tokenizer.eos_token_id]
+    config = trainer.generation_config
+    assert (config.top_k, config.top_p, config.repetition_penalty) == (0, 1.0, 1.0)
+    assert config.temperature == letter_profile.temperature
+
+
+# --- log-probs ----------------------------------------------------------------------------------
+
+
+def test_trls_own_head_would_miss_the_rows(letter_profile, adapters, tmp_path, monkeypatch):
+    """The trap that share_forward is there for; once TRL sees the rows, or refuses, it can go."""
+    monkeypatch.setattr(peers, "share_forward", lambda *_: None)
+    trainer = dpo(letter_profile, adapters[0], adapters[0], tmp_path, train_sampling_strategy="sequential")
+    batch = batch_of(trainer)
+    try:
+        found, _ = trainer.compute_ref_log_probs(trainer.model, batch)
+    except AttributeError:  # 'TrainableTokensWrapper' object has no attribute 'bias'
+        return
+    assert not torch.allclose(found, logprobs_of(letter_profile, adapters[0], PAIRS), atol=1e-2)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["chosen", "rejected"])
+def test_dpos_log_probs_are_those_of_the_ordinary_forward_pass(letter_profile, adapters, tmp_path, side):
+    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path, train_sampling_strategy="sequential")
+    batch = batch_of(trainer)
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    found = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(1).chunk(2)[side]
+    reference = trainer.compute_ref_log_probs(trainer.model, batch)[side]
+    wanted = [logprobs_of(letter_profile, a, PAIRS, rejected=side == 1) for a in adapters]
+    torch.testing.assert_close(found, wanted[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(reference, wanted[1], atol=1e-4, rtol=0)
+    assert (wanted[0] - wanted[1]).abs().min() > 0.01
+
+
+def test_dpo_starts_at_log_2_if_it_starts_at_its_reference(letter_profile, adapters, tmp_path):
+    trainer = dpo(letter_profile, adapters[0], adapters[0], tmp_path)
+    assert trainer.compute_loss(trainer.model, batch_of(trainer)).item() == pytest.approx(
+        math.log(2), abs=1e-7
+    )
+
+
+def test_the_course_and_trl_agree_on_the_loss_of_a_batch(letter_profile, adapters, tmp_path):
+    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path, beta=0.3)
+    by_trl, parts = peers.opened(trainer)
+    wanted = [
+        logprobs_of(letter_profile, adapter, PAIRS, rejected)
+        for adapter in adapters
+        for rejected in (False, True)
+    ]
+    for found, right in zip(parts, wanted, strict=True):  # the trainer shuffles the pairs
+        torch.testing.assert_close(found.sort().values, right.sort().values, atol=1e-4, rtol=0)
+    assert by_trl == pytest.approx(float(losses.dpo_loss(*parts, beta=0.3).mean()), abs=1e-6)
+    assert by_trl == pytest.approx(float(losses.dpo_loss(*wanted, beta=0.3).mean()), abs=1e-5)
+    assert abs(by_trl - math.log(2)) > 0.01
+
+
+def test_rloos_log_probs_are_ppos(letter_profile, adapters, tmp_path):
+    trainer = rloo(letter_profile, adapters, tmp_path)
+    tokenizer, model = models.load_policy(letter_profile)
+    model = models.load_adapter(model, adapters[0])
+    torch.manual_seed(0)
+    batch = sample(model, tokenizer, PROMPTS, 10, letter_profile.temperature)
+    assert not batch.attention_mask.all()  # prompts of several lengths, padded on the left
+    wanted, _, entropies = ActorCritic(model)(batch, letter_profile.temperature)
+    settings = batch.input_ids, batch.attention_mask.long(), batch.response_mask.shape[1]
+    found, entropy, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model, *settings, compute_entropy=True
+    )
+    mask = batch.response_mask
+    torch.testing.assert_close(found[mask], wanted[mask], atol=1e-4, rtol=0)
+    torch.testing.assert_close(entropy[mask], entropies[mask], atol=1e-4, rtol=0)
+
+
+def test_any_other_call_is_the_models_own(letter_profile, adapters, tmp_path):
+    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path)
+    ids = torch.tensor([encode_prompt(trainer.processing_class, "a b c")])
+    found = trainer.model(input_ids=ids).logits
+    _, model = models.load_policy(letter_profile)
+    model = models.load_adapter(model, adapters[0])
+    torch.testing.assert_close(found, model(input_ids=ids).logits, atol=1e-5, rtol=0)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def rloo(profile, adapters, folder, reward_fn=None, **options):
+    reward_fn = reward_fn or (lambda prompts, texts: [float(text.count("a")) for text in texts])
+    return peers.rloo_trainer(profile, PROMPTS, reward_fn, *adapters, folder, steps=2, **options)
+
+
+def adapter_weights(model, name):
+    ends = f".{name}.weight", f".{name}"
+    return {key: p.detach().clone() for key, p in model.named_parameters() if key.endswith(ends)}
+
+
+@pytest.mark.parametrize("make", [dpo, lambda p, s, r, f: rloo(p, [s, r], f)], ids=["dpo", "rloo"])
+def test_the_reference_is_its_own_adapter_and_stays_frozen(letter_profile, adapters, tmp_path, make):
+    trainer = make(letter_profile, adapters[0], adapters[1], tmp_path)
+    saved = load_file(adapters[1] / "adapter_model.safetensors")
+    reference = adapter_weights(trainer.model, "ref")
+    before = adapter_weights(trainer.model, "default")
+    assert len(reference) == len(before) == len(saved)
+    assert sorted(float(v.sum()) for v in reference.values()) == pytest.approx(
+        sorted(float(v.sum()) for v in saved.values()), abs=1e-5
+    )
+    trainer.train()
+    after = adapter_weights(trainer.model, "ref")
+    assert all(torch.equal(after[key], reference[key]) for key in reference)
+    learnt = adapter_weights(trainer.model, "default")
+    moved = [key for key in before if not torch.equal(before[key], learnt[key])]
+    assert len(moved) == len(before)
+    assert any("trainable_tokens" in key for key in moved)
+
+
+def test_dpo_learns_and_its_adapter_can_be_loaded(letter_profile, adapters, tmp_path):
+    log = peers.train_dpo(
+        letter_profile, PAIRS, adapters[0], adapters[0], tmp_path, learning_rate=1e-2, num_train_epochs=8
+    )
+    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert log[-1]["loss"] < 0.5
+    assert not set(log[0]) & set(peers.NOT_COMPUTED)
+    before, after = (
+        logprobs_of(letter_profile, adapter, PAIRS) - logprobs_of(letter_profile, adapter, PAIRS, True)
+        for adapter in (adapters[0], tmp_path / "adapter")
+    )
+    assert (after > before).all()
+
+
+def test_rloo_counts_its_answers_and_steps(letter_profile, adapters, tmp_path):
+    shown = []
+
+    def reward_fn(prompts, texts):
+        shown.append((prompts, texts))
+        return [float(len(text)) for text in texts]
+
+    log, tokens = peers.train_rloo(letter_profile, PROMPTS, reward_fn, *adapters, tmp_path, steps=2)
+    assert len(log) == 2 * letter_profile.ppo_epochs * letter_profile.ppo_minibatches
+    assert [len(texts) for _, texts in shown] == [letter_profile.ppo_batch] * 2
+    for prompts, _ in shown:  # four answers to each prompt
+        assert all(prompts.count(prompt) % 4 == 0 for prompt in prompts)
+        assert set(prompts) <= set(PROMPTS)
+    answers = 2 * letter_profile.ppo_batch
+    assert answers <= tokens <= answers * letter_profile.response_tokens
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_an_answer_without_a_stop_token_pays_the_penalty(letters):
+    reward = peers.TextReward(lambda prompts, texts: [1.0] * len(texts), letters, penalty=2.0)
+    a, stop = letters.convert_tokens_to_ids("a"), letters.eos_token_id
+    prompt = [{"role": "user", "content": "b"}]
+    assert reward([prompt] * 2, None, [[a, stop], [a, a, a]]) == [1.0, -1.0]
+    assert (reward.answers, reward.tokens) == (2, 5)
+
+
+# --- online pairs -------------------------------------------------------------------------------
+
+
+def test_online_pairs_put_the_better_sample_first_and_drop_ties(letter_profile, adapters):
+    tokenizer, model = models.load_policy(letter_profile)
+    model = models.load_adapter(model, adapters[0])
+
+    def length(prompts, texts):
+        return [float(len(text)) for text in texts]
+
+    found, tokens = peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
+    assert found
+    assert 2 * len(PROMPTS) <= tokens <= 2 * len(PROMPTS) * letter_profile.response_tokens
+    assert all(len(pair.chosen) - len(pair.rejected) == pair.margin > 0 for pair in found)
+    assert [p.prompt for p in found] == [p for p in PROMPTS if p in {pair.prompt for pair in found}]
+    assert (found, tokens) == peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
+    none, _ = peers.online_pairs(model, tokenizer, PROMPTS, lambda p, t: [0.0] * len(t), letter_profile)
+    assert none == []
