@@ -179,7 +179,7 @@ class Lab:
         from where it was cut off.
 
         Args:
-            looks: how many, denser at the start; the last step is always looked at, and so is a run that stopped.
+            looks: how many, denser at the start; the last step is one of them, and so is where a run stopped.
             on_step: called with the log after each step (``plots.LivePlot``).
             options: of ``ppo.PPOConfig``.
         """

@@ -42,11 +42,11 @@ def fixed(*scores: float):
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_settings_are_the_profiles_with_small_steps_and_no_leash(name):
+def test_the_settings_are_the_profiles_with_large_steps_and_no_leash(name):
     before, profile = PROFILES[name], hacking.settings(PROFILES[name])
     config = ppo.PPOConfig.from_profile(profile)  # which refuses more minibatches than answers
-    assert (config.steps, config.kl_coef) == (before.hack_steps, 0.0)
-    assert (config.batch_size, config.learning_rate) == (before.ppo_batch // 2, before.ppo_lr / 2)
+    assert (config.steps, config.kl_coef, config.missing_stop_penalty) == (before.hack_steps, 0.0, 0.0)
+    assert (config.batch_size, config.learning_rate) == (before.ppo_batch // 2, 2 * before.ppo_lr)
     assert config.response_tokens <= before.response_tokens
     assert profile.eval_prompts >= 4, "both halves of the prompts are compared, and one is no comparison"
 
