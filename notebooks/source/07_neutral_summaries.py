@@ -698,18 +698,18 @@ check("07.5", unpaid)
 #
 # </details>
 #
-# **2. Which of the five candidates has the highest neutrality, and why?**
+# **2. Which of the five candidates wins on neutrality alone, and why?**
 #
-# - A: The neutral summary, for it was written to be neutral.
+# - A: The neutral summary, and it alone, for it was written to be neutral.
 # - B: The loaded sentence, for it is the nearest to the source.
 # - C: The one about bread, for the encoder finds it far from the source.
-# - D: The empty one, and with it whatever else holds no rated word: its compound is 0.
+# - D: Four share the first place, the empty one among them: whatever holds no rated word has a compound of 0.
 #
 # <details><summary>Answer</summary>
 #
 # **D** is right. The list hears nothing, and less than nothing cannot be heard. So other parts have to ask for a subject and for a length.
 #
-# Not A. It comes close. What it has to report costs it something that saying nothing does not cost.
+# Not A. It has the highest number in its column, but so have three others. To the list all four are silent.
 #
 # Not B. That is what similarity pays for. Its tone is the loudest of the five.
 #
