@@ -206,8 +206,8 @@ if by_hand:
 # - **What it is for.** Each part of a reward is there for a cheat that the others let through. Name
 #   the cheat first, then the part.
 # - **Ask.** Which of the five wins on neutrality alone? Which on neutrality and length together?
-# - **The usual wrong answer.** “The neutral one, it is neutral.” Silence is more neutral, and bread
-#   is as neutral as silence.
+# - **The usual wrong answer.** “The neutral one, it is neutral.” Silence is as neutral, and so is
+#   bread.
 
 # %% tags=["fragment"]
 encoder = evaluation.Similarity(profile.encoder)
