@@ -643,12 +643,12 @@ check("07.5", unpaid)
 #
 # - **Another part.** Take the length out instead of the similarity, six steps. Which line of the log tells
 #   you first, and which way does it go?
-#   <details><summary>What to expect</summary>`length`. Two of our parts pull apart: more of the text is
+#   <details><summary>What to expect</summary>The length. Two of our parts pull apart: more of the text is
 #   more similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
 # - **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
 #   "an angry opinion". Measure it as in section 2 before you train on it.
-#   <details><summary>What to do</summary>Compute it for `by_hand` and for the sources' sentences, and
-#   count how often the loaded one scores as more loaded. If it is no better than the list's, do not train
+#   <details><summary>What to do</summary>Compute it for the summaries by hand and for the sources' sentences,
+#   and count how often the loaded one scores as more loaded. If it is no better than the list's, do not train
 #   on it.</details>
 
 # %% [markdown]
