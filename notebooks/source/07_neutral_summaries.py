@@ -582,7 +582,7 @@ check("07.1", praise_and_blame)
 
 # %% tags=["exercise"]
 def numbers(prompts, said):
-    """Prompts as of `summaries.prompt_for`, and as many summaries -> a list with a share for each."""
+    """Prompts (`summaries.prompt_for`) and their summaries -> a list, a share each."""
     ### BEGIN SOLUTION
     return None
     ### END SOLUTION
@@ -598,7 +598,8 @@ check("07.2", numbers)
 
 # %% tags=["exercise"]
 def raw_weights(scores, weights):
-    """Name -> raw scores, name -> weight on the common scale; returns name -> weight of the raw scores."""
+    """Part -> raw scores, and part -> weight on the common scale; returns part ->
+    weight of the raw scores."""
     ### BEGIN SOLUTION
     return None
     ### END SOLUTION
