@@ -628,8 +628,8 @@ check("07.4", one_for_all)
 
 # %% tags=["exercise"]
 def unpaid(before, after):
-    """Start and end, each with lists `neutrality`, `similarity` and `words`, as `summaries.measure`
-    gives them; returns "neutrality", "similarity", "length", or "nothing"."""
+    """Start and end, each with lists `neutrality`, `similarity` and `words`
+    -> "neutrality", "similarity", "length", or "nothing"."""
     ### BEGIN SOLUTION
     return None
     ### END SOLUTION
