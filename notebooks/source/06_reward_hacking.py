@@ -159,9 +159,9 @@ assert abs(statistics.mean(lab.proxy(known.prompts, known.responses))) < 1e-4
 
 # %% [markdown] tags=["slide"]
 # ## 2. What does PPO make of it?
-# The settings are 03's, with three changes that are all made in practice: half the batch, twice the learning rate,
-# and **no leash**: the KL coefficient is 0. After every fifth of the run we stop and let both
-# judges read the answers to held-out prompts.
+# The settings are 03's, with changes that are all made in practice: half the batch, twice the
+# learning rate, and **no leash**. The KL coefficient is 0, and nothing is taken off for an answer that
+# never stops. At five steps, denser at the start, both judges read the answers to held-out prompts.
 #
 # **Predict first**, on paper: one line for the proxy over the steps, one for gold. Where do they
 # part?
@@ -177,8 +177,8 @@ bad = lab.run("bad", lab.proxy, looks=hacking.LOOKS, on_step=live)
 assert bad.looks[0].kl == 0.0
 
 # %% [markdown]
-# *In words: the panels of 03: reward, KL, length, share of finished answers and the rest, step by step.* The reward is all
-# that this run was ever told. Now the reveal.
+# *In words: the panels of 03: reward, KL, length, share of finished answers and the rest, step by
+# step.* The reward is all that this run was ever told. Now the reveal.
 
 # %%
 def as_rows(looks):
@@ -338,7 +338,7 @@ for key in ("reward", "kl", "length", "length_correlation", "finished", "distinc
 # ## 6. What helps?
 # Six remedies, each with the same start, the same judge or pairs, the same number of steps, the same dice.
 #
-# 1. **A leash**: the KL coefficient at 0.05, as in 03.
+# 1. **A leash**: the KL coefficient at 0.05, as in 03 (and nothing else of 03's).
 # 2. **Stopping early**: the bad run's own peak, chosen by half of the prompts. Costs a second judge.
 # 3. **Paying at equal length**: the proxy less its straight line in words.
 # 4. **Three judges, their mean** (an [ensemble](../docs/glossary.md#ensemble)): each of its own draw of one-sided pairs.
