@@ -34,6 +34,7 @@ def settings(profile: Profile) -> Profile:
         missing_stop_penalty=0.0,
         response_tokens=min(48, profile.response_tokens),
         reward_max_steps=profile.reward_trials,
+        reward_batch=profile.reward_batch // 2,
         eval_prompts=2 * profile.eval_prompts // 3,
     )
 
