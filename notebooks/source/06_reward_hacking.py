@@ -358,7 +358,8 @@ for key in ("reward", "kl", "length", "length_correlation", "finished", "distinc
 def other_judge(seed):
     """Another one-sided judge: other pairs by the same rule, another start."""
     pairs = hacking.one_sided(train_pairs, profile.hack_pairs, seed)
-    judge = hacking.train_judge(profile, pairs, folder / f"judge-{seed}", seed)
+    own = folder / f"seed-{seed}" / "judge"
+    judge = hacking.train_judge(profile, pairs, own, seed)
     return lab.scaled(judge.score)
 
 
