@@ -676,16 +676,104 @@ check("05.4", four_sums)
 
 # %% [markdown]
 # ## Five questions
-
-# %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
-
-quiz("05")
+#
+# **1. In a step of DPO the chosen answer lost 2 nats and the rejected one 5. What does the loss do?**
+#
+# - A: It rises: the chosen answer became less likely.
+# - B: It stays: both became less likely.
+# - C: It falls: the difference of the two changes counts, and that grew.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. To the loss this pair is as well treated as one in which the chosen answer rose by two and the other fell by one.
+#
+# Not A. The loss does not look at the chosen answer alone. Nothing in it asks that one to rise.
+#
+# Not B. Only if both had moved by the same amount. Here the difference grew by three nats.
+#
+# It stands in “1. What does DPO minimise?”.
+#
+# </details>
+#
+# **2. Why is DPO left with nothing when prompts of new topics arrive without labels?**
+#
+# - A: It cannot sample from the model that it trains.
+# - B: It learns from pairs, and a prompt alone is none.
+# - C: Its reference model knows the old topics only.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. PPO has the reward model to ask. DPO can borrow that one, and is then called online.
+#
+# Not A. It could, and online DPO does. But someone has to say which of two samples is the better one.
+#
+# Not C. The reference is the SFT model, the same for all, and it answers any prompt.
+#
+# It stands in “7. What if the world moves on?”.
+#
+# </details>
+#
+# **3. Two of RLOO's prompts each have four answers; at one of them all four got the same reward. What does that prompt teach?**
+#
+# - A: Nothing: each answer equals the mean of the others.
+# - B: To repeat all four, if the reward is high.
+# - C: To avoid all four, since nobody stands out.
+#
+# <details><summary>Answer</summary>
+#
+# **A** is right. All four advantages are zero, whether the four are all good or all bad.
+#
+# Not B. High against what? The baseline is as high as the reward.
+#
+# Not C. An advantage of zero pushes nowhere, neither up nor down.
+#
+# It stands in “2. What does each method need?”.
+#
+# </details>
+#
+# **4. PPO's verdict by gold is “better”, DPO's is “no difference shown”. What follows for PPO against DPO?**
+#
+# - A: PPO is better than DPO.
+# - B: DPO needs more steps.
+# - C: Nothing yet: they have to meet directly, prompt by prompt.
+# - D: Gold is biased towards PPO.
+#
+# <details><summary>Answer</summary>
+#
+# **C** is right. That is what the duels of the section are for, each with an interval of its own.
+#
+# Not A. Two verdicts against SFT do not compare the two with each other: their intervals may overlap almost wholly.
+#
+# Not B. It may or may not. The verdicts say nothing on it.
+#
+# Not D. It never met either of them. A verdict that one dislikes is no sign of bias.
+#
+# It stands in “6. Who won?”.
+#
+# </details>
+#
+# **5. What do three seeds say that the interval over prompts cannot?**
+#
+# - A: How the result would differ with other prompts.
+# - B: How much another training with the same settings would differ.
+# - C: Whether the gold judge is right.
+#
+# <details><summary>Answer</summary>
+#
+# **B** is right. Other dice in sampling, another order, other pairs. Three are few: they show a range, not a distribution.
+#
+# Not A. That is exactly what the interval over prompts says.
+#
+# Not C. All seeds are read by the same gold judge. Its mistakes are the same in all of them.
+#
+# It stands in “Is it luck?”.
+#
+# </details>
 
 # %% [markdown]
 # ## Next
-# The judge was pleased, and gold was not always: [06 · Reward hacking](06_reward_hacking.ipynb) lets it go
-# wrong on purpose.
+# A judge that is paid attention to need not stay right. [06 · Reward hacking](06_reward_hacking.ipynb) lets
+# a run please one until it goes wrong, on purpose.
 
 # %% [markdown]
 # ## Solutions
