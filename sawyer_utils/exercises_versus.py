@@ -66,7 +66,8 @@ def _(answer):
             continue
         found = torch.as_tensor(found).detach().double()
         if found.shape == rewards.shape and found.sum(1).abs().max() > 1e-4:
-            return f"A row of yours sums to {float(found[0].sum()):+.2f}; the advantages of one prompt cancel."
+            total = float(found.sum(1)[found.sum(1).abs().argmax()])
+            return f"A row of yours sums to {total:+.2f}; the advantages of one prompt cancel."
         if close(found, rewards - rewards.mean(1, keepdim=True)):
             return f"With {n} answers a prompt yours are too small: each is in its own baseline."
         return "A reward less the mean of the other rewards in its row is wanted."

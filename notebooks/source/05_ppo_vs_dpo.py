@@ -77,7 +77,7 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 #
 # Four ways to use the same [preference pairs](../docs/glossary.md#preference-pair), from the same SFT model:
 #
-# - **[PPO](../docs/glossary.md#ppo)**: a reward model learns from the pairs, the model learns from its grades (ours, from 03);
+# - **PPO**: a reward model learns from the pairs, the model learns from its grades (ours, from 03);
 # - **[DPO](../docs/glossary.md#dpo)**: the model learns from the pairs themselves (`trl.DPOTrainer`);
 # - **RLOO**: as PPO, but the [mean of the other answers](../docs/glossary.md#leave-one-out-baseline) to the same prompt stands in the critic's place
 #   (`trl.RLOOTrainer`);
@@ -106,6 +106,13 @@ assert math.isclose(float(losses.dpo_loss(*four, beta)), loss, rel_tol=1e-6)
 start = float(losses.dpo_loss(four[2], four[3], four[2], four[3], beta))
 print(f"at the start, where both models are one: {start:.4f} = log 2")
 assert math.isclose(start, math.log(2), rel_tol=1e-6)
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The whole of DPO with a pocket calculator, before any library.
+# - **Ask.** Which of the four numbers change during the training? (Two. The reference's could be written
+#   down once for all.)
+# - **The usual wrong answer.** "The loss makes the chosen answer likelier." It asks for a difference; the
+#   next cell but one shows both falling.
 
 # %% [markdown]
 # In the package it is one line (Rafailov et al. 2023, arXiv 2305.18290, equation 7):
@@ -207,7 +214,7 @@ print(f"{len(known)} preference rows of known topics, {len(new)} of new ones")
 print(f"{len(common.pairs)} pairs to learn from")
 for name in ("known", "new"):
     train, test = common.prompts[name], common.tests[name]
-    print(f"{name:5s} topics: {len(train)} prompts to train on, {len(test)} to judge by")
+    print(f"{name:5s} topics: {len(train)} prompts to train on, {len(test)} to test")
 assert not {p.topic for p in common.pairs} & {row["topic"] for row in new}
 
 # %% [markdown]
@@ -248,6 +255,13 @@ plan = {
 }
 pd.DataFrame(plan, index=["sampled answers", "gradient steps", "pairs seen"]).T
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** No comparison is fair in every respect. Say in which it is, before the results
+#   are known.
+# - **Ask.** Should the judge's training be on PPO's bill? And the writing of the pairs on anybody's?
+# - **The usual wrong answer.** "Equal seconds would be fair." On this machine, perhaps; a faster sampler
+#   turns it over.
+
 # %% [markdown]
 # The last column favours PPO, RLOO and best of n: their judge reads more pairs than DPO does in its steps.
 # The bill in section 6 favours DPO: it leaves out the training of the judge, which DPO does without.
@@ -261,13 +275,16 @@ pd.DataFrame(plan, index=["sampled answers", "gradient steps", "pairs seen"]).T
 # %%
 def drawn(name):
     """A live plot of what this training's log holds."""
-    batches = profile.versus_new_steps if name in versus.GONE_ON else profile.versus_steps
+    new = name in versus.GONE_ON
+    batches = profile.versus_new_steps if new else profile.versus_steps
     if name.startswith("ppo"):
         return plots.LivePlot(plots.ppo_dashboard, batches, 3, folder / name)
-    key, label = ("reward", "reward") if name == "rloo" else ("loss", "DPO's loss, nats")
-    total = steps.get(name, batches * a_batch)
-    draw = lambda log: plots.loss_curve(log, key, label)  # noqa: E731
-    return plots.LivePlot(draw, total, 6, folder / name)
+
+    def draw(log):
+        key = "reward" if name == "rloo" else "loss"
+        return plots.loss_curve(log, key, f"{NAMES[name]}: {key}")
+
+    return plots.LivePlot(draw, steps.get(name, batches * a_batch), 6, folder / name)
 
 
 budgets = {name: versus.stage(common, 0, name, drawn(name)) for name in versus.TRAINED}
@@ -279,11 +296,13 @@ budgets = {name: versus.stage(common, 0, name, drawn(name)) for name in versus.T
 # %%
 own = common.folder / "seed-0"
 logs = {name: runtime.read_json(own / name / "log.json") for name in versus.TRAINED}
-for name, key in (("ppo", "reward"), ("ppo", "kl"), ("rloo", "reward"), ("dpo", "loss")):
+shown = [("ppo", "reward"), ("ppo", "kl"), ("rloo", "reward"), ("dpo", "loss")]
+for name, key in shown:
     values = [line[key] for line in logs[name] if key in line]
     print(f"{NAMES[name]:5s} {key:7s} {values[0]:+6.2f} → {values[-1]:+6.2f}")
 shares = [line["clip_ratio/region_mean"] for line in logs["rloo"]]
-print(f"RLOO: {sum(shares) / len(shares):.0%} of the answers were clipped: no gradient.")
+clipped = sum(shares) / len(shares)
+print(f"RLOO: {clipped:.0%} of the answers were clipped and had no gradient.")
 assert abs(logs["dpo"][0]["loss"] - math.log(2)) < 1e-2  # it starts at its reference
 
 # %% [markdown]
@@ -300,9 +319,9 @@ plots.save(plots.probe_lines(implicit, label), figures, "implicit", implicit)
 # %%
 last = {kind: sum(values[-5:]) / len(values[-5:]) for kind, values in implicit.items()}
 fell = "less likely" if last["chosen"] < 0 else "likelier"
-print("In words: at the end (mean of five steps) the implicit reward of the chosen answers")
-print(f"is {last['chosen']:+.2f}, of the rejected ones {last['rejected']:+.2f}. What people")
-print(f"had chosen has become {fell} than it was for the SFT model.")
+print("In words: at the end (mean of five steps) the implicit reward of the chosen")
+print(f"answers is {last['chosen']:+.2f}, of the rejected {last['rejected']:+.2f}.")
+print(f"What was chosen has become {fell} than it was for the SFT model.")
 
 # %% [markdown] tags=["slide"]
 # ## 6. Who won?
@@ -388,11 +407,16 @@ plots.save(
 # %%
 better = [name for name, cell in gold.items() if cell["verdict"] == "better"]
 worse = [name for name, cell in gold.items() if cell["verdict"] == "worse"]
-print("In words: better than SFT by gold:", ", ".join(better) or "none of the four", end="")
-print("; worse:", ", ".join(worse) or "none", end=".\n")
+print("In words: better than SFT by gold:", ", ".join(better) or "none of the four")
+print("worse:", ", ".join(worse) or "none")
 for name, row in found["known"].items():
     paid, true = row["proxy"]["difference"], row["gold"]["difference"]
     print(f"{NAMES[name]:9s} its judge says {paid:+.2f}, gold {true:+.2f}")
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Hold the predictions of the first page against this figure, aloud.
+# - **Ask.** Whose gain by its judge is largest, and is that the one that gold likes best?
+# - **The usual wrong answer.** "The longest bar has won." Only where the duels below say so.
 
 # %% [markdown]
 # Two verdicts side by side are no comparison of two methods. Here they meet directly, prompt by prompt:
@@ -418,7 +442,7 @@ rows = {name: [a["prompt"].index(p) for p in picked] for name, a in stand.items(
 show.side_by_side(
     picked,
     {name: [a["response"][i] for i in rows[name]] for name, a in stand.items()},
-    {name: [f"gold {a['gold'][i]:+.1f}" for i in rows[name]] for name, a in stand.items()},
+    {n: [f"gold {a['gold'][i]:+.1f}" for i in rows[n]] for n, a in stand.items()},
 )
 
 # %% [markdown] tags=["slide"]
@@ -450,10 +474,9 @@ plots.save(
 # %%
 print(f"In words, gold in {len(seeds)} seed(s), mean and range:")
 for name, of in spread.items():
-    print(
-        f"{NAMES[name]:9s} {of['mean']:+.2f} ({of['lowest']:+.2f} to {of['highest']:+.2f}),",
-        f"better than SFT in {of['better']} of {len(seeds)}",
-    )
+    between = f"{of['lowest']:+.2f} to {of['highest']:+.2f}"
+    often = f"better than SFT in {of['better']} of {len(seeds)}"
+    print(f"{NAMES[name]:9s} {of['mean']:+.2f} ({between}), {often}")
 most = max(spread, key=lambda n: spread[n]["mean"])
 rest = max(of["highest"] for n, of in spread.items() if n != most)
 apart = "above" if spread[most]["lowest"] > rest else "not above"
@@ -483,9 +506,13 @@ as_table(found["new"])
 went_on = this_run["went_on"]
 for name, old in versus.GONE_ON.items():
     cost, cell = this_run["budgets"][name], went_on[name]
-    print(f"{NAMES[name]}: {cost['answers']} answers, {cost['gradient_steps']} gradient steps,")
-    print(f"   {cost['seconds'] / 60:.1f} minutes; over {NAMES[old]} before:", end=" ")
-    print(f"gold {with_interval(cell['gold'])}, {cell['gold']['verdict']};")
+    took = (
+        f"{cost['gradient_steps']} gradient steps, {cost['seconds'] / 60:.1f} minutes"
+    )
+    print(
+        f"{NAMES[name]}: {cost['answers']} answers, {took}. Over {NAMES[old]} before:"
+    )
+    print(f"   gold {with_interval(cell['gold'])}, {cell['gold']['verdict']};")
     print(f"   its judge {with_interval(cell['proxy'])};", end=" ")
     print(f"KL to SFT {cell['kl']['before']:.1f} → {cell['kl']['after']:.1f} nats")
 later = {name: versus.answers(common, name, 0)["new"] for name in versus.GONE_ON}
@@ -515,10 +542,13 @@ for name, cell in on_new.items():
 gains = versus_results.over_seeds(seeds, "went_on")
 print(f"Over its own start, {len(seeds)} seed(s):")
 for name, of in gains.items():
-    print(
-        f"{NAMES[name]:13s} {of['mean']:+.2f} ({of['lowest']:+.2f} to {of['highest']:+.2f}),",
-        f"better in {of['better']}",
-    )
+    between = f"{of['lowest']:+.2f} to {of['highest']:+.2f}"
+    print(f"{NAMES[name]:13s} {of['mean']:+.2f} ({between}), better in {of['better']}")
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** The workshop's claim for PPO, put to a test that it could fail.
+# - **Ask.** What exactly did PPO have here that DPO had not? (A judge, not an algorithm.)
+# - **The usual wrong answer.** "DPO cannot learn from new prompts." Plain DPO cannot; with the judge it can.
 
 # %% [markdown]
 # Whatever stands there, it stands on the judge, which is right on new topics as often as section 3 says.
