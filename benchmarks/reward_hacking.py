@@ -16,8 +16,8 @@ def open_lab(profile, seed: int, folder) -> hacking.Lab:
     sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors") / "adapter"
     gold = runtime.find_stage(profile, "gold", "model/adapter_model.safetensors") / "model"
     tokenizer, model = models.load_actor(profile, sft)
-    pairs = data.pairs(data.load_preferences(profile.preferences, profile.limit))
-    few = hacking.one_sided(pairs, profile.hack_pairs, seed)
+    rows, _ = data.split_rows(data.load_preferences(profile.preferences, profile.limit), 0.2)
+    few = hacking.one_sided(data.pairs(rows), profile.hack_pairs, seed)
     proxy = hacking.train_judge(profile, few, folder / "judge", seed)
     train = [row["prompt"] for row in data.load_prompts("train", profile.prompts, profile.limit)]
     test = [row["prompt"] for row in data.load_prompts("test", profile.prompts)][: profile.eval_prompts]

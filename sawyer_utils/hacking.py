@@ -19,7 +19,7 @@ from sawyer_utils.models import REF
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, RewardModel, standardised, train_reward
 
-LOOKS = 5  # at a run, evenly spaced, after the one at its start
+LOOKS = 5  # at a run, after the one at its start
 
 
 def settings(profile: Profile) -> Profile:
@@ -29,10 +29,12 @@ def settings(profile: Profile) -> Profile:
         ppo_steps=profile.hack_steps,
         ppo_batch=profile.ppo_batch // 2,
         ppo_epochs=1,
-        ppo_lr=profile.ppo_lr / 2,  # small steps: there is something to see before the turn
+        ppo_lr=2 * profile.ppo_lr,
         kl_coef=0.0,
+        missing_stop_penalty=0.0,
         response_tokens=min(48, profile.response_tokens),
         reward_max_steps=profile.reward_trials,
+        reward_batch=profile.reward_batch // 2,
         eval_prompts=2 * profile.eval_prompts // 3,
     )
 
@@ -178,14 +180,15 @@ class Lab:
         from where it was cut off.
 
         Args:
-            looks: how many, evenly spaced; the last step is always looked at, and so is a run that stopped.
+            looks: how many, denser at the start; the last step is one of them, and so is where a run stopped.
             on_step: called with the log after each step (``plots.LivePlot``).
             options: of ``ppo.PPOConfig``.
         """
         models.restart(self.model)
         config = ppo.PPOConfig.from_profile(self.profile, **options)
         trainer = ppo.PPOTrainer(self.model, self.tokenizer, reward_fn, config, self.folder / name)
-        due = sorted({config.steps * i // looks for i in range(1, looks + 1)})
+        # Closer to each other at the start, where the policy moves fastest.
+        due = sorted({max(1, round(config.steps * (i / looks) ** 2)) for i in range(1, looks + 1)})
         kept = self._kept(trainer, due)
         seen = [Look(**one) for one in kept["looks"]]
 

@@ -217,6 +217,7 @@ def _neutral_rows(neutral: dict) -> list[tuple[str, str, str]]:
             f" {c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']})",
         )
         for name, c in neutral.get("measures", {}).items()
+        if name in ("neutrality", "similarity", "words")
     ]
 
 
@@ -230,6 +231,7 @@ def _domain_rows(domain: dict) -> list[tuple[str, str, str]]:
         )
         for name, found in domain.get("measures", {}).items()
         for measure, c in found.items()
+        if measure in ("facts named", "reward", "choices: truthful_mini")
     ]
 
 

@@ -19,7 +19,7 @@ from sawyer_utils.runtime import choose_precision
 
 ASK = "Summarise in one sentence: "
 WORDS = 18  # what a summary should have
-WEIGHTS = {"neutrality": 4.0, "similarity": 1.0, "length": 0.5}
+WEIGHTS = {"neutrality": 3.0, "similarity": 1.0, "length": 1.0}
 
 
 def prompt_for(text: str) -> str:

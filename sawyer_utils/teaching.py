@@ -20,6 +20,7 @@ TRAINS = {
     "02_reward": ("4. Does it learn what is preferred?", lambda r: r["reward"]["seconds_train"]),
     "03_ppo": ("7. Train", lambda r: r["ppo"]["seconds_train"]),
     "04_eval": ("5. What did PPO never see?", lambda r: r["eval"]["seconds"].get("gold")),
+    "06_reward_hacking": ("6. What helps?", lambda r: r["hacking"]["seconds_train"]),
     "07_neutral_summaries": ("6. Train", lambda r: r["neutral"]["seconds_train"]),
     "08_domain_adaptation": ("3. How is it taught?", lambda r: sum(r["domain"]["seconds_train"].values())),
 }
@@ -161,6 +162,15 @@ PREDICTIONS = [
     ("04, 7", "Which n is as good as PPO, by the judge that both aim at?",
      "{best}",
      "“None, PPO was trained”: underestimates the lazy rival"),
+    ("06, 1", "How often is the one-sided judge right where the shorter answer wins?",
+     "{hacking[judge][one-sided, shorter wins]:.2f}, where the longer wins "
+     "{hacking[judge][one-sided, longer wins]:.2f}",
+     "“A little less often, all its lessons are true”: takes true lessons for the whole truth"),
+    ("06, 2", "Where do proxy and gold part?",
+     "the peak was chosen at step {hacking[from_peak_to_end][peak]}; from there to the end gold "
+     "{hacking[from_peak_to_end][difference]:+.2f} [{hacking[from_peak_to_end][low]:+.2f}, "
+     "{hacking[from_peak_to_end][high]:+.2f}]",
+     "“They do not, both are judges”: has not asked what the proxy cannot see"),
     ("07, 1", "The compound of one “good”, and of two?",
      "0.440 and 0.700", "“Twice as much”: forgets the squeeze, by which a long text is always near ±1"),
     ("07, 3", "Which of the five wins on neutrality alone?",

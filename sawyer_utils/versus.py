@@ -135,11 +135,13 @@ def _standardised(profile, sft, prompts, judges, path: Path) -> list[reward.Rewa
 
 @contextmanager
 def metered(budget: dict) -> Iterator[None]:
-    """Note the seconds of the block, and this process's peak memory in it where the system can tell."""
+    """Note the seconds of the block (by the clock, and of computing, which other work on the machine does
+    not stretch), and this process's peak memory in it where the system can tell."""
     told = runtime.forget_peak_memory()
-    start = time.perf_counter()
+    start, computed = time.perf_counter(), time.process_time()
     yield
     budget["seconds"] = time.perf_counter() - start
+    budget["cpu_seconds"] = time.process_time() - computed
     budget["peak_memory_gib"] = runtime.peak_memory_gib() if told else None
 
 

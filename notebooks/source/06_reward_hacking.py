@@ -75,7 +75,7 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 #
 # Keep your answer. "When a measure becomes a target, it ceases to be a good measure" is Strathern's
 # short form of Goodhart's law; in this chapter it gets numbers. The reward that PPO is paid by is a
-# *proxy*: it stands for what we want. We need a second judge that no run is ever paid by, and call it
+# [proxy](../docs/glossary.md#proxy-reward): it stands for what we want. We need a second judge that no run is ever paid by, and call it
 # *gold*: here the one from 04, trained on other people's pairs (278 questions of its own). Gold is a
 # model too, and no truth. But nobody has pushed against it.
 
@@ -83,7 +83,13 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # ## 1. What does a one-sided judge like?
 # No label is falsified. We only take few pairs, and by a rule that could be an accident of collecting
 # them: in each, **the longer answer is the better one**. A rushed annotator, a shop that sells
-# thoroughness: it happens.
+# thoroughness: it happens. What a policy does with such a gap has a name:
+# [reward hacking](../docs/glossary.md#reward-hacking).
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A judge can be wrong although each of its lessons is true.
+# - **Ask.** Which accident of collecting votes would do this in your field?
+# - **The usual wrong answer.** "The labels must be noisy." None is; a rule chose which of them we see.
 
 # %%
 rows = data.load_preferences(profile.preferences, profile.limit)
@@ -153,12 +159,17 @@ assert abs(statistics.mean(lab.proxy(known.prompts, known.responses))) < 1e-4
 
 # %% [markdown] tags=["slide"]
 # ## 2. What does PPO make of it?
-# The settings are 03's, with three changes that are all made in practice: half the batch, twice the learning rate,
-# and **no leash**: the KL coefficient is 0. After every fifth of the run we stop and let both
-# judges read the answers to held-out prompts.
+# The settings are 03's, with changes that are all made in practice: half the batch, twice the
+# learning rate, and **no leash**. The KL coefficient is 0, and nothing is taken off for an answer that
+# never stops. At five steps, denser at the start, both judges read the answers to held-out prompts.
 #
 # **Predict first**, on paper: one line for the proxy over the steps, one for gold. Where do they
 # part?
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** To let a run go wrong in front of the class, with a prediction on paper.
+# - **Ask.** Draw two lines, proxy and gold. Where do they part? Collect the drawings before the reveal.
+# - **The usual wrong answer.** "Gold stays flat." Mostly it moves along at first: the proxy is wrong only far out.
 
 # %%
 live = plots.LivePlot(plots.ppo_dashboard, profile.hack_steps, folder=folder)
@@ -166,8 +177,8 @@ bad = lab.run("bad", lab.proxy, looks=hacking.LOOKS, on_step=live)
 assert bad.looks[0].kl == 0.0
 
 # %% [markdown]
-# *In words: the panels of 03: reward, KL, length, share of finished answers and the rest, step by step.* The reward is all
-# that this run was ever told. Now the reveal.
+# *In words: the panels of 03: reward, KL, length, share of finished answers and the rest, step by
+# step.* The reward is all that this run was ever told. Now the reveal.
 
 # %%
 def as_rows(looks):
@@ -197,8 +208,14 @@ pd.DataFrame(table).set_index("step").round(2)
 # ## 3. When did it turn?
 # The step with the highest gold is the one we should have stopped at. But beware: **the highest of
 # several looks is also the luckiest.** If the model never changed, one of five looks would still be
-# the highest, and it would look like a peak with a fall behind it. So every other prompt *chooses*
+# the highest, and it would look like a peak with a fall behind it
+# (the [winner's curse](../docs/glossary.md#winners-curse)). So every other prompt *chooses*
 # the peak, and the prompts between them say how high it was and how deep the fall is.
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Why a maximum cannot be read off the numbers that chose it.
+# - **Ask.** Five dice, none loaded: how high is the highest?
+# - **The usual wrong answer.** "The peak is where the line is highest." That is where luck and gain together are highest.
 
 # %%
 top, last = hacking.peak(bad.looks), bad.looks[-1]
@@ -217,7 +234,8 @@ assert fall.n == len(test) // 2
 
 # %% [markdown]
 # Now against what it cost. Gao et al. (2022, arXiv 2210.10760) trained hundreds of runs against judges of all sizes and
-# found one shape: with d = √KL, gold follows **R(d) = d (α − β log d)**. It rises, turns and falls,
+# found one shape of
+# [over-optimisation](../docs/glossary.md#over-optimisation): with d = √KL, gold follows **R(d) = d (α − β log d)**. It rises, turns and falls,
 # while the proxy keeps rising. We fit their two numbers to our few looks, and add the same run
 # with other seeds (other pairs, another judge, other dice; `benchmarks/reward_hacking.py`).
 
@@ -298,6 +316,11 @@ show.side_by_side(
 # log? **Predict first:** which of these would have warned you: reward, KL, length, finished
 # answers?
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** What can be seen without a second judge.
+# - **Ask.** Which line of the log would you put an alarm on?
+# - **The usual wrong answer.** "The reward." It is the one number that is sure to look well.
+
 # %%
 if len(bad.log) >= 4:
     for finding in health.diagnose(bad.log) or ["Nothing stands out."]:
@@ -315,16 +338,21 @@ for key in ("reward", "kl", "length", "length_correlation", "finished", "distinc
 # ## 6. What helps?
 # Six remedies, each with the same start, the same judge or pairs, the same number of steps, the same dice.
 #
-# 1. **A leash**: the KL coefficient at 0.05, as in 03.
+# 1. **A leash**: the KL coefficient at 0.05, as in 03 (and nothing else of 03's).
 # 2. **Stopping early**: the bad run's own peak, chosen by half of the prompts. Costs a second judge.
 # 3. **Paying at equal length**: the proxy less its straight line in words.
-# 4. **Three judges, their mean**: each of its own draw of one-sided pairs.
+# 4. **Three judges, their mean** (an [ensemble](../docs/glossary.md#ensemble)): each of its own draw of one-sided pairs.
 # 5. **Three judges, the strictest**: the minimum of the three (Coste et al. 2023, arXiv 2310.02743).
 # 6. **Asking people again**: the SFT model's answers against the hacked ones, voted on, added to the
 #    pairs; a new judge; a new run. (For the people stands notebook 02's judge, which had all pairs.
 #    Gold is not asked.)
 #
 # **Predict first:** which of them mends a *bias* that all three judges share?
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** Each remedy knows something; what it does not know it cannot mend.
+# - **Ask.** Sort the six by what they need to be told.
+# - **The usual wrong answer.** "More judges are safer." Not against what all of them believe.
 
 # %%
 def other_judge(seed):
@@ -443,6 +471,11 @@ print("answers about as long as SFT's:", ", ".join(cheap) or "none")
 #
 # **Predict first:** which *single* decision of the policy is reinforced in every answer of the batch,
 # whatever the question?
+
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A collapse is no mystery: it is the cheapest way to be paid.
+# - **Ask.** Which decision do all answers of a batch share?
+# - **The usual wrong answer.** "The learning rate was too large." It only decides how soon.
 
 # %%
 def brief(prompts, responses):
@@ -770,13 +803,3 @@ run_a, run_b, run_c = "length hacking", "never finishing", "nothing stands out"
 ### END SOLUTION
 
 assert check("06.4", (run_a, run_b, run_c)).right
-
-########## glossary links: five replacements in the prose (each at the word's first use) ##########
-#   is a *proxy*: it                ->  is a [proxy](../docs/glossary.md#proxy-reward): it
-#   is no proof of a hack:          ->  is no proof of a [hack](../docs/glossary.md#reward-hacking):
-#   like a peak with a fall behind it. So  ->  like a peak with a fall behind it: the
-#                                       [winner's curse](../docs/glossary.md#winners-curse). So
-#   found one shape: with           ->  found one shape of
-#                                       [over-optimisation](../docs/glossary.md#over-optimisation): with
-#   **Three judges, their mean**:   ->  **Three judges, their mean** (an
-#                                       [ensemble](../docs/glossary.md#ensemble)):

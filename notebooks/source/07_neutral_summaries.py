@@ -206,8 +206,8 @@ if by_hand:
 # - **What it is for.** Each part of a reward is there for a cheat that the others let through. Name
 #   the cheat first, then the part.
 # - **Ask.** Which of the five wins on neutrality alone? Which on neutrality and length together?
-# - **The usual wrong answer.** “The neutral one, it is neutral.” Silence is more neutral, and bread
-#   is as neutral as silence.
+# - **The usual wrong answer.** “The neutral one, it is neutral.” Silence is as neutral, and so is
+#   bread.
 
 # %% tags=["fragment"]
 encoder = evaluation.Similarity(profile.encoder)
@@ -305,7 +305,7 @@ print(
 # ## 5. On what scale do the parts meet?
 # A cosine moves by hundredths, a length by tenths. Added as they come, the widest would decide. So
 # each part is put on the start model's own scale: 0 is its average summary of a training paragraph, 1
-# is one [standard deviation](../docs/glossary.md#standard-deviation) better. Neutrality counts twice: it is what has to change, the others only
+# is one [standard deviation](../docs/glossary.md#standard-deviation) better. Neutrality counts three times: it is what has to change, the others only
 # have to hold. (The classifiers of the Hub profiles keep the workshop's weights, on their raw logits.)
 
 # %% tags=["slide"]
@@ -582,7 +582,7 @@ check("07.1", praise_and_blame)
 
 # %% tags=["exercise"]
 def numbers(prompts, said):
-    """Prompts as of `summaries.prompt_for`, and as many summaries -> a list with a share for each."""
+    """Prompts (`summaries.prompt_for`) and their summaries -> a list, a share each."""
     ### BEGIN SOLUTION
     return None
     ### END SOLUTION
@@ -598,7 +598,8 @@ check("07.2", numbers)
 
 # %% tags=["exercise"]
 def raw_weights(scores, weights):
-    """Name -> raw scores, name -> weight on the common scale; returns name -> weight of the raw scores."""
+    """Part -> raw scores, and part -> weight on the common scale; returns part ->
+    weight of the raw scores."""
     ### BEGIN SOLUTION
     return None
     ### END SOLUTION
@@ -627,8 +628,8 @@ check("07.4", one_for_all)
 
 # %% tags=["exercise"]
 def unpaid(before, after):
-    """Start and end, each with lists `neutrality`, `similarity` and `words`, as `summaries.measure`
-    gives them; returns "neutrality", "similarity", "length", or "nothing"."""
+    """Start and end, each with lists `neutrality`, `similarity` and `words`
+    -> "neutrality", "similarity", "length", or "nothing"."""
     ### BEGIN SOLUTION
     return None
     ### END SOLUTION
@@ -643,12 +644,12 @@ check("07.5", unpaid)
 #
 # - **Another part.** Take the length out instead of the similarity, six steps. Which line of the log tells
 #   you first, and which way does it go?
-#   <details><summary>What to expect</summary>`length`. Two of our parts pull apart: more of the text is
+#   <details><summary>What to expect</summary>The length. Two of our parts pull apart: more of the text is
 #   more similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
 # - **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
 #   "an angry opinion". Measure it as in section 2 before you train on it.
-#   <details><summary>What to do</summary>Compute it for `by_hand` and for the sources' sentences, and
-#   count how often the loaded one scores as more loaded. If it is no better than the list's, do not train
+#   <details><summary>What to do</summary>Compute it for the summaries by hand and for the sources' sentences,
+#   and count how often the loaded one scores as more loaded. If it is no better than the list's, do not train
 #   on it.</details>
 
 # %% [markdown]
@@ -667,8 +668,10 @@ check("07.5", unpaid)
 # 1. A word list as judge (Hutto and Gilbert 2014); the workshop asks a classifier trained on tweets, which
 #    has a taste of its own. Slant by omission is beyond both.
 # 2. Paragraphs of one writer, 50 to 65 words, loaded on purpose; the workshop takes real articles.
-# 3. The weights of the parts are a choice, tried on the training paragraphs. With other weights another
-#    summary is best.
+# 3. The weights of the parts are a choice, and we chose by looking at results. Neutrality, similarity and
+#    length at 2, 1 and 0.5: a whole run copied its sources, similarity +0.08, neutrality −0.06. At 4, 1
+#    and 0.5: after 18 steps seven words were left, and the subject with them. Numbers that chose the
+#    settings flatter them a little; other paragraphs would tell.
 # 4. The start learns from the paragraphs' own sentences (extractive, as in centroid summaries: Radev et
 #    al. 2004), so it mostly copies. A larger model would paraphrase.
 # 5. The Hub profiles take `google/flan-t5-small`, an encoder-decoder, through the same trainer
@@ -698,18 +701,18 @@ check("07.5", unpaid)
 #
 # </details>
 #
-# **2. Which of the five candidates has the highest neutrality, and why?**
+# **2. Which of the five candidates wins on neutrality alone, and why?**
 #
-# - A: The neutral summary, for it was written to be neutral.
+# - A: The neutral summary, and it alone, for it was written to be neutral.
 # - B: The loaded sentence, for it is the nearest to the source.
 # - C: The one about bread, for the encoder finds it far from the source.
-# - D: The empty one, and with it whatever else holds no rated word: its compound is 0.
+# - D: Four share the first place, the empty one among them: whatever holds no rated word has a compound of 0.
 #
 # <details><summary>Answer</summary>
 #
 # **D** is right. The list hears nothing, and less than nothing cannot be heard. So other parts have to ask for a subject and for a length.
 #
-# Not A. It comes close. What it has to report costs it something that saying nothing does not cost.
+# Not A. It has the highest number in its column, but so have three others. To the list all four are silent.
 #
 # Not B. That is what similarity pays for. Its tone is the loudest of the five.
 #
