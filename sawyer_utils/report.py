@@ -178,15 +178,16 @@ def headline(evaluation: dict) -> str:
 
 
 def _versus_rows(versus: dict) -> list[tuple[str, str, str]]:
-    """Gold reward of each method on both kinds of topics, of the seed that the notebook trained."""
+    """Gold reward of the seed that the notebook trained: each method, and who went on with new topics."""
+    found = {f"gold since SFT, {name}": c for name, c in versus.get("gold", {}).get("known", {}).items()}
+    found |= {f"gold on new topics, {name}": c for name, c in versus.get("went_on", {}).items()}
     return [
         (
             "05 PPO against DPO",
-            f"gold since SFT, {topics} topics, {name}",
+            what,
             f"{c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']}): {c['verdict']}",
         )
-        for topics, methods in versus.get("gold", {}).items()
-        for name, c in methods.items()
+        for what, c in found.items()
     ]
 
 

@@ -376,6 +376,7 @@ for name in versus.METHODS:
     peak = cost.get("peak_memory_gib")
     costs[NAMES[name]] = {
         "minutes of training": f"{cost['seconds'] / 60:.1f}",
+        "core minutes": f"{cost.get('cpu_seconds', 0.0) / 60:.1f}",
         "sampled answers": cost.get("answers", f"{profile.versus_best_of} a question"),
         "generated tokens": cost.get("tokens", f"{spent:.0f} a question"),
         "gradient steps": cost["gradient_steps"],
@@ -387,9 +388,9 @@ pd.DataFrame(costs)
 # %% [markdown]
 # *Lines* are lines of code without comments and docstrings: for PPO our trainer, its settings, the sampling
 # and the losses; for DPO and RLOO the files of TRL's trainer and settings, which can do much more than is
-# used here. DPO's idea fits in section 1; but whoever looks for a mistake has to read the file. *Memory*
-# is the peak of this process, in which one training came after the other: a later one also carries
-# what the allocator kept.
+# used here. DPO's idea fits in section 1; but whoever looks for a mistake has to read the file. *Core
+# minutes* are what the processor worked, whatever else ran beside it. *Memory* is the peak of this
+# process, in which one training came after the other: a later one also carries what the allocator kept.
 
 # %% tags=["slide"]
 gold = {NAMES[name]: row["gold"] for name, row in found["known"].items()}
