@@ -141,7 +141,7 @@ assert losses.dpo_loss(four[2] - 2, four[3] - 5, four[2], four[3], beta) < math.
 # %%
 sft = runtime.find_stage(profile, "sft", versus.ADAPTER) / "adapter"
 moved = runtime.find_stage(profile, "ppo", versus.ADAPTER) / "adapter"
-few = data.pairs(data.load_preferences("embedded"))[:4]
+few = data.pairs(data.load_preferences("embedded"))[::500][:4]
 options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
 trainer = peers.dpo_trainer(profile, few, moved, sft, folder / "four", **options)
 by_trl, parts = peers.opened(trainer)
@@ -207,7 +207,7 @@ assert torch.allclose((rewards - others).sum(1), torch.zeros(2), atol=1e-6)
 rows = data.load_preferences("embedded", profile.limit)
 known, new = versus.split(rows)
 judge_steps = profile.versus_judge_steps
-live = plots.LivePlot(plots.reward_training, judge_steps, 10, folder / "judge")
+live = plots.LivePlot(plots.reward_training, judge_steps, 10, folder)
 common = versus.prepare(profile, live)
 print("kept out:", ", ".join(sorted({row["topic"] for row in new})))
 print(f"{len(known)} preference rows of known topics, {len(new)} of new ones")
@@ -278,13 +278,13 @@ def drawn(name):
     new = name in versus.GONE_ON
     batches = profile.versus_new_steps if new else profile.versus_steps
     if name.startswith("ppo"):
-        return plots.LivePlot(plots.ppo_dashboard, batches, 3, folder / name)
+        return plots.LivePlot(plots.ppo_dashboard, batches, 3, folder)
 
     def draw(log):
         key = "reward" if name == "rloo" else "loss"
         return plots.loss_curve(log, key, f"{NAMES[name]}: {key}")
 
-    return plots.LivePlot(draw, steps.get(name, batches * a_batch), 6, folder / name)
+    return plots.LivePlot(draw, steps.get(name, batches * a_batch), 6, folder)
 
 
 budgets = {name: versus.stage(common, 0, name, drawn(name)) for name in versus.TRAINED}
@@ -453,17 +453,11 @@ show.side_by_side(
 # judge, the same test.
 
 # %%
-budgets |= {n: versus.stage(common, 0, n, drawn(n)) for n in versus.GONE_ON}
-this_run = versus.run(profile, 0, common)
 saved = runtime.project_root() / "results" / "ppo_vs_dpo.json"
 earlier = runtime.read_json(saved) if saved.exists() else {"seeds": [], "profile": ""}
 same_size = earlier["profile"] == profile.name
 others = [row for row in earlier["seeds"] if row["seed"] != 0 and same_size]
-seeds = [this_run, *others]
-print(f"{len(others)} more seeds. (Their runs on the new topics are for section 7.)")
-
-# %%
-spread = versus_results.over_seeds(seeds)
+spread = versus_results.over_seeds([found, *others])
 label = "gold reward since SFT, in its standard deviations (known topics)"
 plots.save(
     plots.seed_spread({NAMES[n]: of["each"] for n, of in spread.items()}, label),
@@ -473,15 +467,17 @@ plots.save(
 )
 
 # %%
-print(f"In words, gold in {len(seeds)} seed(s), mean and range:")
+count = 1 + len(others)
+print(f"In words, gold in {count} seed(s), mean and range:")
 for name, of in spread.items():
     between = f"{of['lowest']:+.2f} to {of['highest']:+.2f}"
-    often = f"better than SFT in {of['better']} of {len(seeds)}"
+    often = f"better than SFT in {of['better']} of {count}"
     print(f"{NAMES[name]:9s} {of['mean']:+.2f} ({between}), {often}")
 most = max(spread, key=lambda n: spread[n]["mean"])
 rest = max(of["highest"] for n, of in spread.items() if n != most)
 apart = "above" if spread[most]["lowest"] > rest else "not above"
-print(f"Highest mean: {NAMES[most]}, {apart} every seed of every other method.")
+if others:
+    print(f"Highest mean: {NAMES[most]}, {apart} every seed of every other method.")
 
 # %% [markdown] tags=["slide"]
 # ## 7. What if the world moves on?
@@ -502,6 +498,15 @@ as_table(found["new"])
 #
 # So with a reward model DPO is back in the game; without one, PPO was never in it. **Predict first:** which
 # of the two gains more over where it stood?
+
+# %%
+for name in versus.GONE_ON:
+    versus.stage(common, 0, name, drawn(name))
+this_run = versus.run(profile, 0, common)
+assert this_run["known"] == found["known"]
+
+# %% [markdown]
+# *In words: PPO's six panels again, then the loss of online DPO.* What came of it:
 
 # %%
 went_on = this_run["went_on"]
@@ -540,6 +545,7 @@ plots.save(
 print("In words, gold on the new topics since SFT:")
 for name, cell in on_new.items():
     print(f"{name:13s} {with_interval(cell)}: {cell['verdict']}")
+seeds = [this_run, *others]
 gains = versus_results.over_seeds(seeds, "went_on")
 print(f"Over its own start, {len(seeds)} seed(s):")
 for name, of in gains.items():
