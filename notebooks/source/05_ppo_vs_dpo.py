@@ -313,8 +313,8 @@ implicit = {
     kind: [line[f"rewards/{kind}"] for line in logs["dpo"]]
     for kind in ("chosen", "rejected")
 }
-label = "gradient step (vertical: implicit reward, β nats)"
-plots.save(plots.probe_lines(implicit, label), figures, "implicit", implicit)
+labels = "gradient step", "implicit reward, nats times β"
+plots.save(plots.probe_lines(implicit, *labels), figures, "implicit", implicit)
 
 # %%
 last = {kind: sum(values[-5:]) / len(values[-5:]) for kind, values in implicit.items()}
@@ -532,7 +532,7 @@ assert {name: len(texts["prompt"]) for name, texts in later.items()} == dict.fro
 order = ("ppo", "ppo_new", "dpo", "dpo_online")
 on_new = {NAMES[name]: this_run["new"][name]["gold"] for name in order}
 columns = [[cell[key] for cell in on_new.values()] for key in ends]
-label = "gold reward since SFT on the new topics, in its standard deviations"
+label = "new topics: gold since SFT, in its standard deviations"
 n = len(common.tests["new"])
 plots.save(
     plots.score_changes(list(on_new), *columns, n=n, xlabel=label),
