@@ -70,8 +70,8 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # *In words: four boxes in a row (SFT, reward model, PPO, evaluation). This chapter takes the second and the third
 # apart.*
 #
-# Here is a report from a training run. *The reward rose at nearly every step. No loss exploded, nothing
-# stopped, the answers finish.* Would you ship the model?
+# Here is a report from a training run. *The reward rose at once and stayed high, two standard deviations
+# above the start. No loss exploded, nothing stopped.* Would you ship the model?
 #
 # Keep your answer. "When a measure becomes a target, it ceases to be a good measure" is Strathern's
 # short form of Goodhart's law; in this chapter it gets numbers. The reward that PPO is paid by is a
@@ -292,7 +292,7 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# And the two on which the judges disagree most at the end: highest proxy for what gold likes least.
+# And the two on which the judges disagree most at the end: what the proxy likes and gold does not.
 
 # %%
 gap = [a - b for a, b in zip(last.proxy, last.gold, strict=True)]
@@ -358,7 +358,8 @@ for key in ("reward", "kl", "length", "length_correlation", "finished", "distinc
 def other_judge(seed):
     """Another one-sided judge: other pairs by the same rule, another start."""
     pairs = hacking.one_sided(train_pairs, profile.hack_pairs, seed)
-    judge = hacking.train_judge(profile, pairs, folder / f"judge-{seed}", seed)
+    own = folder / f"seed-{seed}" / "judge"
+    judge = hacking.train_judge(profile, pairs, own, seed)
     return lab.scaled(judge.score)
 
 
