@@ -25,6 +25,7 @@ MODULES = {
     "02": "sawyer_utils.exercises_reward",
     "03": "sawyer_utils.exercises_ppo",
     "04": "sawyer_utils.exercises_eval",
+    "05": "sawyer_utils.exercises_versus",
     "06": "sawyer_utils.exercises_hacking",
     "07": "sawyer_utils.exercises_news",
     "08": "sawyer_utils.exercises_domain",

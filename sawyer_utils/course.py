@@ -18,11 +18,13 @@ from sawyer_utils.runtime import home, project_root, read_json, replacing, write
 
 NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
 # Each builds on 01 to 04, not on one another.
-EXTRAS = {"06_reward_hacking": "hacking", "07_neutral_summaries": "neutral", "08_domain_adaptation": "domain"}
+EXTRAS = {"05_ppo_vs_dpo": "versus", "06_reward_hacking": "hacking"}
+EXTRAS |= {"07_neutral_summaries": "neutral", "08_domain_adaptation": "domain"}
 FOLDERS = {**NOTEBOOKS, **EXTRAS}
 # Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
 EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
-EXPECTED |= {"06_reward_hacking": 22.0, "07_neutral_summaries": 14.0, "08_domain_adaptation": 7.0}
+EXPECTED |= {"05_ppo_vs_dpo": 22.0, "06_reward_hacking": 22.0}
+EXPECTED |= {"07_neutral_summaries": 14.0, "08_domain_adaptation": 7.0}
 # Colab reads these: a T4 is preselected, the table of contents is open.
 METADATA = {
     "accelerator": "GPU",

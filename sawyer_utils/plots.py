@@ -296,14 +296,15 @@ def calibration(predicted, observed, counts, lows, highs) -> Figure:
     return figure
 
 
-def probe_lines(curves: dict[str, list[float]], xlabel: str) -> Figure:
-    """Scores of a response as it is changed step by step, one line a model."""
+def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "score") -> Figure:
+    """A number step by step, one line each: such as a response's score by each model as it is changed."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
     looks = zip(curves.items(), ("-", "--", ":"), "os^", ("#0072B2", "#D55E00", GREEN))
     for (name, scores), line, marker, colour in looks:
         ax.plot(range(len(scores)), scores, line, marker=marker, color=colour, lw=2, label=name)
-    ax.set_xticks(range(max(map(len, curves.values()))))
-    ax.set(xlabel=xlabel, ylabel="score")
+    longest = max(map(len, curves.values()))
+    ax.set_xticks(range(0, longest, max(1, longest // 12)))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return figure
 
@@ -378,6 +379,23 @@ def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, flo
         ax.set(xlabel="√KL to SFT (√nats an answer)", title=title)
         ax.legend()
     axes[0].set_ylabel("SFT standard deviations")
+    return figure
+
+
+def seed_spread(each: dict[str, list[float]], xlabel: str) -> Figure:
+    """A row a method: one dot a seed, a stroke at their mean, a line at no difference."""
+    figure, ax = plt.subplots(figsize=(8, 0.55 * len(each) + 1.3))
+    for y, values in enumerate(reversed(each.values())):
+        label = ("a seed", "their mean") if y == 0 else (None, None)
+        ax.plot([min(values), max(values)], [y, y], color=GREY, lw=1.4)
+        ax.plot(values, [y] * len(values), "o", color=STAGES["sft"][1], ms=8, label=label[0])
+        mean = sum(values) / len(values)
+        ax.plot(mean, y, "|", color=STAGES["ppo"][1], ms=20, mew=3, label=label[1])
+        ax.annotate(f"{mean:+.2f}", (mean, y), xytext=(0, 11), textcoords="offset points", ha="center")
+    ax.axvline(0, color="#333333", lw=1)
+    ax.set_yticks(range(len(each)), list(each)[::-1])
+    ax.set(xlabel=xlabel, ylim=(-0.5, len(each) - 0.35))
+    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 

@@ -12,7 +12,7 @@ from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import home, read_json
 
 STAGES = ("sft", "reward", "ppo", "eval")
-EXTRA_STAGES = ("hacking", "neutral", "domain")  # of the chapters after 04
+EXTRA_STAGES = ("versus", "hacking", "neutral", "domain")  # of the chapters after 04
 # The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
 FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
 README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
@@ -54,7 +54,7 @@ def _machine() -> dict:
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
     course = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows)
-    made = (*course, _hacking_rows, _neutral_rows, _domain_rows)
+    made = (*course, _versus_rows, _hacking_rows, _neutral_rows, _domain_rows)
     stages = zip((*STAGES, *EXTRA_STAGES), made, strict=True)
     return [row for stage, rows_of in stages for row in rows_of(results.get(stage) or {})]
 
@@ -175,6 +175,20 @@ def headline(evaluation: dict) -> str:
     verdicts = [row["verdict"] for row in rows]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     return f"{len(verdicts)} measures:\n{better} better, {worse} worse"
+
+
+def _versus_rows(versus: dict) -> list[tuple[str, str, str]]:
+    """Gold reward of the seed that the notebook trained: each method, and who went on with new topics."""
+    found = {f"gold since SFT, {name}": c for name, c in versus.get("gold", {}).get("known", {}).items()}
+    found |= {f"gold on new topics, {name}": c for name, c in versus.get("went_on", {}).items()}
+    return [
+        (
+            "05 PPO against DPO",
+            what,
+            f"{c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']}): {c['verdict']}",
+        )
+        for what, c in found.items()
+    ]
 
 
 def _hacking_rows(hacking: dict) -> list[tuple[str, str, str]]:

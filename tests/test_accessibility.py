@@ -347,6 +347,7 @@ def figures():
         "margins": lambda: plots.preference_loss(),
         "memory": lambda: plots.memory_bars({"update": dict.fromkeys(plots.PARTS, 1.0)}, "T4", 15.0),
         "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
+        "seeds": lambda: plots.seed_spread({"a": [0.1, 0.3, 0.2], "b": [0.4, 0.2, 0.5]}, "x"),
         "slopes": lambda: plots.slopes([0.0, 1.0, 2.0], [1.0, 0.5, 3.0]),
     }
 

@@ -58,6 +58,18 @@ def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
     assert report.readme_table(more).splitlines()[-1] == table.splitlines()[-1]
 
 
+def test_chapter_05_shows_gold_and_who_went_on(results):
+    cell = {"difference": 0.2, "low": 0.1, "high": 0.3, "n": 60, "verdict": "better"}
+    found = {"gold": {"known": {"PPO": cell}, "new": {"PPO": cell}}, "went_on": {"online DPO": cell}}
+    rows = report.rows(results)
+    added = [row for row in report.rows({**results, "versus": found}) if row not in rows]
+    said = "+0.20 [+0.10, +0.30] (n = 60): better"
+    assert added == [
+        ("05 PPO against DPO", "gold since SFT, PPO", said),
+        ("05 PPO against DPO", "gold on new topics, online DPO", said),
+    ]
+
+
 def test_the_page_shows_every_row_of_the_summary(tmp_path, results):
     page = report.write_html(tmp_path, results).read_text(encoding="utf-8")
     assert page.count("<tr>") == len(report.rows(results))

@@ -204,6 +204,14 @@ def test_better_in_most_seeds_is_what_counts():
     assert advice([*rows, seed_row([0.5, 9.0, 0.1, 0.4])])["gold reward is all that counts"] == "PPO"
 
 
+def test_time_is_computing_where_that_is_known():
+    row = seed_row([0.5, 0.6, 0.1, 0.4], seconds=(100.0, 200.0, 300.0))
+    assert advice([row])["the training must be short"] == "PPO"
+    for name, seconds in zip(versus.TRAINED, (60.0, 20.0, 90.0), strict=True):
+        row["budgets"][name]["cpu_seconds"] = seconds
+    assert advice([row])["the training must be short"] == "DPO"
+
+
 def test_the_reason_names_every_candidate_with_its_number():
     (first, *_) = versus_results.when_to_use([seed_row([0.5, 0.6, 0.1, 0.4])])
     assert first["because"].endswith("PPO 0.50, DPO 0.60, RLOO 0.10, best of n 0.40")
