@@ -20,6 +20,7 @@ TRAINS = {
     "02_reward": ("4. Does it learn what is preferred?", lambda r: r["reward"]["seconds_train"]),
     "03_ppo": ("7. Train", lambda r: r["ppo"]["seconds_train"]),
     "04_eval": ("5. What did PPO never see?", lambda r: r["eval"]["seconds"].get("gold")),
+    "05_ppo_vs_dpo": ("5. Train", lambda r: r["versus"]["seconds_train"]),
     "06_reward_hacking": ("6. What helps?", lambda r: r["hacking"]["seconds_train"]),
     "07_neutral_summaries": ("6. Train", lambda r: r["neutral"]["seconds_train"]),
     "08_domain_adaptation": ("3. How is it taught?", lambda r: sum(r["domain"]["seconds_train"].values())),
@@ -162,6 +163,18 @@ PREDICTIONS = [
     ("04, 7", "Which n is as good as PPO, by the judge that both aim at?",
      "{best}",
      "“None, PPO was trained”: underestimates the lazy rival"),
+    ("05, 1", "Both answers become less likely, the chosen one by 2 nats, the rejected one by 5: the loss?",
+     "it falls, from 0.69 to 0.20", "“It rises, the good answer got rarer”: takes DPO for more SFT"),
+    ("05, 3", "How often is the judge right on topics that it never saw?",
+     "{versus[judge][new][right]:.2f} [{versus[judge][new][low]:.2f}, {versus[judge][new][high]:.2f}], on "
+     "known ones {versus[judge][known][right]:.2f}",
+     "“By chance, it never saw them”: what makes an answer bad is much the same everywhere"),
+    ("05, 7", "Who gains more over where it stood, PPO or online DPO?",
+     "gold: PPO {versus[went_on][PPO, gone on][difference]:+.2f} "
+     "[{versus[went_on][PPO, gone on][low]:+.2f}, {versus[went_on][PPO, gone on][high]:+.2f}], online DPO "
+     "{versus[went_on][online DPO][difference]:+.2f} [{versus[went_on][online DPO][low]:+.2f}, "
+     "{versus[went_on][online DPO][high]:+.2f}]",
+     "“PPO, DPO cannot use prompts”: forgets that a judge can label fresh pairs"),
     ("06, 1", "How often is the one-sided judge right where the shorter answer wins?",
      "{hacking[judge][one-sided, shorter wins]:.2f}, where the longer wins "
      "{hacking[judge][one-sided, longer wins]:.2f}",

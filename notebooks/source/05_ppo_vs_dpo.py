@@ -593,7 +593,7 @@ runtime.record(
     seeds={NAMES[n]: of for n, of in spread.items()},
     judge=accuracy,
     advice=advice,
-    seconds_train=sum(cost["seconds"] for cost in this_run["budgets"].values()),
+    seconds_train=sum(cost["seconds"] for cost in budgets.values()),
     seconds=time.perf_counter() - started,
 )
 
