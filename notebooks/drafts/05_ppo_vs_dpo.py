@@ -807,6 +807,11 @@ check("05.4", four_sums)
 #
 # </details>
 
+# %% tags=["quiz"]
+from sawyer_utils.quiz import quiz
+
+quiz("05")
+
 # %% [markdown]
 # ## Next
 # A judge that is paid attention to need not stay right. [06 · Reward hacking](06_reward_hacking.ipynb) lets
