@@ -377,6 +377,8 @@ voted = hacking.judged_again(
 )
 old_wins = sum(pair.chosen in known.responses for pair in voted)
 print(f"{len(voted)} new pairs; SFT's answer wins {old_wins} of them.")
+if 2 * old_wins < len(voted):
+    print("Most votes went to the hacked answers: the voter has been won over, too.")
 mended = hacking.train_judge(profile, few + voted, seed_0 / "mended")
 assert len(voted) <= len(known.prompts)
 
@@ -398,11 +400,12 @@ runs = {"no remedy": bad}
 for name, (reward_fn, options) in remedies.items():
     live = plots.LivePlot(plots.ppo_dashboard, profile.hack_steps, folder=folder)
     runs[name] = lab.run(names[name], reward_fn, on_step=live, **options)
-gc.collect()
+_ = gc.collect()
 
 # %% [markdown]
-# *In words: the same panels for each remedy, the last one on top.* The reward axes of these five cannot be compared, for each
-# run was paid by another judge. Gold can:
+# *In words: the same six panels for each remedy, in the order of the list (two, which is the bad run's
+# own peak, has none).* Their reward axes cannot be compared, for each run was paid by another judge.
+# Gold can:
 
 # %%
 ends = {name: run.looks[-1] for name, run in runs.items()}
@@ -647,7 +650,8 @@ check("06.4", (run_a, run_b, run_c))
 #    damage: the policy breaks as well as cheats, and gold cannot tell one from the other.
 # 3. **One run a remedy.** The intervals cover the choice of prompts, not another training. Only the
 #    bad run was repeated.
-# 4. **Votes by a model.** Notebook 02's judge stands for people who read again.
+# 4. **Votes by a model.** Notebook 02's judge stands for people who read again, and is no person: see how
+#    many of its votes went to the hacked answers.
 # 5. **No tuned remedy.** Each has a knob (β, the number of judges, how many votes) that we did not turn.
 
 # %% [markdown]
