@@ -275,7 +275,8 @@ def test_a_run_does_each_stage_once_and_gives_the_same_numbers(profile, run_fold
     assert budgets["ppo"]["gradient_steps"] == budgets["rloo"]["gradient_steps"] == steps
     assert budgets["ppo_new"]["gradient_steps"] == budgets["dpo_online"]["gradient_steps"] == steps
     assert budgets["ppo_new"]["answers"] == budgets["dpo_online"]["answers"] == 4
-    assert budgets["dpo"] | {"answers": 0, "tokens": 0, "pairs": 8, "gradient_steps": 2} == budgets["dpo"]
+    drawn = {"answers": 0, "tokens": 0, "pairs": 8, "gradient_steps": 8 // profile.dpo_batch}
+    assert budgets["dpo"] | drawn == budgets["dpo"]
     assert found["known"]["ppo"]["kl"]["before"] == 0.0
     assert set(found["new"]) == {*versus.METHODS, *versus.GONE_ON}
 

@@ -63,7 +63,7 @@ started = time.perf_counter()
 # %% [markdown]
 # ## The whole thing in one picture
 
-# %%
+# %% tags=["slide"]
 plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
 # %% [markdown]
@@ -107,7 +107,7 @@ assert all(len(pair.chosen) > len(pair.rejected) for pair in few)
 # **Predict first:** how often will a judge of these pairs be right on held-out pairs where the longer
 # answer wins, and how often where the shorter one does? (A coin: one half each.)
 
-# %%
+# %% tags=["subslide"]
 seed_0 = folder / "seed-0"
 one_sided = hacking.train_judge(profile, few, seed_0 / "judge")
 full = runtime.find_stage(profile, "reward", "model/adapter_model.safetensors")
@@ -180,9 +180,9 @@ assert bad.looks[0].kl == 0.0
 # *In words: the panels of 03: reward, KL, length, share of finished answers and the rest, step by
 # step.* The reward is all that this run was ever told. Now the reveal.
 
-# %%
+# %% tags=["subslide"]
 def as_rows(looks):
-    """What the judges say of each look, with an interval of gold's change since the start."""
+    """What the judges say of each look; gold with an interval of its change."""
     found = []
     for one in looks:
         change = evaluation.compare_rewards(looks[0].gold, one.gold)
@@ -239,7 +239,7 @@ assert fall.n == len(test) // 2
 # while the proxy keeps rising. We fit their two numbers to our few looks, and add the same run
 # with other seeds (other pairs, another judge, other dice; `benchmarks/reward_hacking.py`).
 
-# %%
+# %% tags=["subslide"]
 saved = runtime.project_root() / "results" / "reward_hacking.json"
 seeds = runtime.read_json(saved)["seeds"] if saved.exists() else []
 curves = {"this run": table}
@@ -278,7 +278,7 @@ if seeds:
 # One prompt, fixed beforehand, at every look. Read from left to right and mark the first answer that you
 # would not send.
 
-# %%
+# %% tags=["subslide"]
 picked = [0, len(test) // 2]
 show.side_by_side(
     [test[i] for i in picked],
@@ -321,7 +321,7 @@ show.side_by_side(
 # - **Ask.** Which line of the log would you put an alarm on?
 # - **The usual wrong answer.** "The reward." It is the one number that is sure to look well.
 
-# %%
+# %% tags=["subslide"]
 if len(bad.log) >= 4:
     for finding in health.diagnose(bad.log) or ["Nothing stands out."]:
         print("-", finding)
@@ -434,7 +434,7 @@ for name, one in ends.items():
 remedy_table = pd.DataFrame(rows).set_index("remedy")
 remedy_table.round(2)
 
-# %%
+# %% tags=["subslide"]
 plots.save(
     plots.score_changes(
         list(remedy_table.index),
@@ -533,7 +533,7 @@ runtime.record(
 peak_gib = runtime.record_peak(profile, "hacking")
 print(f"peak memory {peak_gib:.1f} GiB")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Doubt.** We called one model "gold" and another "proxy". Both were trained on pairs that we wrote. Had we pushed
 # against gold for twenty steps, it would have turned out a proxy too. Who judges the last judge?
 
