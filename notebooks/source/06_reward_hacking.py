@@ -222,7 +222,8 @@ top, last = hacking.peak(bad.looks), bad.looks[-1]
 fall = hacking.on_the_rest(top, last)
 print(f"chosen: step {top.step} of {last.step}, at a KL of {top.kl:.1f} nats an answer")
 print(f"from there to the end: proxy {statistics.mean(last.proxy):+.2f}")
-print(f"  gold {fall.difference:+.2f} [{fall.low:+.2f}, {fall.high:+.2f}] (n = {fall.n})")
+reach = f"[{fall.low:+.2f}, {fall.high:+.2f}] (n = {fall.n})"
+print(f"  gold {fall.difference:+.2f} {reach}")
 proxy_up = evaluation.compare_rewards(bad.looks[0].proxy, last.proxy)
 print(
     f"from start to end: proxy {proxy_up.difference:+.2f}",
