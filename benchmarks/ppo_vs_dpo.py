@@ -11,7 +11,6 @@ the run folder is not done again. Writes results/ppo_vs_dpo.json after each seed
 
 import argparse
 import os
-import time
 
 
 def main() -> None:
@@ -25,14 +24,11 @@ def main() -> None:
 
     profile = runtime.setup()
     path = runtime.project_root() / "results" / "ppo_vs_dpo.json"
-    start = time.perf_counter()
     common = versus.prepare(profile)
     found = {"profile": profile.name, "run": common.folder.name, "seeds": []}
-    print(f"judge and data: {time.perf_counter() - start:.0f} s")
     for seed in options.seeds:
-        start = time.perf_counter()
         row = versus.run(profile, seed, common)
-        found["seeds"].append(row | {"minutes": (time.perf_counter() - start) / 60})
+        found["seeds"].append(row)
         runtime.write_json(path, found)
         for name, budget in row["budgets"].items():
             gold = row["known" if name in row["known"] else "new"][name]["gold"]

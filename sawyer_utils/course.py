@@ -19,14 +19,12 @@ from sawyer_utils.runtime import home, project_root, read_json, replacing, write
 NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
 # Each builds on 01 to 04, not on one another.
 EXTRAS = {
+    "05_ppo_vs_dpo": "versus",
     "06_reward_hacking": "hacking",
     "07_neutral_summaries": "neutral",
     "08_domain_adaptation": "domain",
 }
 FOLDERS = {**NOTEBOOKS, **EXTRAS}
-# In notebooks/drafts: written, but not yet run with real sizes. Then they move to EXTRAS.
-DRAFTS = {"05_ppo_vs_dpo": "versus"}
-WRITTEN = {**FOLDERS, **DRAFTS}
 # Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
 EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
 EXPECTED |= {"05_ppo_vs_dpo": 22.0, "06_reward_hacking": 22.0}
@@ -43,7 +41,7 @@ SLIDE_TAGS = {"slide", "subslide", "fragment", "notes", "show-code"}
 
 
 def source_path(name: str) -> Path:
-    return project_root() / "notebooks" / ("drafts" if name in DRAFTS else "source") / f"{name}.py"
+    return project_root() / "notebooks" / "source" / f"{name}.py"
 
 
 def cell_hash(source: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from sawyer_utils.course import WRITTEN, source_path
+from sawyer_utils.course import FOLDERS, source_path
 from sawyer_utils.data import EMBEDDED
 from sawyer_utils.widgets import Panel, _button, _row, _tight
 
@@ -64,7 +64,7 @@ def rewrite() -> list[Path]:
     """Write each quiz's text under its heading in the notebook's source; returns what changed."""
     cell = re.compile(rf"(?<=\n# %% \[markdown\]\n)# {HEADING}\n.*?(?=\n\n# %%)", re.DOTALL)
     changed = []
-    for name in WRITTEN:
+    for name in FOLDERS:
         if name[:2] not in known():
             continue
         path = source_path(name)

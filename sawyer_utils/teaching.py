@@ -74,7 +74,7 @@ def _table(name: str, results: dict) -> str:
 
 def _ran(name: str, results: dict) -> bool:
     """Whether the results hold what the notebook recorded; the extras run only when asked."""
-    return bool(results.get(course.WRITTEN[name]))
+    return bool(results.get(course.FOLDERS[name]))
 
 
 def _row(what: str, reading: float, local: float | None, spared: float | None) -> str:
@@ -219,7 +219,7 @@ def predictions_table(results: dict) -> str:
         "polite": probes["polite words added"]["change"],
     }  # fmt: skip
     words = {
-        course.WRITTEN[name]: _Rounded(results.get(course.WRITTEN[name]) or {}) for name in GUIDED
+        course.FOLDERS[name]: _Rounded(results.get(course.FOLDERS[name]) or {}) for name in GUIDED
     } | more
     lines = ["| where | ask | the committed run | a wrong answer, and what it reveals |", "|---|---|---|---|"]
     for where, ask, right, wrong in PREDICTIONS:

@@ -47,7 +47,7 @@ def links(name):
         before += text + "\n" if heading else ""
 
 
-ALL = {name: list(links(name)) for name in course.WRITTEN}
+ALL = {name: list(links(name)) for name in course.FOLDERS}
 
 
 def plain(text):
@@ -70,7 +70,7 @@ def test_an_entry_is_two_sentences_and_says_where_the_word_is_first_needed(name)
     meaning, origin = entries()[name].split("\n\n")
     sentences = re.findall(r"[.?!](?= [A-Z]|$)", " ".join(meaning.split()))
     assert len(sentences) == 2
-    said = r"First in \[(\w+)\]\(\.\./notebooks/(?:drafts/)?(\w+)\.(?:ipynb|py)\), “(.+?)”\."
+    said = r"First in \[(\w+)\]\(\.\./notebooks/(\w+)\.ipynb\), “(.+?)”\."
     found = re.match(said, " ".join(origin.split()))
     first = next(book for book in ALL if any(to == anchor(name) for to, *_ in ALL[book]))
     section = next(heading for to, _, heading, _ in ALL[first] if to == anchor(name))

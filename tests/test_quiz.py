@@ -12,7 +12,7 @@ NOTEBOOKS = sorted({"01", "02", "03", "04", *quiz.known()})
 
 
 def markdown(notebook: str) -> list[str]:
-    [name] = [name for name in course.WRITTEN if name.startswith(notebook)]
+    [name] = [name for name in course.FOLDERS if name.startswith(notebook)]
     return [
         cell.source for cell in jupytext.read(course.source_path(name)).cells if cell.cell_type == "markdown"
     ]
@@ -49,7 +49,7 @@ def test_each_answers_section_exists(notebook):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_a_cell_below_the_text_shows_the_widget(notebook):
-    [name] = [name for name in course.WRITTEN if name.startswith(notebook)]
+    [name] = [name for name in course.FOLDERS if name.startswith(notebook)]
     cells = jupytext.read(course.source_path(name)).cells
     [i] = [i for i, cell in enumerate(cells) if cell.source.startswith(quiz.HEADING)]
     assert cells[i + 1].metadata["tags"] == ["quiz"]
