@@ -410,9 +410,9 @@ def test_a_missing_file_is_named(corpus):
 
 def test_the_news_has_the_promised_sizes_and_both_splits_all_topics(counts):
     train, test = data.load_news("train"), data.load_news("test")
-    assert len(train) + len(test) == counts["rows"]["news"] >= 100
-    assert len(train) >= 65
-    assert len(test) == counts["news"]["test"] >= 32
+    assert len(train) + len(test) == counts["rows"]["news"] >= 280
+    assert len(train) >= 200
+    assert len(test) == counts["news"]["test"] >= 70
     assert {row["topic"] for row in train} == {row["topic"] for row in test}
     assert len({row["topic"] for row in train}) == counts["news"]["topics"] >= 8
     assert len({row["topic"] for row in data.load_news("train", limit=24)}) >= 8
