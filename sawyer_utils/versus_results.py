@@ -50,9 +50,9 @@ def when_to_use(rows: list[dict]) -> list[dict[str, str]]:
     gained = [n for n in new if 2 * sum(cell["verdict"] == "better" for cell in new[n]) > len(rows)]
     gains = {n: statistics.mean(cell["difference"] for cell in new[n]) for n in new}
 
-    def row(situation, names, number, rule, pick=max):
+    def row(situation, names, number, rule, pick=max, digits=2):
         then = NAMES[pick(names, key=number.get)] if names else NOBODY
-        numbers = ", ".join(f"{NAMES[n]} {number[n]:.2f}" for n in names) or NOBODY
+        numbers = ", ".join(f"{NAMES[n]} {number[n]:.{digits}f}" for n in names) or NOBODY
         return {"if": situation, "then": then, "because": f"{rule}: {numbers}"}
 
     highest = "highest mean gold gain of the good ones"
@@ -69,6 +69,7 @@ def when_to_use(rows: list[dict]) -> list[dict[str, str]]:
             seconds,
             "fewest seconds of computing of the good ones",
             min,
+            digits=0,
         ),
         row("the model must stay close to SFT", good, kl, "smallest KL of the good ones, nats", min),
         row("new topics come without labels", gained, gains, still),

@@ -266,10 +266,14 @@ print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
 # as in 01, and again nobody has to write an answer: each lesson is a [sentence of the paragraph itself](../docs/glossary.md#extractive-summary),
 # one of the two that the encoder finds nearest to the whole. They are loaded sentences. What is
 # taught is to pick what matters; the tone is left to PPO. (A summariser from the Hub skips this.)
+#
+# Every third paragraph has to do. Taught from all of them, the model copied with hardly a doubt, and in
+# sixteen steps of PPO nothing moved: where one answer is nearly certain, there is nothing to choose from.
 
 # %%
 if own_policy:
-    lessons = summaries.lessons([row["text"] for row in train_rows], encoder)
+    texts = [row["text"] for row in train_rows[::3]]
+    lessons = summaries.lessons(texts, encoder)
     for lesson in lessons[:2]:
         print("→", lesson["messages"][1]["content"])
     start = folder / "warmup"
