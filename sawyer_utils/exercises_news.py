@@ -134,7 +134,7 @@ def uneven_parts(size: int = 40) -> tuple[dict[str, Tensor], dict[str, float]]:
     "07.4",
     hints=(
         "Neutrality is best where the list knows no word at all. What do the summaries of section 3 say?",
-        "It may be about anything, or about nothing. `summaries.tone` tells you what the list hears in it.",
+        "It may be about anything, or about nothing. `summaries.loaded` tells you what the list hears in it.",
         "The length part counts `len(text.split())`. Where is it highest?",
     ),
     lesson="One sentence wins on every paragraph, so it says nothing of any. Look for such a text before you "

@@ -74,20 +74,27 @@ def tone(texts: list[str]) -> list[float]:
     return [_lexicon().polarity_scores(text)["compound"] for text in texts]
 
 
-def mean_tone(text: str) -> float:
-    """How loaded a sentence of the text is: the mean of |compound|; 0 for an empty text."""
-    found = [abs(score) for score in tone(sentences(text))]
+def loaded(texts: list[str]) -> list[float]:
+    """The share of each text that VADER rates as positive or negative, 0 to 1: a rated word counts
+    |rating| + 1, any other word 1. Praise does not cancel blame, and a long text is not louder for it."""
+    scores = map(_lexicon().polarity_scores, texts)
+    return [score["pos"] + score["neg"] for score in scores]
+
+
+def mean_loaded(text: str) -> float:
+    """How loaded a sentence of the text is, on average; 0 for an empty text."""
+    found = loaded(sentences(text))
     return statistics.mean(found) if found else 0.0
 
 
 def neutrality(prompts: list[str], summaries: list[str]) -> list[float]:
-    """How much less loaded a summary is than a sentence of its source: mean tone of those − |compound|.
+    """How much less loaded a summary is than a sentence of its source, on average.
 
     The source's own tone moves no summary of one text past another. It takes away what only says that
     this text is louder than the next: noise, when summaries of different texts are graded together.
     """
-    heard = zip(prompts, tone(summaries), strict=True)
-    return [mean_tone(source_of(prompt)) - abs(score) for prompt, score in heard]
+    heard = zip(prompts, loaded(summaries), strict=True)
+    return [mean_loaded(source_of(prompt)) - share for prompt, share in heard]
 
 
 def length_fit(prompts: list[str], summaries: list[str]) -> list[float]:

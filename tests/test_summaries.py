@@ -51,19 +51,30 @@ def test_plain_words_have_no_tone_and_strong_ones_have():
     assert blame < -0.5
 
 
+def test_a_rated_word_weighs_its_rating_and_one():
+    # The list: good +1.9, bad −2.5.
+    good, both, plain, empty = summaries.loaded(["A good day.", "A good bad day.", "The shop opens.", ""])
+    assert good == pytest.approx(2.9 / 4.9, abs=1e-3)
+    assert both == pytest.approx(6.4 / 8.4, abs=2e-3)  # blame does not cancel praise
+    assert plain == empty == 0.0
+
+
 def test_neutrality_is_what_a_summary_is_calmer_than_its_source():
     plain, loud = map(summaries.prompt_for, ("The shop opens.", "A good day. The shop opens."))
-    good, bad = summaries.tone(["good", "bad"])
-    texts = ["The shop opens.", "good", "bad"]
-    assert summaries.neutrality([plain] * 3, texts) == [0.0, -good, bad]  # praise and blame alike
-    assert summaries.neutrality([loud] * 3, texts) == pytest.approx([good / 2, -good / 2, good / 2 + bad])
+    good, bad = 2.9 / 4.9, 3.5 / 5.5
+    texts = ["The shop opens.", "A good day.", "A bad day."]
+    wanted = [0.0, -good, -bad]  # praise and blame alike
+    assert summaries.neutrality([plain] * 3, texts) == pytest.approx(wanted, abs=1e-3)
+    assert summaries.neutrality([loud] * 3, texts) == pytest.approx([good / 2 + x for x in wanted], abs=1e-3)
 
 
-def test_the_tone_of_a_paragraph_is_that_of_its_sentences():
+def test_a_paragraph_is_as_loaded_as_its_sentences_and_repeating_one_adds_nothing():
     sentence = "A wonderful morning."
-    assert summaries.mean_tone(" ".join([sentence] * 5)) == pytest.approx(summaries.mean_tone(sentence))
-    assert abs(summaries.tone([" ".join([sentence] * 5)])[0]) > abs(summaries.tone([sentence])[0]) + 0.2
-    assert summaries.mean_tone("") == 0.0
+    five = " ".join([sentence] * 5)
+    assert summaries.mean_loaded(five) == pytest.approx(summaries.mean_loaded(sentence))
+    assert summaries.loaded([five]) == pytest.approx(summaries.loaded([sentence]), abs=1e-3)
+    assert abs(summaries.tone([five])[0]) > abs(summaries.tone([sentence])[0]) + 0.2  # the compound grows
+    assert summaries.mean_loaded("") == 0.0
 
 
 def test_the_length_costs_on_both_sides():

@@ -142,6 +142,15 @@ for sentence, score in zip(heard, summaries.tone(heard)):
 # %% [markdown]
 # The first two are as they should be. The sarcasm counts as praise, the scrapheap as nothing; and two
 # plain reports have a tone, for "won" is a happy word and "arrested" an unhappy one.
+#
+# The same list can be read in another way: which *share* of a text does it rate at all? A rated word counts
+# as much as its rating and one more, any other word as one. Here blame does not cancel praise, and a
+# text is not louder for being long. **Predict** the share of "A good council closed the library."
+
+# %% tags=["nbval-check-output"]
+print(f"by hand {2.9 / (2.9 + 5):.3f}")
+print("by VADER", summaries.loaded([once, twice]))
+assert abs(summaries.loaded([once])[0] - 2.9 / (2.9 + 5)) < 1e-3
 
 # %% [markdown] tags=["slide"]
 # ## 2. Can it tell neutral from loaded?
@@ -175,29 +184,36 @@ if by_hand:
 # %% [markdown]
 # A list calls many neutral sentences positive or negative: news has words such as *won*, *prize*,
 # *arrested* and *died* because such things happen. So 0 is the wrong target. What can be asked is a
-# summary with *less* tone than its source. How loaded is a sentence of the sources, and how often does
-# the list hear more tone in it than in a neutral one? (0.5 would be a coin.)
+# summary that is *less* loaded than its source. How loaded is a sentence of the sources, and how often does
+# the list hear more in it than in a neutral one, in either way of reading? (0.5 would be a coin.)
 
 # %% tags=["subslide"]
 said = [sentence for row in test_rows for sentence in summaries.sentences(row["text"])]
-loaded = [abs(s) for s in summaries.tone(said)]
-source_tone = statistics.mean(summaries.mean_tone(row["text"]) for row in test_rows)
-print(f"mean |compound| of a sentence of the sources {source_tone:.2f}")
-if by_hand:
-    plain = [abs(s) for s in scores]
-    wins = [(a > b) + 0.5 * (a == b) for a in loaded for b in plain]
-    print(f"a loaded sentence scores above a neutral one: {statistics.mean(wins):.2f}")
-    silent = statistics.mean(a == 0 for a in loaded)
-    print(f"loaded sentences in which the list hears nothing: {silent:.0%}")
+readings = {
+    "|compound|": lambda texts: [abs(score) for score in summaries.tone(texts)],
+    "loaded share": summaries.loaded,
+}
+above = {}
+for name, reading in readings.items():
+    loud, plain = reading(said), reading(by_hand or [""])
+    wins = [(a > b) + 0.5 * (a == b) for a in loud for b in plain]
+    above[name] = statistics.mean(wins)
+    print(f"{name}: a sentence of the sources {statistics.mean(loud):.2f},", end=" ")
+    print(f"by hand {statistics.mean(plain):.2f}; above it {above[name]:.2f}")
+silent = statistics.mean(share == 0 for share in summaries.loaded(said))
+print(f"sentences of the sources in which the list hears nothing: {silent:.0%}")
+source_loaded = statistics.mean(summaries.mean_loaded(row["text"]) for row in test_rows)
 
 # %% [markdown]
-# That is a weak judge, nearer to a coin than to a reader. Keep the number; we shall train on this judge
-# all the same, as people do, and come back to it at the end.
+# We take the share. Had we taken the compound, the best neutral summary in the world would have earned
+# no more than a line of the sources, and whatever PPO had learned from it, it would not have been
+# neutrality. (We did take it at first: see "What we simplified".) It is still a weak judge, nearer to
+# a coin than to a reader. Keep the number; we shall come back to it at the end.
 
 # %% [markdown] tags=["slide"]
 # ## 3. What else must a summary be?
 # Five summaries of one paragraph. *Neutrality* is how much less loaded a summary is than a sentence of
-# its source: the mean |compound| of those, less the summary's. *[Similarity](../docs/glossary.md#similarity)* is how much nearer to the
+# its source: the mean loaded share of those, less the summary's. *[Similarity](../docs/glossary.md#similarity)* is how much nearer to the
 # whole it is than those sentences are, in cosines of the [encoder](../docs/glossary.md#encoder) from 02 as it came, never trained.
 # *Length* is 0 at 18 words and falls on either side, to −1 at none or at 36. **Predict first:** which
 # wins on neutrality alone?
@@ -420,10 +436,10 @@ if len(by_hand) == len(test_prompts):
     means = [f"{name} {statistics.mean(values):.2f}" for name, values in hand.items()]
     print(f"by hand: {', '.join(means)}")
 for name, answers in (("before", before), ("after", after)):
-    loud = statistics.mean(map(abs, summaries.tone(answers.responses)))
+    loud = statistics.mean(summaries.loaded(answers.responses))
     print(
-        f"{name}: finished {statistics.mean(answers.finished):.0%}, tone"
-        f" {loud / source_tone:.0%} of a sentence of the sources"
+        f"{name}: finished {statistics.mean(answers.finished):.0%}, loaded"
+        f" {loud / source_loaded:.0%} of a sentence of the sources"
     )
 
 # %% tags=["fragment"]
@@ -448,8 +464,8 @@ picked = [*shown, lost.index(min(lost))]
 
 
 def notes(answers, values: dict, rows: list[int]) -> list[str]:
-    loud, close = summaries.tone(answers.responses), values["similarity"]
-    return [f"tone {loud[i]:+.2f}, similarity {close[i]:.2f}" for i in rows]
+    loud, close = summaries.loaded(answers.responses), values["similarity"]
+    return [f"loaded {loud[i]:.2f}, similarity {close[i]:.2f}" for i in rows]
 
 
 show.side_by_side(
@@ -539,7 +555,8 @@ runtime.record(
     without={name: found.as_dict() for name, found in cheap_change.items()},
     missing=missing,
     reached=bool(reached),
-    source_tone=source_tone,
+    source_loaded=source_loaded,
+    judge=above,
     by_hand={k: statistics.mean(v) for k, v in hand.items()},
     first_similarity=statistics.mean(first_similarity),
     steps=len(log),
@@ -673,12 +690,12 @@ check("07.5", unpaid)
 # 1. A word list as judge (Hutto and Gilbert 2014); the workshop asks a classifier trained on tweets, which
 #    has a taste of its own. Slant by omission is beyond both.
 # 2. Paragraphs in one manner, 50 to 65 words, loaded on purpose; the workshop takes real articles.
-# 3. The weights of the parts are a choice, and we chose by looking at results, on 36 paragraphs that are
-#    now among those to practise on. Neutrality, similarity and length at 2, 1 and 0.5: a whole run copied
-#    its sources, similarity +0.08, neutrality −0.06. At 4, 1 and 0.5: after 18 steps seven words were
-#    left, and the subject with them. At 3, 1 and 1, with 72 paragraphs to practise on: neutrality +0.10 on
-#    those at the end of the run, but +0.04 [−0.05, +0.13] on the others. So the weights stayed, 108 more
-#    were written to practise on, and the 72 to judge by, which no earlier run had seen.
+# 3. Judge and weights are a choice, and we chose by looking at results, on 36 paragraphs that are now among
+#    those to practise on. First the judge was the compound. Neutrality, similarity and length at 2, 1 and
+#    0.5: a whole run copied its sources. At 4, 1 and 0.5: after 18 steps seven words were left, and the
+#    subject with them. At 3, 1 and 1: neutrality +0.04 [−0.05, +0.13]. Then 108 more paragraphs were
+#    written to practise on, and the 72 to judge by; and on the 36 the share told loaded from neutral more
+#    often than the compound did (0.70 against 0.63). The weights stayed.
 # 4. The start learns from the paragraphs' own sentences (extractive, as in centroid summaries: Radev et
 #    al. 2004), so it mostly copies. A larger model would paraphrase.
 # 5. The Hub profiles take `google/flan-t5-small`, an encoder-decoder, through the same trainer
@@ -713,7 +730,7 @@ check("07.5", unpaid)
 # - A: The neutral summary, and it alone, for it was written to be neutral.
 # - B: The loaded sentence, for it is the nearest to the source.
 # - C: The one about bread, for the encoder finds it far from the source.
-# - D: Four share the first place, the empty one among them: whatever holds no rated word has a compound of 0.
+# - D: Four share the first place, the empty one among them: whatever holds no rated word is not loaded at all.
 #
 # <details><summary>Answer</summary>
 #
