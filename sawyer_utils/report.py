@@ -214,8 +214,8 @@ def _neutral_rows(neutral: dict) -> list[tuple[str, str, str]]:
         (
             "07 neutral summaries",
             name,
-            f"{c['before_mean']:.2f} → {c['after_mean']:.2f};"
-            f" {c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']})",
+            f"{c['before_mean']:.3g} → {c['after_mean']:.3g};"
+            f" {c['difference']:+.3g} [{c['low']:+.3g}, {c['high']:+.3g}] (n = {c['n']})",
         )
         for name, c in neutral.get("measures", {}).items()
         if name in ("neutrality", "similarity", "words")

@@ -54,7 +54,7 @@ def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
     more = {**results, "neutral": {"measures": {"neutrality": change}}}
     more["minutes"] = {**results["minutes"], "07_neutral_summaries": 100.0}
     (added,) = [row for row in report.rows(more) if row not in rows]
-    assert added == ("07 neutral summaries", "neutrality", "-0.40 → -0.20; +0.20 [+0.10, +0.30] (n = 36)")
+    assert added == ("07 neutral summaries", "neutrality", "-0.4 → -0.2; +0.2 [+0.1, +0.3] (n = 36)")
     assert report.readme_table(more).splitlines()[-1] == table.splitlines()[-1]
 
 

@@ -487,11 +487,11 @@ show.side_by_side(
 
 # %% [markdown] tags=["slide"]
 # ## 8. What if nobody pays for the subject?
-# The same start, the same settings, a third of the steps, and no similarity in the reward. **Predict** the
+# The same start, half of the steps at twice the learning rate, and no similarity in the reward. **Predict** the
 # cheapest way to win what is left: neutral words, about eighteen of them.
 
 # %% [markdown] tags=["teaching"]
-# - **What it is for.** The same start and the same settings, one line less in the contract. Let the
+# - **What it is for.** The same start, and one line less in the contract. Let the
 #   class write the summary that wins before it sees one (exercise 07.4).
 # - **Ask.** What is the cheapest text that is neutral and eighteen words long? Does it have to be
 #   about anything?
@@ -502,7 +502,8 @@ show.side_by_side(
 models.restart(model)
 missing = list(reward_fn.functions)[1]  # similarity; on the Hub's path, grammar
 poor = summaries.without(reward_fn, missing)
-fewer = ppo.PPOConfig.from_profile(profile, steps=max(2, config.steps // 3))
+hasty = {"steps": max(2, config.steps // 2), "learning_rate": 2 * config.learning_rate}
+fewer = ppo.PPOConfig.from_profile(profile, **hasty)
 cheap = ppo.PPOTrainer(model, tokenizer, poor, fewer, folder / "cheap")
 cheap_log = cheap.train(train_prompts)
 plots.save(plots.reward_parts(cheap_log), figures, "cheap")
