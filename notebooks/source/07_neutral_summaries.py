@@ -21,7 +21,7 @@
 # - put the parts of a reward on one scale and read each of them in a log,
 # - find the cheapest way to win a reward before your model does.
 #
-# Needs 01 (or its shipped checkpoint). About a quarter of an hour on two CPU cores.
+# Needs 01 (or its shipped checkpoint). About 22 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -667,8 +667,8 @@ check("07.5", unpaid)
 #
 # - **Another part.** Take the length out instead of the similarity, six steps. Which line of the log tells
 #   you first, and which way does it go?
-#   <details><summary>What to expect</summary>The length. Two of our parts pull apart: more of the text is
-#   more similar, fewer words are more neutral. Whichever is easier to sample wins.</details>
+#   <details><summary>What to expect</summary>The length, and upwards: more of the text is more similar, and
+#   a loaded word weighs less in a longer sentence. Both parts pull the same way.</details>
 # - **Another judge.** Exchange the list for the encoder: similarity to "a neutral report" less that to
 #   "an angry opinion". Measure it as in section 2 before you train on it.
 #   <details><summary>What to do</summary>Compute it for the summaries by hand and for the sources' sentences,
@@ -696,7 +696,8 @@ check("07.5", unpaid)
 #    0.5: a whole run copied its sources. At 4, 1 and 0.5: after 18 steps seven words were left, and the
 #    subject with them. At 3, 1 and 1: neutrality +0.04 [−0.05, +0.13]. Then 108 more paragraphs were
 #    written to practise on, and the 72 to judge by; and on the 36 the share told loaded from neutral more
-#    often than the compound did (0.70 against 0.63). The weights stayed.
+#    often than the compound did (0.70 against 0.63). The weights stayed. Section 8 first had eight steps
+#    with section 6's settings: nothing moved. So it got twelve, at twice the learning rate.
 # 4. The start learns from the paragraphs' own sentences (extractive, as in centroid summaries: Radev et
 #    al. 2004), so it mostly copies. A larger model would paraphrase.
 # 5. The Hub profiles take `google/flan-t5-small`, an encoder-decoder, through the same trainer
