@@ -456,7 +456,7 @@ show.side_by_side(
 # more seeds ran beforehand (`benchmarks/ppo_vs_dpo.py`): other dice, other pairs for DPO, the same
 # judge, the same test.
 
-# %%
+# %% tags=["slide"]
 saved = runtime.project_root() / "results" / "ppo_vs_dpo.json"
 earlier = runtime.read_json(saved) if saved.exists() else {"seeds": [], "profile": ""}
 same_size = earlier["profile"] == profile.name
@@ -571,7 +571,7 @@ for name, of in gains.items():
 # Computed from the runs above, each cell with its rule. "Good" is a method that gold finds better than SFT
 # in most of the seeds. With other results the table says something else.
 
-# %%
+# %% tags=["slide"]
 advice = versus_results.when_to_use(seeds)
 assert len(advice) == 7
 pd.DataFrame(advice).set_index("if")
