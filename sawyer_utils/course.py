@@ -28,7 +28,7 @@ FOLDERS = {**NOTEBOOKS, **EXTRAS}
 # Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
 EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
 EXPECTED |= {"05_ppo_vs_dpo": 22.0, "06_reward_hacking": 22.0}
-EXPECTED |= {"07_neutral_summaries": 14.0, "08_domain_adaptation": 7.0}
+EXPECTED |= {"07_neutral_summaries": 22.0, "08_domain_adaptation": 10.0}
 # Colab reads these: a T4 is preselected, the table of contents is open.
 METADATA = {
     "accelerator": "GPU",
