@@ -14,7 +14,7 @@
 # # 05 · Why PPO, why not, and what it buys later
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/05_ppo_vs_dpo.ipynb)
 #
-# **You will give one preference set to four methods, with equal budgets, and say which to use when.**
+# **You will give one preference set to four methods, with budgets as equal as they get, and say which to use when.**
 #
 # You will be able to
 # - compute DPO's loss from four numbers, and say what it does not ask for,
@@ -181,8 +181,8 @@ pd.DataFrame(needs, index=what)
 
 # %% [markdown]
 # Read DPO's column: it never samples. It learns from answers that somebody else wrote, once, and does not
-# hear what it says itself. That makes it simple and quick. It is also the reason for the second
-# half of this chapter.
+# hear what it says itself. That makes it simple; whether it is also quick, section 6 measures. It is also
+# the reason for the second half of this chapter.
 #
 # RLOO's trick fits in a line. Of four answers to one prompt, each is compared with the mean of the other
 # three, and no critic has to guess what was to be expected:
@@ -199,9 +199,10 @@ assert torch.allclose((rewards - others).sum(1), torch.zeros(2), atol=1e-6)
 
 # %% [markdown] tags=["slide"]
 # ## 3. What does nobody get to see?
-# About a quarter of the topics is kept out of everything: preferences, reward model, prompts. Which ones,
-# the hash of their names decides, so nobody has chosen them. They come back in section 7, without
-# labels. The reward model is trained anew, for 02's has seen them all.
+# About a quarter of the topics is kept out of what the four methods learn from: preferences, reward model,
+# prompts. (The SFT model and gold have seen them; those two are the same for all.) Which ones, the hash
+# of their names decides, so nobody has chosen them. They come back in section 7, without labels. The
+# reward model is trained anew, for 02's has seen them all.
 
 # %%
 rows = data.load_preferences("embedded", profile.limit)
@@ -268,8 +269,8 @@ pd.DataFrame(plan, index=["sampled answers", "gradient steps", "pairs seen"]).T
 
 # %% [markdown] tags=["slide"]
 # ## 5. Train
-# What was trained before is loaded. The settings are the same for each method in each of three seeds, and none was
-# tuned here: PPO's are those of 03, RLOO takes PPO's.
+# What was trained before is loaded. Each method keeps its settings in all three seeds, and none was tuned
+# here: PPO's are those of 03, RLOO takes PPO's.
 
 
 # %%
@@ -569,7 +570,8 @@ for name, of in gains.items():
 # %% [markdown] tags=["slide"]
 # ## 8. When to use which?
 # Computed from the runs above, each cell with its rule. "Good" is a method that gold finds better than SFT
-# in most of the seeds. With other results the table says something else.
+# in most of the seeds; where only one is good, a row had no choice. The last row asks only what *going on*
+# added, in most of the seeds. With other results the table says something else.
 
 # %% tags=["slide"]
 advice = versus_results.when_to_use(seeds)
@@ -577,20 +579,24 @@ assert len(advice) == 7
 pd.DataFrame(advice).set_index("if")
 
 # %% [markdown]
-# In the run shown here, DPO comes out ahead by gold, and PPO does not: most of what PPO gained by its
-# judge, gold did not see. Why might that be? Nine batches are few. In them PPO read 288 of the model's own
-# answers, and a number for each, from a judge that had read 960 pairs. DPO read 288 of these *pairs* itself,
-# written with care, and two whole answers tell more than two numbers. Where good pairs are there, this is
-# DPO's case, and it needs neither critic nor sampling. And the longer term: on the new topics neither way of going on gained measurably in most of the
-# seeds, with a judge that is as often right there as on the old ones. **The workshop's claim for PPO is
-# not borne out at this size**; four batches are a small test of it.
+# In the runs shown here DPO has the highest gold gain, and beats PPO where they meet. Most of what PPO gained
+# by its judge, gold did not see. Why might that be? Nine batches are few. In them PPO read 288 of the
+# model's own answers, and a number for each, from a judge that had read 960 pairs. DPO read 288 of these
+# *pairs* itself, written with care, and two whole answers tell more than two numbers. No run here tests
+# that. The judge alone is not to blame: best of n asks the same one, and gold finds it better than SFT in
+# every seed. Where good pairs are at hand, try DPO first: it needs neither critic nor sampling.
+#
+# And the longer term: on the new topics neither way of going on gained measurably over its own start in most
+# of the seeds, with a judge that is as often right there as on the old ones. That does not mean that
+# nothing works there: online DPO stands above SFT by gold in all three, and most of that DPO had brought
+# along. **The workshop's claim for PPO is not borne out at this size**; four batches are a small test of it.
 #
 # A highest mean is no proven lead. Where the duels of section 6 show no difference, the cheaper of the
 # two is the better answer.
 #
 # Two things need no run. Without a reward model, only DPO is left. And where each question may cost n
-# answers, try best of n first: if that gains nothing by a second judge, the reward model is at fault, and
-# PPO would only find it out more slowly.
+# answers, try best of n first: if that gains nothing by a second judge, suspect the reward model before you
+# train on it. If it gains, PPO may still not: here it did not in most of the seeds.
 
 # %%
 runtime.record(

@@ -117,7 +117,7 @@ print("by VADER", summaries.tone([once, twice]))
 assert abs(summaries.tone([once])[0] - 1.9 / math.sqrt(1.9**2 + 15)) < 1e-4
 
 # %% [markdown]
-# Two things to keep in mind. The compound grows with every loaded word, so a long text is always near
+# Two things to keep in mind. The compound grows with every loaded word, so a long text is often near
 # ±1: compare sentences, not paragraphs. And it hears words, not meaning. **Predict the sign of each:**
 
 # %% tags=["nbval-check-output", "subslide"]
@@ -144,7 +144,7 @@ for sentence, score in zip(heard, summaries.tone(heard)):
 # plain reports have a tone, for "won" is a happy word and "arrested" an unhappy one.
 #
 # The same list can be read in another way: which *share* of a text does it rate at all? A rated word counts
-# as much as its rating and one more, any other word as one. Here blame does not cancel praise, and a
+# as the size of its rating plus one, any other word as one. Here blame does not cancel praise, and a
 # text is not louder for being long. **Predict** the share of "A good council closed the library."
 
 # %% tags=["nbval-check-output"]
@@ -205,8 +205,8 @@ print(f"sentences of the sources in which the list hears nothing: {silent:.0%}")
 source_loaded = statistics.mean(summaries.mean_loaded(row["text"]) for row in test_rows)
 
 # %% [markdown]
-# We take the share. Had we taken the compound, the best neutral summary in the world would have earned
-# no more than a line of the sources, and whatever PPO had learned from it, it would not have been
+# We take the share. Had we taken the compound, a neutral summary by hand would on average have
+# earned no more than a line of the sources, and whatever PPO had learned from it, it would not have been
 # neutrality. (We did take it at first: see "What we simplified".) It is still a weak judge, nearer to
 # a coin than to a reader. Keep the number; we shall come back to it at the end.
 
@@ -281,7 +281,7 @@ print(f"similarity to the source {statistics.mean(first_similarity):.2f}")
 # It rambles: it has learnt to answer questions, not to stay with a text. So it first learns the *task*,
 # as in 01, and again nobody has to write an answer: each lesson is a [sentence of the paragraph itself](../docs/glossary.md#extractive-summary),
 # one of the two that the encoder finds nearest to the whole. They are loaded sentences. What is
-# taught is to pick what matters; the tone is left to PPO. (A summariser from the Hub skips this.)
+# taught is to pick what matters; how loaded it is, is left to PPO. (A summariser from the Hub skips this.)
 #
 # Every third paragraph has to do. Taught from all of them, the model copied with hardly a doubt, and in
 # sixteen steps of PPO nothing moved: where one answer is nearly certain, there is nothing to choose from.
@@ -317,13 +317,14 @@ print(
 )
 
 # %% [markdown]
-# Now there is something to grade: sentences about the text, some loaded and some less. (Under `smoke`,
+# Now there is something to grade: sentences about the text, some loaded and some less, and now and then
+# none at all. (Under `smoke`,
 # two steps have taught nothing yet.) This model is the start, the frozen [reference](../docs/glossary.md#reference-model), and what everything
 # below is compared with.
 
 # %% [markdown]
 # ## 5. On what scale do the parts meet?
-# A cosine moves by hundredths, a length by tenths. Added as they come, the widest would decide. So
+# The parts do not spread alike. Added as they come, the widest would decide. So
 # each part is put on the start model's own scale: 0 is its average summary of a training paragraph, 1
 # is one [standard deviation](../docs/glossary.md#standard-deviation) better. Neutrality counts three times: it is what has to change, the others only
 # have to hold. (The classifiers of the Hub profiles keep the workshop's weights, on their raw logits.)
@@ -348,7 +349,7 @@ print(f"correlation of neutrality and similarity: {pull:+.2f}")
 print(f"the whole reward: {total.mean():+.2f} ± {total.std():.2f}")
 
 # %% [markdown]
-# The correlation says whether two parts pull the same way. Below zero, what is closer to the source is
+# The correlation says whether two parts pull the same way; near zero they leave each other alone. Below zero, what is closer to the source is
 # also more loaded, which is no wonder where the source is: then the weights decide what gives way.
 
 # %%
@@ -392,14 +393,16 @@ for key in (*watched, "reward", "kl", "length"):
     print(f"{key:18s} first third {early:6.2f}   last third {late:6.2f}")
 
 # %% [markdown]
-# Which part rose first, which had to pay for it? The sum alone would not have told.
+# Which part rose most, and did another have to pay for it? The sum alone would not have told. The largest
+# rise need not be that of the part with the largest weight.
 
 # %% [markdown]
 # ## 7. Is it more neutral, and still a summary?
 # The same test paragraphs, the same dice, before and after. Several summaries of one paragraph are no
 # independent witnesses: the [interval](../docs/glossary.md#interval) draws whole paragraphs. The last three rows are measures that
 # no reward has: *copied* is the share of three-word runs taken from the source, *invented* the names
-# and numbers that the source does not have.
+# and numbers that the source does not have, *repetition* the share of three-word runs said again. The
+# similarity is here the cosine itself.
 
 # %% tags=["slide"]
 after = evaluation.answer(model, tokenizer, test_prompts, profile, **settings)
@@ -482,7 +485,8 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# Read them as a reader would. Is it the tone that changed, or the choice of what is told? Leaving out
+# In the run shown here neutrality did not rise measurably; similarity did, and so did what is invented.
+# Read them as a reader would: are they less loaded, or is something else told? Leaving out
 # is the oldest slant of all, and no part of this reward sees it.
 
 # %% [markdown] tags=["slide"]
@@ -540,13 +544,15 @@ for name in ("neutrality", "similarity"):
         f" [{without_it.low:+.3f}, {without_it.high:+.3f}]"
     )
 if cheap_change["similarity"].high < min(0.0, change["similarity"].difference):
-    print("The subject went: no one had paid for it.")
+    print("Similarity fell: no one had paid for it.")
 else:
-    print(f"{len(cheap_log)} steps are too few to see the subject go.")
+    print(f"In {len(cheap_log)} steps similarity did not measurably fall.")
 
 # %% [markdown]
 # Wherever it went, nobody told it to leave the subject; nobody paid it to stay. A reward is a contract,
-# and the model reads only what is written in it.
+# and the model reads only what is written in it. Look at *copied* and *invented*, too, which no reward has:
+# names and numbers of one's own are as neutral as true ones. (Two things differ from section 6, the
+# missing part and the learning rate; a clean test would change one.)
 
 # %%
 runtime.record(
@@ -646,7 +652,7 @@ check("07.4", one_for_all)
 # ### 07.5 Diagnose: what did nobody pay for?
 # Twenty-four runs that you have not seen. In each at most one part was left out of the reward. What is paid
 # for rises or holds, within 0.1 of similarity and three words of the target. What is not goes where it is
-# cheapest: the tone stays or grows, the subject goes, the words become many or few. Which part is it?
+# cheapest: the summary stays as loaded or grows more so, the subject goes, the words become many or few. Which part is it?
 
 
 # %% tags=["exercise"]
@@ -696,7 +702,8 @@ check("07.5", unpaid)
 #    0.5: a whole run copied its sources. At 4, 1 and 0.5: after 18 steps seven words were left, and the
 #    subject with them. At 3, 1 and 1: neutrality +0.04 [−0.05, +0.13]. Then 108 more paragraphs were
 #    written to practise on, and the 72 to judge by; and on the 36 the share told loaded from neutral more
-#    often than the compound did (0.70 against 0.63). The weights stayed. Section 8 first had eight steps
+#    often than the compound did (0.70 against 0.63; on the 72 both do worse, see section 2: what one chooses
+#    by looks better there than elsewhere). The weights stayed. Section 8 first had eight steps
 #    with section 6's settings: nothing moved. So it got twelve, at twice the learning rate.
 # 4. The start learns from the paragraphs' own sentences (extractive, as in centroid summaries: Radev et
 #    al. 2004), so it mostly copies. A larger model would paraphrase.
@@ -712,7 +719,7 @@ check("07.5", unpaid)
 # **1. The list gives many neutral summaries by hand a tone. What does that mean for the reward?**
 #
 # - A: The summaries by hand have to be rewritten until all of them score 0.
-# - B: 0 is the wrong target: ask for less tone than the source has.
+# - B: 0 is the wrong target: ask for a summary that is less loaded than its source.
 # - C: Positive and negative words have to be counted apart.
 #
 # <details><summary>Answer</summary>
@@ -740,7 +747,7 @@ check("07.5", unpaid)
 #
 # Not A. It has the highest number in its column, but so have three others. To the list all four are silent.
 #
-# Not B. That is what similarity pays for. Its tone is the loudest of the five.
+# Not B. That is what similarity pays for. It is the most loaded of the five.
 #
 # Not C. Neutrality is the word list's alone. The encoder has no say in it.
 #
@@ -756,7 +763,7 @@ check("07.5", unpaid)
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. The lessons bring the task within reach. The tone is left to PPO.
+# **A** is right. The lessons bring the task within reach. How loaded they are is left to PPO.
 #
 # Not B. The sentences are loaded ones. Nobody shows it a neutral sentence, before or after.
 #
@@ -774,7 +781,7 @@ check("07.5", unpaid)
 #
 # <details><summary>Answer</summary>
 #
-# **C** is right. A cosine moves by hundredths, a length by tenths. In standard deviations of the start a weight says what it seems to say.
+# **C** is right. The parts do not spread alike. In standard deviations of the start a weight says what it seems to say.
 #
 # Not A. It whitens what is made of the sum. Which part the sum follows is decided before.
 #
@@ -784,10 +791,10 @@ check("07.5", unpaid)
 #
 # </details>
 #
-# **5. Neutrality rose, and similarity held. Why should one still read the summaries?**
+# **5. Suppose that neutrality has risen, its interval off zero, and similarity has held. Why should one still read the summaries?**
 #
 # - A: They may have become neutral by leaving out what one side would mention, which no part of the reward sees.
-# - B: The intervals are too wide for a conclusion.
+# - B: They need not be read: the intervals say enough.
 # - C: To see whether the dice were the same before and after.
 #
 # <details><summary>Answer</summary>
@@ -809,7 +816,8 @@ quiz("07")
 
 # %% [markdown]
 # ## Next
-# Back to [04 · Evaluation](04_eval.ipynb): what would a second judge say of these summaries?
+# [08 · Domain adaptation](08_domain_adaptation.ipynb) teaches the model a place of your own. Or go back to
+# [04 · Evaluation](04_eval.ipynb): what would a second judge say of these summaries?
 
 # %% [markdown]
 # ## Solutions
