@@ -544,9 +544,9 @@ for name in ("neutrality", "similarity"):
         f" [{without_it.low:+.3f}, {without_it.high:+.3f}]"
     )
 if cheap_change["similarity"].high < min(0.0, change["similarity"].difference):
-    print("Similarity fell: no one had paid for it.")
+    print("The subject went: no one had paid for it.")
 else:
-    print(f"In {len(cheap_log)} steps similarity did not measurably fall.")
+    print(f"{len(cheap_log)} steps are too few to see the subject go.")
 
 # %% [markdown]
 # Wherever it went, nobody told it to leave the subject; nobody paid it to stay. A reward is a contract,
