@@ -200,7 +200,7 @@ assert torch.allclose((rewards - others).sum(1), torch.zeros(2), atol=1e-6)
 # %% [markdown] tags=["slide"]
 # ## 3. What does nobody get to see?
 # About a quarter of the topics is kept out of what the four methods learn from: preferences, reward model,
-# prompts. (The SFT model and gold have seen them; those two are the same for all.) Which ones, the hash
+# prompts. (The SFT model and 04's second judge have seen them, the same for all.) Which ones, the hash
 # of their names decides, so nobody has chosen them. They come back in section 7, without labels. The
 # reward model is trained anew, for 02's has seen them all.
 
