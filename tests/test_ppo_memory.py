@@ -35,6 +35,7 @@ import ppo_memory as bench
 LLAMA = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 192}
 TINY = LlamaConfig(**LLAMA, num_hidden_layers=4, num_attention_heads=4)
 JUDGE = {"vocab_size": 100, "hidden_size": 16, "intermediate_size": 32, "num_labels": 1}
+JUDGE |= {"max_position_embeddings": 514}
 TINY_JUDGE = RobertaConfig(**JUDGE, num_hidden_layers=1, num_attention_heads=2)
 TINY_BERT = BertConfig(**JUDGE, num_hidden_layers=2, num_attention_heads=2)
 SIZES = ((1, 16), (4, 16), (1, 32), (4, 32))

@@ -567,7 +567,6 @@ with torch.no_grad():
     with_adapter = model(input_ids=probe).logits
 words = slice(min(new))  # all tokens but the three new ones
 assert torch.equal(with_adapter[..., words], base_logits[..., words])  # not close: equal
-assert torch.allclose(with_adapter, base_logits, atol=1e-3)  # the rows are computed apart
 trainable, total = models.count_parameters(model)
 named = dict(model.named_parameters())
 row_numbers = sum(p.numel() for name, p in named.items() if "trainable_tokens" in name)
@@ -577,9 +576,8 @@ print(f"of these, the three rows: {row_numbers:,}")
 base = model.unload()
 
 # %% [markdown]
-# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. (Those of the
-# three new tokens are computed apart, and rounded apart.) The
-# rows are a tiny part of the trainable numbers. Are they worth the trouble?
+# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. (The three new
+# tokens' are left out of the assertion: they are computed apart, and rounded apart.) The rows are a tiny part of the trainable numbers. Are they worth the trouble?
 
 # %% [markdown]
 # ## 6. Does it learn?
