@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from sawyer_utils import runtime
 from sawyer_utils.actor import ActorCritic
 
 GIB = 2**30
@@ -281,19 +282,21 @@ def explained(model, halves: dict[str, tuple[int, float]]) -> Iterator[None]:
     """
     import torch
 
+    runtime.reset_card_peak()  # an earlier stage may have needed more
     try:
         yield
     except torch.OutOfMemoryError as error:
-        said = _out_of_memory(model, halves, str(error))
-        torch.cuda.empty_cache()
+        card = runtime.card()
+        if card is None:
+            raise
+        size = card.get_device_properties(card.current_device()).total_memory
+        said = _out_of_memory(model, halves, str(error), card.max_memory_allocated(), size)
+        card.empty_cache()
         raise OutOfMemory(said) from None
 
 
-def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str) -> str:
-    import torch
-
-    size = torch.cuda.get_device_properties(0).total_memory
-    used = torch.cuda.max_memory_allocated()
+def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str, used: int, size: int) -> str:
+    """The message, from the bytes at the peak of the stage that failed and those of the card."""
     frozen, trained = (
         sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad == flag)
         for flag in (False, True)
