@@ -410,9 +410,9 @@ def _network(profile: Profile) -> str:
         return "offline (HF_HUB_OFFLINE is set)"
     if not (profile.hub_models or profile.hub_data):
         return "not needed: models and data are embedded"
-    if hub.reachable():
-        return f"{hub.endpoint()} answers"
-    return f"OFFLINE: {hub.endpoint()} does not answer; only what is cached can be loaded"
+    if trouble := hub.trouble():
+        return f"OFFLINE, only what is cached can be loaded. {trouble}"
+    return f"{hub.endpoint()} answers"
 
 
 def expected_minutes(profile: Profile, device: str) -> str:

@@ -491,15 +491,19 @@ def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answers", "line"), [(True, "https://mirror answers"), (False, "OFFLINE: https://m")]
+    ("trouble", "line"),
+    [
+        (None, "https://mirror answers"),
+        ("It is away.", "OFFLINE, only what is cached can be loaded. It is away."),
+    ],
 )
-def test_the_network_is_tried_where_it_is_needed(monkeypatch, answers, line):
+def test_the_network_is_tried_where_it_is_needed(monkeypatch, trouble, line):
     from sawyer_utils import hub
 
     fake_cpu(monkeypatch)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror")
-    monkeypatch.setattr(hub, "reachable", lambda: answers)
+    monkeypatch.setattr(hub, "trouble", lambda: trouble)
     assert f"network    {line}" in runtime.environment_report(PROFILES["colab"])
     assert "network    not needed: models and data are embedded" in runtime.environment_report(LOCAL)
 
