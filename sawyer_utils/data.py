@@ -421,7 +421,7 @@ def _guanaco(row: dict) -> dict:
     messages = _turns(_text(row, "text"), "### ")
     if messages and messages[-1]["role"] == "user":
         messages.pop()
-    return {"messages": messages}
+    return {"id": _id(messages[0]["content"] if messages else ""), "messages": messages}
 
 
 def _preference(better: Any, worse: Any, scores: tuple) -> dict:
@@ -431,10 +431,17 @@ def _preference(better: Any, worse: Any, scores: tuple) -> dict:
     if [m["content"] for m in better[:-1]] != [m["content"] for m in worse[:-1]]:
         raise DataError("the two talks part before the last answer")
     both = zip((better, worse), scores, ("chosen", "rejected"), strict=True)
+    prompt = _as_prompt(better[:-1])
     return {
-        "prompt": _as_prompt(better[:-1]),
+        "id": _id(prompt),
+        "prompt": prompt,
         "responses": [{"text": t[-1]["content"], "score": score, "kind": kind} for t, score, kind in both],
     }
+
+
+def _id(asked: str) -> str:
+    """The same for all rows that ask the same: a split by id then keeps them on one side."""
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 def _as_prompt(messages: list[dict]) -> str:

@@ -862,11 +862,42 @@ def test_real_human_preferences_map():
     assert len(found) >= 1950, left_out
     pairs = data.pairs(found)
     assert len(pairs) == len(found)
-    for row, pair in zip(found, pairs, strict=True):
-        real = rows[int(row["id"].split("-")[1])]
-        assert (pair.chosen, pair.rejected) == (real["chosen"].strip(), real["rejected"].strip())
+    known = {(row["chosen"].strip(), row["rejected"].strip()): row for row in rows}
+    for pair in pairs:
+        real = known[pair.chosen, pair.rejected]
         last = real["prompt"][-1]["content"].strip()
         assert pair.prompt == last if len(real["prompt"]) == 1 else pair.prompt.endswith(f"\n\nHuman: {last}")
+
+
+def test_a_question_that_two_rows_ask_is_on_one_side_of_a_split():
+    # UltraFeedback and Guanaco ask some questions several times: trained on, and judged by.
+    asked = [f"Question {i % 40}?" for i in range(120)]
+    talks = [{"text": f"### Human: {q}### Assistant: Answer {i}."} for i, q in enumerate(asked)]
+    graded = [
+        {
+            "chosen": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Good {i}."}],
+            "rejected": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Bad {i}."}],
+            "score_chosen": 8.0,
+            "score_rejected": 3.0,
+        }
+        for i, q in enumerate(asked)
+    ]
+    spoken = [
+        {kind: f"\n\nHuman: {q}\n\nAssistant: {kind} {i}." for kind in ("chosen", "rejected")}
+        for i, q in enumerate(asked)
+    ]
+    for schema, rows, mapping in (
+        ("conversations", talks, data._guanaco),
+        ("preferences", graded, data._ultrafeedback),
+        ("gold_preferences", spoken, data._hh_rlhf),
+    ):
+        found = list(map_rows(schema, rows, mapping))
+        assert len(found) == 120
+        sides = data.split_rows(found, 0.3)
+        first, second = ({json.dumps(r.get("prompt") or r["messages"][0]) for r in side} for side in sides)
+        assert first
+        assert second
+        assert not first & second
 
 
 def test_a_stream_ends_at_three_times_its_limit(monkeypatch):
