@@ -108,7 +108,8 @@ show.side_by_side(fixed, columns)
 # %%
 print(f"Sampled at temperature {profile.temperature}:")
 print(f"{sum(tries.finished)} of {len(tries.finished)} answers ended by themselves.")
-print(f"The others were cut off at the limit of {profile.response_tokens} tokens.")
+limit = profile.response_tokens
+print(f"The others break off: at {limit} tokens, or at a mark of the base's own format.")
 
 # %% [markdown]
 # It is not stupid. It was trained to continue text, and a question is a fine beginning of many
