@@ -66,20 +66,26 @@ def choose_precision(wanted: str = "auto") -> Precision:
     formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if wanted not in {"auto", "nf4", *formats}:
         raise ValueError(f"Unknown precision {wanted!r}: auto, fp32, bf16, fp16 or nf4.")
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        native = torch.bfloat16 if major >= 8 else torch.float16
-        emulated = "" if major >= 8 else ", where bf16 is only emulated"
-        device, why = "cuda", f"compute capability {major}.{minor}{emulated}"
-    elif torch.backends.mps.is_available():
-        device, native, why = "mps", torch.float32, "Apple GPU"
-    else:
-        has_bf16 = _cpu_has_bf16()
-        device, native = "cpu", torch.bfloat16 if has_bf16 else torch.float32
-        why = "CPU with bf16 instructions" if has_bf16 else "CPU without bf16 instructions"
+    device, native, why = _machine()
     if wanted in formats:
         native, why = formats[wanted], f"asked for {wanted}"
     return Precision(device, native, native, wanted == "nf4", why)
+
+
+def _machine() -> tuple[str, torch.dtype, str]:
+    """(device, number format that suits it, why)."""
+    import torch
+
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        emulated = "" if major >= 8 else ", where bf16 is only emulated"
+        native = torch.bfloat16 if major >= 8 else torch.float16
+        return "cuda", native, f"compute capability {major}.{minor}{emulated}"
+    if torch.backends.mps.is_available():
+        return "mps", torch.float32, "Apple GPU"
+    if _cpu_has_bf16():
+        return "cpu", torch.bfloat16, "CPU with bf16 instructions"
+    return "cpu", torch.float32, "CPU without bf16 instructions"
 
 
 def _cpu_has_bf16() -> bool:
