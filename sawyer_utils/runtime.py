@@ -112,6 +112,19 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _see_one_gpu() -> None:
+    """Hide all GPUs but the first from this process, unless ``accelerate launch`` has started it and gives
+    each process its own."""
+    import torch
+
+    gpus = torch.cuda.device_count()  # as long as nothing has used CUDA, this does not either
+    if gpus < 2 or "RANK" in os.environ:
+        return
+    known = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+    os.environ["CUDA_VISIBLE_DEVICES"] = known.split(",")[0]
+    print(f"{gpus} GPUs: this process uses the first. For all of them: `accelerate launch`, see the README.")
+
+
 def _join_processes() -> None:
     """Take the place that ``accelerate launch`` has given this process, with its own GPU; one speaks."""
     import torch
@@ -434,10 +447,12 @@ def quiet_libraries() -> None:
 
 def setup(seed: int = 0) -> Profile:
     """What each notebook starts with: quiet libraries, the course's figure style, a seed, and one
-    screen about the machine; of several processes each takes its place. Returns the profile."""
+    screen about the machine; of several processes each takes its place, and each sees one GPU. Returns the
+    profile."""
     from sawyer_utils import plots
     from sawyer_utils.profiles import current_profile
 
+    _see_one_gpu()  # first of all: what asks for a GPU fixes which ones there are
     quiet_libraries()
     # On a CPU each new shape leaves compiled kernels behind: by default a thousand, over a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -455,9 +470,18 @@ def setup(seed: int = 0) -> Profile:
     return profile
 
 
+def seconds(device: str | torch.device) -> float:
+    """The clock, once ``device`` has done all it was given: a call returns while a GPU still works on it."""
+    import torch
+
+    torch.get_device_module(device).synchronize()
+    return time.perf_counter()
+
+
 @contextmanager
 def stopwatch(into: dict, name: str):
     """Store the seconds that the block takes in ``into[name]``."""
-    start = time.perf_counter()
+    device = choose_precision().device
+    start = seconds(device)
     yield
-    into[name] = time.perf_counter() - start
+    into[name] = seconds(device) - start

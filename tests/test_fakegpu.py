@@ -80,6 +80,17 @@ def test_training_gives_the_cpus_numbers():
     assert not torch.equal(found[1][0], plain[0].weight)
 
 
+def test_fp16_products_are_rounded_once():
+    torch.manual_seed(0)
+    a, b = (torch.randn(4, 900).half() for _ in range(2))
+    exact = (a.double() @ b.double().T).half()
+    assert torch.equal((a.to(GPU) @ b.to(GPU).T).cpu(), exact)
+    assert torch.equal(torch.mm(a.to(GPU), b.to(GPU).T, out=torch.empty(0, device=GPU).half()).cpu(), exact)
+    assert (on_gpu(1, 9, dtype=torch.float16) * 1e4 @ on_gpu(9, 1, dtype=torch.float16)).item() == float(
+        "inf"
+    )
+
+
 def test_autocast_is_cudas():
     x, w = on_gpu(2, 4), on_gpu(4, 4)
     with torch.autocast("fakegpu", torch.float16):
