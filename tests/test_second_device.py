@@ -419,8 +419,8 @@ def test_a_4_bit_policy_takes_a_step(profile, tmp_path):
 
 
 def _cpu_masks(monkeypatch):
-    plain = rollout.mask_after_stop
-    monkeypatch.setattr(rollout, "mask_after_stop", lambda *x: tuple(y.cpu() for y in plain(*x)))
+    plain = rollout.mask_after_end
+    monkeypatch.setattr(rollout, "mask_after_end", lambda *x: tuple(y.cpu() for y in plain(*x)))
 
 
 def _cpu_dice(monkeypatch):
