@@ -332,7 +332,12 @@ def _ppo_and_evaluation(record, sizes, profile, folder, loaded, shape, encoder, 
     prompts = [row["prompt"] for row in data.load_prompts("train", profile.prompts, sizes.prompts)]
     one_judge = fits.judge_weights(encoder, profile.reward_rank)
     asked = fits.answers(
-        shape, one_judge, profile.eval_batch, profile.prompt_tokens, profile.response_tokens, **held
+        shape,
+        one_judge,
+        fits.answered_at_once(profile),
+        profile.prompt_tokens,
+        profile.response_tokens,
+        **held,
     )
 
     def sampling():
