@@ -296,7 +296,9 @@ def test_each_setting_reaches_its_stages_and_no_other(name, setting):
     before = fits.peaks(profile)
     after = fits.peaks(replace(profile, **{setting: 2 * getattr(profile, setting)}))
     assert {stage for stage in before if after[stage] > before[stage]} == HANGS_ON[setting]
-    assert all(after[stage] >= before[stage] for stage in before)
+    # Answers that may be twice as long are given half as many at a time.
+    fewer_rows = {"04 answers"} if setting in ("prompt_tokens", "response_tokens") else set()
+    assert all(after[stage] >= before[stage] for stage in before.keys() - fewer_rows)
 
 
 def test_the_number_format_of_the_weights_counts():
