@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import fakegpu
@@ -259,6 +262,22 @@ def test_gpus_are_hidden_before_anything_looks_for_one(monkeypatch):
     monkeypatch.setenv("SAWYER_PROFILE", "smoke")
     runtime.setup()
     assert order[:2] == ["see one", "libraries"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"), [({}, ""), ({"SAWYER_TESTS_ON_GPU": "1"}, "3"), ({"SAWYER_WHOLE_RUN": "x"}, "3")]
+)
+def test_unit_tests_see_no_gpu_unless_asked_for(asked, seen):
+    known = {k: v for k, v in os.environ.items() if k not in ("SAWYER_TESTS_ON_GPU", "SAWYER_WHOLE_RUN")}
+    code = "import os, conftest; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env={**known, "CUDA_VISIBLE_DEVICES": "3", **asked},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == seen, done.stderr
 
 
 # --- PPO, whose scaler is its own ---------------------------------------------------------------
