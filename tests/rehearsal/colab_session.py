@@ -174,7 +174,7 @@ class Session:
         place.parent.mkdir()
         place.write_text(json.dumps(notebook), "utf-8")
         nbval = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
-        command = [str(self.python), "-m", "pytest", "-p", "no:cacheprovider", "--no-header", *nbval, str(place)]
+        command = [str(self.python), "-m", "pytest", "-p", "no:cacheprovider", "--no-header", *(os.environ.get("DEVOPT","").split()), *nbval, str(place)]
         with (BUILD / "logs" / f"{place.parent.name}.log").open("w+", encoding="utf-8") as log:
             own = _environment() | self.own | environment
             code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=place.parent, env=own)

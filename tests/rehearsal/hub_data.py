@@ -73,7 +73,9 @@ def guanaco() -> tuple[list[dict], list[dict]]:
 
 
 def ultrafeedback() -> list[dict]:
-    plain = [_pair(p.prompt, p.chosen, p.rejected, p.margin) for p in pairs(rows("preferences"))]
+    best = {pair.id: pair for pair in sorted(pairs(rows("preferences")), key=lambda pair: pair.margin)}
+    plain = [_pair(p.prompt, p.chosen, p.rejected, p.margin) for p in best.values()]
+    again = plain[5]["prompt"]
     same = long(900)
     odd = [
         _pair("Equal?", "The same.", "The same.", 1.0),
@@ -84,6 +86,7 @@ def ultrafeedback() -> list[dict]:
         _pair(long(700), "A short answer to a long question.", "Another one.", 2.0),
         _pair(TYPED, "Control tokens: </s>, [SEP].", "<s>Nothing</s>", 4.0),
         _pair("Spaces?", " The same.", "The same. ", 1.0),
+        *(_pair(again, f"Asked again, {n}.", "No.", 2.0) for n in range(4)),
         _pair("No messages?", "a", "b", 1.0) | {"chosen": []},
         _pair("Null messages?", "a", "b", 1.0) | {"rejected": None},
         _pair("No score?", "a", "b", 1.0) | {"score_chosen": None},

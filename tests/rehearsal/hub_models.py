@@ -84,6 +84,7 @@ T5 = {
     "eos_token_id": 1,
     "pad_token_id": 0,
     "feed_forward_proj": "gated-gelu",
+    "initializer_factor": 0.1,  # with 1 one token takes all
     "relative_attention_num_buckets": 32,
     "relative_attention_max_distance": 128,
     "tie_word_embeddings": False,

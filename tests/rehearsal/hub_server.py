@@ -35,7 +35,7 @@ ROUTES = (  # (pattern, method of Handler), the first that fits; {kind}s and {re
     (r"/api/whoami-v2", "whoami"),
     # Who drives the client, and (transformers, to have old weights converted) a repository's history.
     (r"/api/agent-harnesses|/api/models/[^/]+/[^/]+/commits/main", "absent"),
-    (r"/", "front"),
+    (r"/|/api/telemetry/.*", "front"),
 )
 
 
