@@ -15,7 +15,8 @@ class ActorCritic(nn.Module):
     """Policy and value head on one trunk. Every gradient path goes through ``forward``.
 
     Raises:
-        ValueError: if more of the output layer is trained than single rows, or it is quantised.
+        ValueError: if more of the output layer is trained than single rows, it is quantised, or the model
+            does more after it than :class:`TokenLogprobs` does.
     """
 
     # Response tokens whose (…, V) logits exist at once: 25 MB here. What is larger than 32 MB, glibc
@@ -28,6 +29,7 @@ class ActorCritic(nn.Module):
         head, _, _ = trained_rows(model.get_base_model().get_output_embeddings())
         if any(p.requires_grad or not p.is_floating_point() for p in head.parameters()):
             raise ValueError("The output layer has to be frozen (but for single rows) and not quantised.")
+        check_output_layer(model)
         device = next(model.parameters()).device
         self.value_head = nn.Linear(model.config.hidden_size, 1, device=device)
         nn.init.zeros_(self.value_head.weight)  # V = 0 at first: no critic is better than a wrong one
@@ -109,6 +111,44 @@ def _of_logits(
     of_ids = error[:, ids]
     of_others = error.index_fill_(1, ids, 0.0) @ weight.to(error.dtype)
     return found.squeeze(1), entropies, of_others / -temperature, of_ids / -temperature
+
+
+@torch.no_grad()
+def check_output_layer(model) -> None:
+    """Compare the output layer's logits with the model's own, on a few tokens.
+
+    Some models scale their logits after that layer (Granite, Cohere) or bend them (Gemma 2). Log-probs taken
+    from the layer alone would then be off by nats, while every ratio of two of them still starts at 1.
+
+    Args:
+        model: a causal or an encoder-decoder language model, with adapters or without.
+
+    Raises:
+        ValueError: if the two differ.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    device = base.get_input_embeddings().weight.device
+    ids = torch.arange(1, 9, device=device).unsqueeze(0)  # (1, T), four of a prompt and four of a response
+    everything = torch.ones_like(ids, dtype=torch.bool)
+    batch = Rollout([""], [""], ids, everything, everything[:, 4:], everything[:, 0])
+    training = base.training
+    base.eval()  # dropout would differ from one pass to the next
+    taken = losses.log_softmax(base.get_output_embeddings()(response_states(base, batch)))  # (1, 4, V)
+    if base.config.is_encoder_decoder:
+        start = torch.full_like(ids[:, :1], base.config.decoder_start_token_id)
+        read = {"input_ids": ids[:, :4], "decoder_input_ids": torch.cat([start, ids[:, 4:-1]], 1)}
+        logits = base(**read, use_cache=False).logits
+    else:
+        logits = base(input_ids=ids, use_cache=False).logits[:, 3:-1]
+    base.train(training)
+    worst = float((taken - losses.log_softmax(logits)).abs().max())
+    # Half precision rounds a logit of 20 to a tenth, and the two passes may sum in another order.
+    if not worst < (1e-3 if logits.dtype == torch.float32 else 0.5):
+        raise ValueError(
+            f"{type(base).__name__} changes its logits after the output layer: log-probs would be off by "
+            f"{worst:.2g} nats. PPO here reads that layer alone: choose a model without logit scaling or "
+            "soft-capping, such as Llama, SmolLM2, Qwen or Mistral."
+        )
 
 
 def response_states(base: nn.Module, rollout: Rollout) -> Tensor:

@@ -2,33 +2,35 @@
 
     ###HUMAN###Who wrote Hamlet?###BOT###William Shakespeare.###STOP###
 
+The format is written once, as the tokenizer's chat template: :func:`encode` reads it, and so does TRL.
 The three tokens are new rows of the embedding. Each starts as the mean of a phrase that
 already means what the token shall mean, as in the published workshop.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import NamedTuple
 
 HUMAN, BOT, STOP = "###HUMAN###", "###BOT###", "###STOP###"
 MEANINGS = {HUMAN: "The human said:", BOT: "The assistant said:", STOP: "stop talking"}
 
-# A zero-width space splits every "###" that a user types, so that no text can spell a control
-# token, alone or together with the token beside it. Twice, for "######" leaves one behind.
-_SPLIT = "##\u200b#"
-_CONTENT = f"message['content'] | trim | replace('###', '{_SPLIT}') | replace('###', '{_SPLIT}')"
+# A zero-width space splits what a user types like a control token. Every "###", so that no text can spell
+# one of ours, alone or together with the token beside it; twice, for "######" leaves one behind.
+_SPACE = "\u200b"
+_SPLIT = f"##{_SPACE}#"
 
-# The same format for tokenizer.apply_chat_template and TRL. The generation block marks what is
-# graded: the answers and their stop token, never the questions.
-CHAT_TEMPLATE = (
+# The generation block marks what is graded: the answers and their stop token, never the questions.
+_TEMPLATE = (
+    "<BEGIN>"
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'user' -%}"
-    f"{{{{- '{HUMAN}' + ({_CONTENT}) -}}}}"
+    f"{{{{- '{HUMAN}' + (<CONTENT>) -}}}}"
     "{%- elif message['role'] == 'assistant' -%}"
     f"{{{{- '{BOT}' -}}}}"
     "{%- generation -%}"
-    f"{{{{- ({_CONTENT}) + '{STOP}' -}}}}"
+    f"{{{{- (<CONTENT>) + '{STOP}' -}}}}"
     "{%- endgeneration -%}"
     "{%- else -%}"
     "{{- raise_exception('SAWYER knows the roles user and assistant, not ' + message['role']) -}}"
@@ -50,14 +52,53 @@ def add_control_tokens(tokenizer):
 
     Padding takes the base's own end-of-text token: padding and stopping must not be the same,
     or the model would never be graded on stopping.
+
+    Raises:
+        ValueError: for a tokenizer without the fast backend, whose tokens do not know their characters.
     """
+    if not tokenizer.is_fast:
+        raise ValueError(f"{type(tokenizer).__name__} is a slow tokenizer; the course needs a fast one.")
     padding = tokenizer.pad_token if tokenizer.pad_token not in (None, STOP) else tokenizer.eos_token
     tokenizer.add_special_tokens({"extra_special_tokens": list(MEANINGS)})
     tokenizer.eos_token = STOP
     tokenizer.pad_token = padding
     tokenizer.padding_side = "left"
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = chat_template(tokenizer)
     return tokenizer
+
+
+def chat_template(tokenizer) -> str:
+    """The format as a Jinja template for ``apply_chat_template``.
+
+    It begins as every text of this tokenizer does: Llama-2 and Gemma were trained on texts that all begin
+    with one token, and do badly without it.
+    """
+    begin, first = tokenizer.bos_token, tokenizer("a").input_ids[0]
+    begins = begin is not None and first == tokenizer.bos_token_id
+    content = "message['content'] | trim"
+    for token, split in _splits(tokenizer).items():
+        content += f" | replace({_literal(token)}, {_literal(split)})"
+    content += f" | replace('###', '{_SPLIT}')" * 2
+    template = _TEMPLATE.replace("<CONTENT>", content)
+    return template.replace("<BEGIN>", f"{{{{- {_literal(begin)} -}}}}" if begins else "")
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _splits(tokenizer) -> dict[str, str]:
+    """The base's own special tokens, and what a text has in the place of one: "<|im_end|>" typed by a
+    user is text."""
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return {token: token[0] + _SPACE + token[1:] for token in special if token not in MEANINGS}
+
+
+def endings(tokenizer) -> list[int]:
+    """The ids that end an answer: the stop token, and every other special one, after which nothing that is
+    said belongs to it. "<unk>" stands for a piece of text and is none of them."""
+    decoder = tokenizer.added_tokens_decoder
+    return [i for i, token in decoder.items() if token.special and "unk" not in token.content.lower()]
 
 
 def start_as_phrases(model, tokenizer, meanings: dict[str, str] = MEANINGS) -> None:
@@ -77,18 +118,8 @@ def start_as_phrases(model, tokenizer, meanings: dict[str, str] = MEANINGS) -> N
                 table[row] = table[pieces].float().mean(0).to(table.dtype)
 
 
-def protect(text: str) -> str:
-    """The text as the model reads it: stripped, and with every "###" split."""
-    return text.strip().replace("###", _SPLIT).replace("###", _SPLIT)
-
-
-def unprotect(text: str) -> str:
-    """The inverse of :func:`protect`, for showing."""
-    return re.sub("(?<=#)\u200b(?=#)", "", text)
-
-
 def encode(tokenizer, messages: list[dict], add_generation_prompt: bool = False) -> Encoded:
-    """Encode a conversation piece by piece. Equal, token for token, to the chat template.
+    """Encode a conversation by the chat template, so that training, sampling and TRL see the same tokens.
 
     Args:
         messages: ``[{"role": "user" | "assistant", "content": str}, …]``.
@@ -97,42 +128,72 @@ def encode(tokenizer, messages: list[dict], add_generation_prompt: bool = False)
     Raises:
         ValueError: for another role.
     """
-    human, bot, stop = tokenizer.convert_tokens_to_ids([HUMAN, BOT, STOP])
-    ids: list[int] = []
-    graded: list[bool] = []
-    for message in messages:
-        words = tokenizer(protect(message["content"]), add_special_tokens=False).input_ids
-        if message["role"] == "user":
-            ids += [human, *words]
-            graded += [False] * (1 + len(words))
-        elif message["role"] == "assistant":
-            ids += [bot, *words, stop]
-            graded += [False] + [True] * (len(words) + 1)
-        else:
-            raise ValueError(f"SAWYER knows the roles user and assistant, not {message['role']!r}.")
-    if add_generation_prompt:
-        ids.append(bot)
-        graded.append(False)
-    return Encoded(ids, graded)
+    if unknown := [m["role"] for m in messages if m["role"] not in ("user", "assistant")]:
+        raise ValueError(f"SAWYER knows the roles user and assistant, not {unknown[0]!r}.")
+    found = tokenizer.apply_chat_template(
+        messages,
+        add_generation_prompt=add_generation_prompt,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    return Encoded(found["input_ids"], [bool(flag) for flag in found["assistant_masks"]])
 
 
 def encode_prompt(tokenizer, prompt: str | list[dict]) -> list[int]:
     """One question, ready to be answered: ``###HUMAN### … ###BOT###``; or a conversation's messages, of
     which the last is the question.
 
-    For a tokenizer without SAWYER's tokens (a T5 that summarises) it is the text as that one reads it.
+    For a tokenizer without SAWYER's tokens (a T5 that summarises) it is the text as that one reads it,
+    where a special token that the text spells is text, too.
     """
-    if not isinstance(prompt, str):
-        return encode(tokenizer, prompt, add_generation_prompt=True).ids
-    if HUMAN not in tokenizer.added_tokens_encoder:
-        return tokenizer(prompt).input_ids
-    return encode(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True).ids
+    if isinstance(prompt, str):
+        if HUMAN not in tokenizer.added_tokens_encoder:
+            return tokenizer(as_text(tokenizer, prompt)).input_ids
+        prompt = [{"role": "user", "content": prompt}]
+    return encode(tokenizer, prompt, add_generation_prompt=True).ids
+
+
+def as_text(tokenizer, text: str) -> str:
+    """The text with every special token of the tokenizer in it split by a zero-width space, so that it is
+    read as text. (``split_special_tokens`` is not enough: T5's own vocabulary holds "</s>" as a piece.)"""
+    for token, split in _splits(tokenizer).items():
+        text = text.replace(token, split)
+    return text
 
 
 def decode(tokenizer, ids) -> str:
-    """Response ids up to the first stop token, as plain text."""
-    ids = [int(i) for i in ids]
-    stop = tokenizer.eos_token_id
-    if stop in ids:
-        ids = ids[: ids.index(stop)]
-    return unprotect(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    """Response ids up to the first that ends an answer, as plain text; ids on any device."""
+    ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    ends = set(endings(tokenizer))
+    length = next((place for place, i in enumerate(ids) if i in ends), len(ids))
+    text = re.sub(f"(?<=#){_SPACE}(?=#)", "", tokenizer.decode(ids[:length]))
+    for token, split in _splits(tokenizer).items():
+        text = text.replace(split, token)
+    return text.strip()
+
+
+def that_fit(tokenizer, rows: list, limit: int) -> list:
+    """The rows that take at most ``limit`` tokens, control tokens included; says in one line how many were
+    left out. Every notebook and every training uses it: nothing is cut, and nothing is left out in silence.
+
+    Args:
+        rows: prompts (texts, or rows with a "prompt" or a "question"), or conversations (with "messages").
+
+    Raises:
+        ValueError: if none fits.
+    """
+    kept = [row for row in rows if token_count(tokenizer, row) <= limit]
+    if left_out := len(rows) - len(kept):
+        what = "conversations" if isinstance(rows[0], dict) and "messages" in rows[0] else "prompts"
+        print(f"{left_out} of {len(rows)} {what} left out: longer than {limit} tokens.")
+        if not kept:
+            raise ValueError(f"None of {len(rows)} {what} fits into {limit} tokens.")
+    return kept
+
+
+def token_count(tokenizer, row: str | dict) -> int:
+    """Tokens of a prompt that is to be answered, or of a whole conversation."""
+    if isinstance(row, dict) and "messages" in row:
+        return len(encode(tokenizer, row["messages"]).ids)
+    text = row if isinstance(row, str) else row.get("prompt") or row["question"]
+    return len(encode_prompt(tokenizer, text))

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from scipy import optimize, stats
 
+from sawyer_utils.chat import encode_prompt
 from sawyer_utils.data import normalise
 from sawyer_utils.rollout import Rollout, sample
 
@@ -28,7 +29,14 @@ class Answers:
     lengths: list[int]  # tokens, stop included
     finished: list[bool]
     batches: list[Rollout]  # as sampled, for log-probs
+    rows: list[list[int]]  # of each batch: the places of its rows in the lists above
     temperature: float  # they were sampled at; 0 is greedy
+
+    def in_order(self, per_batch: list[list]) -> list:
+        """One list a batch, each in its batch's order, as one list in the order of the prompts."""
+        places = [place for rows in self.rows for place in rows]
+        values = [value for batch in per_batch for value in batch]
+        return [value for _, value in sorted(zip(places, values, strict=True), key=lambda pair: pair[0])]
 
     def frame(self) -> pd.DataFrame:
         """One row a prompt: prompt, response, length, finished."""
@@ -48,25 +56,52 @@ def answer(
     """Answer every prompt, in fixed batches from a fixed seed: the same call on two models gives a
     fair pair of samples. The temperature is the profile's (the one PPO trains at) unless given; 0 is
     greedy. With several ``samples`` each prompt stands that many times in a row in the result, whose
-    ``prompts`` are then the groups of every statistic below."""
+    ``prompts`` are then the groups of every statistic below.
+
+    Nothing is left out here, so that every list of a comparison has the same prompts: that is for
+    :func:`chat.that_fit` beforehand.
+    """
     from sawyer_utils.models import merged
 
     torch.manual_seed(seed)
     temperature = profile.temperature if temperature is None else temperature
     prompts = [prompt for prompt in prompts for _ in range(samples)]
-    batches = []
+    lengths = [len(encode_prompt(tokenizer, prompt)) for prompt in prompts]
+    rows = batch_rows(lengths, profile.response_tokens, profile.eval_batch, profile.eval_tokens)
+    settings = profile.response_tokens, temperature
     with merged(model):
-        for start in range(0, len(prompts), profile.eval_batch):
-            part = prompts[start : start + profile.eval_batch]
-            batches.append(sample(model.eval(), tokenizer, part, profile.response_tokens, temperature))
-    return Answers(
-        prompts=prompts,
-        responses=[text for b in batches for text in b.responses],
-        lengths=[int(n) for b in batches for n in b.lengths],
-        finished=[bool(f) for b in batches for f in b.finished],
-        batches=batches,
-        temperature=temperature,
-    )
+        batches = [sample(model.eval(), tokenizer, [prompts[i] for i in part], *settings) for part in rows]
+    found = Answers(prompts, [], [], [], batches, rows, temperature)
+    found.responses = found.in_order([b.responses for b in batches])
+    found.lengths = found.in_order([b.lengths.tolist() for b in batches])
+    found.finished = found.in_order([b.finished.tolist() for b in batches])
+    return found
+
+
+def batch_rows(lengths: list[int], response_tokens: int, largest: int, budget: int) -> list[list[int]]:
+    """The rows of each batch: at most ``largest``, and padded to the longest at most ``budget`` tokens.
+
+    Where batches in the given order keep to that, they are taken, and the random numbers that a prompt
+    meets do not hang on how long the others are. Where they do not, prompts of similar length go
+    together. A single row is never too long.
+
+    Args:
+        lengths: tokens of each prompt.
+    """
+
+    def size(rows: list[int]) -> int:
+        return len(rows) * (max(lengths[i] for i in rows) + response_tokens)
+
+    plain = [list(range(i, min(i + largest, len(lengths)))) for i in range(0, len(lengths), largest)]
+    if all(size(rows) <= budget for rows in plain):
+        return plain
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if found and len(found[-1]) < largest and size([*found[-1], i]) <= budget:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
 
 
 @torch.no_grad()
@@ -88,8 +123,8 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
             logprobs, _, _ = actor(batch, answers.temperature or 1.0)
             with using(model, reference):
                 ref_logprobs, _, _ = actor(batch, answers.temperature or 1.0)
-            found += (logprobs - ref_logprobs).sum(1).tolist()
-    return found
+            found.append((logprobs - ref_logprobs).sum(1).tolist())
+    return answers.in_order(found)
 
 
 # --- paired statistics --------------------------------------------------------------------------
@@ -467,6 +502,7 @@ class Similarity:
                 padding=True,
                 truncation=True,
                 max_length=256,
+                split_special_tokens=True,  # what a text spells is text
                 return_tensors="pt",
             )
             hidden = self.model(**inputs).last_hidden_state

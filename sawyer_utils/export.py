@@ -13,7 +13,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sawyer_utils.chat import BOT, CHAT_TEMPLATE, HUMAN, STOP
+from sawyer_utils.chat import BOT, HUMAN, STOP, encode_prompt
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import home, read_json, replacing, write_json
 
@@ -28,9 +28,6 @@ TRAINED = tuple(
     for stage, kind in (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter"), ("gold", "model"))
     for end in ("safetensors", "json")
 )
-
-# The marks of what is graded are for training; other readers of the template do not know them.
-PLAIN_TEMPLATE = re.sub(r"\{%- (end)?generation -%\}", "", CHAT_TEMPLATE)
 
 # base or data -> (model or data card's name, licence)
 LICENCES = {
@@ -63,7 +60,8 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
     tokenizer, model = models.load_policy(replace(profile, precision="fp32"))
     model = models.load_adapter(model, adapter).merge_and_unload()
     model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
-    tokenizer.chat_template = PLAIN_TEMPLATE
+    # The marks of what is graded are for training; other readers of the template do not know them.
+    tokenizer.chat_template = re.sub(r"\{%- (end)?generation -%\}", "", tokenizer.chat_template)
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=profile.temperature,
@@ -76,9 +74,10 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
     with replacing(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        # Our encoding starts with ###HUMAN### and nothing before it: what llama.cpp's converter reads.
+        # Whether a text begins with a token of its own before ###HUMAN###: what llama.cpp's converter reads.
+        begins = encode_prompt(tokenizer, "a")[0] == tokenizer.bos_token_id
         settings = read_json(temporary / "tokenizer_config.json")
-        write_json(temporary / "tokenizer_config.json", {**settings, "add_bos_token": False})
+        write_json(temporary / "tokenizer_config.json", {**settings, "add_bos_token": begins})
     return folder
 
 
@@ -250,7 +249,7 @@ ollama run sawyer "What are your opinions on poetry?\""""
 def modelfile(gguf: str = "sawyer.gguf", temperature: float = 0.7, tokens: int = 64) -> str:
     """Ollama's Modelfile, with SAWYER's conversation format as a Go template.
 
-    A Go template cannot split a "###" that a user types, as ``chat.protect`` does: there, text can
+    A Go template cannot split a "###" that a user types, as the chat template does: there, text can
     become a control token.
     """
     template = (

@@ -38,6 +38,10 @@ def load_policy(profile: Profile):
     """Return ``(tokenizer, model)``: the base with the control tokens' rows at their phrases' mean.
 
     Base weights are frozen and in the precision that suits the machine (or in 4-bit NF4).
+
+    Raises:
+        ValueError: if the profile asks for more tokens than the model reads.
+        Fp16Overflow: if it overflows in float16.
     """
     precision = choose_precision(profile.precision)
     tokenizer = load_tokenizer(profile)
@@ -56,6 +60,7 @@ def load_policy(profile: Profile):
     elif precision.device == "cpu":
         _keep_gradients(model)
     start_as_phrases(model, tokenizer)
+    _check_lengths(model, profile)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
     model.requires_grad_(False)
@@ -65,6 +70,16 @@ def load_policy(profile: Profile):
         largest = probe_fp16(model, tokenizer)
         print(f"fp16 probe: the largest activation is {largest:,.0f} of at most 65,504.")
     return tokenizer, model
+
+
+def _check_lengths(model, profile: Profile) -> None:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    wanted = max(profile.conversation_tokens, profile.prompt_tokens + profile.response_tokens)
+    if positions is not None and wanted > positions:
+        raise ValueError(
+            f"The profile asks for {wanted} tokens (conversation_tokens, or prompt_tokens and "
+            f"response_tokens); {profile.policy_base} reads {positions} at most."
+        )
 
 
 PROBE = "Why is the sky blue? Because air scatters short waves of light more than long ones. 1, 2, 3: go!"
@@ -238,6 +253,8 @@ def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False)
             model.load_adapter(path, adapter_name=name, is_trainable=trainable)
         else:
             model = PeftModel.from_pretrained(model, path, adapter_name=name, is_trainable=trainable)
+    except torch.OutOfMemoryError:  # a RuntimeError, and nothing wrong with the file
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:  # of another base, too
         raise ValueError(
             f"The adapter in {path} cannot be read ({error}). Delete it and run its stage again."

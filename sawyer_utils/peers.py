@@ -19,7 +19,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from sawyer_utils import memory, models
 from sawyer_utils.actor import ActorCritic
-from sawyer_utils.chat import decode
+from sawyer_utils.chat import decode, endings
 from sawyer_utils.data import Pair
 from sawyer_utils.profiles import Profile
 from sawyer_utils.progress import Clock, LogTo
@@ -250,11 +250,15 @@ class TextReward:
         scores = checked_scores(self.reward_fn, [prompt[-1]["content"] for prompt in prompts], texts)
         self.answers += len(texts)
         self.tokens += sum(map(len, completion_ids))
-        stop = self.tokenizer.eos_token_id
         return [
-            score - self.penalty * (stop not in ids)
+            score - self.penalty * (not self._finished(ids))
             for score, ids in zip(scores, completion_ids, strict=True)
         ]
+
+    def _finished(self, ids: list[int]) -> bool:
+        """Whether the first token that ends an answer is the stop token; TRL samples on after the others."""
+        ends = set(endings(self.tokenizer))
+        return next((i for i in ids if i in ends), None) == self.tokenizer.eos_token_id
 
 
 def rloo_trainer(

@@ -46,6 +46,7 @@ from torch import Tensor, nn
 
 from sawyer_utils import checkpoints, health, losses, memory, tracking
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
+from sawyer_utils.chat import that_fit
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
 from sawyer_utils.ppo_config import PPOConfig
 from sawyer_utils.resuming import StopButton, TrainingInterrupted
@@ -208,11 +209,13 @@ class PPOTrainer:
             resume: "auto", or False to start over.
 
         Raises:
-            ValueError: with fewer prompts than one batch.
+            ValueError: with fewer prompts that fit than one batch.
             TrainingStopped: on NaN or collapse.
             TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
             OutOfMemory: with the settings that help most.
         """
+        if self.config.prompt_tokens:
+            prompts = that_fit(self.tokenizer, prompts, self.config.prompt_tokens)
         if len(prompts) < self.config.batch_size:
             raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
         if resume:

@@ -42,7 +42,7 @@ class PPOConfig:
     top_k: int = 0  # any other value is refused, see deviation 10 in ppo.py
     top_p: float = 1.0
     response_tokens: int = 64
-    prompt_tokens: int | None = None  # longer prompts are refused
+    prompt_tokens: int | None = None  # longer prompts are left out of a training, and said
     generation_batch: int | None = None  # prompts sampled at once, of similar length; None: all
     missing_stop_penalty: float = 2.0
     checkpoint_every: int = 4  # steps

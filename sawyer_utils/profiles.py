@@ -73,6 +73,7 @@ class Profile:
 
     # 04 evaluation
     eval_batch: int = 40
+    eval_tokens: int = 8192  # of a batch, prompts and responses with their padding
     eval_prompts: int = 120
     eval_questions: int | None = None  # rows per benchmark; None takes all
     # Embedded, the path of a .jsonl, or a Hub id, with ":subject" for MMLU.

@@ -38,9 +38,51 @@ def _load_encoder(base: str):
     return model.to(device), AutoTokenizer.from_pretrained(path)
 
 
-def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int) -> list[int]:
-    """``[CLS] question [SEP] answer [SEP]``; of a pair that is too long, the longer text loses its end."""
-    return tokenizer(prompt, response, truncation="longest_first", max_length=max_tokens).input_ids
+def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -> list[int]:
+    """``[CLS] question [SEP] answer [SEP]``; of a pair that is too long, the longer text loses its end.
+
+    A "[SEP]" or "</s>" that the texts spell stays text: it is not the token.
+
+    Args:
+        max_tokens: None cuts nothing.
+    """
+    cut = {"truncation": "longest_first", "max_length": max_tokens} if max_tokens else {}
+    return tokenizer(prompt, response, split_special_tokens=True, **cut).input_ids
+
+
+def longest_input(model: nn.Module) -> int | None:
+    """Tokens that an encoder has positions for; None if it counts them another way.
+
+    RoBERTa's table of 514 begins with those of the padding, and 512 are left.
+    """
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
+    """The rows of preferences in which the profile's reward model can see a difference: of two responses
+    that read the same once they are cut to ``reward_pair_tokens``, the first stays; a row needs two scores.
+
+    Says in one line how many responses are cut and how many rows are left out.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(assets.resolve(profile.reward_base))
+    longest = profile.reward_pair_tokens
+    kept, cut = [], 0
+    for row in preferences:
+        read: dict[tuple[int, ...], dict] = {}
+        for response in row["responses"]:
+            texts = row["prompt"], response["text"]
+            cut += len(encode_pair(tokenizer, *texts, None)) > longest
+            read.setdefault(tuple(encode_pair(tokenizer, *texts, longest)), response)
+        if len({response["score"] for response in read.values()}) > 1:
+            kept.append({**row, "responses": list(read.values())})
+    if cut or len(kept) < len(preferences):
+        left_out = f"{len(preferences) - len(kept)} of {len(preferences)} rows left out"
+        print(f"{cut} responses are cut: with their question they are longer than {longest} tokens.")
+        print(f"{left_out}: what is read of their responses is the same.")
+    return kept
 
 
 class RewardModel:
@@ -50,9 +92,17 @@ class RewardModel:
         model: ``AutoModelForSequenceClassification`` with ``num_labels=1``.
         max_tokens: longest question-and-answer pair.
         see_prompt: False trains and scores answers alone (to show what the question is worth).
+
+    Raises:
+        ValueError: if the model has fewer positions than ``max_tokens``.
     """
 
     def __init__(self, model: nn.Module, tokenizer, max_tokens: int = 192, see_prompt: bool = True):
+        longest = longest_input(model)
+        if longest is not None and max_tokens > longest:
+            raise ValueError(
+                f"Pairs of {max_tokens} tokens (reward_pair_tokens), and this reward model reads {longest}."
+            )
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens

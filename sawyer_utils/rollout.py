@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from sawyer_utils.chat import decode, encode_prompt
+from sawyer_utils.chat import decode, encode_prompt, endings
 
 STEP = 8  # columns
 
@@ -25,11 +25,11 @@ class Rollout:
     """A batch of prompts and sampled responses; PPO fills in the lower half step by step."""
 
     prompts: list[str]  # B
-    responses: list[str]  # B, without the stop token
+    responses: list[str]  # B, without the token that ended them
     input_ids: Tensor  # (B, T) prompt, then response
     attention_mask: Tensor  # (B, T) True on real tokens; carried along, never guessed from ids
-    response_mask: Tensor  # (B, R) True up to and with the stop token
-    finished: Tensor  # (B,) True where the stop token was sampled
+    response_mask: Tensor  # (B, R) True up to and with the token that ended the response
+    finished: Tensor  # (B,) True where the stop token ended the response
 
     logprobs: Tensor | None = None  # (B, R) log π_old(a_t)
     ref_logprobs: Tensor | None = None  # (B, R) log π_ref(a_t)
@@ -115,11 +115,13 @@ def left_pad(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def mask_after_stop(response_ids: Tensor, stop_id: int) -> tuple[Tensor, Tensor]:
-    """``(response_mask (B, R), finished (B,))``: True up to and with the first stop token."""
-    is_stop = response_ids == stop_id
-    stops_before = is_stop.cumsum(1) - is_stop.long()
-    return stops_before == 0, is_stop.any(1)
+def mask_after_end(response_ids: Tensor, endings: list[int], stop_id: int) -> tuple[Tensor, Tensor]:
+    """``(response_mask (B, R), finished (B,))``: True up to and with the first token that ends an answer
+    (:func:`chat.endings`); finished if that is the stop token."""
+    ends = torch.isin(response_ids, torch.tensor(endings, device=response_ids.device))
+    ended_before = ends.cumsum(1) - ends.long()
+    mask = ended_before == 0
+    return mask, (mask & (response_ids == stop_id)).any(1)
 
 
 class Draw(LogitsProcessor):
@@ -161,6 +163,8 @@ def sample(
 ) -> Rollout:
     """Sample one response a prompt from the model's full distribution (temperature 0: greedy).
 
+    A response ends at the stop token; unfinished at any other special token, or at ``max_new_tokens``.
+
     No top-k, no top-p, no penalty, whatever the model's own generation config says: PPO's
     log-probs are those of the full distribution, and they must be the sampler's.
 
@@ -186,7 +190,7 @@ def sample(
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=endings(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )
     # Only an encoder-decoder has one.
@@ -201,7 +205,7 @@ def sample(
     if base.config.is_encoder_decoder:  # which gives the response alone, after its start token
         input_ids = torch.cat([prompt_ids.to(device), input_ids[:, 1:]], 1)
     response_ids = input_ids[:, prompt_ids.shape[1] :]
-    response_mask, finished = mask_after_stop(response_ids, tokenizer.eos_token_id)
+    response_mask, finished = mask_after_end(response_ids, endings(tokenizer), tokenizer.eos_token_id)
     return Rollout(
         prompts=list(prompts),
         responses=[decode(tokenizer, ids) for ids in response_ids],

@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from sawyer_utils import plots, resuming, tracking
-from sawyer_utils.chat import encode
+from sawyer_utils.chat import encode, that_fit
 from sawyer_utils.losses import token_logprobs
 from sawyer_utils.models import save_adapter, trainables_to_fp32
 from sawyer_utils.profiles import Profile
@@ -120,7 +120,8 @@ def train_sft(
 ) -> list[dict]:
     """Train a model with LoRA, going on from ``folder/checkpoint`` if a training was cut off there.
 
-    Writes ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
+    Conversations longer than the profile's ``conversation_tokens`` are left out, which is said. Writes
+    ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
 
     Args:
         on_log: called with the whole log at each of its entries; a live plot if left out.
@@ -134,6 +135,7 @@ def train_sft(
         TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
     folder = Path(folder)
+    conversations = that_fit(tokenizer, conversations, profile.conversation_tokens)
     checkpoint, steps = folder / "checkpoint", total_steps(profile, len(conversations))
     progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder))
     callbacks, options = [Clock(), progress], {**tracking.trainer_options(folder), **options}

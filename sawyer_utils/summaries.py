@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from sawyer_utils import assets, models
-from sawyer_utils.chat import encode_prompt
+from sawyer_utils.chat import that_fit
 from sawyer_utils.evaluation import Similarity, repetition
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import Mixture, RewardFn, standardised
@@ -49,8 +49,7 @@ def settings(profile: Profile) -> Profile:
 
 def prompts_that_fit(tokenizer, rows: list[dict], profile: Profile) -> list[str]:
     """The prompt of each paragraph, without those longer than the profile allows (real articles are)."""
-    prompts = [prompt_for(row["text"]) for row in rows]
-    return [p for p in prompts if len(encode_prompt(tokenizer, p)) <= profile.news_prompt_tokens]
+    return that_fit(tokenizer, [prompt_for(row["text"]) for row in rows], profile.news_prompt_tokens)
 
 
 def sentences(text: str) -> list[str]:
@@ -136,9 +135,16 @@ class Classifier:
         self.model.to(choose_precision().device)
 
     @torch.no_grad()
-    def __call__(self, prompts: list[str], summaries: list[str]) -> list[float]:
-        inputs = self.tokenizer(summaries, padding=True, truncation=True, max_length=256, return_tensors="pt")
-        return self.model(**inputs.to(self.model.device)).logits[:, self.label].float().tolist()
+    def __call__(self, prompts: list[str], summaries: list[str], batch: int = 32) -> list[float]:
+        found, cut = [], {"truncation": True, "max_length": 256}
+        for start in range(0, len(summaries), batch):
+            texts = summaries[start : start + batch]
+            inputs = self.tokenizer(
+                texts, padding=True, split_special_tokens=True, return_tensors="pt", **cut
+            )
+            logits = self.model(**inputs.to(self.model.device)).logits  # (B, labels)
+            found += logits[:, self.label].float().tolist()
+        return found
 
 
 def start_reward(

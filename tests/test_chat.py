@@ -16,9 +16,9 @@ from sawyer_utils.chat import (
     decode,
     encode,
     encode_prompt,
-    protect,
     start_as_phrases,
-    unprotect,
+    that_fit,
+    token_count,
 )
 
 TEXTS = [
@@ -114,17 +114,38 @@ def test_decode_stops_at_the_first_stop(tokenizer):
     assert decode(tokenizer, []) == ""
 
 
-@pytest.mark.parametrize("text", [text for text in TEXTS if "#\u200b#" not in text])
-def test_unprotect_undoes_protect(text):
-    protected = protect(text)
-    assert "###" not in protected
-    assert unprotect(protected) == text.strip()
-    assert protect(protected) == protected  # protecting twice changes nothing
+def test_ordinary_text_is_not_touched(tokenizer):
+    for text in ("Who wrote Hamlet?", "C# or F#?", "## Two hashes", "a\u200bb", "<b>x</b> <|x|>"):
+        assert encode_prompt(tokenizer, text)[1:-1] == tokenizer(text).input_ids
 
 
-def test_ordinary_text_is_not_touched():
-    for text in ("Who wrote Hamlet?", "C# or F#?", "## Two hashes", "a\u200bb"):
-        assert protect(text) == text
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["a b c d", "a b c d e", "a"],
+        [{"prompt": "a b c d"}, {"prompt": "a b c d e"}, {"prompt": "a"}],
+        [{"question": "a b c d"}, {"question": "a b c d e"}, {"question": "a"}],
+        [{"messages": conversation("a b", "c")}, {"messages": conversation("a b", "c d")}],
+    ],
+)
+def test_what_does_not_fit_is_left_out_and_said(letters, rows, capsys):
+    assert [token_count(letters, row) for row in rows][:2] == [6, 7]
+    assert that_fit(letters, rows, 7) == rows
+    assert capsys.readouterr().out == ""  # nothing to say
+    assert that_fit(letters, rows, 6) == [row for row in rows if row is not rows[1]]
+    what = "conversations" if isinstance(rows[0], dict) and "messages" in rows[0] else "prompts"
+    assert capsys.readouterr().out == f"1 of {len(rows)} {what} left out: longer than 6 tokens.\n"
+    assert that_fit(letters, [], 6) == []
+    with pytest.raises(ValueError, match=f"None of {len(rows)} {what} fits into 2 tokens"):
+        that_fit(letters, rows, 2)
+
+
+def test_a_slow_tokenizer_is_refused(letters, monkeypatch):
+    from sawyer_utils.chat import add_control_tokens
+
+    monkeypatch.setattr(type(letters), "is_fast", False)
+    with pytest.raises(ValueError, match="slow tokenizer"):
+        add_control_tokens(letters)
 
 
 def test_an_unknown_role_is_an_error_in_both(tokenizer):

@@ -505,6 +505,27 @@ def test_answers_come_in_the_order_of_the_prompts_and_repeat(letters, letter_act
     assert greedy.responses == ev.answer(model, letters, PROMPTS, SMALL, 0.0, seed=1).responses
 
 
+def test_batches_keep_to_a_budget_of_tokens_and_take_similar_lengths(letters, letter_actor):
+    # As they come, where that fits.
+    assert ev.batch_rows([3, 9, 4, 8, 2], 1, largest=2, budget=20) == [[0, 1], [2, 3], [4]]
+    # The longest row of a batch counts for all of them.
+    assert ev.batch_rows([3, 9, 4, 8, 2], 1, largest=2, budget=19) == [[4, 0], [2], [3], [1]]
+    assert ev.batch_rows([3, 9, 4, 8, 2], 1, largest=3, budget=20) == [[4, 0, 2], [3, 1]]
+    assert ev.batch_rows([50, 1], 1, largest=2, budget=20) == [[1], [0]]  # a single row is never refused
+    assert ev.batch_rows([], 1, largest=2, budget=20) == []
+    model, prompts = letter_actor(), ["a b c d e f", "g", "h i j k l m n", "o", "p q"]
+    greedy = ev.answer(model, letters, prompts, SMALL, temperature=0.0)
+    small = replace(SMALL, eval_batch=3, eval_tokens=24)
+    found = ev.answer(model, letters, prompts, small, temperature=0.0)
+    assert found.rows == [[1, 3], [4], [0], [2]]
+    assert max(b.input_ids.numel() for b in found.batches) <= 24
+    for field in ("prompts", "responses", "lengths", "finished"):
+        assert getattr(found, field) == getattr(greedy, field)
+    nats = ev.kl_to_reference(model, found, "base")
+    assert nats == pytest.approx(ev.kl_to_reference(model, greedy, "base"), abs=1e-4)
+    assert len({round(n, 3) for n in nats}) == 5
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_kl_to_the_reference_is_the_sum_of_log_ratios(letters, letter_actor, temperature):
     model = letter_actor()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import build_model, known_model
@@ -205,6 +207,28 @@ def test_a_damaged_adapter_is_named(letters, letter_actor, tmp_path, damage, ont
     with pytest.raises(ValueError, match="cannot be read") as error:
         models.load_adapter(model, folder, "another")
     assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("onto", ["a plain base", "other adapters"])
+def test_running_out_of_memory_is_no_damage(letters, letter_actor, tmp_path, monkeypatch, onto):
+    models.save_adapter(models.add_lora(build_model(letters), letters, rank=4), tmp_path)
+
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model = build_model(letters) if onto == "a plain base" else letter_actor()
+    monkeypatch.setattr(models.PeftModel, "load_adapter", full)
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        models.load_adapter(model, tmp_path, "another")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"conversation_tokens": 513}, {"prompt_tokens": 449, "response_tokens": 64}], ids=str
+)
+def test_a_base_that_reads_less_than_the_profile_asks_for_is_refused(letter_profile, sizes):
+    models.load_policy(replace(letter_profile, conversation_tokens=512))  # just fits
+    with pytest.raises(ValueError, match=r"asks for 513 tokens.*reads 512 at most"):
+        models.load_policy(replace(letter_profile, **sizes))
 
 
 def test_an_actor_starts_as_its_own_reference(letter_profile, tmp_path):

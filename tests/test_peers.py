@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from sawyer_utils import losses, models, peers, sft
 from sawyer_utils.actor import ActorCritic
-from sawyer_utils.chat import encode, encode_prompt
+from sawyer_utils.chat import HUMAN, encode, encode_prompt
 from sawyer_utils.data import Pair
 from sawyer_utils.rollout import sample
 
@@ -246,6 +246,9 @@ def test_an_answer_without_a_stop_token_pays_the_penalty(letters):
     prompt = [{"role": "user", "content": "b"}]
     assert reward([prompt] * 2, None, [[a, stop], [a, a, a]]) == [1.0, -1.0]
     assert (reward.answers, reward.tokens) == (2, 5)
+    # TRL samples on after another turn's token; the answer ended there.
+    human = letters.convert_tokens_to_ids(HUMAN)
+    assert reward([prompt], None, [[a, human, a, stop]]) == [-1.0]
 
 
 # --- online pairs -------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from torch import nn, tensor
 
 from sawyer_utils import checkpoints, health, losses, models, ppo
 from sawyer_utils.actor import ActorCritic, TokenLogprobs
-from sawyer_utils.chat import add_control_tokens, encode_prompt
+from sawyer_utils.chat import add_control_tokens, encode_prompt, token_count
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
 from sawyer_utils.resuming import TrainingInterrupted
@@ -1003,6 +1003,25 @@ def test_fewer_prompts_than_a_batch_are_refused(make):
     # Elsewhere this loops for ever over an empty loader.
     with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
         make().train(PROMPTS[:7])
+
+
+def test_prompts_that_do_not_fit_are_left_out_and_said(make, letters, capsys):
+    long = "a b c d e f g h i j k l m n"
+    seen = []
+
+    def reward(prompts, responses):
+        seen.extend(prompts)
+        return [float(len(r)) for r in responses]
+
+    limit = max(token_count(letters, prompt) for prompt in PROMPTS)
+    trainer = make(reward, steps=2, prompt_tokens=limit)
+    trainer.train([long, *PROMPTS, long])
+    assert len(seen) == 2 * trainer.config.batch_size
+    assert long not in seen
+    said = f"2 of {len(PROMPTS) + 2} prompts left out: longer than {limit} tokens.\n"
+    assert said in capsys.readouterr().out
+    with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
+        make(prompt_tokens=limit).train([*PROMPTS[:7], long])
 
 
 def test_more_minibatches_than_rows_are_refused(make):

@@ -14,6 +14,7 @@ from sawyer_utils.reward import (
     MARGIN_SCALE,
     RewardModel,
     differences,
+    pairs_that_fit,
     reward_trainer,
     standardised,
     train_reward,
@@ -50,7 +51,7 @@ def test_the_model_reads_question_and_answer_together(reward):
 
 
 def test_without_the_prompt_it_reads_the_answer_alone(reward, letter_profile):
-    blind = RewardModel(reward.model, reward.tokenizer, see_prompt=False)
+    blind = RewardModel(reward.model, reward.tokenizer, max_tokens=24, see_prompt=False)
     assert blind.encode("a b", "c d") == blind.encode("x y z", "c d")
     assert "a" not in blind.tokenizer.convert_ids_to_tokens(blind.encode("a b", "c d"))
     scores = blind.score(["a b", "x y z", ""], ["c d"] * 3)
@@ -58,6 +59,31 @@ def test_without_the_prompt_it_reads_the_answer_alone(reward, letter_profile):
     seeing = reward.score(["a b", "x y z"], ["c d"] * 2)
     assert abs(seeing[0] - seeing[1]) > 1e-3
     assert RewardModel.untrained(letter_profile, see_prompt=False).see_prompt is False
+
+
+def test_responses_that_read_the_same_once_cut_are_left_out_and_said(letter_profile, capsys):
+    profile = replace(letter_profile, reward_pair_tokens=11)
+
+    def row(**scores):
+        texts = {"same": "c d e f g h i j", "same_too": "c d e f g h x y", "short": "c d", "other": "y z"}
+        responses = [{"text": texts[name], "score": score, "kind": name} for name, score in scores.items()]
+        return {"id": str(len(scores)), "prompt": "a b", "responses": responses}
+
+    plain = [row(short=8, other=3)]
+    assert pairs_that_fit(profile, plain) == plain
+    assert capsys.readouterr().out == ""
+    rows = [
+        *plain,
+        row(same=9, same_too=2),
+        row(same=9, same_too=2, short=8),
+        row(same=9, short=9, same_too=1),
+    ]
+    kept = pairs_that_fit(profile, rows)
+    assert kept == [*plain, row(same=9, short=8) | {"id": "3"}]
+    said = capsys.readouterr().out
+    assert "6 responses are cut: with their question they are longer than 11 tokens." in said
+    assert "2 of 4 rows left out" in said
+    assert len(rows[2]["responses"]) == 3  # what came in is not changed
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from transformers import GenerationConfig
 
 from sawyer_utils import rollout
 from sawyer_utils.chat import MEANINGS, decode, encode_prompt
-from sawyer_utils.rollout import Draw, Rollout, joined, left_pad, mask_after_stop, sample
+from sawyer_utils.rollout import Draw, Rollout, joined, left_pad, mask_after_end, sample
 
 torch.set_num_threads(1)
 
 PROMPTS = ["a b c", "d", "e f g h i j", "k l"]
-STOP = 9  # of the tests that are about ids alone
+HUMAN, STOP = 8, 9  # of the tests that are about ids alone
 
 
 # --- padding and masks --------------------------------------------------------------------------
@@ -43,16 +43,27 @@ def test_the_mask_of_a_prompt_does_not_come_from_its_ids():
         ([STOP, 0, 0, 0], [1, 0, 0, 0], True),
         ([5, 6, STOP, 0], [1, 1, 1, 0], True),
         ([5, 6, 7, STOP], [1, 1, 1, 1], True),
-        ([5, 6, 7, 8], [1, 1, 1, 1], False),
+        ([5, 6, 7, 7], [1, 1, 1, 1], False),
         ([5, STOP, 6, STOP], [1, 1, 0, 0], True),
         ([STOP, STOP, STOP, STOP], [1, 0, 0, 0], True),  # padding with the stop token
+        ([5, HUMAN, 6, STOP], [1, 1, 0, 0], False),  # another turn: what follows is no answer
+        ([5, STOP, HUMAN, 6], [1, 1, 0, 0], True),
     ],
-    ids=["at once", "in the middle", "last", "never", "twice", "padded with it"],
+    ids=[
+        "at once",
+        "in the middle",
+        "last",
+        "never",
+        "twice",
+        "padded with it",
+        "another turn",
+        "turn after",
+    ],
 )
-def test_a_response_counts_up_to_and_with_its_first_stop(response, mask, finished):
+def test_a_response_counts_up_to_and_with_the_first_token_that_ends_it(response, mask, finished):
     # Each row is judged alone, whatever stands above and below it.
     rows = tensor([[5, 5, 5, 5], response, [STOP, 5, 5, 5]])
-    found_mask, found_finished = mask_after_stop(rows, STOP)
+    found_mask, found_finished = mask_after_end(rows, [HUMAN, STOP], STOP)
     assert found_mask[1].tolist() == [bool(m) for m in mask]
     assert found_finished.tolist() == [False, finished, True]
 
@@ -173,17 +184,21 @@ def test_the_order_of_the_prompts_is_kept(letters):
         assert ids == encode_prompt(letters, prompt)
 
 
-def test_a_response_holds_no_control_token(letters):
+def test_a_response_ends_at_any_control_token_and_the_judge_reads_what_came_before(letters):
     # A distribution of control tokens, padding and two letters.
-    weights = {**dict.fromkeys([*MEANINGS, letters.pad_token], 0.2), "a": 0.1, "b": 0.1}
-    model = known_model(letters, weights)
-    batch = sample(model, letters, PROMPTS * 4, max_new_tokens=8)
-    human, stop = letters.convert_tokens_to_ids(list(MEANINGS))[::2]
-    assert (batch.response_ids == human).any()
-    assert (batch.response_ids == stop).any()
+    weights = {**dict.fromkeys([*MEANINGS, letters.pad_token], 0.05), "a": 0.4, "b": 0.4}
+    batch = sample(known_model(letters, weights), letters, PROMPTS * 16, max_new_tokens=8)
+    stop = letters.eos_token_id
+    ends, seen = {letters.pad_token_id, *letters.convert_tokens_to_ids(list(MEANINGS))}, set()
     for i, response in enumerate(batch.responses):
         ids = batch.response_ids[i][batch.response_mask[i]].tolist()
-        assert response.split() == [w for w in letters.convert_ids_to_tokens(ids) if w in ("a", "b")]
+        ended = ids[-1] in ends
+        assert not ends & set(ids[:-1])
+        assert ended or len(ids) == 8
+        assert response.split() == letters.convert_ids_to_tokens(ids[:-1] if ended else ids)
+        assert bool(batch.finished[i]) == (ids[-1] == stop)
+        seen.add(ids[-1])
+    assert ends <= seen
 
 
 def test_a_prompt_that_is_too_long_is_refused_by_name(letters):

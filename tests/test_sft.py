@@ -9,7 +9,7 @@ import torch
 from conftest import build_model
 
 from sawyer_utils import models
-from sawyer_utils.chat import MEANINGS, encode
+from sawyer_utils.chat import MEANINGS, encode, token_count
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.sft import (
     conversation_losses,
@@ -231,3 +231,16 @@ def test_fp32_is_said_out_loud(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert trainer_precision(PROFILE) == {"fp16": False, "bf16": False, "use_cpu": True}
+
+
+def test_a_conversation_that_does_not_fit_is_not_cut_but_left_out(tokenizer, tmp_path, capsys):
+    limit = token_count(tokenizer, CONVERSATIONS[0])
+    profile = replace(PROFILE, conversation_tokens=limit, sft_max_steps=-1, sft_epochs=1.0)
+    fit = [row for row in CONVERSATIONS if token_count(tokenizer, row) <= limit]
+    assert 0 < len(fit) < len(CONVERSATIONS)
+    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    log = train_sft(model, tokenizer, profile, CONVERSATIONS, tmp_path, on_log=lambda log: None)
+    left_out = len(CONVERSATIONS) - len(fit)
+    said = f"{left_out} of {len(CONVERSATIONS)} conversations left out: longer than {limit} tokens."
+    assert said in capsys.readouterr().out
+    assert log[-1]["step"] == total_steps(profile, len(fit))

@@ -120,6 +120,7 @@ print(f"The others were cut off at the limit of {profile.response_tokens} tokens
 
 # %%
 prompts = data.load_prompts("test", profile.prompts, profile.eval_prompts)
+prompts = chat.that_fit(tokenizer, prompts, profile.prompt_tokens)
 questions = [row["prompt"] for row in prompts]
 base_answers = evaluation.answer(base, tokenizer, questions, profile, temperature=0)
 base_fixed = evaluation.answer(base, tokenizer, fixed, profile, temperature=0)
@@ -167,7 +168,7 @@ pd.DataFrame(rows).set_index("mark")
 
 # %% tags=["slide"]
 typed = "What does ###STOP### mean?"
-stop = tokenizer.convert_tokens_to_ids(chat.STOP)
+human, bot, stop = tokenizer.convert_tokens_to_ids([chat.HUMAN, chat.BOT, chat.STOP])
 control = set(tokenizer.convert_tokens_to_ids(list(chat.MEANINGS)))
 pasted = tokenizer(chat.HUMAN + typed + chat.BOT, add_special_tokens=False).input_ids
 ours = chat.encode_prompt(tokenizer, typed)
@@ -205,13 +206,13 @@ template = tokenizer.apply_chat_template(
 )
 assert ids == template["input_ids"]
 assert graded == [bool(flag) for flag in template["assistant_masks"]]
-assert chat.unprotect(chat.protect(typed)) == typed
+question = ids[ids.index(human) + 1 : ids.index(bot)]
+assert chat.decode(tokenizer, question) == typed
 print(tokenizer.decode(ids))
 
 # %% [markdown]
-# That line is all the model ever sees of a conversation. The same format is written a second time
-# as the tokenizer's *[chat template](../docs/glossary.md#chat-template)*, which is what TRL's trainer uses; the assertions hold the two
-# together, token by token.
+# That line is all the model ever sees of a conversation. The format is written once, as the tokenizer's
+# *[chat template](../docs/glossary.md#chat-template)*: `chat.encode` asks it for the tokens, and so does TRL's trainer.
 
 # %% [markdown] tags=["slide"]
 # ## 3. What do new tokens mean before any training?
@@ -258,14 +259,11 @@ def start_rows(kind: str) -> None:
 
 # %%
 corpus = data.load_conversations(profile.conversations, profile.limit)
-lengths = [len(chat.encode(tokenizer, row["messages"]).ids) for row in corpus]
-fits = [row for row, n in zip(corpus, lengths) if n <= profile.conversation_tokens]
-train, held = data.split_rows(fits, 0.12)
+corpus = chat.that_fit(tokenizer, corpus, profile.conversation_tokens)
+train, held = data.split_rows(corpus, 0.12)
 few = held[:32]
 assert not {row["id"] for row in train} & {row["id"] for row in held}
 print(f"{len(train)} conversations to train on, {len(held)} held out")
-limit = profile.conversation_tokens
-print(f"{len(corpus) - len(fits)} left out, longer than {limit} tokens")
 
 
 def answer_and_stop_loss(model) -> tuple[float, float]:
@@ -566,7 +564,10 @@ with torch.no_grad():
 runtime.seed_everything(0)
 model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
 with torch.no_grad():
-    assert torch.equal(model(input_ids=probe).logits, base_logits)  # not close: equal
+    with_adapter = model(input_ids=probe).logits
+words = slice(min(new))  # all tokens but the three new ones
+assert torch.equal(with_adapter[..., words], base_logits[..., words])  # not close: equal
+assert torch.allclose(with_adapter, base_logits, atol=1e-3)  # the rows are computed apart
 trainable, total = models.count_parameters(model)
 named = dict(model.named_parameters())
 row_numbers = sum(p.numel() for name, p in named.items() if "trainable_tokens" in name)
@@ -576,7 +577,8 @@ print(f"of these, the three rows: {row_numbers:,}")
 base = model.unload()
 
 # %% [markdown]
-# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. The
+# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. (Those of the
+# three new tokens are computed apart, and rounded apart.) The
 # rows are a tiny part of the trainable numbers. Are they worth the trouble?
 
 # %% [markdown]

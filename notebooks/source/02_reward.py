@@ -52,13 +52,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sawyer_utils import data, evaluation, models, plots, show
+from sawyer_utils import chat, data, evaluation, models, plots, show
 from sawyer_utils.evaluation import bootstrap_interval
 from sawyer_utils.losses import bradley_terry
 from sawyer_utils.reward import (
     MARGIN_SCALE,
     RewardModel,
     differences,
+    pairs_that_fit,
     reward_trainer,
     total_steps,
     train_reward,
@@ -123,6 +124,7 @@ assert preference["chosen"] != preference["rejected"]
 
 # %%
 preferences = data.load_preferences(profile.preferences, profile.limit)
+preferences = pairs_that_fit(profile, preferences)
 train, held = data.split_rows(preferences, 0.2)
 train_pairs, held_pairs = data.pairs(train), data.pairs(held)
 
@@ -1030,6 +1032,7 @@ sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
 tokenizer, model = models.load_policy(profile)
 model = models.load_adapter(model, sft / "adapter", "default")
 rows = data.load_prompts("train", profile.prompts, profile.limit)
+rows = chat.that_fit(tokenizer, rows, profile.prompt_tokens)
 n = min(40, profile.eval_prompts, len(rows))
 sample_prompts = [row["prompt"] for row in rows[:: len(rows) // n][:n]]
 sampled = evaluation.answer(model, tokenizer, sample_prompts, profile)

@@ -54,6 +54,7 @@ import pandas as pd
 import torch
 
 from sawyer_utils import (
+    chat,
     data,
     evaluation,
     health,
@@ -109,11 +110,12 @@ reward_folder = runtime.find_stage(profile, "reward", "model/adapter_model.safet
 tokenizer, model = models.load_actor(profile, sft_folder / "adapter")
 judge = reward.RewardModel.load(reward_folder / "model")
 
-train_prompts = [
-    row["prompt"] for row in data.load_prompts("train", profile.prompts, profile.limit)
-]
-test_prompts = [row["prompt"] for row in data.load_prompts("test", profile.prompts)]
-test_prompts = test_prompts[: profile.eval_prompts]
+prompts = {"train": data.load_prompts("train", profile.prompts, profile.limit)}
+prompts["test"] = data.load_prompts("test", profile.prompts)
+for split, rows in prompts.items():
+    fitting = chat.that_fit(tokenizer, rows, profile.prompt_tokens)
+    prompts[split] = [row["prompt"] for row in fitting]
+train_prompts, test_prompts = prompts["train"], prompts["test"][: profile.eval_prompts]
 assert not set(train_prompts) & set(test_prompts)
 
 trainable, total = models.count_parameters(model)
@@ -411,7 +413,7 @@ show.shaded_tokens(
 )
 
 # %%
-shown = batch.advantages.masked_fill(~batch.response_mask, float("nan"))
+shown = batch.advantages.masked_fill(~batch.response_mask, float("nan")).cpu()
 figure, ax = plt.subplots(figsize=(9, 2.8))
 image = ax.imshow(shown, aspect="auto", cmap="PuOr_r", vmin=-2.5, vmax=2.5)
 ax.set(xlabel="response token", ylabel="answer")

@@ -60,8 +60,14 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import stats
 
-from sawyer_utils import choices, data, evaluation, likelihood, models, plots, show
-from sawyer_utils.reward import RewardModel, differences, total_steps, train_reward
+from sawyer_utils import chat, choices, data, evaluation, likelihood, models, plots, show
+from sawyer_utils.reward import (
+    RewardModel,
+    differences,
+    pairs_that_fit,
+    total_steps,
+    train_reward,
+)
 
 folder = runtime.run_dir(profile, "eval")
 started, seconds = time.perf_counter(), {}
@@ -131,7 +137,9 @@ assert model.active_adapter == "ref"  # what was active before comes back
 # prompts, which neither SFT, nor the reward model, nor PPO has seen.
 
 # %%
-rows = data.load_prompts("test", profile.prompts)[: profile.eval_prompts]
+rows = chat.that_fit(
+    tokenizer, data.load_prompts("test", profile.prompts), profile.prompt_tokens
+)[: profile.eval_prompts]
 prompts = [row["prompt"] for row in rows]
 fixed = list(data.FIXED_PROMPTS)
 poetry = [fixed[3]] + [r["prompt"] for r in rows if r["topic"] == "poetry"]
@@ -665,7 +673,7 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 # PPO did as much as the first judge does?
 
 # %%
-gold_rows = data.load_gold(profile.gold, profile.limit)
+gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
 gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
 if not (gold_folder / "model" / "adapter_model.safetensors").exists():
@@ -694,6 +702,7 @@ def accuracy(judge, rows):
 
 
 first_rows = data.load_preferences(profile.preferences, profile.limit)
+first_rows = pairs_that_fit(profile, first_rows)
 _, first_held = data.split_rows(first_rows, 0.2)
 judges = {"first judge": reward, "gold judge": gold}
 trial = {}  # (judge, whose pairs) -> share right, low, high

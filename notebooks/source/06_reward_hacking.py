@@ -53,7 +53,17 @@ import time
 
 import pandas as pd
 
-from sawyer_utils import data, evaluation, hacking, health, models, plots, reward, show
+from sawyer_utils import (
+    chat,
+    data,
+    evaluation,
+    hacking,
+    health,
+    models,
+    plots,
+    reward,
+    show,
+)
 
 folder = runtime.run_dir(profile, "hacking")
 figures = folder / "figures"
@@ -93,6 +103,7 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
 # %%
 rows = data.load_preferences(profile.preferences, profile.limit)
+rows = reward.pairs_that_fit(profile, rows)
 train_rows, held_rows = data.split_rows(rows, 0.2)
 train_pairs, held_pairs = data.pairs(train_rows), data.pairs(held_rows)
 few = hacking.one_sided(train_pairs, profile.hack_pairs)
@@ -135,10 +146,11 @@ sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
 gold = runtime.find_stage(profile, "gold", "model/adapter_model.safetensors")
 gold = reward.RewardModel.load(gold / "model")
 tokenizer, model = models.load_actor(profile, sft / "adapter")
-prompts = {
-    split: [row["prompt"] for row in data.load_prompts(split, profile.prompts)]
-    for split in ("train", "test")
-}
+prompts = {}
+for split in ("train", "test"):
+    fitting = data.load_prompts(split, profile.prompts)
+    fitting = chat.that_fit(tokenizer, fitting, profile.prompt_tokens)
+    prompts[split] = [row["prompt"] for row in fitting]
 if profile.limit:
     prompts["train"] = prompts["train"][: profile.limit]
 test = prompts["test"][: profile.eval_prompts]

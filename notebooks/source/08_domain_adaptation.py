@@ -53,6 +53,7 @@ from dataclasses import replace
 import pandas as pd
 
 from sawyer_utils import (
+    chat,
     choices,
     data,
     domain,
@@ -158,12 +159,17 @@ tokenizer, model = load(sft=sft_adapter, aligned=aligned)
 # [standard deviation](../docs/glossary.md#standard-deviation) better.
 
 # %%
+limit = profile.prompt_tokens
+facts = chat.that_fit(tokenizer, facts, limit)
+unknown = chat.that_fit(tokenizer, unknown, limit)
 rows = data.load_prompts("train", profile.prompts, profile.limit)
+rows = chat.that_fit(tokenizer, rows, limit)
 calibration = [row["prompt"] for row in rows][:64]
 plain = evaluation.answer(model, tokenizer, calibration, profile, seed=1)
 reward_fn, *scale = reward.standardised(judge.score, calibration, plain.responses)
 
 rows = data.load_prompts("test", profile.prompts, profile.eval_prompts // 2)
+rows = chat.that_fit(tokenizer, rows, limit)
 prompts = [row["prompt"] for row in rows]
 minis = ("truthful_mini", "religions_mini")
 exams = {name: data.load_questions(name, profile.eval_questions) for name in minis}
@@ -235,7 +241,10 @@ plan = replace(
     sft_lr=2 * profile.sft_lr,
     sft_batch=profile.sft_micro_batch,
 )
+limit = profile.conversation_tokens
+lessons = chat.that_fit(tokenizer, domain.lessons(facts), limit)
 corpus = data.load_conversations(profile.conversations, profile.limit)
+corpus = chat.that_fit(tokenizer, corpus, limit)
 short = [row for row in corpus if len(row["messages"]) == 2]
 courses = {
     "lessons": lessons,
