@@ -39,16 +39,13 @@ def first_cells(session: Session) -> Iterator[Result]:
 
 
 def changes(before: dict[str, str], after: dict[str, str]) -> str:
-    """What the setup cell did to the packages and should not have; "" if nothing."""
-    may = colab.MAY_MOVE | {"torchao"}
-    moved = [f"{n} {v} is now {after.get(n)}" for n, v in before.items() if after.get(n) != v and n not in may]
-    lacking = colab.missing(colab.requirements(colab.ROOT / "requirements.txt"))  # of this environment, not used
-    del lacking
-    wanted = colab.requirements(colab.ROOT / "requirements.txt")
-    unmet = [f"{n} {after.get(n.lower().replace('_', '-'))}, not {b}" for n, b in wanted.items()
-             if not colab._meets(after.get(n.lower().replace("_", "-")), b)]  # fmt: skip
-    left = ["torchao is still there"] if "torchao" in after else []
-    return "\n".join(moved + unmet + left)
+    """What the setup cell did to the packages and should not have, or should have and did not; "" if nothing."""
+    found = ["torchao is still there"] if "torchao" in after else []
+    stays = before.keys() - colab.MAY_MOVE - {"torchao"}
+    found += [f"{n} {before[n]} is now {after.get(n)}" for n in sorted(stays) if after.get(n) != before[n]]
+    tried = colab.tested(colab.ROOT / "constraints" / "colab.txt")
+    found += [f"{n} is {after.get(n)}, not {v}" for n, v in tried.items() if after.get(n) != v]
+    return "\n".join(found)
 
 
 def colab_chain(session: Session) -> Iterator[Result]:
@@ -100,7 +97,7 @@ def rehearse(chosen: list[str], jobs: int) -> list[Result]:
         hub_models.write_models(BUILD / "hub")
         hub_data.write_data(BUILD / "hub")
         environment.result()
-    with Hub(BUILD / "hub", {hub_models.GATED}) as hub, Session(hub.endpoint, *address()) as session:
+    with Hub(BUILD / "hub", {hub_models.GATED}) as hub, Session(hub.endpoint, *address(), jobs) as session:
         results = play(first_cells, session)
         with ThreadPoolExecutor(jobs) as pool:
             for more in pool.map(lambda name: play(CHAINS[name], session), chosen):
@@ -125,8 +122,8 @@ def main() -> None:
     for r in results:
         print(f"{'FAILED' if r.problem else 'passed':8s}{r.minutes:8.1f}{r.cells or '':>7}  {r.name}")
     failed = sum(bool(r.problem) for r in results)
-    minutes = (time.monotonic() - start) / 60
-    print(f"\n{len(results) - failed} passed, {failed} failed in {minutes:.1f} minutes; logs in {BUILD / 'logs'}")
+    print(f"{(time.monotonic() - start) / 60:12.1f} in all; logs in {BUILD / 'logs'}")
+    print(f"{len(results) - failed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 
 

@@ -17,6 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
+
+from sawyer_utils import course
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "rehearsal"
 SHIPPED = ROOT / "constraints" / "colab-shipped.txt"
@@ -70,7 +74,7 @@ def versions(python: Path) -> dict[str, str]:
         [python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
         capture_output=True, text=True, check=True, env=_environment(),
     )  # fmt: skip
-    return {one["name"].lower().replace("_", "-"): one["version"] for one in json.loads(listed.stdout)}
+    return {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"] for one in json.loads(listed.stdout)}
 
 
 def _environment() -> dict[str, str]:
@@ -100,9 +104,10 @@ class Session:
     Args:
         endpoint: of the Hub.
         repository, ref: what the setup cells clone, as pyproject.toml names it.
+        jobs: how many notebooks share this machine's cores.
     """
 
-    def __init__(self, endpoint: str, repository: str, ref: str):
+    def __init__(self, endpoint: str, repository: str, ref: str, jobs: int = 1):
         self.folder, self.course = BUILD / "session", CONTENT / f"sawyer-{ref}"
         self.python = self.folder / "bin" / "python"
         self.address = (repository, ref)
@@ -111,6 +116,8 @@ class Session:
             "HF_HOME": str(BUILD / "home" / "huggingface"),
             "IPYTHONDIR": str(BUILD / "home" / "ipython"),
             "MPLCONFIGDIR": str(BUILD / "home" / "matplotlib"),
+            "NO_PROXY": ",".join([*filter(None, [os.environ.get("NO_PROXY")]), "127.0.0.1", "localhost"]),
+            "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)),
             "PYTHONNOUSERSITE": "1",
             "SAWYER_REHEARSAL": "1",
         }
@@ -167,14 +174,14 @@ class Session:
             environment: of the kernel, besides the session's.
         """
         start = time.monotonic()
-        notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
+        notebook = course.build(name)
         if setup_only:
-            notebook["cells"] = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"][:1]
+            notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:1]
         place = CONTENT / re.sub(r"\W+", "-", title) / f"{name}.ipynb"
         place.parent.mkdir()
-        place.write_text(json.dumps(notebook), "utf-8")
+        nbformat.write(notebook, place)
         nbval = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
-        command = [str(self.python), "-m", "pytest", "-p", "no:cacheprovider", "--no-header", *(os.environ.get("DEVOPT","").split()), *nbval, str(place)]
+        command = [str(self.python), "-m", "pytest", "-p", "no:cacheprovider", "--no-header", *nbval, str(place)]
         with (BUILD / "logs" / f"{place.parent.name}.log").open("w+", encoding="utf-8") as log:
             own = _environment() | self.own | environment
             code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=place.parent, env=own)
