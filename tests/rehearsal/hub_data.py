@@ -98,7 +98,7 @@ def ultrafeedback() -> list[dict]:
 def _pair(prompt: str | None, chosen: str | None, rejected: str, margin: float) -> dict:
     asked = {"content": prompt, "role": "user"}
     best, worst = ([asked, {"content": text, "role": "assistant"}] for text in (chosen, rejected))
-    scores = {"score_chosen": 5.0 + margin / 2, "score_rejected": 5.0 - margin / 2}
+    scores = {"score_chosen": 5.5 + margin / 2, "score_rejected": 5.5 - margin / 2}
     return {"prompt": prompt, "prompt_id": "0" * 64, "chosen": best, "rejected": worst, "messages": best} | scores
 
 

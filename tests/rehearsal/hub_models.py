@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -212,9 +213,7 @@ def t5_tokenizer(folder: Path) -> int:
 def write_models(folder: Path) -> None:
     """All of them, below ``folder/models``."""
     _write(folder, "HuggingFaceTB/SmolLM2-1.7B", LlamaForCausalLM, SMOLLM2, smollm2_tokenizer)
-    for seed, (name, legacy) in enumerate({GATED: False, COPY: True}.items()):
-        tokenizer = lambda place, legacy=legacy: llama2_tokenizer(place, legacy)  # noqa: E731
-        _write(folder, name, LlamaForCausalLM, LLAMA2, tokenizer, seed, max_shard_size="400KB")
+    write_llama2(folder)
     _write(folder, "FacebookAI/roberta-base", RobertaForMaskedLM, ROBERTA, roberta_tokenizer)
     for name, labels in {"cardiffnlp/twitter-roberta-base-sentiment": 3, "textattack/roberta-base-CoLA": 2}.items():
         config = ROBERTA | {"architectures": ["RobertaForSequenceClassification"]}
@@ -223,6 +222,13 @@ def write_models(folder: Path) -> None:
         _write(folder, name, RobertaForSequenceClassification, config, roberta_tokenizer, labels)
         _as_in_2020(folder / "models" / name)
     _write(folder, "google/flan-t5-small", T5ForConditionalGeneration, T5, t5_tokenizer)
+
+
+def write_llama2(folder: Path) -> None:
+    """Llama-2 and its ungated copy, each in two files; the two have the two settings of ``legacy``."""
+    for name, legacy in {GATED: False, COPY: True}.items():
+        tokenizer = partial(llama2_tokenizer, legacy=legacy)
+        _write(folder, name, LlamaForCausalLM, LLAMA2, tokenizer, max_shard_size="400KB")
 
 
 def _write(
