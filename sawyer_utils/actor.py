@@ -127,13 +127,15 @@ def check_output_layer(model) -> None:
         ValueError: if the two differ.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    device = base.get_input_embeddings().weight.device
-    ids = torch.arange(1, 9, device=device).unsqueeze(0)  # (1, T), four of a prompt and four of a response
+    head = base.get_output_embeddings()
+    device, words = next(base.parameters()).device, next(head.parameters()).shape[0]
+    # (1, T), four of a prompt and four of a response
+    ids = (torch.arange(1, 9, device=device) % words).unsqueeze(0)
     everything = torch.ones_like(ids, dtype=torch.bool)
     batch = Rollout([""], [""], ids, everything, everything[:, 4:], everything[:, 0])
     training = base.training
     base.eval()  # dropout would differ from one pass to the next
-    taken = losses.log_softmax(base.get_output_embeddings()(response_states(base, batch)))  # (1, 4, V)
+    taken = losses.log_softmax(head(response_states(base, batch)))  # (1, 4, V)
     if base.config.is_encoder_decoder:
         start = torch.full_like(ids[:, :1], base.config.decoder_start_token_id)
         read = {"input_ids": ids[:, :4], "decoder_input_ids": torch.cat([start, ids[:, 4:-1]], 1)}

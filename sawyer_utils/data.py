@@ -13,7 +13,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ class DataError(ValueError):
 
 
 # --- schema -------------------------------------------------------------------------------------
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts differ in white space at most: then neither can be the better answer."""
+    return one.split() == other.split()
 
 
 def _text(row: dict, field: str) -> str:
@@ -99,6 +104,9 @@ def _check_preference(row: dict) -> None:
             raise DataError(f"responses[{i}]: {error}") from None
     if len({r["score"] for r in responses}) < 2:
         raise DataError("field 'responses' needs at least two different scores")
+    for one, other in itertools.combinations(responses, 2):
+        if same_text(one["text"], other["text"]) and one["score"] != other["score"]:
+            raise DataError("field 'responses' has one text with two different scores")
 
 
 def _check_prompt(row: dict) -> None:
@@ -344,7 +352,7 @@ def load_questions(
     if source.endswith(".jsonl"):
         rows = [row for row in read_jsonl(source, "questions") if _is_of(row, subject, split)]
     else:
-        rows = _from_hub("questions", source, limit or 20_000, **_hub_part(source, subject, split))
+        rows = _from_hub("questions", source, None, **_hub_part(source, subject, split))
     if not rows:
         raise DataError(f"{source}: no rows of subject {subject!r}, split {split!r}")
     return [question for row in _spread(rows, limit) for question in _as_questions(row)]
@@ -394,56 +402,84 @@ def _spread(rows: list[dict], limit: int | None) -> list[dict]:
     return rows if limit is None or limit >= len(rows) else rows[:: len(rows) // limit][:limit]
 
 
+# --- the Hub's rows in the course's schema: a mapping raises DataError for a row that it cannot use --
+
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+
+
+def _turns(talk: str, marker: str) -> list[dict]:
+    """A talk that is one text, ``<marker>Human: … <marker>Assistant: …``, as messages."""
+    before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", talk)
+    if before.strip():
+        raise DataError("text before the first speaker")
+    said = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": SPEAKERS[who], "content": text.strip()} for who, text in said]
+
+
 def _guanaco(row: dict) -> dict:
-    """``### Human: … ### Assistant: …`` text to messages; a dangling question is dropped."""
-    parts = re.split(r"### (Human|Assistant):", row["text"])[1:]
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns = zip(parts[::2], parts[1::2], strict=False)
-    messages = [{"role": roles[who], "content": said.strip()} for who, said in turns]
+    """A dangling question, with which many of its rows end, is dropped."""
+    messages = _turns(_text(row, "text"), "### ")
     if messages and messages[-1]["role"] == "user":
         messages.pop()
-    return {"messages": messages}
+    return {"id": _id(messages[0]["content"] if messages else ""), "messages": messages}
 
 
-def _ultrafeedback(row: dict) -> dict:
-    chosen, rejected = row["chosen"][-1]["content"], row["rejected"][-1]["content"]
+def _preference(better: Any, worse: Any, scores: tuple) -> dict:
+    """Two talks that part at the last answer, as one prompt with two scored responses."""
+    for talk in (better, worse):
+        _check_conversation({"messages": talk})
+    if [m["content"] for m in better[:-1]] != [m["content"] for m in worse[:-1]]:
+        raise DataError("the two talks part before the last answer")
+    both = zip((better, worse), scores, ("chosen", "rejected"), strict=True)
+    prompt = _as_prompt(better[:-1])
     return {
-        "prompt": row["prompt"],
-        "responses": [
-            {"text": chosen, "score": row["score_chosen"], "kind": "chosen"},
-            {"text": rejected, "score": row["score_rejected"], "kind": "rejected"},
-        ],
+        "id": _id(prompt),
+        "prompt": prompt,
+        "responses": [{"text": t[-1]["content"], "score": score, "kind": kind} for t, score, kind in both],
     }
 
 
+def _id(asked: str) -> str:
+    """The same for all rows that ask the same: a split by id then keeps them on one side."""
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def _as_prompt(messages: list[dict]) -> str:
+    """A question as it is; of a longer talk who said what, for a judge that reads it as one text."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    names = {role: name for name, role in SPEAKERS.items()}
+    return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in messages)
+
+
+def _ultrafeedback(row: dict) -> dict:
+    scores = row.get("score_chosen"), row.get("score_rejected")
+    return _preference(row.get("chosen"), row.get("rejected"), scores)
+
+
+def _hh_rlhf(row: dict) -> dict:
+    """Nobody scored how far apart the two are."""
+    return _preference(*(_turns(_text(row, column), "\n\n") for column in ("chosen", "rejected")), (6, 5))
+
+
 def _dolly(row: dict) -> dict:
-    prompt = " ".join(filter(None, (row["instruction"], row.get("context"))))
+    instruction, context = _text(row, "instruction"), row.get("context", 0)
+    if not isinstance(context, str | None):
+        raise DataError("field 'context' is missing or not text")
+    prompt = " ".join(filter(None, (instruction, context)))
     # No split of its own: one prompt in eight is kept for testing, always the same ones.
     return {"prompt": prompt, "split": "test" if held_out(prompt, 1 / 8) else "train"}
 
 
 def _news_summary(row: dict) -> dict:
     """The article; its summary, under "prediction", is not needed to learn from a grade."""
-    return {"text": row["text"], "split": "test" if held_out(row["text"], 1 / 8) else "train"}
-
-
-def _hh_rlhf(row: dict) -> dict:
-    """Two whole conversations that part at the last answer; nobody scored how far apart they are."""
-    prompt, _, chosen = row["chosen"].rpartition("\n\nAssistant:")
-    rejected = row["rejected"].rpartition("\n\nAssistant:")[2]
-    turns = re.split(r"\n\n(?:Human|Assistant):", prompt)[1:]
-    return {
-        "prompt": "\n".join(turn.strip() for turn in turns),
-        "responses": [
-            {"text": chosen.strip(), "score": 6, "kind": "chosen"},
-            {"text": rejected.strip(), "score": 5, "kind": "rejected"},
-        ],
-    }
+    text = _text(row, "text")
+    return {"text": text, "split": "test" if held_out(text, 1 / 8) else "train"}
 
 
 def _columns(*names: str) -> Callable[[dict], dict]:
     """A mapping that takes the named columns as they are."""
-    return lambda row: {name: row[name] for name in names}
+    return lambda row: {name: row.get(name) for name in names}
 
 
 HUB_SOURCES = {  # Hub id -> (split, mapping to the schema)
@@ -457,60 +493,78 @@ HUB_SOURCES = {  # Hub id -> (split, mapping to the schema)
 }
 
 
-def _from_hub(schema: str, source: str, limit: int, **part: str) -> list[dict]:
-    """Stream ``limit`` usable rows of a known Hub data set, mapped to the course's schema.
+READ_AHEAD = 3  # rows that are read for each one that is kept: a file may be ordered
+PATIENCE = 100  # rows: if none of the first ones can be used, the source is not what it was
+
+
+def _from_hub(schema: str, source: str, limit: int | None, **part: str) -> list[dict]:
+    """``limit`` rows of a known Hub data set (None: all) in the course's schema.
+
+    They are drawn from three times as many, always the same ones: a stream shows the start of a file
+    only, and who made it may have put like beside like. A shuffled stream of ``datasets`` would draw
+    others with its next version.
 
     Args:
         part: ``name`` of a configuration, ``split`` other than the usual one.
+
+    Raises:
+        DataError: if the source is unknown, or no longer in the shape that is known.
     """
     if source not in HUB_SOURCES:
         known = ", ".join(HUB_SOURCES)
         raise DataError(f"{source}: neither a .jsonl path nor a known Hub data set ({known})")
     split, mapping = HUB_SOURCES[source]
-    skipped: list[str] = []
+    left_out: Counter[str] = Counter()
     try:
         stream = hub.stream(source, **{"split": split, **part})
-        rows = list(itertools.islice(map_rows(schema, stream, mapping, skipped), limit))
+        found = map_rows(schema, stream, mapping, left_out)
+        rows = list(itertools.islice(found, limit and READ_AHEAD * limit))
     except DataError as error:
         raise DataError(f"{source}: {error}. The data set has changed. {hub.EMBEDDED_WAY}") from None
-    if skipped:
-        print(f"{source}: {len(skipped)} rows skipped, the first: {skipped[0]}")
-    if not rows:
-        raise DataError(f"{source}: no usable rows for {schema}")
-    return rows
+    say_left_out(source, left_out, len(rows))
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), limit))]
 
 
 def map_rows(
-    schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict], skipped: list[str] | None = None
-):
-    """Yield rows in the course's schema. Real data has empty and unequal rows: those are left out,
-    and ``skipped`` gets a line for each, with the reason.
+    schema: str, rows: Iterable[dict], mapping: Callable[[dict], dict], left_out: Counter[str] | None = None
+) -> Iterator[dict]:
+    """Yield rows in the course's schema. Real data has empty, broken and undecided rows: they are left
+    out, and ``left_out`` counts them by reason.
 
     Raises:
-        DataError: when a column that the mapping needs is missing or of another type (the source
-            has changed).
+        DataError: with the reasons and the columns, if none of the first ``PATIENCE`` rows can be used,
+            or none at all.
     """
+    left_out = Counter() if left_out is None else left_out
+    number, row = -1, {}
     for number, row in enumerate(rows):
         try:
             mapped = {"id": f"row-{number}", "topic": "hub", **mapping(row)}
-        except KeyError as error:
-            raise DataError(f"row {number}: the source has no column {error}; it has {list(row)}") from None
-        except IndexError:
-            _note(skipped, f"row {number}: an empty list of messages")
-            continue
-        except TypeError as error:
-            raise DataError(f"row {number}: a column is not of the expected type ({error})") from None
-        try:
             CHECKS[schema](mapped)
         except DataError as error:
-            _note(skipped, f"row {number}: {error}")
-            continue
-        yield mapped
+            left_out[re.sub(r"\[\d+\]", "", str(error))] += 1
+            if number + 1 == PATIENCE == left_out.total():
+                break
+        else:
+            yield mapped
+    if number + 1 == left_out.total():
+        raise DataError(f"none of {number + 1} rows can be used ({_counts(left_out)}); columns: {list(row)}")
 
 
-def _note(notes: list[str] | None, line: str) -> None:
-    if notes is not None:
-        notes.append(line)
+def say_left_out(what: str, reasons: Counter[str], kept: int) -> None:
+    """One line on the rows that were left out, if any were: how many, and why."""
+    if total := reasons.total():
+        print(f"{what}: {total:,} of {total + kept:,} rows left out: {_counts(reasons)}")
+
+
+def _counts(reasons: Counter[str]) -> str:
+    """The five commonest reasons, and how many rows have others."""
+    common = reasons.most_common(5)
+    said = [f"{n:,} × {reason}" for reason, n in common]
+    others = reasons.total() - sum(n for _, n in common)
+    return "; ".join(said + [f"{others:,} × others"] * (others > 0))
 
 
 # --- splits and pairs ---------------------------------------------------------------------------
@@ -547,12 +601,12 @@ class Pair:
 
 
 def pairs(preferences: list[dict]) -> list[Pair]:
-    """Every pair of responses with different scores, the better first."""
+    """Every pair of responses with different scores and texts, the better first."""
     return [
         _pair(row, *sorted(two, key=lambda response: -response["score"]))
         for row in preferences
         for two in itertools.combinations(row["responses"], 2)
-        if two[0]["score"] != two[1]["score"]
+        if two[0]["score"] != two[1]["score"] and not same_text(two[0]["text"], two[1]["text"])
     ]
 
 
@@ -584,7 +638,7 @@ def strangers(preferences: list[dict], seed: int = 0) -> list[Pair]:
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         for own in row["responses"]:
             closest = min(other["responses"], key=lambda r, own=own: abs(r["score"] - own["score"]))
-            if own["score"] >= GOOD and own["text"] != closest["text"]:
+            if own["score"] >= GOOD and not same_text(own["text"], closest["text"]):
                 found.append(_pair(row, own, {"text": closest["text"], "score": 1, "kind": "stranger"}))
     return found
 

@@ -1,57 +1,30 @@
 """The Hugging Face Hub, for the profiles that need it: login, access, streams, and what to do when
 it does not answer. A token is neither asked for, nor printed, nor written anywhere.
 
-``huggingface_hub`` waits for a slow Hub as long as that takes, and ``datasets`` tries a dead one for
-half a minute; so everything here has a time limit of its own.
+The time limits are the libraries' own: HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT, 10 s for each
+request unless they are set. A file that stalls in the middle is given up after a minute and a half.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import os
-import queue
-import sys
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 UNGATED = {"meta-llama/Llama-2-7b-hf": "NousResearch/Llama-2-7b-hf"}  # the same weights
-ANSWER_SECONDS = 10.0  # for a small request
-ROW_SECONDS = 90.0  # for a row of a stream: the first one opens a file of up to a GB
-VAULT_SECONDS = 30.0  # to click on Colab's "grant access"
 EMBEDDED_WAY = (
     'Without the Hub: os.environ["SAWYER_PROFILE"] = "local" before the setup cell, whose models and '
     "data are embedded."
+)
+LOG_IN = (
+    "Log in with huggingface_hub.login(), or in Colab add a secret HF_TOKEN (the key at the left), give this "
+    "notebook access to it and restart the session; a token that may read is enough."
 )
 
 
 class HubUnavailable(RuntimeError):
     """The Hub does not give what the profile needs; the message says what to do."""
-
-
-def within(seconds: float, function: Callable, *arguments) -> Any:
-    """The function's result or exception, or TimeoutError if it takes longer."""
-    answers: queue.SimpleQueue = queue.SimpleQueue()
-
-    def work():
-        try:
-            answers.put((function(*arguments), None))
-        except BaseException as error:  # handed to the caller
-            answers.put((None, error))
-
-    context = contextvars.copy_context()  # the kernel knows by it which cell is running
-    threading.Thread(target=context.run, args=(work,), daemon=True).start()
-    try:
-        result, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return result
 
 
 def offline() -> bool:
@@ -60,100 +33,65 @@ def offline() -> bool:
 
 
 def endpoint() -> str:
+    """The Hub's address, or that of the mirror in HF_ENDPOINT."""
     return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
 
-def reachable() -> bool:
-    """Whether the Hub, or the mirror in HF_ENDPOINT, answers at all."""
+def trouble() -> str | None:
+    """Why the Hub cannot be used, and what to do; None if it answers at all."""
     try:
-        _knock()
-    except (OSError, ValueError):
-        return False
-    return True
+        _ask()
+    except Exception as error:  # of httpx or httpx2, whichever huggingface_hub has: _kind knows them by name
+        return _problem("The Hub", error)
+    return None
 
 
-def _knock() -> None:
-    """A small request; any answer will do, an error of the server too."""
+def _ask() -> None:
+    """A small request: any answer will do, an error of the server too.
 
-    def ask():
-        request = urllib.request.Request(endpoint(), method="HEAD", headers={"User-Agent": "sawyer"})
-        with contextlib.suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
+    By the client that everything else goes through: only it shows which proxy and which certificates
+    they will meet. Without this request a dead Hub is tried for 23 s, and the reason is lost.
+    """
+    _client().head(endpoint())
 
-    within(ANSWER_SECONDS, ask)
+
+def _client():
+    """huggingface_hub's HTTP client. As it comes, a request without a time limit of its own, such as that
+    for access to a model, waits for ever."""
+    import huggingface_hub
+
+    client = huggingface_hub.get_session()
+    client.timeout = huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
+    return client
 
 
 # --- login --------------------------------------------------------------------------------------
 
 
 def hf_login(optional: bool = True) -> bool:
-    """Use a Hub token if one is at hand: HF_TOKEN, a login of ``huggingface_hub``, Colab's secrets.
+    """Whether huggingface_hub finds a token: in HF_TOKEN, of an earlier login, among Colab's secrets.
 
-    Never asks and never waits long; says in one line what it found. A secret of Colab goes into this
-    process's environment and nowhere else.
+    Never asks, and says in one line what it found. huggingface_hub asks Colab's secrets itself, once in a
+    session: they answer or give up within 10 s, and a refusal is remembered.
 
     Raises:
         HubUnavailable: if there is none and ``optional`` is False.
     """
-    found, why = _find_token()
-    if not found and not optional:
-        raise HubUnavailable(f"No Hub token: {why}. {_how_to_log_in()}")
-    print(f"Hub login  {why}" + ("" if found else "; going on without: public models and data need none"))
-    return found
+    import huggingface_hub
 
-
-def _find_token() -> tuple[bool, str]:
-    if os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"):
-        return True, "token of the environment (HF_TOKEN)"
-    from huggingface_hub import constants
-
-    if os.path.exists(constants.HF_TOKEN_PATH):
-        return True, "the login of huggingface_hub on this machine"
-    if "google.colab" not in sys.modules:
-        return False, "no HF_TOKEN, no login"
-    return _ask_vault()
-
-
-def _ask_vault() -> tuple[bool, str]:
-    """Colab's secrets. They answer in the Colab web page only, and may be refused or time out."""
-    try:
-        from google.colab import userdata
-
-        token = within(VAULT_SECONDS, userdata.get, "HF_TOKEN")
-    except TimeoutError:
-        found, why = False, f"Colab's secrets gave no answer within {VAULT_SECONDS:g} s"
-    except Exception as error:  # its classes differ from one Colab to the next: go by their names
-        found, why = False, _REFUSALS.get(type(error).__name__, f"Colab's secrets: {type(error).__name__}")
-    else:
-        found = bool(token and token.strip())
-        why = "the secret HF_TOKEN of Colab" if found else "Colab's secret HF_TOKEN is empty"
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        found = huggingface_hub.get_token() is not None
     if found:
-        os.environ["HF_TOKEN"] = token.strip()
-    else:
-        _ask_no_more()
-    return found, why
-
-
-_REFUSALS = {
-    "NotebookAccessError": "this notebook has no access to Colab's secret HF_TOKEN",
-    "SecretNotFoundError": "no HF_TOKEN among Colab's secrets",
-    "TimeoutException": "Colab's secrets timed out",
-}
-
-
-def _ask_no_more() -> None:
-    """huggingface_hub would ask the vault once more at the first download, with another wait."""
-    from huggingface_hub.utils import _auth
-
-    if hasattr(_auth, "_IS_GOOGLE_COLAB_CHECKED"):
-        _auth._IS_GOOGLE_COLAB_CHECKED = True
-
-
-def _how_to_log_in() -> str:
-    return (
-        "Log in with huggingface_hub.login(), or in Colab add a secret HF_TOKEN (the key at the left) and "
-        "give this notebook access to it; a token that may read is enough."
-    )
+        named = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+        print(f"Hub login  {'HF_TOKEN' if named else 'an earlier login, or a secret of Colab'}")
+        return True
+    refused = [str(note.message).strip().splitlines()[0] for note in notes if "HF_TOKEN" in str(note.message)]
+    why = " ".join(refused) or "no HF_TOKEN, no login, no secret of Colab."
+    if not optional:
+        raise HubUnavailable(f"No Hub token: {why} {LOG_IN}")
+    print(f"Hub login  {why} Going on without: public models and data need none")
+    return False
 
 
 # --- models -------------------------------------------------------------------------------------
@@ -173,7 +111,8 @@ def check_access(models: Iterable[str]) -> None:
         if offline() or isinstance(try_to_load_from_cache(name, "config.json"), str):
             continue
         try:
-            within(ANSWER_SECONDS, auth_check, name)
+            _client()
+            auth_check(name)
         except Exception as error:
             kind = _kind(error)
             if kind != "unknown":  # a mirror may not know the question; the download will tell
@@ -181,12 +120,13 @@ def check_access(models: Iterable[str]) -> None:
 
 
 def _gated(name: str) -> str:
-    has_token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
-    state = "your account has not been granted access" if has_token else "no Hub token was found"
+    from huggingface_hub import get_token
+
+    state = "your account has not been granted access" if get_token() else "no Hub token was found"
     lines = [
         f"{name} is gated: its owner wants its licence accepted, and {state}. Nothing was downloaded.",
         "The ways out; set a variable in a cell above the setup cell, then run that again:",
-        f"1. Accept the licence at https://huggingface.co/{name}. {_how_to_log_in()}",
+        f"1. Accept the licence at https://huggingface.co/{name}. {LOG_IN}",
     ]
     if copy := UNGATED.get(name):
         lines.append(f'2. The ungated copy: os.environ["SAWYER_MODEL"] = "{copy}"')
@@ -197,11 +137,32 @@ def _gated(name: str) -> str:
     return "\n".join(lines)
 
 
+def fetch_stage(repo: str, stage: str) -> Path:
+    """One stage's weights of a run that somebody pushed (:func:`sawyer_utils.export.push_run`): safetensors
+    and JSON, nothing that could run. Returns its folder in the Hub's cache.
+
+    Raises:
+        HubUnavailable: if it is out of reach, gated or gone, with the remedy.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = [f"{stage}/*/*.{kind}" for kind in ("safetensors", "json")]
+    try:
+        if not offline():
+            _ask()
+        return Path(snapshot_download(repo, allow_patterns=wanted)) / stage
+    except Exception as error:
+        raise HubUnavailable(explain(repo, error, kind="")) from error
+
+
 # --- data ---------------------------------------------------------------------------------------
 
 
 def stream(source: str, **part: str) -> Iterator[dict]:
     """The rows of a Hub data set, read as they are asked for: nothing is downloaded whole.
+
+    Its files take turns. One after the other, a few thousand rows of Anthropic/hh-rlhf would all be of
+    the first of its four subsets.
 
     Args:
         part: ``split``, and ``name`` of a configuration.
@@ -211,14 +172,15 @@ def stream(source: str, **part: str) -> Iterator[dict]:
     """
     import datasets
 
+    # huggingface_hub tries each read six times; by default datasets would have that done twenty times.
+    datasets.config.STREAMING_OPEN_MAX_RETRIES = datasets.config.STREAMING_READ_MAX_RETRIES = 1
     try:
         if not offline():
-            _knock()
+            _ask()
         place, part = _prepared(source, part)
-        rows = iter(within(ROW_SECONDS, lambda: datasets.load_dataset(place, streaming=True, **part)))
-        end = object()
-        while (row := within(ROW_SECONDS, next, rows, end)) is not end:
-            yield row
+        rows = datasets.load_dataset(place, streaming=True, **part)
+        files = [rows.shard(rows.num_shards, i) for i in range(rows.num_shards)]
+        yield from datasets.interleave_datasets(files, stopping_strategy="all_exhausted_without_replacement")
     except Exception as error:
         raise HubUnavailable(explain(source, error)) from error
 
@@ -240,49 +202,39 @@ def _prepared(source: str, part: dict[str, str]) -> tuple[str, dict[str, str]]:
     return str(folder), part
 
 
-def fetch_stage(repo: str, stage: str) -> Path:
-    """One stage's weights of a run that somebody pushed (:func:`sawyer_utils.export.push_run`): safetensors
-    and JSON, nothing that could run. Returns its folder in the Hub's cache.
-
-    Raises:
-        HubUnavailable: if it is out of reach, gated or gone, with the remedy.
-    """
-    from huggingface_hub import snapshot_download
-
-    wanted = [f"{stage}/*/*.{kind}" for kind in ("safetensors", "json")]
-    try:
-        if not offline():
-            _knock()
-        return Path(snapshot_download(repo, allow_patterns=wanted)) / stage
-    except Exception as error:
-        raise HubUnavailable(explain(repo, error, kind="")) from error
-
-
 # --- what to do ---------------------------------------------------------------------------------
 
 
 def explain(source: str, error: BaseException, kind: str = "datasets/") -> str:
-    """One problem and its remedy, from the exceptions of three libraries.
+    """One problem and its remedy, from the exceptions of several libraries.
 
     Args:
         kind: "datasets/", or "" for a model.
     """
+    return f"{_problem(source, error, kind)} {EMBEDDED_WAY}"
+
+
+def _problem(source: str, error: BaseException, kind: str = "") -> str:
     problem, remedy = {
-        "gated": (
-            "is gated",
-            f"Accept its conditions at https://huggingface.co/{kind}{source}. {_how_to_log_in()}",
-        ),
+        "gated": ("is gated", f"Accept its conditions at https://huggingface.co/{kind}{source}. {LOG_IN}"),
         "offline": ("is not cached, and HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE to go online."),
         "gone": (
             "does not exist on the Hub (any more), or is private",
             "It may have been renamed: look for it at https://huggingface.co.",
         ),
+        "certificate": (
+            f"cannot be read: the certificate shown for {endpoint()} is not trusted "
+            f"({str(error).partition(chr(10))[0]})",
+            "A proxy that opens TLS, as companies have, shows its own. Get its certificate file from whoever "
+            "runs the network; set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to its path before Python starts.",
+        ),
         "slow": (
             f"did not arrive: {endpoint()} gave no answer in time",
-            "Try again in a minute. Behind a proxy set HTTPS_PROXY; for a mirror set HF_ENDPOINT.",
+            "Try again in a minute; on a slow line set HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT to 60 "
+            "(seconds) first. Behind a proxy set HTTPS_PROXY; for a mirror set HF_ENDPOINT.",
         ),
         "unreachable": (
-            f"cannot be fetched: {endpoint()} is out of reach",
+            f"cannot be read: {endpoint()} is out of reach",
             "Check the network. Behind a proxy set HTTPS_PROXY; for a mirror set HF_ENDPOINT.",
         ),
         "unknown": (
@@ -290,11 +242,11 @@ def explain(source: str, error: BaseException, kind: str = "datasets/") -> str:
             "The source may have changed, or the Hub be in trouble: try again in a minute.",
         ),
     }[_kind(error)]
-    return f"{source} {problem}. {remedy} {EMBEDDED_WAY}"
+    return f"{source} {problem}. {remedy}"
 
 
 def _kind(error: BaseException) -> str:
-    """gated, offline, gone, slow, unreachable or unknown, from an exception and what caused it."""
+    """gated, offline, gone, certificate, slow, unreachable or unknown, from an exception and its causes."""
     names, texts = set(), ""
     seen: BaseException | None = error
     while seen is not None:
@@ -305,6 +257,9 @@ def _kind(error: BaseException) -> str:
         "gated": "GatedRepoError" in names or "is a gated" in texts,
         "offline": "OfflineModeIsEnabled" in names or "OfflineModeIsEnabled" in texts,
         "gone": bool(names & {"RepositoryNotFoundError", "DatasetNotFoundError"}),
+        # OpenSSL's words, which httpx and requests pass on, aiohttp's class, and those of hf_xet.
+        "certificate": any("Cert" in name for name in names)
+        or any(words in texts for words in ("CERTIFICATE_VERIFY_FAILED", "invalid peer certificate")),
         "slow": any("Timeout" in name for name in names),
         "unreachable": bool(names & {"ConnectionError", "ConnectError", "URLError"}),
     }

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from sawyer_utils import runtime
 from sawyer_utils.actor import ActorCritic
 
 GIB = 2**30
@@ -126,24 +127,45 @@ def kv_cache(model, tokens: int, precision="nf4") -> int:
     return tokens * 2 * model.num_hidden_layers * width * BYTES[precision]
 
 
-def working(model, rows: int, length: int, precision="nf4", rank: int = RANK) -> dict[str, int]:
+def one_layer(model, tokens: int, precision="nf4") -> int:
+    """Bytes of what a layer makes of so many tokens: an upper bound, not yet with gradients."""
+    number = BYTES[precision]
+    queries = model.num_attention_heads * model.head_dim
+    keys = model.num_key_value_heads * model.head_dim
+    # Autograd keeps two norms' inputs in fp32 (8 bytes) and, in the compute type, two norms' outputs,
+    # queries, keys and values, attention twice; of the MLP gate, activation, other half and product.
+    attention = number * (3 * queries + 2 * keys)
+    return tokens * ((8 + 2 * number) * model.hidden_size + attention + 4 * number * model.intermediate_size)
+
+
+def working(
+    model,
+    rows: int,
+    length: int,
+    precision="nf4",
+    rank: int = RANK,
+    response: int | None = None,
+    sampled: int | None = None,
+) -> dict[str, int]:
     """What comes and goes, in bytes; all but ``kv_cache`` and ``layer_inputs`` are upper bounds.
 
     Args:
-        rows: of a micro-batch, and of what is sampled at once.
-        length: prompt and response, half each.
+        rows: of a micro-batch.
+        length: prompt and response.
+        response: tokens of the response; half of ``length`` unless given.
+        sampled: rows that are sampled at once; as many as a micro-batch has unless given.
     """
     tokens, width, inner = rows * length, model.hidden_size, model.intermediate_size
     number, layers = BYTES[precision], sum(out * into for out, into in linear_shapes(model))
     folded = layers + model.vocab_size * width
-    chunk = min(ActorCritic.CHUNK, rows * (length // 2))  # response tokens
+    response, sampled = response or length // 2, sampled or rows
+    chunk = min(ActorCritic.CHUNK, rows * response)  # response tokens
     return {
-        "kv_cache": kv_cache(model, tokens, precision),
+        "kv_cache": kv_cache(model, sampled * length, precision),
         "layer_inputs": tokens * model.num_hidden_layers * width * number,  # kept by checkpointing
-        # One layer, recomputed. Autograd keeps two norms' inputs in fp32 (8 bytes) and, in the compute
-        # type, two norms' outputs, queries, keys and values, attention twice; of the MLP gate,
-        # activation, other half and product. As much again for gradients and passing results.
-        "layer": 2 * tokens * ((8 + 7 * number) * width + 4 * number * inner),
+        # One layer, recomputed; as much again for gradients and passing results.
+        "layer": 2 * one_layer(model, tokens, precision),
+        "prompts": 2 * one_layer(model, sampled * (length - response), precision),  # through a layer at once
         # In 16 bits: logits, log-softmax, its exponential, and that again in 16 (12); in fp32 the
         # first three (12).
         "logits": chunk * model.vocab_size * 12,
@@ -160,15 +182,24 @@ def working(model, rows: int, length: int, precision="nf4", rank: int = RANK) ->
 
 
 def phases(
-    model, judge, rows: int, length: int, precision="nf4", rank: int = RANK, judge_bytes: int = 2
+    model,
+    judge,
+    rows: int,
+    length: int,
+    precision="nf4",
+    rank: int = RANK,
+    judge_bytes: int = 2,
+    response: int | None = None,
+    sampled: int | None = None,
 ) -> dict[str, dict[str, int]]:
-    """Bytes at the peak of each phase, by what they are for.
+    """Bytes at the peak of each phase, by what they are for; the arguments are those of :func:`resident`
+    and :func:`working`.
 
-    ``generation`` is all that comes before the update: sampling, where half of the tokens, the
-    prompts, pass a layer at once, and then the two scoring passes, which need no cache.
+    ``generation`` is all that comes before the update: sampling, where the prompts pass a layer at
+    once, and then the two scoring passes, which need no cache.
     """
     stays = resident(model, judge, precision, rank, judge_bytes)
-    part = working(model, rows, length, precision, rank)
+    part = working(model, rows, length, precision, rank, response, sampled)
     # 12 of policy's 16 bytes are gradient and moments.
     learned = lora_parameters(model, rank) + (CONTROL_ROWS + 1) * model.hidden_size + 1
     fixed = {"weights": sum(stays.values()) - 12 * learned, "optimizer": 12 * learned}
@@ -176,7 +207,7 @@ def phases(
     sampling = {
         "merged copy": part["merged"],
         "cache": part["kv_cache"],
-        "activations": part["layer"] // 2,
+        "activations": part["prompts"],
     }
     generation = max(sampling, scoring, key=lambda held: sum(held.values()))
     update = {**scoring, "activations": part["layer_inputs"] + part["layer"]}
@@ -281,19 +312,21 @@ def explained(model, halves: dict[str, tuple[int, float]]) -> Iterator[None]:
     """
     import torch
 
+    runtime.reset_card_peak()  # an earlier stage may have needed more
     try:
         yield
     except torch.OutOfMemoryError as error:
-        said = _out_of_memory(model, halves, str(error))
-        torch.cuda.empty_cache()
+        card = runtime.card()
+        if card is None:
+            raise
+        size = card.get_device_properties(card.current_device()).total_memory
+        said = _out_of_memory(model, halves, str(error), card.max_memory_allocated(), size)
+        card.empty_cache()
         raise OutOfMemory(said) from None
 
 
-def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str) -> str:
-    import torch
-
-    size = torch.cuda.get_device_properties(0).total_memory
-    used = torch.cuda.max_memory_allocated()
+def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str, used: int, size: int) -> str:
+    """The message, from the bytes at the peak of the stage that failed and those of the card."""
     frozen, trained = (
         sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad == flag)
         for flag in (False, True)

@@ -273,20 +273,72 @@ def record(profile: Profile, stage: str, **numbers: Any) -> None:
 # --- measuring ----------------------------------------------------------------------------------
 
 
-def peak_memory_gib() -> float:
-    """Peak resident memory of this process in GiB."""
+class Peak(float):
+    """GiB at the peak, and of what: a GPU's memory is not the process's, and numbers of the two are kept
+    apart wherever they are recorded.
+
+    Attributes:
+        of: "GPU memory" or "process memory".
+    """
+
+    def __new__(cls, gib: float, of: str) -> Peak:
+        found = super().__new__(cls, gib)
+        found.of = of
+        return found
+
+    @property
+    def key(self) -> str:
+        """The name it is recorded under."""
+        return {"GPU memory": "peak_memory_gpu_gib", "process memory": "peak_memory_gib"}[self.of]
+
+    @property
+    def entry(self) -> dict[str, float]:
+        """As part of a log line or of ``metrics.json``."""
+        return {self.key: float(self)}
+
+
+_before_reset = 0.0  # GiB: the card's peak up to the last reset_card_peak
+
+
+def card():
+    """torch's module of the GPU that is used here (``torch.cuda``), if it counts its memory; else None."""
+    import torch
+
+    device = choose_precision().device
+    module = None if device == "cpu" else torch.get_device_module(device)
+    return module if hasattr(module, "max_memory_allocated") else None  # Apple's does not
+
+
+def peak_memory_gib() -> Peak:
+    """Peak memory in GiB since the process began: on a GPU what torch allocated there, as the card's own
+    counter has it; elsewhere what of this process is resident."""
+    if gpu := card():
+        return Peak(max(_before_reset, gpu.max_memory_allocated() / 1024**3), "GPU memory")
     if sys.platform == "win32":  # has no module "resource"
         import psutil  # accelerate brings it
 
-        return psutil.Process().memory_info().peak_wset / 1024**3
+        return Peak(psutil.Process().memory_info().peak_wset / 1024**3, "process memory")
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**3 if sys.platform == "darwin" else 1024**2)
+    return Peak(peak / (1024**3 if sys.platform == "darwin" else 1024**2), "process memory")
+
+
+def reset_card_peak() -> None:
+    """Let the card's own counter begin anew, for one stage; :func:`peak_memory_gib` keeps what it had."""
+    global _before_reset
+    if gpu := card():
+        _before_reset = float(peak_memory_gib())
+        gpu.reset_peak_memory_stats()
 
 
 def forget_peak_memory() -> bool:
-    """Let :func:`peak_memory_gib` count from now on, on Linux; False where that cannot be done."""
+    """Let :func:`peak_memory_gib` count from now on, on a GPU and on Linux; False elsewhere."""
+    global _before_reset
+    if card():
+        reset_card_peak()
+        _before_reset = 0.0
+        return True
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -295,13 +347,14 @@ def forget_peak_memory() -> bool:
     return True
 
 
-def record_peak(profile: Profile, stage: str) -> float:
+def record_peak(profile: Profile, stage: str) -> Peak:
     """Keep the largest peak of this process and of earlier ones on the same run folder (a run that
-    only loads what is trained needs less), and return it in GiB."""
+    only loads what is trained needs less), and return it in GiB. A GPU's is kept apart from a process's."""
     path = run_dir(profile, stage) / "metrics.json"
-    earlier = read_json(path).get("peak_memory_gib", 0.0) if path.exists() else 0.0
-    peak = max(earlier, peak_memory_gib())
-    record(profile, stage, peak_memory_gib=peak)
+    now = peak_memory_gib()
+    earlier = read_json(path).get(now.key, 0.0) if path.exists() else 0.0
+    peak = Peak(max(earlier, now), now.of)
+    record(profile, stage, **peak.entry)
     return peak
 
 
@@ -357,9 +410,9 @@ def _network(profile: Profile) -> str:
         return "offline (HF_HUB_OFFLINE is set)"
     if not (profile.hub_models or profile.hub_data):
         return "not needed: models and data are embedded"
-    if hub.reachable():
-        return f"{hub.endpoint()} answers"
-    return f"OFFLINE: {hub.endpoint()} does not answer; only what is cached can be loaded"
+    if trouble := hub.trouble():
+        return f"OFFLINE, only what is cached can be loaded. {trouble}"
+    return f"{hub.endpoint()} answers"
 
 
 def expected_minutes(profile: Profile, device: str) -> str:

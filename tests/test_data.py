@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -72,7 +73,7 @@ def test_a_human_preference_row_of_the_hub_becomes_one_of_ours():
     split, mapping = data.HUB_SOURCES["Anthropic/hh-rlhf"]
     (found,) = data.map_rows("gold_preferences", [row], mapping)
     assert split == "train"
-    assert found["prompt"] == "Hi\nHello.\nHow are you?"
+    assert found["prompt"] == "Human: Hi\n\nAssistant: Hello.\n\nHuman: How are you?", "who said what"
     assert [r["text"] for r in found["responses"]] == ["Well, and you?", "Fine."]
     assert data.pairs([found])[0].chosen == "Well, and you?"
 
@@ -188,6 +189,11 @@ BAD_ROWS = [  # schema, bad row, what the message must name
     ("preferences", changed(PREFERENCE, 0, "responses", 0, "score"), "'score' is 0, outside 1 to 10"),
     ("preferences", changed(PREFERENCE, float("nan"), "responses", 0, "score"), "'score' is nan"),
     ("preferences", changed(PREFERENCE, 9, "responses", 1, "score"), "two different scores"),
+    (
+        "preferences",
+        changed(PREFERENCE, "Very  well!", "responses", 1, "text"),
+        "one text with two different",
+    ),
     ("prompts", changed(PROMPT, GONE, "prompt"), "'prompt'"),
     ("prompts", changed(PROMPT, "validation", "split"), "'split' is 'validation'"),
     ("prompts", changed(PROMPT, ["train"], "split"), "'split'"),
@@ -301,6 +307,24 @@ def test_a_prompt_in_two_sets_is_found(corpus, disguise):
     with pytest.raises(DataError, match=r"prompts: 1 near-duplicates") as caught:
         data.check_corpus(corpus.folder)
     assert prompt in str(caught.value)
+
+
+ASKED = {  # how to put a question into a row of each set
+    "conversations": lambda row, text: row["messages"][0].update(content=text),
+    **dict.fromkeys(
+        ("preferences", "gold_preferences", "prompts"), lambda row, text: row.update(prompt=text)
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.combinations(ASKED, 2))
+def test_any_two_sets_of_prompts_are_disjoint(corpus, one, other):
+    text = "Do dolphins ever sleep at night?"
+    corpus(one, lambda rows: ASKED[one](rows[2], text))
+    data.check_corpus(corpus.folder)
+    corpus(other, lambda rows: ASKED[other](rows[2], text))
+    with pytest.raises(DataError, match=r"prompts: 1 near-duplicates, the first: .*dolphins"):
+        data.check_corpus(corpus.folder)
 
 
 def test_a_prompt_that_is_asked_twice_in_one_set_is_found(corpus):
@@ -469,13 +493,11 @@ def test_an_article_of_the_hub_becomes_news():
         {"text": "A b c.", "prediction": [{"text": "A.", "score": 1.0}], "annotation": None},
         {"text": " ", "prediction": []},
     ]
-    skipped = []
-    (news,) = map_rows("news", rows, data._news_summary, skipped)
+    left_out = Counter()
+    (news,) = map_rows("news", rows, data._news_summary, left_out)
     assert news["text"] == "A b c."
     assert news["split"] in ("train", "test")
-    assert len(skipped) == 1
-    with pytest.raises(DataError, match="no column 'text'"):
-        list(map_rows("news", [{"document": "x"}], data._news_summary))
+    assert left_out == {"field 'text' is empty": 1}
 
 
 def test_near_duplicates_by_hand():
@@ -560,6 +582,16 @@ def test_strangers_need_two_rows_and_two_texts():
     assert data.strangers([row, {**row, "id": "b"}]) == [], "the same text cannot be a stranger"
 
 
+def test_equal_texts_are_no_pair():
+    """Whatever the source: nothing can be learnt from a text that is better than itself."""
+    texts = ("Yes.", " Yes.\n", "No.")
+    row = {"id": "a", "topic": "t", "prompt": "?"}
+    row["responses"] = [{"text": text, "score": score} for text, score in zip(texts, (9, 6, 2), strict=True)]
+    assert [(p.chosen, p.rejected) for p in data.pairs([row])] == [("Yes.", "No."), (" Yes.\n", "No.")]
+    other = {**row, "id": "b", "responses": [{"text": "Yes. ", "score": 9}]}
+    assert [p.chosen for p in data.strangers([row, other])] == []
+
+
 def test_every_pair_of_the_corpus_has_a_margin():
     every = data.pairs(data.load_preferences())
     assert all(pair.margin > 0 for pair in every)
@@ -590,9 +622,16 @@ def test_guanaco_rows_become_conversations():
         {"text": "### Human: Only a question"},  # skipped: nothing to learn from
         {"text": ""},
         {"text": "### Human: ### Assistant: An answer to nothing."},
+        {"text": "### Human: Hi.### Assistant: ### Human: Hello?### Assistant: Yes."},
+        {"text": "### Human: What does ### Human: mean?### Assistant: Your turn."},
+        {"text": "### Human: Hi.### Assistant: One.### Assistant: Two."},
+        {"text": "### Assistant: I begin.### Human: Hi.### Assistant: Hello."},
+        {"text": None},
         {"text": "### Human: What is ### in Markdown?### Assistant: A heading: ### like this."},
     ]
-    found = list(map_rows("conversations", rows, data._guanaco))
+    left_out = Counter()
+    found = list(map_rows("conversations", rows, data._guanaco, left_out))
+    assert left_out.total() == 8
     assert [[m["content"] for m in row["messages"]] for row in found] == [
         ["Hi there.", "Hello!\nYou?", "Fine.", "OK."],
         ["One?", "Yes."],
@@ -643,38 +682,116 @@ def test_dolly_rows_become_prompts():
             "category": "closed_qa",
         },
         {"instruction": " ", "context": "", "response": "What?", "category": "open_qa"},
+        {"instruction": None, "context": "A book by X.", "response": "X."},  # which asks nothing
+        {"instruction": "And?", "context": None, "response": "So."},
+        {"instruction": "And?", "context": ["A book."], "response": "So."},
     ]
-    found = list(map_rows("prompts", rows, data._dolly))
-    assert [row["prompt"] for row in found] == ["Why?", "Who wrote it? A book by X."]
+    left_out = Counter()
+    found = list(map_rows("prompts", rows, data._dolly, left_out))
+    assert [row["prompt"] for row in found] == ["Why?", "Who wrote it? A book by X.", "And?"]
+    assert left_out.total() == 3
     again = list(map_rows("prompts", rows[::-1], data._dolly))
     # By hash of the prompt: the same split, whatever the order.
     assert {(r["prompt"], r["split"]) for r in found} == {(r["prompt"], r["split"]) for r in again}
 
 
 @pytest.mark.parametrize(
-    ("schema", "mapping", "row", "column"),
+    ("schema", "mapping", "row", "reason"),
     [
-        ("conversations", data._guanaco, {"conversation": "### Human: Hi"}, "text"),
-        ("prompts", data._dolly, {"question": "Why?", "context": ""}, "instruction"),
-        ("preferences", data._ultrafeedback, changed(ULTRAFEEDBACK, GONE, "rejected"), "rejected"),
+        ("conversations", data._guanaco, {"conversation": "### Human: Hi"}, "field 'text' is missing"),
+        ("prompts", data._dolly, {"question": "Why?", "context": ""}, "field 'instruction' is missing"),
         (
-            "preferences",
-            data._ultrafeedback,
-            changed(ULTRAFEEDBACK, GONE, "score_chosen"),
-            "score_chosen",
+            "prompts",
+            data._dolly,
+            {"instruction": "Who wrote it?", "text": "X."},
+            "field 'context' is missing",
         ),
+        ("preferences", data._ultrafeedback, changed(ULTRAFEEDBACK, GONE, "rejected"), "field 'messages'"),
+        ("preferences", data._ultrafeedback, changed(ULTRAFEEDBACK, GONE, "score_chosen"), "field 'score'"),
+        ("news", data._news_summary, {"document": "x"}, "field 'text' is missing"),
     ],
 )
-def test_a_renamed_column_is_an_error(schema, mapping, row, column):
-    # Skipping every row would end in an empty training set, much later and without a reason.
-    with pytest.raises(DataError, match=f"row 0: the source has no column '{column}'"):
-        list(map_rows(schema, [row], mapping))
+def test_a_renamed_column_is_an_error(schema, mapping, row, reason):
+    # Leaving out every row would end in an empty training set, much later and without a reason.
+    with pytest.raises(DataError) as caught:
+        list(map_rows(schema, [row] * 4, mapping))
+    assert f"none of 4 rows can be used (4 × {reason}" in str(caught.value).replace("responses: ", "")
+    assert str(caught.value).endswith(f"columns: {list(row)}")
 
 
 def test_a_column_of_another_type_is_an_error():
     row = changed(ULTRAFEEDBACK, "Very well!", "chosen")  # as in other preference sets
-    with pytest.raises(DataError, match="row 0: a column is not of the expected type"):
-        list(map_rows("preferences", [row], data._ultrafeedback))
+    with pytest.raises(DataError, match=r"none of 3 rows can be used .*'messages' must be a list"):
+        list(map_rows("preferences", [row] * 3, data._ultrafeedback))
+
+
+@pytest.mark.parametrize(("bad", "ends"), [(99, False), (100, True), (101, True)])
+def test_a_source_is_given_up_when_none_of_its_first_hundred_rows_can_be_used(bad, ends):
+    read = []
+    good = {"instruction": "Why?", "context": None}
+    rows = (read.append(i) or (good if i >= bad else {**good, "instruction": None}) for i in range(500))
+    if ends:
+        with pytest.raises(DataError, match=r"none of 100 rows can be used \(100 × field 'instruction'"):
+            next(map_rows("prompts", rows, data._dolly))
+        assert len(read) == 100, "a source of a million rows need not be read to its end"
+    else:
+        assert len(list(map_rows("prompts", rows, data._dolly))) == 401
+
+
+def test_the_commonest_reasons_are_said_and_the_others_counted(capsys):
+    data.say_left_out("here", Counter({"a": 1000, "b": 3, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1}), 4000)
+    said = "here: 1,011 of 5,011 rows left out: 1,000 × a; 3 × b; 2 × c; 2 × d; 2 × e; 2 × others\n"
+    assert capsys.readouterr().out == said
+    data.say_left_out("here", Counter(), 4000)
+    assert capsys.readouterr().out == ""
+
+
+HH_START = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [
+        (" Well.\n\nHuman: Thanks, bye.", " Fine.", "field 'messages' must end with the assistant"),
+        (" Well.\n\nHuman: And?\n\nAssistant: So.", " Fine.", "the two talks part before the last answer"),
+        (
+            " Well.\n\nAssistant: And you?",
+            " Fine.",
+            "field 'messages.role' is 'assistant': user and assistant",
+        ),
+        (" Well.", " Well. ", "field 'responses' has one text with two different scores"),
+        (" Well.", " ", "messages: field 'content' is empty"),
+        (" Well.", None, "field 'rejected' is missing or not text"),
+        (" Well.", 7, "field 'rejected' is missing or not text"),
+    ],
+)
+def test_an_odd_talk_is_left_out_with_its_reason(chosen, rejected, reason):
+    good = {"chosen": f"{HH_START} Well.", "rejected": f"{HH_START} Fine."}
+    odd = {"chosen": HH_START + chosen}
+    odd["rejected"] = HH_START + rejected if isinstance(rejected, str) else rejected
+    swapped = {"chosen": odd["rejected"], "rejected": odd["chosen"]}
+    for row in (odd, swapped) if isinstance(rejected, str) else (odd,):
+        left_out = Counter()
+        assert len(list(map_rows("gold_preferences", [good, row, good], data._hh_rlhf, left_out))) == 2
+        (said,) = left_out
+        assert said.startswith(reason)
+
+
+def test_talks_that_part_early_are_left_out():
+    row = {"chosen": f"{HH_START} Well.", "rejected": f"{HH_START} Fine.".replace("Hello", "Goodbye")}
+    left_out = Counter()
+    with pytest.raises(DataError):
+        list(map_rows("gold_preferences", [row], data._hh_rlhf, left_out))
+    assert left_out == {"the two talks part before the last answer": 1}
+
+
+def test_what_precedes_the_first_speaker_is_not_dropped():
+    for schema, mapping, row in (
+        ("gold_preferences", data._hh_rlhf, {"chosen": f"Note.{HH_START} a", "rejected": f"{HH_START} b"}),
+        ("conversations", data._guanaco, {"text": "Hello! ### Human: Hi ### Assistant: Yes."}),
+    ):
+        with pytest.raises(DataError, match="text before the first speaker"):
+            list(map_rows(schema, [row], mapping))
 
 
 def real_rows(name: str) -> list[dict]:
@@ -711,7 +828,7 @@ def test_real_conversations_map(tokenizer):
 
 
 def test_real_preferences_map():
-    ranked = [row for row in real_rows("oasst_en_ranked_pairs.jsonl") if len(row["prompt"]) == 1]
+    ranked = real_rows("oasst_en_ranked_pairs.jsonl")
     rows = [
         {
             "prompt": row["prompt"][-1]["content"],
@@ -723,46 +840,89 @@ def test_real_preferences_map():
         }
         for row in ranked
     ]
-    found = list(map_rows("preferences", rows, data._ultrafeedback))
-    assert len(found) > 50
+    left_out = Counter()
+    found = list(map_rows("preferences", rows, data._ultrafeedback, left_out))
+    assert len(found) > 100
+    assert left_out.keys() <= {"field 'responses' needs at least two different scores"}
     assert all(pair.margin > 0 for pair in data.pairs(found))
+    assert any("\n\nAssistant: " in row["prompt"] for row in found), "of several turns"
 
 
-def test_a_stream_ends_at_its_limit(monkeypatch):
+def test_real_human_preferences_map():
+    rows = real_rows("hh_rlhf_helpful.jsonl")
+    names = {"user": "Human", "assistant": "Assistant"}
+    asked = ["".join(f"\n\n{names[m['role']]}: {m['content']}" for m in row["prompt"]) for row in rows]
+    talks = [
+        {name: f"{start}\n\nAssistant: {row[name]}" for name in ("chosen", "rejected")}
+        for start, row in zip(asked, rows, strict=True)
+    ]
+    left_out = Counter()
+    found = list(map_rows("gold_preferences", talks, data._hh_rlhf, left_out))
+    assert len(found) + left_out.total() == len(rows) == 2000
+    assert len(found) >= 1950, left_out
+    pairs = data.pairs(found)
+    assert len(pairs) == len(found)
+    known = {(row["chosen"].strip(), row["rejected"].strip()): [] for row in rows}
+    for row in rows:
+        last = row["prompt"][-1]["content"].strip()
+        shown = last if len(row["prompt"]) == 1 else f"\n\nHuman: {last}"
+        known[row["chosen"].strip(), row["rejected"].strip()].append(shown)
+    for pair in pairs:
+        assert any(pair.prompt.endswith(shown) for shown in known[pair.chosen, pair.rejected])
+
+
+def test_a_question_that_two_rows_ask_is_on_one_side_of_a_split():
+    # UltraFeedback and Guanaco ask some questions several times: trained on, and judged by.
+    asked = [f"Question {i % 40}?" for i in range(120)]
+    talks = [{"text": f"### Human: {q}### Assistant: Answer {i}."} for i, q in enumerate(asked)]
+    graded = [
+        {
+            "chosen": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Good {i}."}],
+            "rejected": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Bad {i}."}],
+            "score_chosen": 8.0,
+            "score_rejected": 3.0,
+        }
+        for i, q in enumerate(asked)
+    ]
+    spoken = [
+        {kind: f"\n\nHuman: {q}\n\nAssistant: {kind} {i}." for kind in ("chosen", "rejected")}
+        for i, q in enumerate(asked)
+    ]
+    for schema, rows, mapping in (
+        ("conversations", talks, data._guanaco),
+        ("preferences", graded, data._ultrafeedback),
+        ("gold_preferences", spoken, data._hh_rlhf),
+    ):
+        found = list(map_rows(schema, rows, mapping))
+        assert len(found) == 120
+        sides = data.split_rows(found, 0.3)
+        first, second = ({json.dumps(r.get("prompt") or r["messages"][0]) for r in side} for side in sides)
+        assert first
+        assert second
+        assert not first & second
+
+
+def test_a_stream_ends_at_three_times_its_limit(monkeypatch):
     # The Hub is streamed: 50 rows must not read 15,000.
     import datasets
 
     read = []
 
-    def stream(source, split, streaming):
-        assert (source, split, streaming) == ("databricks/databricks-dolly-15k", "train", True)
+    def rows():
         for i in range(15_000):
             read.append(i)
             yield {"instruction": f"Question {i}?", "context": "", "response": "", "category": ""}
 
+    def stream(source, split, streaming):
+        assert (source, split, streaming) == ("databricks/databricks-dolly-15k", "train", True)
+        return datasets.IterableDataset.from_generator(rows)
+
     monkeypatch.setattr(datasets, "load_dataset", stream)
-    rows = data._load("prompts", "databricks/databricks-dolly-15k", 50)
-    assert len(rows) == 50
-    assert len(read) <= 51
-
-
-def test_a_source_without_usable_rows_is_an_error(monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"text": "Something else."}] * 3)
-    with pytest.raises(DataError, match="openassistant-guanaco: no usable rows for conversations"):
-        data.load_conversations("timdettmers/openassistant-guanaco")
+    assert len(data._load("prompts", "databricks/databricks-dolly-15k", 50)) == 50
+    assert len(read) <= 3 * 50 + 10  # a few to learn the columns
 
 
 def test_the_copy_that_is_damaged_is_a_copy(corpus):
     # The fixture must not point into the package.
     shutil.rmtree(corpus.folder)
     assert (data.EMBEDDED / "prompts.jsonl").exists()
-
-
-def test_skipped_rows_of_a_source_are_counted_with_their_reason():
-    rows = [{"text": "### Human: Hi ### Assistant: Hello."}, {"text": "### Human: Hi"}]
-    skipped = []
-    assert len(list(data.map_rows("conversations", rows, data._guanaco, skipped))) == 1
-    assert len(skipped) == 1
-    assert skipped[0].startswith("row 1: field 'messages'")

@@ -43,7 +43,7 @@ def t5(request, plain_letters):
     from peft import LoraConfig, get_peft_model
     from transformers import T5Config, T5ForConditionalGeneration
 
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     config = T5Config(
         vocab_size=len(plain_letters),
         d_model=32,

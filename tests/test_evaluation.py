@@ -509,7 +509,7 @@ def test_batches_keep_to_a_budget_of_tokens_and_take_similar_lengths(letters, le
     # As they come, where that fits.
     assert ev.batch_rows([3, 9, 4, 8, 2], 1, largest=2, budget=20) == [[0, 1], [2, 3], [4]]
     # The longest row of a batch counts for all of them.
-    assert ev.batch_rows([3, 9, 4, 8, 2], 1, largest=2, budget=19) == [[4, 0], [2], [3], [1]]
+    assert ev.batch_rows([3, 9, 4, 8, 2], 1, largest=2, budget=19) == [[4, 0], [2, 3], [1]]
     assert ev.batch_rows([3, 9, 4, 8, 2], 1, largest=3, budget=20) == [[4, 0, 2], [3, 1]]
     assert ev.batch_rows([50, 1], 1, largest=2, budget=20) == [[1], [0]]  # a single row is never refused
     assert ev.batch_rows([], 1, largest=2, budget=20) == []

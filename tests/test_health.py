@@ -53,7 +53,7 @@ def talker(letters):
     generator = torch.Generator().manual_seed(0)
     stop = letters.eos_token_id
     alphabet = torch.tensor(letters.convert_tokens_to_ids(list("abcdefghijklmnopqrstuvwxyz")))
-    for _ in range(150):
+    for _ in range(300):
         rows = []
         for prompt in PROMPTS[:8]:
             count = int(torch.randint(2, 7, (1,), generator=generator))

@@ -14,23 +14,42 @@ from conftest import build_actor
 from test_resuming import train_reward_here, train_sft_here
 from torch import nn
 
-from sawyer_utils import memory
+from sawyer_utils import memory, runtime
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 
 GIB = 2**30
 TORCHS = "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 14.56 GiB"
 
 
+class Card:
+    """A T4 that has held 14 GiB in an earlier stage; ``use`` is what the next one holds at its peak."""
+
+    def __init__(self, use: float):
+        self.peak, self.use, self.emptied = 13.9 * GIB, use, 0
+
+    def current_device(self) -> int:
+        return 0
+
+    def get_device_properties(self, number: int):
+        return SimpleNamespace(total_memory=14.56 * GIB)
+
+    def reset_peak_memory_stats(self) -> None:
+        self.peak = self.use * GIB
+
+    def max_memory_allocated(self) -> float:
+        return self.peak
+
+    def empty_cache(self) -> None:
+        self.emptied += 1
+
+
 @pytest.fixture
 def card(monkeypatch):
     """A T4 with 14 GiB in use."""
-    emptied = []
-    monkeypatch.setattr(
-        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=14.56 * GIB)
-    )
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 14 * GIB)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
-    return emptied
+    found = Card(14.0)
+    monkeypatch.setattr(runtime, "card", lambda: found)
+    monkeypatch.setattr(runtime, "_before_reset", 0.0)
+    return found
 
 
 def model_of(frozen_gib: float, trained_gib: float) -> nn.Module:
@@ -61,7 +80,7 @@ def test_the_numbers_are_those_of_the_card(card):
         "2. micro_batch 8 → 4: about 3.00 GiB less",
         "3. prompt_tokens 256 → 128: about 2.25 GiB less",
     ]
-    assert card, "the cache is given back, so that a smaller try in the same session can start"
+    assert card.emptied, "the cache is given back, so that a smaller try in the same session can start"
 
 
 def test_what_is_in_4_bits_or_1_already_is_not_suggested(card):
@@ -76,7 +95,20 @@ def test_what_is_in_4_bits_or_1_already_is_not_suggested(card):
 def test_other_errors_pass_as_they_are(card):
     with pytest.raises(ZeroDivisionError), memory.explained(nn.Linear(1, 1), {}):
         1 / 0
-    assert not card
+    assert not card.emptied
+
+
+def test_an_earlier_stages_peak_is_not_taken_for_this_ones(card):
+    card.use = 9.0  # it failed because it asked for much at once
+    said = advice(model_of(6, 0.5), micro_batch=(8, 1.0))
+    assert "9.0 of 14.6 GiB were in use" in said
+    assert "micro_batch 8 → 4: about 0.50 GiB less" in said  # 1 GiB came and went, not 5.9
+    assert runtime.peak_memory_gib() == pytest.approx(13.9)  # which is not forgotten
+
+
+def test_where_no_card_counts_the_error_passes_as_it_is():
+    with pytest.raises(torch.OutOfMemoryError), memory.explained(nn.Linear(1, 1), {}):
+        raise torch.OutOfMemoryError(TORCHS)
 
 
 # --- each training ------------------------------------------------------------------------------

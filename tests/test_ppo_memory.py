@@ -33,8 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ppo_memory as bench
 
 LLAMA = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 192}
-TINY = LlamaConfig(**LLAMA, num_hidden_layers=4, num_attention_heads=4)
+# No two numbers alike: fewer key-value heads than attention heads, and heads that do not add up to the width.
+TINY = LlamaConfig(**LLAMA, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2, head_dim=24)
 JUDGE = {"vocab_size": 100, "hidden_size": 16, "intermediate_size": 32, "num_labels": 1}
+JUDGE |= {"max_position_embeddings": 514}
 TINY_JUDGE = RobertaConfig(**JUDGE, num_hidden_layers=1, num_attention_heads=2)
 TINY_BERT = BertConfig(**JUDGE, num_hidden_layers=2, num_attention_heads=2)
 SIZES = ((1, 16), (4, 16), (1, 32), (4, 32))

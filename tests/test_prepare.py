@@ -382,53 +382,6 @@ def test_a_step_that_fails_is_shown_with_its_last_words():
 
 # --- the Hub, played ----------------------------------------------------------------------------
 
-# Serves folders named as the Hub names its repositories, with its API for whole snapshots.
-SERVER = """
-import hashlib, http.server, json, sys
-from pathlib import Path
-root, SHA = Path(sys.argv[1]), "a" * 40
-class Hub(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        parts = self.path.partition("?")[0].strip("/").split("/")
-        if parts[0] == "api":
-            kind, name, rest = parts[1], "/".join(parts[2:4]), parts[4:]
-            repository = root / kind / name
-            if not repository.is_dir():
-                return self.answer(b"", 404, {"X-Error-Code": "RepoNotFound"})
-            if rest[0] == "tree":
-                return self.answer(json.dumps([self.entry(repository, p) for p in self.files(repository)]))
-            return self.answer(json.dumps({"id": name, "sha": SHA, "siblings": []}))
-        if "resolve" not in parts:
-            return self.answer(b"")
-        i = parts.index("resolve")
-        kind = parts[0] if parts[0] == "datasets" else "models"
-        path = root / kind / "/".join(parts[i - 2 : i]) / "/".join(parts[i + 2 :])
-        content = path.read_bytes()
-        with open(root / "served", "a") as log:
-            if self.command == "GET":
-                log.write(path.relative_to(root).as_posix() + "\\n")
-        etag = hashlib.sha1(content).hexdigest()
-        self.answer(content, 200, {"ETag": f'"{etag}"', "X-Repo-Commit": SHA})
-    do_HEAD = do_GET
-    def files(self, repository):
-        return sorted(p for p in repository.rglob("*") if p.is_file())
-    def entry(self, repository, path):
-        content, name = path.read_bytes(), path.relative_to(repository).as_posix()
-        oid = hashlib.sha1(content).hexdigest()
-        return {"type": "file", "path": name, "size": len(content), "oid": oid}
-    def answer(self, content, status=200, headers={}):
-        content = content.encode() if isinstance(content, str) else content
-        self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-    def log_message(self, *_): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-print(server.server_address[1], flush=True)
-server.serve_forever()
-"""
 FETCH = """
 import sys
 from dataclasses import replace
@@ -530,9 +483,9 @@ def repositories(tmp_path_factory):
 @pytest.fixture(scope="module")
 def play(repositories):
     """``play(code, *arguments, **environment)`` runs code beside the played Hub."""
-    command = [sys.executable, "-c", SERVER, str(repositories)]
+    command = [sys.executable, str(Path(__file__).with_name("hub_server.py")), str(repositories)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
+    endpoint = server.stdout.readline().strip()
     hidden = {"HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "HF_HUB_CACHE"}
     clean = {k: v for k, v in os.environ.items() if k not in hidden and "proxy" not in k.lower()}
 

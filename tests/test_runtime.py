@@ -491,22 +491,96 @@ def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answers", "line"), [(True, "https://mirror answers"), (False, "OFFLINE: https://m")]
+    ("trouble", "line"),
+    [
+        (None, "https://mirror answers"),
+        ("It is away.", "OFFLINE, only what is cached can be loaded. It is away."),
+    ],
 )
-def test_the_network_is_tried_where_it_is_needed(monkeypatch, answers, line):
+def test_the_network_is_tried_where_it_is_needed(monkeypatch, trouble, line):
     from sawyer_utils import hub
 
     fake_cpu(monkeypatch)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror")
-    monkeypatch.setattr(hub, "reachable", lambda: answers)
+    monkeypatch.setattr(hub, "trouble", lambda: trouble)
     assert f"network    {line}" in runtime.environment_report(PROFILES["colab"])
     assert "network    not needed: models and data are embedded" in runtime.environment_report(LOCAL)
 
 
 def test_memory_and_time_are_measured():
-    assert 0.05 < runtime.peak_memory_gib() < 1000  # GiB, neither bytes nor MiB
+    peak = runtime.peak_memory_gib()
+    assert 0.05 < peak < 1000  # GiB, neither bytes nor MiB
+    assert peak.of == "process memory"
+    assert peak.entry == {"peak_memory_gib": peak}
     seconds = {}
     with runtime.stopwatch(seconds, "nothing"):
         pass
     assert 0 <= seconds["nothing"] < 1
+
+
+class Card:
+    """The counters of a GPU's memory, in GiB here."""
+
+    def __init__(self):
+        self.now = self.peak = 0.0
+
+    def hold(self, gib: float) -> None:
+        self.now, self.peak = gib, max(self.peak, gib)
+
+    def max_memory_allocated(self) -> int:
+        return int(self.peak * 2**30)
+
+    def reset_peak_memory_stats(self) -> None:
+        self.peak = self.now
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A card that counts; the process itself has its own, other peak."""
+    found = Card()
+    monkeypatch.setattr(runtime, "card", lambda: found)
+    monkeypatch.setattr(runtime, "_before_reset", 0.0)
+    return found
+
+
+def test_on_a_gpu_the_peak_is_the_cards_own_and_says_so(gpu):
+    gpu.hold(11.5)
+    gpu.hold(2.0)
+    peak = runtime.peak_memory_gib()
+    assert (peak, peak.of) == (11.5, "GPU memory")
+    assert json.dumps(peak.entry) == '{"peak_memory_gpu_gib": 11.5}'
+    assert f"{peak:.1f} GiB of {peak.of}" == "11.5 GiB of GPU memory"
+
+
+def test_a_stages_own_peak_does_not_hide_the_processes_larger_one(gpu):
+    gpu.hold(11.0)
+    gpu.hold(1.0)
+    runtime.reset_card_peak()
+    gpu.hold(3.0)
+    assert gpu.max_memory_allocated() == 3 * 2**30  # of the stage
+    assert runtime.peak_memory_gib() == 11.0  # of all so far
+    gpu.hold(2.0)
+    assert runtime.forget_peak_memory()
+    assert runtime.peak_memory_gib() == 2.0
+
+
+def test_peaks_of_gpu_and_process_are_recorded_apart(gpu, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    with monkeypatch.context() as cpu:
+        cpu.setattr(runtime, "card", lambda: None)
+        process = runtime.record_peak(LOCAL, "sft")
+    gpu.hold(0.01)
+    assert runtime.record_peak(LOCAL, "sft") == pytest.approx(0.01), "a process's peak is not a card's"
+    saved = runtime.read_json(tmp_path / "local" / "sft" / "metrics.json")
+    assert saved == {"peak_memory_gib": process, "peak_memory_gpu_gib": pytest.approx(0.01)}
+    gpu.peak = 0.001  # another process, which only loads
+    assert runtime.record_peak(LOCAL, "sft") == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("device", "counts"), [("cuda", True), ("cpu", False), ("mps", False)])
+def test_only_a_device_that_counts_its_memory_is_asked(monkeypatch, device, counts):
+    precision = runtime.Precision(device, torch.float32, torch.float32, False, "")
+    monkeypatch.setattr(runtime, "choose_precision", lambda: precision)
+    assert (runtime.card() is torch.cuda) == counts
+    assert (runtime.card() is None) != counts

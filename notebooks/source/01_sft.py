@@ -108,7 +108,8 @@ show.side_by_side(fixed, columns)
 # %%
 print(f"Sampled at temperature {profile.temperature}:")
 print(f"{sum(tries.finished)} of {len(tries.finished)} answers ended by themselves.")
-print(f"The others were cut off at the limit of {profile.response_tokens} tokens.")
+limit = profile.response_tokens
+print(f"The others break off: at {limit} tokens, or at a mark of the base's own format.")
 
 # %% [markdown]
 # It is not stupid. It was trained to continue text, and a question is a fine beginning of many
@@ -567,7 +568,6 @@ with torch.no_grad():
     with_adapter = model(input_ids=probe).logits
 words = slice(min(new))  # all tokens but the three new ones
 assert torch.equal(with_adapter[..., words], base_logits[..., words])  # not close: equal
-assert torch.allclose(with_adapter, base_logits, atol=1e-3)  # the rows are computed apart
 trainable, total = models.count_parameters(model)
 named = dict(model.named_parameters())
 row_numbers = sum(p.numel() for name, p in named.items() if "trainable_tokens" in name)
@@ -577,9 +577,8 @@ print(f"of these, the three rows: {row_numbers:,}")
 base = model.unload()
 
 # %% [markdown]
-# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. (Those of the
-# three new tokens are computed apart, and rounded apart.) The
-# rows are a tiny part of the trainable numbers. Are they worth the trouble?
+# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. (The three new
+# tokens' are left out of the assertion: they are computed apart, and rounded apart.) The rows are a tiny part of the trainable numbers. Are they worth the trouble?
 
 # %% [markdown]
 # ## 6. Does it learn?

@@ -259,18 +259,23 @@ curves = {"this run": table}
 curves |= {f"seed {row['seed']}": row["looks"] for row in seeds if row["seed"] != 0}
 kls = [one["kl"] for one in table]
 since = [one["gold"] - table[0]["gold"] for one in table]
-alpha, beta = hacking.gao_fit(kls, since)
-fit = (alpha, beta, table[0]["gold"])
-plots.save(plots.overoptimisation(curves, fit), figures, "overoptimisation", table)
+# Two unknowns need two looks at which the policy has moved.
+fit = hacking.gao_fit(kls, since) if sum(kl > 0 for kl in kls) > 1 else ()
+drawn = (*fit, table[0]["gold"]) if fit else None
+plots.save(plots.overoptimisation(curves, drawn), figures, "overoptimisation", table)
 
 # %% [markdown]
 # *In words: the left panel is the proxy, the right one is gold, both over √KL, one line a seed, this run with
 # intervals and its steps as numbers; the grey curve is the fit.* The numbers:
 
 # %%
-print(f"α = {alpha:.2f}, β = {beta:.2f}", end="")
-turn = math.exp(alpha / beta - 1) if beta > 0 else math.inf
-print(f"; the fit turns at a KL of {turn**2:.1f} nats" if turn < 1e3 else "; no turn")
+if fit:
+    alpha, beta = fit
+    print(f"α = {alpha:.2f}, β = {beta:.2f}", end="")
+    turn = math.exp(alpha / beta - 1) if beta > 0 else math.inf
+    print(f"; the fit turns at a KL of {turn**2:.1f} nats" if turn < 1e3 else "; no turn")
+else:
+    print("The policy hardly moved: nothing to fit.")
 early = 0
 for row in seeds:
     found = row["from_peak_to_end"]
@@ -530,7 +535,7 @@ runtime.record(
     judge={f"{name}, {group}": share for (name, group), share in right.items()},
     looks=table,
     from_peak_to_end={"peak": top.step, **fall.as_dict()},
-    gao={"alpha": alpha, "beta": beta},
+    gao=dict(zip(("alpha", "beta"), fit)),
     remedies=rows,
     kept=kept,
     collapse=one_word,
