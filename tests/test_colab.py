@@ -1,7 +1,7 @@
 """The setup cell in a Colab that is played: its package set, its old torchao, its loaded pyarrow.
 
 Nothing here runs on Colab. The versions are those of its published lists (``constraints/colab-shipped.txt``);
-pip and git are faked, the packages are folders with nothing but metadata. ``tests/rehearsal`` has the real ones.
+pip and git are faked, the packages are folders with nothing but metadata; for real ones: ``tests/rehearsal``.
 """
 
 from __future__ import annotations

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for hub_server, which the tests share
+
 import hub_data
 import hub_models
 from colab_session import BUILD, NotPlayed, Result, Session, shipped, versions
-from hub_server import GRANTED, Hub
+from hub_server import GRANTED, HubServer
 
 from sawyer_utils import colab
 from sawyer_utils.badges import address
@@ -34,12 +36,14 @@ def first_cells(session: Session) -> Iterator[Result]:
     stops = "RESTART NEEDED, once: this session still holds"
     yield session.run(title="setup: old pyarrow in memory", stops=stops, **cell)
     yield session.run(title="setup: after the restart", **cell)
-    yield session.run(title="setup: Drive refused", stops="Google Drive was not mounted", SAWYER_HOME="drive", **cell)
+    yield session.run(
+        title="setup: Drive refused", stops="Google Drive was not mounted", SAWYER_HOME="drive", **cell
+    )
     yield Result("setup: what it installed", 0.0, 0, changes(before, versions(session.python)))
 
 
 def changes(before: dict[str, str], after: dict[str, str]) -> str:
-    """What the setup cell did to the packages and should not have, or should have and did not; "" if nothing."""
+    """What the setup cell did to the packages and should not have, or the reverse; "" if nothing."""
     found = ["torchao is still there"] if "torchao" in after else []
     stays = before.keys() - colab.MAY_MOVE - {"torchao"}
     found += [f"{n} {before[n]} is now {after.get(n)}" for n in sorted(stays) if after.get(n) != before[n]]
@@ -61,8 +65,10 @@ def llama2_chain(session: Session) -> Iterator[Result]:
     gate = {"name": "01_sft", "setup_only": True, **profile}
     copy = f'SAWYER_MODEL"] = "{hub_models.COPY}"'
     yield session.run(title="llama2: gated, no token", stops=copy, **gate)
-    refused = "your account has not been granted access"
-    yield session.run(title="llama2: gated, another's token", stops=refused, REHEARSAL_SECRET="hf_other", **gate)
+    stops = "your account has not been granted access"
+    yield session.run(
+        title="llama2: gated, another's token", stops=stops, REHEARSAL_SECRET="hf_other", **gate
+    )
     for name in NOTEBOOKS:
         yield session.run(name, title=f"llama2: {name}", REHEARSAL_SECRET=GRANTED, **profile)
     yield session.run("01_sft", title="llama2: 01_sft, the copy", SAWYER_MODEL=hub_models.COPY, **profile)
@@ -97,7 +103,10 @@ def rehearse(chosen: list[str], jobs: int) -> list[Result]:
         hub_models.write_models(BUILD / "hub")
         hub_data.write_data(BUILD / "hub")
         environment.result()
-    with Hub(BUILD / "hub", {hub_models.GATED}) as hub, Session(hub.endpoint, *address(), jobs) as session:
+    with (
+        HubServer(BUILD / "hub", gated={hub_models.GATED}) as hub,
+        Session(hub.url, *address(), jobs) as session,
+    ):
         results = play(first_cells, session)
         with ThreadPoolExecutor(jobs) as pool:
             for more in pool.map(lambda name: play(CHAINS[name], session), chosen):

@@ -1,8 +1,8 @@
 """A Colab session, played on this machine: its packages, its kernel, its folder /content, and a Hub.
 
-The packages come from ``constraints/colab-shipped.txt`` by pip, with the CUDA libraries, without which this
-torch cannot be imported even on a CPU. They are kept in ``build/rehearsal/shipped`` as long as that file stays
-what it is; a session works on a copy of hard links, for the setup cell replaces some of them.
+The packages come from ``constraints/colab-shipped.txt`` by pip, with the CUDA libraries: without them this
+torch cannot be imported, on a CPU neither. They are kept in ``build/rehearsal/shipped`` as long as that file
+stays what it is; a session works on a copy of hard links, for the setup cell replaces some of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ PIP = "pip==24.1.2"  # Colab's
 AUTHOR = "rehearsal"
 CELL_SECONDS = 300
 # What must not reach the session: this machine's settings of the course, of Python and of the Hub.
-PRIVATE = re.compile(r"SAWYER_|HF_|HUGGING|TRANSFORMERS_|PYTHON|VIRTUAL_ENV|PYTEST_|JUPYTER|IPYTHON|MPL|RANK|COV_")
+PRIVATE = re.compile(
+    r"SAWYER_|HF_|HUGGING|TRANSFORMERS_|PYTHON|VIRTUAL_ENV|PYTEST_|JUPYTER|IPYTHON|MPL|RANK|COV_"
+)
 
 
 class NotPlayed(RuntimeError):
@@ -89,7 +91,17 @@ def publish(repository: str, ref: str) -> dict[str, str]:
     """
     bare = BUILD / "course.git"
     shutil.rmtree(bare, ignore_errors=True)
-    git = ["git", "-c", f"user.name={AUTHOR}", "-c", "user.email=", "--git-dir", str(bare), "--work-tree", str(ROOT)]
+    git = [
+        "git",
+        "-c",
+        f"user.name={AUTHOR}",
+        "-c",
+        "user.email=",
+        "--git-dir",
+        str(bare),
+        "--work-tree",
+        str(ROOT),
+    ]
     subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
     subprocess.run([*git, "add", "--all", "."], check=True, cwd=ROOT)
     subprocess.run([*git, "commit", "--quiet", "-m", "The working tree"], check=True, cwd=ROOT)
@@ -163,7 +175,9 @@ class Session:
                 f"({error.strerror}): make that folder and give it to this user, or rehearse in a container."
             ) from None
 
-    def run(self, name: str, *, title: str, setup_only: bool = False, stops: str = "", **environment: str) -> Result:
+    def run(
+        self, name: str, *, title: str, setup_only: bool = False, stops: str = "", **environment: str
+    ) -> Result:
         """Run a notebook of the working tree by nbval, in /content, in a kernel of its own.
 
         Args:
@@ -181,14 +195,25 @@ class Session:
         place.parent.mkdir()
         nbformat.write(notebook, place)
         nbval = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
-        command = [str(self.python), "-m", "pytest", "-p", "no:cacheprovider", "--no-header", *nbval, str(place)]
+        command = [
+            str(self.python),
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--no-header",
+            *nbval,
+            str(place),
+        ]
         with (BUILD / "logs" / f"{place.parent.name}.log").open("w+", encoding="utf-8") as log:
             own = _environment() | self.own | environment
             code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=place.parent, env=own)
             log.seek(0)
             said = log.read()
         shutil.rmtree(place.parent)
-        cells = sum(int(n) for n in re.findall(r"(\d+) (?:passed|failed)", said.splitlines()[-1] if said else ""))
+        cells = sum(
+            int(n) for n in re.findall(r"(\d+) (?:passed|failed)", said.splitlines()[-1] if said else "")
+        )
         return Result(title, (time.monotonic() - start) / 60, cells, _problem(code, said, stops))
 
 
@@ -207,4 +232,4 @@ def first_failure(said: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
     parts = re.split(r"^_{5,}.*_{5,}$", plain, flags=re.MULTILINE)
     lines = parts[1].strip().splitlines() if len(parts) > 1 else plain.splitlines()[-40:]
-    return "\n".join(lines[:30] + ["…"] + lines[-40:] if len(lines) > 70 else lines)
+    return "\n".join([*lines[:30], "…", *lines[-40:]] if len(lines) > 70 else lines)

@@ -99,7 +99,13 @@ def _pair(prompt: str | None, chosen: str | None, rejected: str, margin: float) 
     asked = {"content": prompt, "role": "user"}
     best, worst = ([asked, {"content": text, "role": "assistant"}] for text in (chosen, rejected))
     scores = {"score_chosen": 5.5 + margin / 2, "score_rejected": 5.5 - margin / 2}
-    return {"prompt": prompt, "prompt_id": "0" * 64, "chosen": best, "rejected": worst, "messages": best} | scores
+    return {
+        "prompt": prompt,
+        "prompt_id": "0" * 64,
+        "chosen": best,
+        "rejected": worst,
+        "messages": best,
+    } | scores
 
 
 def hh_rlhf() -> dict[str, list[dict]]:
@@ -107,7 +113,10 @@ def hh_rlhf() -> dict[str, list[dict]]:
     every = pairs(rows("gold_preferences"))
     odd = [
         _talks("Odd?", "See you.\n\nHuman: Thanks, bye.", "No."),
-        {"chosen": "\n\nHuman: A?\n\nAssistant: B.\n\nHuman: C?\n\nAssistant: D.", "rejected": _talk("A?", "E.")},
+        {
+            "chosen": "\n\nHuman: A?\n\nAssistant: B.\n\nHuman: C?\n\nAssistant: D.",
+            "rejected": _talk("A?", "E."),
+        },
         _talks("Equal?", "The same.", "The same."),
         {"chosen": "", "rejected": ""},
         {"chosen": None, "rejected": None},
@@ -119,7 +128,9 @@ def hh_rlhf() -> dict[str, list[dict]]:
         _talks("Two turns?\n\nAssistant: Yes.\n\nHuman: Which?", "These.", "Those."),
     ]
     names = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
-    plain = {name: [_talks(p.prompt, p.chosen, p.rejected) for p in every[i::4]] for i, name in enumerate(names)}
+    plain = {
+        name: [_talks(p.prompt, p.chosen, p.rejected) for p in every[i::4]] for i, name in enumerate(names)
+    }
     return {name: list(mixed(some, odd)) for name, some in plain.items()}
 
 
@@ -136,7 +147,9 @@ def dolly() -> list[dict]:
     contexts = [_task(f"Summarise the text about {row['topic']}.", row["text"]) for row in rows("news")[:60]]
     odd = [
         *(_task(f"Which of these is number {n}?", long(n)) for n in (150, 250, 400, 900, 2500)),
-        *(_task(f"What is said here, in {n} words?", long(1000 + n)) for n in range(24)),  # some are for testing
+        *(
+            _task(f"What is said here, in {n} words?", long(1000 + n)) for n in range(24)
+        ),  # some are for testing
         _task(""),
         _task(None),
         _task("   \n"),
@@ -154,7 +167,14 @@ def _task(asked: str | None, context: str | None = "") -> dict:
 def news() -> list[dict]:
     odd = [long(700), "", None, TYPED, "Short.", long(3000)]
     texts = mixed(({"text": row["text"]} for row in rows("news")), ({"text": text} for text in odd))
-    none = ("prediction_agent", "annotation", "annotation_agent", "metadata", "event_timestamp", "explanation")
+    none = (
+        "prediction_agent",
+        "annotation",
+        "annotation_agent",
+        "metadata",
+        "event_timestamp",
+        "explanation",
+    )
     rest = {"status": "Default", "metrics": {"text_length": 300}}
     said = {"prediction": [{"text": "A summary.", "score": 1.0}]}
     return [row | said | dict.fromkeys(none) | {"id": f"{i}"} | rest for i, row in enumerate(texts)]
@@ -167,14 +187,22 @@ def truthful() -> list[dict]:
         right = row["choices"][label]
         one = [right, *(c for c in row["choices"] if c != right)]  # in mc1 the first is always right
         many = [right, f"{right}, as far as we know", *one[1:]]
-        labels = {"choices": one, "labels": [1] + [0] * (n - 1)}, {"choices": many, "labels": [1, 1] + [0] * (n - 1)}
+        labels = (
+            {"choices": one, "labels": [1] + [0] * (n - 1)},
+            {"choices": many, "labels": [1, 1] + [0] * (n - 1)},
+        )
         found.append({"question": row["question"], "mc1_targets": labels[0], "mc2_targets": labels[1]})
     return found
 
 
 def mmlu() -> dict[str, list[dict]]:
     every = [
-        {"question": r["question"], "subject": "world_religions", "choices": r["choices"], "answer": r["label"]}
+        {
+            "question": r["question"],
+            "subject": "world_religions",
+            "choices": r["choices"],
+            "answer": r["label"],
+        }
         for r in rows("religions_mini")
         if len(r["choices"]) == 4
     ]

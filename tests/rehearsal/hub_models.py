@@ -14,7 +14,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoConfig,
     LlamaForCausalLM,
@@ -138,11 +147,16 @@ def llama2_tokenizer(folder: Path, legacy: bool) -> int:
     one = [("<s>", 1)]
     raw.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s>:1 $B:1", special_tokens=one)
     raw.save(str(folder / "tokenizer.json"))
-    named = {name: {"__type": "AddedToken", "content": text, **special} for name, text in _LLAMA2_NAMES.items()}
+    named = {
+        name: {"__type": "AddedToken", "content": text, **special} for name, text in _LLAMA2_NAMES.items()
+    }
     settings = {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
     settings |= {"legacy": legacy, "model_max_length": 10**30, "pad_token": None, "sp_model_kwargs": {}}
     _json(folder / "tokenizer_config.json", settings | named | {"tokenizer_class": "LlamaTokenizer"})
-    _json(folder / "special_tokens_map.json", {name: {"content": t, **special} for name, t in _LLAMA2_NAMES.items()})
+    _json(
+        folder / "special_tokens_map.json",
+        {name: {"content": t, **special} for name, t in _LLAMA2_NAMES.items()},
+    )
     return raw.get_vocab_size()
 
 
@@ -163,7 +177,11 @@ def smollm2_tokenizer(folder: Path) -> int:
     end = "<|endoftext|>"
     names = {"bos_token": end, "eos_token": end, "unk_token": end}
     added = {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in raw["added_tokens"]}
-    settings = {"add_prefix_space": False, "added_tokens_decoder": added, "clean_up_tokenization_spaces": False}
+    settings = {
+        "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "clean_up_tokenization_spaces": False,
+    }
     settings |= {"additional_special_tokens": [token["content"] for token in raw["added_tokens"]]}
     settings |= {"model_max_length": 8192, "tokenizer_class": "GPT2Tokenizer", "vocab_size": 49152}
     _json(folder / "tokenizer_config.json", settings | names)
@@ -198,10 +216,22 @@ def t5_tokenizer(folder: Path) -> int:
     options = {"special_tokens": ["<pad>", "</s>", "<unk>"], "unk_token": "<unk>", "show_progress": False}
     raw.train_from_iterator(texts(), trainers.UnigramTrainer(vocab_size=VOCABULARY, **options))
     raw.add_special_tokens(extra[::-1])
-    raw.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    raw.post_processor = processors.TemplateProcessing(
+        "$A </s>", "$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
     raw.save(str(folder / "tokenizer.json"))
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": extra}
-    settings = {"extra_ids": 100, "model_max_length": 512, "sp_model_kwargs": {}, "tokenizer_class": "T5Tokenizer"}
+    names = {
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "additional_special_tokens": extra,
+    }
+    settings = {
+        "extra_ids": 100,
+        "model_max_length": 512,
+        "sp_model_kwargs": {},
+        "tokenizer_class": "T5Tokenizer",
+    }
     _json(folder / "tokenizer_config.json", settings | names)
     _json(folder / "special_tokens_map.json", names)
     return raw.get_vocab_size()
@@ -215,7 +245,10 @@ def write_models(folder: Path) -> None:
     _write(folder, "HuggingFaceTB/SmolLM2-1.7B", LlamaForCausalLM, SMOLLM2, smollm2_tokenizer)
     write_llama2(folder)
     _write(folder, "FacebookAI/roberta-base", RobertaForMaskedLM, ROBERTA, roberta_tokenizer)
-    for name, labels in {"cardiffnlp/twitter-roberta-base-sentiment": 3, "textattack/roberta-base-CoLA": 2}.items():
+    for name, labels in {
+        "cardiffnlp/twitter-roberta-base-sentiment": 3,
+        "textattack/roberta-base-CoLA": 2,
+    }.items():
         config = ROBERTA | {"architectures": ["RobertaForSequenceClassification"]}
         config["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
         config["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
