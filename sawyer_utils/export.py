@@ -44,9 +44,9 @@ LICENCES = {
 def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") -> Path:
     """Fold an adapter into its base and write what ``AutoModelForCausalLM`` loads, and nothing else does.
 
-    The base is loaded unquantised and merged in fp32, on the CPU's or GPU's memory (4 bytes a weight),
-    whatever the profile trains in; in fp32 the logits are those of base and adapter, but for rounding
-    (:data:`TOLERANCE`).
+    The base is loaded unquantised and merged in fp32, whatever the profile trains in, and in the CPU's
+    memory (4 bytes a weight): a GPU is full of what trained it. In fp32 the logits are those of base and
+    adapter, but for rounding (:data:`TOLERANCE`).
 
     Args:
         adapter: its folder, such as ``runs/local/ppo/adapter``.
@@ -57,7 +57,7 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
 
     from sawyer_utils import models
 
-    tokenizer, model = models.load_policy(replace(profile, precision="fp32"))
+    tokenizer, model = models.load_policy(replace(profile, precision="fp32"), device="cpu")
     model = models.load_adapter(model, adapter).merge_and_unload()
     model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
     # The marks of what is graded are for training; other readers of the template do not know them.

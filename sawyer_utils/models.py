@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MethodType
 
@@ -34,16 +35,20 @@ def load_tokenizer(profile: Profile):
     return add_control_tokens(AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base)))
 
 
-def load_policy(profile: Profile):
+def load_policy(profile: Profile, device: str | None = None):
     """Return ``(tokenizer, model)``: the base with the control tokens' rows at their phrases' mean.
 
     Base weights are frozen and in the precision that suits the machine (or in 4-bit NF4).
+
+    Args:
+        device: put the model there, whatever suits the machine.
 
     Raises:
         ValueError: if the profile asks for more tokens than the model reads.
         Fp16Overflow: if it overflows in float16.
     """
     precision = choose_precision(profile.precision)
+    precision = replace(precision, device=device or precision.device)
     tokenizer = load_tokenizer(profile)
     options = {"dtype": precision.weights, "attn_implementation": precision.attention}
     if precision.four_bit:

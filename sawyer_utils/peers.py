@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PrinterCallback
 from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from sawyer_utils import memory, models
+from sawyer_utils import memory, models, trainers
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chat import decode, endings
 from sawyer_utils.data import Pair
@@ -25,7 +25,7 @@ from sawyer_utils.profiles import Profile
 from sawyer_utils.progress import Clock, LogTo
 from sawyer_utils.reward import RewardFn, checked_scores
 from sawyer_utils.rollout import Rollout, sample
-from sawyer_utils.runtime import choose_precision, write_json
+from sawyer_utils.runtime import choose_precision
 from sawyer_utils.sft import trainer_precision
 
 POLICY, REF = "default", "ref"  # what TRL calls them
@@ -96,6 +96,7 @@ def _ready(trainer, reference: Path, temperature: float = 1.0):
     models.activate(trainer.model, POLICY, trainable=True)
     models.trainables_to_fp32(trainer.model)
     share_forward(trainer.model, temperature)
+    trainers.lower_the_scale(trainer)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
     return trainer
 
@@ -105,8 +106,8 @@ def _run(trainer, progress: LogTo, folder: Path, halves: dict) -> list[dict]:
     with memory.explained(trainer.model, halves):
         trainer.train()
     log = [{k: v for k, v in line.items() if k not in NOT_COMPUTED} for line in progress.log]
-    models.save_adapter(trainer.model, folder / "adapter", POLICY)
-    write_json(folder / "log.json", log)
+    save = functools.partial(models.save_adapter, trainer.model, folder / "adapter", POLICY)
+    trainers.write(log, folder / "log.json", save)
     return log
 
 
@@ -152,7 +153,7 @@ def dpo_trainer(
     ]
     trainer = DPOTrainer(
         model=model,
-        args=DPOConfig(**settings),
+        args=trainers.one_gpu(DPOConfig(**settings)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         callbacks=list(callbacks),
@@ -302,7 +303,7 @@ def rloo_trainer(
     trainer = RLOOTrainer(
         model=model,
         reward_funcs=TextReward(reward_fn, tokenizer, profile.missing_stop_penalty),
-        args=RLOOConfig(**settings),
+        args=trainers.one_gpu(RLOOConfig(**settings)),
         train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": p}]} for p in prompts]),
         processing_class=tokenizer,
         callbacks=list(callbacks),

@@ -7,9 +7,11 @@ time (tests/test_accessibility.py computes the one and looks at the other).
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -51,6 +53,33 @@ def use_style() -> None:
     plt.rcParams.update(STYLE)
 
 
+def on_host(value):
+    """A tensor as a NumPy array (or a number), on whatever device and in whatever precision it is, and with
+    or without a gradient; the same for all tensors in lists, tuples, dicts and tables. Anything else is
+    returned as it is."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        half = value.is_floating_point() and value.itemsize < 4  # NumPy has no bfloat16
+        return (value.float() if half else value).numpy() if value.dim() else value.item()
+    if isinstance(value, dict):
+        return {key: on_host(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(on_host, value))
+    if isinstance(value, pd.DataFrame):
+        return value.apply(lambda column: column.map(on_host) if column.dtype == object else column)
+    return value
+
+
+def takes_tensors(draw: Callable) -> Callable:
+    """Let a figure's function take tensors of any device (:func:`on_host`) where it takes numbers."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **options):
+        return draw(*on_host(args), **on_host(options))
+
+    return drawn
+
+
 def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
     """Write ``name.png`` and ``name.svg`` (and the numbers as ``name.csv``) into ``folder``; returns
     the figure."""
@@ -61,7 +90,7 @@ def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
             figure.savefig(temporary, format=kind, metadata=metadata)
     if numbers is not None:
         with replacing(folder / f"{name}.csv") as temporary:
-            pd.DataFrame(numbers).to_csv(temporary, index=False)
+            pd.DataFrame(on_host(numbers)).to_csv(temporary, index=False)
     plt.close(figure)  # shown once, by the cell that returns it
     return figure
 
@@ -160,6 +189,7 @@ def three_elements() -> Figure:
     return figure
 
 
+@takes_tensors
 def low_rank(target, approximations: dict[int, np.ndarray]) -> Figure:
     """A matrix and its approximations by rank, each number written in its cell."""
     panels = [("the update", np.asarray(target))]
@@ -181,6 +211,7 @@ def low_rank(target, approximations: dict[int, np.ndarray]) -> Figure:
 # --- training -----------------------------------------------------------------------------------
 
 
+@takes_tensors
 def loss_curve(
     log: list[dict], key: str = "loss", ylabel="loss (nats per token)", smooth=7, levels=()
 ) -> Figure:
@@ -214,6 +245,7 @@ PANELS = [  # key, title, unit, healthy range in words
 ]
 
 
+@takes_tensors
 def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
     """Six curves of a PPO run, each with its healthy range in words."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
@@ -236,6 +268,7 @@ def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
 # --- the reward model ---------------------------------------------------------------------------
 
 
+@takes_tensors
 def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     """Bradley-Terry loss against the difference of two scores, for several margins."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
@@ -249,11 +282,13 @@ def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     return figure
 
 
+@takes_tensors
 def reward_training(log: list[dict]) -> Figure:
     """Live: the share of each batch's pairs that the reward model gets right."""
     return loss_curve(log, key="accuracy", ylabel="accuracy in the batch")
 
 
+@takes_tensors
 def bars_with_intervals(
     names, values, lows, highs, counts=None, ylabel="", chance: float | None = None, title="", ylim=None
 ) -> Figure:
@@ -281,6 +316,7 @@ def bars_with_intervals(
     return figure
 
 
+@takes_tensors
 def calibration(predicted, observed, counts, lows, highs) -> Figure:
     """Predicted preference against how often it was right, a point a bin."""
     figure, ax = plt.subplots(figsize=(5, 4.2))
@@ -296,6 +332,7 @@ def calibration(predicted, observed, counts, lows, highs) -> Figure:
     return figure
 
 
+@takes_tensors
 def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "score") -> Figure:
     """A number step by step, one line each: such as a response's score by each model as it is changed."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
@@ -309,6 +346,7 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "scor
     return figure
 
 
+@takes_tensors
 def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") -> Figure:
     """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
     figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
@@ -328,6 +366,7 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") 
     return figure
 
 
+@takes_tensors
 def score_changes(names, changes, lows, highs, n: int, xlabel: str = "") -> Figure:
     """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear."""
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2))
@@ -342,6 +381,7 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "") -> Figu
     return figure
 
 
+@takes_tensors
 def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, float] | None = None) -> Figure:
     """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1): a line a run, the first one
     bold, with gold's intervals and its steps.
@@ -382,6 +422,7 @@ def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, flo
     return figure
 
 
+@takes_tensors
 def seed_spread(each: dict[str, list[float]], xlabel: str) -> Figure:
     """A row a method: one dot a seed, a stroke at their mean, a line at no difference."""
     figure, ax = plt.subplots(figsize=(8, 0.55 * len(each) + 1.3))
@@ -402,6 +443,7 @@ def seed_spread(each: dict[str, list[float]], xlabel: str) -> Figure:
 # --- before and after ---------------------------------------------------------------------------
 
 
+@takes_tensors
 def reward_parts(log: list[dict]) -> Figure:
     """The parts of a ``reward.Mixture`` by step, and the KL that they were bought with."""
     names = [key for key in log[0] if key.startswith("reward_") and key != "reward_std"]
@@ -420,6 +462,7 @@ def reward_parts(log: list[dict]) -> Figure:
     return figure
 
 
+@takes_tensors
 def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the held-out prompts") -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))
@@ -439,6 +482,7 @@ def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the hel
     return figure
 
 
+@takes_tensors
 def slopes(before, after) -> Figure:
     """One line a prompt, from before to after: what a mean hides."""
     before, after = np.asarray(before), np.asarray(after)
@@ -457,6 +501,7 @@ def slopes(before, after) -> Figure:
     return figure
 
 
+@takes_tensors
 def benchmark_bars(table: pd.DataFrame) -> Figure:
     """Accuracy by benchmark and stage with intervals.
 
@@ -483,6 +528,7 @@ def benchmark_bars(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@takes_tensors
 def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     """Differences in standard deviations with intervals, coloured by their verdict.
 
@@ -507,6 +553,7 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     return figure
 
 
+@takes_tensors
 def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -> Figure:
     """What each nat of KL buys: best of n from SFT beside PPO's checkpoints, a panel a judge.
 
@@ -548,6 +595,7 @@ def three_answers(prompt: str, answers: dict[str, str]) -> Figure:
     return figure
 
 
+@takes_tensors
 def change_against_length(longer, change, slope: float, intercept: float) -> Figure:
     """Change of reward against change of length, one point a prompt, with the fitted line."""
     longer, change, orange = np.asarray(longer), np.asarray(change), STAGES["ppo"][1]
@@ -573,6 +621,7 @@ PARTS = {  # what the memory is for -> colour, hatch
 }  # fmt: skip
 
 
+@takes_tensors
 def memory_bars(phases: dict[str, dict[str, float]], card: str, size: float) -> Figure:
     """What fills a card's memory in each phase of PPO, against what the card has.
 

@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,7 +51,8 @@ from sawyer_utils.ppo_config import PPOConfig
 from sawyer_utils.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.reward import RewardFn, RunningScale, checked_scores
 from sawyer_utils.rollout import Rollout, joined, sample
-from sawyer_utils.runtime import peak_memory_gib
+from sawyer_utils.runtime import peak_memory_gib, seconds
+from sawyer_utils.trainers import FP16_SCALE
 
 
 class TrainingStopped(RuntimeError):
@@ -89,7 +89,8 @@ class PPOTrainer:
         if len(self.trained) < 3:
             raise ValueError("The policy adapter has no trainable weights.")
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.compute == torch.float16)
+        half = config.compute == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, FP16_SCALE, enabled=half)
         self.steps_done = 0
         self.kl_coef, self.score_scale = config.kl_coef, RunningScale()
         self.log: list[dict] = []
@@ -171,11 +172,11 @@ class PPOTrainer:
         # The same in a resumed run, another in each process.
         rank = self.processes.process_index
         torch.manual_seed(self.config.seed * 1_000_003 + self.steps_done + rank * 10**12)
-        clock = [time.perf_counter()]
+        clock = [seconds(self.device)]
         batch = self.rollout(prompts)
-        clock.append(time.perf_counter())
+        clock.append(seconds(self.device))
         self.advantages(self.score(batch))
-        clock.append(time.perf_counter())
+        clock.append(seconds(self.device))
         if not any(batch.responses):
             raise TrainingStopped(f"Step {self.steps_done}: every response is empty (collapse).")
         line = {**health.describe(batch, self.config.missing_stop_penalty), "kl_coef": self.kl_coef}
@@ -185,7 +186,7 @@ class PPOTrainer:
         for name, part in getattr(self.reward_fn, "parts", {}).items():
             line[f"reward_{name}"] = sum(part) / len(part)
         line |= self.update(batch)
-        clock.append(time.perf_counter())
+        clock.append(seconds(self.device))
         phases = ("seconds_rollout", "seconds_score", "seconds_update")
         line |= dict(zip(phases, (b - a for a, b in itertools.pairwise(clock)), strict=True))
         line["tokens_per_second"] = float(batch.lengths.sum()) / (clock[-1] - clock[0])

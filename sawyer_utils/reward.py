@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
-from sawyer_utils import assets, resuming, tracking
+from sawyer_utils import assets, resuming, tracking, trainers
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, save_adapter
 from sawyer_utils.profiles import Profile
@@ -206,13 +207,15 @@ def reward_trainer(
         **trainer_precision(profile),
         **options,
     }
-    return PairTrainer(
+    trainer = PairTrainer(
         model=reward.model,
-        args=RewardConfig(**settings),
+        args=trainers.one_gpu(RewardConfig(**settings)),
         train_dataset=Dataset.from_list(_shuffled(rows, profile.reward_batch)),
         processing_class=reward.tokenizer,
         callbacks=list(callbacks),
     )
+    trainers.lower_the_scale(trainer)
+    return trainer
 
 
 def _shuffled(rows: list[dict], batch: int) -> list[dict]:
@@ -369,8 +372,8 @@ def train_reward(
         "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
     }
     resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
-    write_json(Path(folder) / "log.json", progress.log)
-    reward.save(Path(folder) / "model", profile.reward_base)
+    save = partial(reward.save, Path(folder) / "model", profile.reward_base)
+    trainers.write(progress.log, Path(folder) / "log.json", save)
     shutil.rmtree(checkpoint, ignore_errors=True)
     del trainer
     gc.collect()  # trainer and callbacks hold each other: half a GiB a training

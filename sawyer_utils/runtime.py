@@ -66,20 +66,26 @@ def choose_precision(wanted: str = "auto") -> Precision:
     formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if wanted not in {"auto", "nf4", *formats}:
         raise ValueError(f"Unknown precision {wanted!r}: auto, fp32, bf16, fp16 or nf4.")
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        native = torch.bfloat16 if major >= 8 else torch.float16
-        emulated = "" if major >= 8 else ", where bf16 is only emulated"
-        device, why = "cuda", f"compute capability {major}.{minor}{emulated}"
-    elif torch.backends.mps.is_available():
-        device, native, why = "mps", torch.float32, "Apple GPU"
-    else:
-        has_bf16 = _cpu_has_bf16()
-        device, native = "cpu", torch.bfloat16 if has_bf16 else torch.float32
-        why = "CPU with bf16 instructions" if has_bf16 else "CPU without bf16 instructions"
+    device, native, why = _machine()
     if wanted in formats:
         native, why = formats[wanted], f"asked for {wanted}"
     return Precision(device, native, native, wanted == "nf4", why)
+
+
+def _machine() -> tuple[str, torch.dtype, str]:
+    """(device, number format that suits it, why)."""
+    import torch
+
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        emulated = "" if major >= 8 else ", where bf16 is only emulated"
+        native = torch.bfloat16 if major >= 8 else torch.float16
+        return "cuda", native, f"compute capability {major}.{minor}{emulated}"
+    if torch.backends.mps.is_available():
+        return "mps", torch.float32, "Apple GPU"
+    if _cpu_has_bf16():
+        return "cpu", torch.bfloat16, "CPU with bf16 instructions"
+    return "cpu", torch.float32, "CPU without bf16 instructions"
 
 
 def _cpu_has_bf16() -> bool:
@@ -104,6 +110,19 @@ def seed_everything(seed: int = 0) -> None:
 def is_main_process() -> bool:
     """True but in the second and later processes of ``accelerate launch``."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _see_one_gpu() -> None:
+    """Hide all GPUs but the first from this process, unless ``accelerate launch`` has started it and gives
+    each process its own."""
+    import torch
+
+    gpus = torch.cuda.device_count()  # as long as nothing has used CUDA, this does not either
+    if gpus < 2 or "RANK" in os.environ:
+        return
+    known = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+    os.environ["CUDA_VISIBLE_DEVICES"] = known.split(",")[0]
+    print(f"{gpus} GPUs: this process uses the first. For all of them: `accelerate launch`, see the README.")
 
 
 def _join_processes() -> None:
@@ -481,10 +500,12 @@ def quiet_libraries() -> None:
 
 def setup(seed: int = 0) -> Profile:
     """What each notebook starts with: quiet libraries, the course's figure style, a seed, and one
-    screen about the machine; of several processes each takes its place. Returns the profile."""
+    screen about the machine; of several processes each takes its place, and each sees one GPU. Returns the
+    profile."""
     from sawyer_utils import plots
     from sawyer_utils.profiles import current_profile
 
+    _see_one_gpu()  # first of all: what asks for a GPU fixes which ones there are
     quiet_libraries()
     # On a CPU each new shape leaves compiled kernels behind: by default a thousand, over a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -502,9 +523,18 @@ def setup(seed: int = 0) -> Profile:
     return profile
 
 
+def seconds(device: str | torch.device) -> float:
+    """The clock, once ``device`` has done all it was given: a call returns while a GPU still works on it."""
+    import torch
+
+    torch.get_device_module(device).synchronize()
+    return time.perf_counter()
+
+
 @contextmanager
 def stopwatch(into: dict, name: str):
     """Store the seconds that the block takes in ``into[name]``."""
-    start = time.perf_counter()
+    device = choose_precision().device
+    start = seconds(device)
     yield
-    into[name] = time.perf_counter() - start
+    into[name] = seconds(device) - start

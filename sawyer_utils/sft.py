@@ -12,13 +12,13 @@ from transformers import PrinterCallback, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
-from sawyer_utils import plots, resuming, tracking
+from sawyer_utils import plots, resuming, tracking, trainers
 from sawyer_utils.chat import encode, that_fit
 from sawyer_utils.losses import token_logprobs
 from sawyer_utils.models import save_adapter, trainables_to_fp32
 from sawyer_utils.profiles import Profile
 from sawyer_utils.progress import Clock, LogTo
-from sawyer_utils.runtime import choose_precision, write_json
+from sawyer_utils.runtime import choose_precision
 
 
 class PlainLossSFTTrainer(resuming.SmallCheckpoints, SFTTrainer):
@@ -89,12 +89,13 @@ def sft_trainer(
     dataset = Dataset.from_list([{"messages": row["messages"]} for row in conversations])
     trainer = PlainLossSFTTrainer(
         model=model,
-        args=SFTConfig(**settings),
+        args=trainers.one_gpu(SFTConfig(**settings)),
         train_dataset=dataset,
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
     trainables_to_fp32(trainer.model)
+    trainers.lower_the_scale(trainer)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
     return trainer
 
@@ -145,8 +146,7 @@ def train_sft(
         "conversation_tokens": (profile.conversation_tokens, 1.0),
     }
     resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
-    write_json(folder / "log.json", progress.log)
-    save_adapter(model, folder / "adapter")
+    trainers.write(progress.log, folder / "log.json", lambda: save_adapter(model, folder / "adapter"))
     shutil.rmtree(checkpoint, ignore_errors=True)
     return progress.log
 

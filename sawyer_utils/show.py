@@ -6,7 +6,7 @@ import html
 
 from IPython.display import HTML
 
-from sawyer_utils.plots import STAGES
+from sawyer_utils.plots import STAGES, takes_tensors
 
 _CELL = "border:1px solid #ccc;padding:6px 8px;vertical-align:top;text-align:left"
 
@@ -22,6 +22,7 @@ def _token(text: str, colour: str, weight: float, note: str = "") -> str:
     )
 
 
+@takes_tensors
 def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -> HTML:
     """Lines of tokens shaded by a number each: orange above zero, blue below.
 
@@ -40,6 +41,7 @@ def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -
     return HTML(note + "".join(lines))
 
 
+@takes_tensors
 def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
     """One conversation as tokens; graded ones are shaded and underlined."""
     parts = [_token(t, STAGES["ppo"][1], 0.35 * g) for t, g in zip(tokens, graded, strict=True)]
@@ -116,6 +118,7 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
     )
 
 
+@takes_tensors
 def side_by_side(
     prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None, first: str = "prompt"
 ) -> HTML:

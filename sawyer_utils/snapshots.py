@@ -27,11 +27,10 @@ def snapshot(batch: Rollout, tokenizer, step: int) -> Snapshot:
     """Of a batch that has gone through ``PPOTrainer.rollout`` and ``score``."""
     kl, tokens, shades = losses.kl_k1(batch.logprobs, batch.ref_logprobs), [], []
     for ids, values, mask in zip(batch.response_ids, kl, batch.response_mask, strict=True):
-        pieces = [tokenizer.decode([int(i)]) for i in ids[mask]]
+        pieces = [tokenizer.decode([i]) for i in ids[mask].tolist()]
         tokens.append([piece.replace("\ufffd", "░") for piece in pieces])  # part of a letter
-        shades.append([float(value) for value in values[mask]])
-    scores = [float(score) for score in batch.scores]
-    return Snapshot(step, list(batch.prompts), tokens, shades, scores)
+        shades.append(values[mask].tolist())
+    return Snapshot(step, list(batch.prompts), tokens, shades, batch.scores.tolist())
 
 
 def from_log(log: list[dict]) -> list[Snapshot]:

@@ -135,13 +135,15 @@ def _standardised(profile, sft, prompts, judges, path: Path) -> list[reward.Rewa
 
 @contextmanager
 def metered(budget: dict) -> Iterator[None]:
-    """Note the seconds of the block (by the clock, and of computing, which other work on the machine does
-    not stretch), and this process's peak memory in it where the system can tell."""
-    told = runtime.forget_peak_memory()
-    start, computed = time.perf_counter(), time.process_time()
+    """Note the seconds of the block, and this process's peak memory in it where the system can tell. On a
+    CPU also the seconds of computing, which other work on the machine does not stretch; what a GPU computes
+    is no time of this process."""
+    told, device = runtime.forget_peak_memory(), runtime.choose_precision().device
+    start, computed = runtime.seconds(device), time.process_time()
     yield
-    budget["seconds"] = time.perf_counter() - start
-    budget["cpu_seconds"] = time.process_time() - computed
+    budget["seconds"] = runtime.seconds(device) - start
+    if device == "cpu":
+        budget["cpu_seconds"] = time.process_time() - computed
     budget["peak_memory_gib"] = runtime.peak_memory_gib() if told else None
 
 

@@ -11,8 +11,32 @@ import os
 # Before any import of transformers: it reads both when it is first loaded.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests build small models on the CPU: what the course loads beside them shall be there, too, on a machine
+# with a GPU. The killed notebooks are compared with notebooks that had it.
+if not {"SAWYER_TESTS_ON_GPU", "SAWYER_WHOLE_RUN"} & set(os.environ):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_apple_gpu():
+    """As CUDA_VISIBLE_DEVICES above, on a Mac."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get("SAWYER_TESTS_ON_GPU"):
+            patch.setattr(torch.backends.mps, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(params=["fp32", "bf16", "fp16"])
+def gpu(request):
+    """The course finds a GPU with this number format (fakegpu.py); its dtype."""
+    import fakegpu
+
+    with fakegpu.course(request.param):
+        yield fakegpu.FORMATS[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,324 @@
+"""What every trainer of the libraries is told (one GPU, a first scale for fp16), and what its log omits."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import fakegpu
+import pytest
+import torch
+from conftest import build_actor, letter_tokenizer
+from safetensors.torch import load_file
+from test_peers import PAIRS
+
+from sawyer_utils import models, peers, reward, runtime, sft, trainers
+from sawyer_utils.chat import add_control_tokens
+from sawyer_utils.ppo import PPOConfig, PPOTrainer
+from sawyer_utils.progress import LogTo
+from sawyer_utils.reward import RewardModel
+
+torch.set_num_threads(1)
+
+TALKS = [
+    {"messages": [{"role": "user", "content": "a b c"}, {"role": "assistant", "content": text}]}
+    for text in ("d e f g", "k l", "x y z", "b")
+]
+KINDS = {"sft": "adapter", "reward": "model", "dpo": "adapter", "rloo": "adapter"}
+
+
+@pytest.fixture(scope="module")
+def profile(letter_profile):
+    sizes = {
+        "sft_max_steps": 4,
+        "sft_batch": 2,
+        "sft_micro_batch": 1,
+        "reward_max_steps": 4,
+        "reward_batch": 4,
+    }
+    sizes |= {"ppo_batch": 4, "ppo_epochs": 2, "dpo_batch": 2, "ppo_micro_batch": 2, "response_tokens": 4}
+    return replace(letter_profile, precision="auto", checkpoint_minutes=0.0, **sizes)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A saved SFT adapter."""
+    folder = tmp_path_factory.mktemp("sft") / "adapter"
+    model = build_actor(add_control_tokens(letter_tokenizer()), hidden_size=64)
+    models.save_adapter(model, folder, models.POLICY)
+    return folder
+
+
+def lengths(prompts, responses) -> list[float]:
+    return [float(len(text)) for text in responses]
+
+
+def student(profile):
+    tokenizer, model = models.load_policy(profile)
+    torch.manual_seed(0)
+    return models.add_lora(model, tokenizer, 4, 8), tokenizer
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def trainer_of(kind: str, profile, start, folder):
+    """The trainer of one of the four trainings, built."""
+    if kind == "sft":
+        return sft.sft_trainer(*student(profile), profile, TALKS, folder)
+    if kind == "reward":
+        return reward.reward_trainer(RewardModel.untrained(profile), profile, PAIRS, folder)
+    if kind == "dpo":
+        return peers.dpo_trainer(profile, PAIRS, start, start, folder)
+    return peers.rloo_trainer(profile, ["a", "b c"], lengths, start, start, folder, 1)
+
+
+def train(kind: str, profile, start, folder, on_log=lambda log: None) -> list[dict]:
+    """The whole training: its log."""
+    if kind == "sft":
+        return sft.train_sft(*student(profile), profile, TALKS, folder, on_log)
+    if kind == "reward":
+        return reward.train_reward(RewardModel.untrained(profile), profile, PAIRS, folder, on_log)
+    if kind == "dpo":
+        return peers.train_dpo(profile, PAIRS * 2, start, start, folder, 0, on_log)
+    return peers.train_rloo(profile, ["a", "b c"], lengths, start, start, folder, 1, 0, on_log)[0]
+
+
+def weights(kind: str, folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / KINDS[kind] / "adapter_model.safetensors")
+
+
+# --- fp16's gradient scaler ---------------------------------------------------------------------
+
+
+def test_the_scale_begins_where_nothing_is_skipped(kind, profile, start, tmp_path):
+    with fakegpu.course("fp16"):
+        trainer = trainer_of(kind, profile, start, tmp_path)
+        assert trainer.accelerator.scaler.get_scale() == trainers.FP16_SCALE
+        trainer.train()
+        # The same object scales the loss and unscales the gradients.
+        assert trainer.accelerator.scaler is trainer.optimizer.scaler
+        assert trainer.accelerator.scaler.get_scale() == trainers.FP16_SCALE
+    assert all(math.isfinite(line.get("grad_norm", 0.0)) for line in trainer.state.log_history)
+
+
+def test_without_fp16_there_is_no_scaler(kind, profile, start, tmp_path):
+    assert trainer_of(kind, replace(profile, precision="bf16"), start, tmp_path).accelerator.scaler is None
+
+
+def test_steps_that_overflow_are_left_out_of_the_log_and_said(
+    kind, profile, start, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(trainers, "FP16_SCALE", 2.0**60)  # overflows at each of a few tries
+    with fakegpu.course("fp16"):
+        log = train(kind, profile, start, tmp_path)
+    assert runtime.read_json(tmp_path / "log.json") == log  # without NaN, which JSON does not have
+    skipped = sum("grad_norm" not in line for line in log)
+    assert skipped == len(log) > 1
+    said = capsys.readouterr().out
+    assert f"grad_norm was not finite in {skipped} of {len(log)} log entries" in said
+    assert "fp16 overflowed there, and the step was skipped" in said
+    assert all(tensor.isfinite().all() for tensor in weights(kind, tmp_path).values())
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward"], indirect=False)
+def test_a_rerun_after_an_overflow_restores_no_nan(kind, profile, start, tmp_path, monkeypatch):
+    first = 2.0**60
+    monkeypatch.setattr(trainers, "FP16_SCALE", first)
+
+    def cut(log):
+        if len(log) == 3:
+            raise KeyboardInterrupt
+
+    with fakegpu.course("fp16"):
+        with pytest.raises(KeyboardInterrupt):
+            train(kind, profile, start, tmp_path, cut)
+        monkeypatch.setattr(trainers, "FP16_SCALE", 1.0)
+        scales, plain = [], torch.amp.GradScaler.update
+        monkeypatch.setattr(
+            torch.amp.GradScaler, "update", lambda self: scales.append(self.get_scale()) or plain(self)
+        )
+        log = train(kind, profile, start, tmp_path)
+    assert len(log) == 4
+    assert not any("grad_norm" in line for line in log[:2])
+    assert runtime.read_json(tmp_path / "log.json") == log
+    assert scales[0] == first / 4, "the checkpoint after two skipped steps had its own scale"
+
+
+# --- what is no number --------------------------------------------------------------------------
+
+
+def test_without_a_scaler_a_gradient_that_is_not_finite_stops_the_training(
+    profile, start, tmp_path, monkeypatch
+):
+    plain, steps = torch.optim.AdamW.step, []
+
+    def step(self, *args, **kwargs):
+        steps.append(1)
+        if len(steps) == 2:  # what the third step computes with
+            self.param_groups[0]["params"][0].data.fill_(math.nan)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with (
+        fakegpu.course("bf16"),
+        pytest.raises(FloatingPointError, match="Step 3: not a finite number: grad_norm"),
+    ):
+        train("sft", profile, start, tmp_path)
+    assert not (tmp_path / "adapter").exists()
+    checkpoints = sorted(path.name for path in (tmp_path / "checkpoint").glob("checkpoint-*"))
+    assert checkpoints == ["checkpoint-2"]
+
+
+def test_other_numbers_that_are_not_finite_are_left_out_and_said(capsys):
+    history = [{"step": 1, "loss": 1.0, "entropy": math.inf, "num_tokens": 5}, {"step": 2, "loss": 2.0}]
+    state = SimpleNamespace(log_history=history, global_step=2)
+    args, progress = SimpleNamespace(fp16=False), LogTo()
+    progress.on_log(args, state, None)
+    assert progress.log == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]
+    progress.on_train_end(args, state, None)
+    said = "entropy was not finite in 1 of 2 log entries, which leave it out.\n"
+    assert capsys.readouterr().out == said
+
+
+def test_weights_are_written_whatever_becomes_of_the_log(kind, profile, start, tmp_path, monkeypatch):
+    def fail(path, value):
+        assert not (path.parent / KINDS[kind]).exists(), "the log comes first"
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(trainers, "write_json", fail)
+    with pytest.raises(OSError, match="No space left"):
+        train(kind, replace(profile, precision="fp32"), start, tmp_path)
+    assert weights(kind, tmp_path)
+
+
+# --- several GPUs -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Two GPUs are in sight, as far as torch.cuda and transformers' Trainer ask."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with fakegpu.course("bf16"):
+        yield
+
+
+def test_a_trainer_takes_one_gpu_of_several(two_gpus, kind, profile, start, tmp_path):
+    trainer = trainer_of(kind, profile, start, tmp_path)
+    assert trainer.args.n_gpu == 1
+    assert trainer.args.train_batch_size == trainer.args.per_device_train_batch_size
+    steps = trainer.train().global_step
+    assert trainer.model_wrapped is trainer.model
+    if kind == "sft":
+        assert steps == sft.total_steps(profile, len(TALKS))
+
+
+def test_without_it_transformers_would_take_both(two_gpus, profile, start, tmp_path, monkeypatch):
+    # When this fails, the libraries have changed and one_gpu can go.
+    monkeypatch.setattr(trainers, "one_gpu", lambda args: args)
+    with pytest.raises(ValueError, match="DataParallel"):
+        trainer_of("sft", profile, start, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, "0"), ("", "0"), ("2,3", "2"), ("GPU-a,GPU-b", "GPU-a")], ids=str
+)
+def test_a_notebook_sees_the_first_gpu_alone(monkeypatch, capsys, before, after):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")
+    if before is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    runtime._see_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("2 GPUs: this process uses the first.")
+
+
+@pytest.mark.parametrize(("gpus", "rank"), [(2, "1"), (1, None), (0, None)])
+def test_who_has_one_or_is_given_one_keeps_it(monkeypatch, capsys, gpus, rank):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    runtime._see_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert not capsys.readouterr().out
+
+
+def test_gpus_are_hidden_before_anything_looks_for_one(monkeypatch):
+    order = []
+    monkeypatch.setattr(runtime, "_see_one_gpu", lambda: order.append("see one"))
+    monkeypatch.setattr(runtime, "quiet_libraries", lambda: order.append("libraries"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: order.append("is there one?") or False)
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    runtime.setup()
+    assert order[:2] == ["see one", "libraries"]
+
+
+# --- PPO, whose scaler is its own ---------------------------------------------------------------
+
+
+def ppo_of(profile, start, folder=None, **options) -> PPOTrainer:
+    sizes = {
+        "steps": 2,
+        "batch_size": 4,
+        "micro_batch": 2,
+        "epochs": 1,
+        "minibatches": 1,
+        "checkpoint_every": 1,
+    }
+    tokenizer, model = models.load_actor(profile, start)
+    config = PPOConfig.from_profile(profile, **sizes, **options)
+    return PPOTrainer(model, tokenizer, lengths, config, folder)
+
+
+PROMPTS = ["a b c", "d", "e f g", "h"]
+
+
+def test_ppo_begins_at_the_same_scale_and_skips_nothing(profile, start):
+    with fakegpu.course("fp16"):
+        trainer = ppo_of(profile, start)
+        assert trainer.scaler.get_scale() == trainers.FP16_SCALE
+        assert [line["optimizer_steps"] for line in trainer.train(PROMPTS)] == [1, 1]
+
+
+def test_a_ppo_checkpoint_keeps_the_scaler(profile, start, tmp_path):
+    with fakegpu.course("fp16"):
+        trainer = ppo_of(profile, start, tmp_path)
+        trainer.scaler = torch.amp.GradScaler("fakegpu", init_scale=2.0**60, growth_interval=7)
+        trainer.step(PROMPTS)  # overflows: half of it from here on
+        trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "_growth_tracker": 3})
+        trainer.save_checkpoint()
+        again = ppo_of(profile, start, tmp_path)
+        assert again.scaler.state_dict() != trainer.scaler.state_dict()
+        assert again.load_checkpoint()
+        assert again.scaler.state_dict() == trainer.scaler.state_dict()
+        assert again.scaler.get_scale() == 2.0**59
+        again.step(PROMPTS)  # and goes on from there
+        assert again.scaler.get_scale() == 2.0**58
+
+
+def test_gradients_are_clipped_in_true_units(profile, start):
+    """At any scale of the loss the same norm is found, and the same step is made."""
+    found = []
+    for scale in (2.0**4, 2.0**10):
+        with fakegpu.course("fp16"):
+            trainer = ppo_of(profile, start, max_grad_norm=1e-3)
+            trainer.scaler = torch.amp.GradScaler("fakegpu", init_scale=scale)
+            seen, step = [], trainer.optimizer.step
+            trainer.optimizer.step = lambda *x, t=trainer, s=seen, step=step, **y: (
+                s.append(torch.stack([p.grad.norm() for p in t.trained]).norm().item()) or step(*x, **y)
+            )
+            line = trainer.step(PROMPTS)
+            found.append((line["grad_norm"], seen[0]))
+    (norm, clipped), (again, too) = found
+    assert norm == pytest.approx(again, rel=1e-2)
+    assert norm > 1e-2, "the limit should bite"
+    assert clipped == pytest.approx(1e-3, rel=1e-3)
+    assert too == pytest.approx(1e-3, rel=1e-3)
