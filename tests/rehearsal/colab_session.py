@@ -144,9 +144,9 @@ class Session:
         (site,) = self.folder.glob("lib/python*/site-packages")
         kernel = Path(__file__).with_name("kernel")
         shutil.copytree(kernel / "google", site / "google", dirs_exist_ok=True)
-        startup = BUILD / "home" / "ipython" / "profile_default" / "startup"
-        startup.mkdir(parents=True)
-        shutil.copy(kernel / "startup.py", startup / "00-colab.py")
+        profile = BUILD / "home" / "ipython" / "profile_default"
+        profile.mkdir(parents=True)
+        shutil.copy(kernel / "ipython_kernel_config.py", profile)
         return self
 
     def __exit__(self, *_) -> None:

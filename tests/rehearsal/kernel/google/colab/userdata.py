@@ -2,16 +2,18 @@
 
 import os
 
+from google.colab import errors
 
-class SecretNotFoundError(Exception):
+
+class SecretNotFoundError(errors.Error):
     """There is no such secret."""
 
 
-class NotebookAccessError(Exception):
+class NotebookAccessError(Exception):  # not an Error, in Colab neither
     """The learner has not given this notebook access to it."""
 
 
-class TimeoutException(Exception):
+class TimeoutException(errors.Error):
     """The learner has not clicked."""
 
 
