@@ -1,14 +1,18 @@
-# make course | test | lab | notebooks | student | instructor | slides | lm-eval.  Without make: see the README.
+# make course | test | test-all | lab | notebooks | student | instructor | slides | lm-eval.  Without make: see the README.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: course test lab notebooks student instructor slides lm-eval clean
+.PHONY: course test test-all lab notebooks student instructor slides lm-eval clean
 
 course: .venv/ready
 	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh) $(if $(EXTRA),--extra)
 
 test: .venv/ready
 	$(BIN)/python -m sawyer_utils test
+
+# And the notebooks on a pretended GPU, and as Colab would run them.
+test-all: .venv/ready
+	$(BIN)/python -m sawyer_utils test --all
 
 lab: .venv/ready
 	$(BIN)/python -m sawyer_utils lab

@@ -69,7 +69,9 @@ def nf4(layer: nn.Linear, dtype: torch.dtype, device: str) -> bitsandbytes.nn.Li
     return new
 
 
-def build_policy(llama: LlamaConfig, dtype: torch.dtype, device: str, four_bit: bool = True):
+def build_policy(
+    llama: LlamaConfig, dtype: torch.dtype, device: str, four_bit: bool = True, rank: int = RANK
+):
     """What ``models.load_actor`` gives, from random weights, a layer at a time: in 4 bits the float
     model, 13 GB for the 7B shape, never exists."""
     with torch.device("meta"):
@@ -86,7 +88,7 @@ def build_policy(llama: LlamaConfig, dtype: torch.dtype, device: str, four_bit: 
     if four_bit:
         model.is_loaded_in_4bit = True  # from which PEFT knows
         models._keep_gradients(model)
-    lora = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": "all-linear"}
+    lora = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
     config = LoraConfig(**lora, trainable_token_indices=TRAINED_ROWS, task_type="CAUSAL_LM")
     model = get_peft_model(model.eval(), config, adapter_name=POLICY)
     model.add_adapter(REF, config)

@@ -92,7 +92,8 @@ def lab(args) -> None:
 
 def test(args) -> None:
     """Lint, unit tests, then the committed notebooks under ``smoke``, in one fresh run folder, and each
-    training notebook once more, killed and run again; last the student's edition."""
+    training notebook once more, killed and run again; the student's edition. With ``--all`` the notebooks on
+    the second device, in the T4's format, and the rehearsal, too."""
     root = project_root()
     smoke_home = root / "build" / "smoke"
     shutil.rmtree(smoke_home, ignore_errors=True)
@@ -109,6 +110,10 @@ def test(args) -> None:
         ([*python, "pytest", "tests/test_killed_notebooks.py"], whole),
         ([*python, "sawyer_utils", "student", "--run"], smoke),
     ]
+    if args.all:
+        second = {"SAWYER_SECOND_DEVICE": "fp16", "HF_HUB_OFFLINE": "1"}
+        steps.append(([*python, "pytest", "tests/test_notebooks_second_device.py"], second))
+        steps.append(([*python, "sawyer_utils", "rehearse"], {}))
     fetch(args)
     for command, extra in steps:
         print("\n$", " ".join(["python", *command[1:4]]), "…", flush=True)
@@ -147,6 +152,8 @@ def main(argv: list[str] | None = None) -> None:
     for function, text in known:
         command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
         command.set_defaults(function=function)
+        if function is test:
+            command.add_argument("--all", action="store_true", help="also a pretended GPU, and a rehearsal")
         if function is course:
             command.add_argument("--fresh", action="store_true", help="start over")
         if function is prepare:

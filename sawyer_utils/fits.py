@@ -155,6 +155,12 @@ def on_a_gpu(profile: Profile) -> str:
     return "fp16" if profile.precision == "auto" else profile.precision
 
 
+def answered_at_once(profile: Profile) -> int:
+    """Rows of a batch of the evaluation, if all of them are as long as they may be."""
+    longest = profile.prompt_tokens + profile.response_tokens
+    return max(1, min(profile.eval_batch, profile.eval_tokens // longest))
+
+
 def stages(profile: Profile) -> dict[str, dict[str, int]]:
     """Bytes at the peak of each stage on a GPU, by what they are for. Without the CUDA context.
 
@@ -177,7 +183,7 @@ def stages(profile: Profile) -> dict[str, dict[str, int]]:
     )
     judges = 2 * judge_weights(judge, profile.reward_rank)
     micro = max(1, profile.reward_batch // MICRO_BATCHES)
-    asked = answers(policy, judges, profile.eval_batch, prompt, response, **own)
+    asked = answers(policy, judges, answered_at_once(profile), prompt, response, **own)
     read = {
         "weights": asked["weights"],
         "activations": judging(judge, SCORED_ROWS, profile.reward_pair_tokens),

@@ -224,7 +224,6 @@ PROFILES = {
         sft_micro_batch=2,
         ppo_batch=16,
         ppo_micro_batch=4,
-        eval_batch=24,  # 40 answers at once would not fit a T4, see tests/test_profiles.py
     ),
 }
 

@@ -11,11 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
-from trl import RewardConfig, RewardTrainer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
 
 from sawyer_utils import assets, resuming, tracking, trainers
 from sawyer_utils.data import Pair
@@ -23,7 +21,6 @@ from sawyer_utils.models import load_adapter, save_adapter
 from sawyer_utils.profiles import Profile
 from sawyer_utils.progress import Clock, LogTo
 from sawyer_utils.runtime import choose_precision, read_json, write_json
-from sawyer_utils.sft import trainer_precision
 
 RewardFn = Callable[[list[str], list[str]], list[float]]
 MICRO_BATCHES = 4  # a batch is computed in this many pieces
@@ -166,18 +163,23 @@ class RewardModel:
     __call__ = score
 
 
-class PairTrainer(resuming.SmallCheckpoints, RewardTrainer):
-    """TRL's trainer, with checkpoints of adapter and head alone."""
-
-
 def reward_trainer(
     reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, callbacks=(), **options
-) -> PairTrainer:
+) -> Trainer:
     """TRL's RewardTrainer on pre-tokenised pairs, with a margin from the score difference.
 
     Args:
         options: anything of ``trl.RewardConfig`` to override.
     """
+    # A judge that only scores, and with it PPO, needs neither of the two libraries.
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    from sawyer_utils.sft import trainer_precision
+
+    class PairTrainer(resuming.SmallCheckpoints, RewardTrainer):
+        """TRL's trainer, with checkpoints of adapter and head alone."""
+
     rows = []
     for pair in pairs:
         ids = [reward.encode(pair.prompt, text) for text in (pair.chosen, pair.rejected)]

@@ -627,3 +627,12 @@ def course(number: str) -> Iterator[torch.device]:
     device = install()
     with trainers(), _patched((runtime, "_machine", lambda: (NAME, FORMATS[number], f"pretended, {number}"))):
         yield device
+
+
+_stays = contextlib.ExitStack()
+
+
+def stay(number: str) -> None:
+    """:func:`course` and :func:`bitsandbytes` until this process ends: for a notebook's kernel."""
+    _stays.enter_context(course(number))
+    _stays.enter_context(bitsandbytes())

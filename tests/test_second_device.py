@@ -27,10 +27,12 @@ from sawyer_utils import (
     ppo,
     reward,
     rollout,
+    runtime,
     sft,
     show,
     snapshots,
     summaries,
+    versus,
     widgets,
 )
 from sawyer_utils.actor import ActorCritic
@@ -258,12 +260,11 @@ def test_snapshots_of_a_run_are_plain_numbers(gpu, profile, adapter, tmp_path):
     trainer = trainer_of(profile, adapter, steps=1)
     watch = snapshots.Watch(trainer, PROMPTS[:2], every=1, path=tmp_path / "seen.json")
     watch.start()
-    before = fakegpu.transfers.total()
     batch = trainer.score(trainer.rollout(PROMPTS[:4]))
-    sampled = fakegpu.transfers.total()
+    before = fakegpu.transfers.total()
     one = snapshots.snapshot(batch, trainer.tokenizer, 0)
-    assert fakegpu.transfers.total() - sampled <= 5 * len(batch) + 1, "once a row, not once a token"
-    assert sampled > before
+    # Twice a row, not once a token: each of them waits for a GPU.
+    assert fakegpu.transfers.total() - before == 2 * len(batch) + 1
     assert all(type(v) is float for values in one.kl for v in values)
     assert all(type(v) is float for v in one.scores)
     watch(trainer.train(PROMPTS))
@@ -413,6 +414,34 @@ def test_a_4_bit_policy_takes_a_step(profile, tmp_path):
         (line,) = trainer.train(PROMPTS)
     assert line["optimizer_steps"] == 2
     assert line["ratio_error"] < 1e-2
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+
+def test_time_is_taken_when_the_device_has_done_its_work(profile, adapter, monkeypatch):
+    """A call returns while a GPU still works on it: here for five seconds before each look at the clock."""
+    now = [100.0]
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: now[0])
+    with fakegpu.course("bf16"):
+        trainer = trainer_of(profile, adapter, steps=1)
+        monkeypatch.setattr(torch.fakegpu, "synchronize", lambda: now.__setitem__(0, now[0] + 5.0))
+        (line,) = trainer.train(PROMPTS)
+        assert [line[f"seconds_{phase}"] for phase in ("rollout", "score", "update")] == [5.0, 5.0, 5.0]
+        assert now[0] == 120.0, "what was begun before the step is none of its time"
+        watch, budget = {}, {}
+        with runtime.stopwatch(watch, "sampling"), versus.metered(budget):
+            pass
+    assert budget["seconds"] == 5.0
+    assert watch == {"sampling": 15.0}
+    assert "cpu_seconds" not in budget, "what a GPU computes is no time of this process"
+
+
+def test_on_a_cpu_computing_is_counted_too(monkeypatch):
+    budget = {}
+    with versus.metered(budget):
+        sum(range(300_000))
+    assert 0 < budget["cpu_seconds"] <= budget["seconds"] + 0.1
 
 
 # --- planted mistakes: each is refused ----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What every trainer of the libraries is told (one GPU, a first scale for fp16), and what its log omits."""
+"""What every trainer of the libraries is told (one GPU, fp16's first scale), and what its log leaves out."""
 
 from __future__ import annotations
 
