@@ -121,6 +121,13 @@ def test(args) -> None:
             sys.exit(code)
 
 
+def rehearse(args) -> None:
+    """The notebooks as Colab would run them; the machinery is tests/rehearsal."""
+    root = project_root()
+    command = [sys.executable, str(root / "tests" / "rehearsal")]
+    sys.exit(subprocess.call(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}))
+
+
 def _profile(args):
     return current_profile(args.profile)
 
@@ -132,6 +139,7 @@ def main(argv: list[str] | None = None) -> None:
         (course, "run the four notebooks, print what each stage changed"),
         (notebooks, "rebuild the committed, executed notebooks from their sources"),
         (test, "lint, unit tests, the notebooks under the smoke profile"),
+        (rehearse, "Colab's packages, a Hub on this machine, and all notebooks (12 minutes)"),
         (lab, "open JupyterLab on the notebooks"),
         (student, "write the notebooks without solutions to build/student"),
         (instructor, "write the notebooks with open answers and teaching notes to build/instructor"),

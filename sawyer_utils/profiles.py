@@ -1,7 +1,8 @@
 """Profiles: one frozen dataclass says how big everything is. Nothing else asks which profile it is.
 
 ``SAWYER_PROFILE`` picks one; otherwise Colab with a GPU takes ``colab``, everything else ``local``.
-``SAWYER_MODEL`` replaces its policy base (a Hub id or a folder), ``SAWYER_PRECISION`` its precision.
+``SAWYER_MODEL`` replaces its policy base (a Hub id or a folder), ``SAWYER_PRECISION`` its precision;
+``SAWYER_REHEARSAL=1`` cuts it to ``smoke``'s few steps and rows, for tests/rehearsal.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 
@@ -239,6 +240,8 @@ def current_profile(name: str | None = None) -> Profile:
         known = ", ".join(PROFILES)
         raise ValueError(f"Unknown profile {name!r} (SAWYER_PROFILE). Choose one of: {known}.")
     profile = PROFILES[name]
+    if os.environ.get("SAWYER_REHEARSAL") == "1":
+        profile = rehearsed(profile)
     if precision := os.environ.get("SAWYER_PRECISION"):
         profile = replace(profile, precision=precision)
     model = os.environ.get("SAWYER_MODEL")
@@ -247,6 +250,14 @@ def current_profile(name: str | None = None) -> Profile:
         own = f"{name}-{re.sub('[^A-Za-z0-9.]+', '-', model).strip('-.')}"
         profile = replace(profile, policy_base=model, name=own)
     return profile
+
+
+def rehearsed(profile: Profile) -> Profile:
+    """The profile with its own models, data and lengths, and with as few steps and rows as ``smoke``: what
+    ``smoke`` cuts from ``local`` is cut from this one."""
+    smoke = PROFILES["smoke"]
+    cut = [f.name for f in fields(Profile) if getattr(smoke, f.name) != getattr(_LOCAL, f.name)]
+    return replace(profile, **{name: getattr(smoke, name) for name in cut if name != "name"})
 
 
 def _suitable() -> str:

@@ -1,7 +1,7 @@
 """The setup cell in a Colab that is played: its package set, its old torchao, its loaded pyarrow.
 
-Nothing here runs on Colab. The versions are those of its published list (``constraints/colab.txt``);
-pip and git are faked, the packages are folders with nothing but metadata.
+Nothing here runs on Colab. The versions are those of its published lists (``constraints/colab-shipped.txt``);
+pip and git are faked, the packages are folders with nothing but metadata; for real ones: ``tests/rehearsal``.
 """
 
 from __future__ import annotations
@@ -20,21 +20,9 @@ from sawyer_utils.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
 TRIED = colab.tested(ROOT / "constraints" / "colab.txt")
-# What Colab shipped where the course replaces it, and a few of the packages that must survive.
 BROUGHT = {"trl", "bitsandbytes", "gguf", "vadersentiment"}
-SHIPPED = {name: version for name, version in TRIED.items() if name not in BROUGHT} | {
+SHIPPED = colab.tested(ROOT / "constraints" / "colab-shipped.txt") | {
     "torch": "2.11.0+cu128",
-    "torchao": "0.10.0",
-    "datasets": "4.0.0",
-    "huggingface-hub": "1.27.0",
-    "pyarrow": "18.1.0",
-    "numpy": "2.3.5",
-    "pandas": "2.3.3",
-    "scipy": "1.16.3",
-    "matplotlib": "3.10.8",
-    "safetensors": "0.7.0",
-    "filelock": "3.20.0",
-    "platformdirs": "4.5.0",
     "cudf-cu12": "26.4.0",
     "gpg": "1.16.0-unknown",  # from Ubuntu: no version that pip would take
 }
@@ -229,7 +217,7 @@ def test_a_newer_colab_may_move_all_but_what_must_stay(session):
     colab.prepare()
     strict, loose = session.pins
     assert len(strict) > 10
-    assert sorted(loose) == ["numpy==2.3.5", "torch==2.11.0+cu128", "transformers==5.15.0"]
+    assert sorted(loose) == [f"{name}=={SHIPPED[name]}" for name in ("numpy", "torch", "transformers")]
 
 
 def test_a_failed_installation_says_why_and_what_to_do(session):
@@ -273,6 +261,13 @@ def test_the_set_for_colab_meets_the_requirements():
     assert not [name for name in bounded if not colab._meets(TRIED[name], bounded[name])]
 
 
+def test_the_two_sets_for_colab_agree_on_what_stays():
+    moved = {name for name in TRIED.keys() & SHIPPED.keys() if SHIPPED[name].split("+")[0] != TRIED[name]}
+    assert moved == {"datasets", "huggingface-hub", "pyarrow"} <= colab.MAY_MOVE
+    assert TRIED.keys() - SHIPPED.keys() == BROUGHT
+    assert SHIPPED["torchao"] == "0.10.0"
+
+
 def test_the_module_needs_nothing_but_the_standard_library():
     code = "import sys; sys.path.insert(0, '.'); import sawyer_utils.colab; print('torch' in sys.modules)"
     command = [sys.executable, "-I", "-S", "-c", code]
@@ -292,6 +287,7 @@ def cell(monkeypatch):
 
     done = []
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("os.path.isdir", lambda path: False)  # a rehearsal may have cloned just now
     monkeypatch.setattr(subprocess, "run", lambda command, **options: done.append((command, options)))
     monkeypatch.setattr(colab, "prepare", lambda: done.append("prepare"))
     monkeypatch.setattr(runtime, "setup", lambda: done.append("setup") or "the profile")

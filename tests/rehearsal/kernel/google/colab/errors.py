@@ -1,0 +1,5 @@
+"""What Colab's own modules raise."""
+
+
+class Error(Exception):
+    """The base class of most of it."""

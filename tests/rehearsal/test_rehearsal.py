@@ -1,0 +1,213 @@
+"""The Hub of the rehearsal against the libraries of this environment: what they read is what lies there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import hub_data
+import hub_models
+import pytest
+from hub_server import GRANTED, HubServer
+from safetensors.torch import load_file
+
+from sawyer_utils import data
+from sawyer_utils.data import HUB_SOURCES
+
+# In a process of its own: huggingface_hub reads its address once, and the tests' is offline.
+CLIENT = """
+import json, sys
+from datasets import load_dataset
+from huggingface_hub import HfApi, auth_check, hf_hub_download, snapshot_download
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+gated, copy, granted = sys.argv[1:]
+
+def said(function, *args, **options):
+    try:
+        return function(*args, **options)
+    except Exception as error:
+        return type(error).__name__
+
+def size(name, **options):
+    model = AutoModelForCausalLM.from_pretrained(name, **options)
+    return [type(model).__name__, sum(p.numel() for p in model.parameters()), str(model.dtype)]
+
+def pieces(name):
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    ids = tokenizer("Who was 1? \\u00e9")["input_ids"]
+    return tokenizer.tokenize("Who was 1?"), tokenizer.decode(ids[1:])
+
+def rows(path, split, **options):
+    return list(load_dataset(path, streaming=True, split=split, **options))
+
+found = {
+    "copy": said(size, copy), "pieces": said(pieces, copy),
+    "no token": said(size, gated, token=False), "another's": said(size, gated, token="hf_other"),
+    "granted": said(size, gated, token=granted),
+    "check": [said(auth_check, gated, token=token) for token in (False, "hf_other", granted)],
+    "gone": [said(auth_check, "no/model"), said(size, "no/model"), said(rows, "no/data", "train")],
+    "no file": said(hf_hub_download, copy, "nothing.json"),
+    "revision": said(hf_hub_download, copy, "config.json", revision="other"),
+    "card": HfApi().model_info(gated).gated,
+    "tree": sorted(f.path for f in HfApi().list_repo_tree("Anthropic/hh-rlhf", repo_type="dataset")),
+    "snapshot": snapshot_download(copy),
+    "dolly": rows("databricks/databricks-dolly-15k", "train"),
+    "subset": len(rows("Anthropic/hh-rlhf", "train", data_dir="helpful-base")),
+    "all": len(rows("Anthropic/hh-rlhf", "train")),
+    "truthful": rows("truthfulqa/truthful_qa", "validation", name="multiple_choice"),
+    "dev": len(rows("cais/mmlu", "dev", name="world_religions")),
+    "sets": [len(rows(name, split)) for name, split in (
+        ("timdettmers/openassistant-guanaco", "train"),
+        ("HuggingFaceH4/ultrafeedback_binarized", "train_prefs"),
+        ("argilla/news-summary", "train"))],
+}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("hub")
+    hub_models.write_llama2(path)
+    hub_data.write_data(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hub(folder):
+    with HubServer(folder, gated={hub_models.GATED}) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def found(hub, tmp_path_factory) -> dict:
+    """What the libraries answered."""
+    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_OFFLINE": "0"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | own
+    command = [sys.executable, "-c", textwrap.dedent(CLIENT), hub_models.GATED, hub_models.COPY, GRANTED]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_model_of_two_files_arrives_whole(found, folder):
+    kind, weights, number = found["copy"]
+    stored = (folder / "models" / hub_models.COPY).glob("*.safetensors")
+    assert (kind, number) == ("LlamaForCausalLM", "torch.float16")
+    assert weights == sum(value.numel() for path in stored for value in load_file(path).values())
+    for path in (folder / "models" / hub_models.COPY).iterdir():
+        assert (Path(found["snapshot"]) / path.name).read_bytes() == path.read_bytes()
+
+
+def test_its_tokenizer_is_llama2s(found):
+    pieces, text = found["pieces"]
+    assert pieces[0] == "▁Who"
+    assert text == "Who was 1? é"
+
+
+def test_a_gated_model_opens_with_the_right_token_alone(found):
+    assert found["no token"] == found["another's"] == "OSError"
+    assert found["granted"] == found["copy"]
+    assert found["check"] == ["GatedRepoError", "GatedRepoError", None]
+    assert found["card"] == "manual", "that it exists is no secret"
+
+
+def test_what_is_not_there_is_told_apart(found):
+    assert found["gone"] == ["RepositoryNotFoundError", "OSError", "DatasetNotFoundError"]
+    assert found["no file"] == "RemoteEntryNotFoundError"
+    assert found["revision"] == "RevisionNotFoundError"
+
+
+def test_streamed_rows_are_the_written_ones(found):
+    assert found["dolly"] == hub_data.dolly()
+    assert found["truthful"] == hub_data.truthful()
+    assert found["sets"] == [
+        len(s) for s in (hub_data.guanaco()[0], hub_data.ultrafeedback()[:-40], hub_data.news())
+    ]
+    assert found["dev"] == 5
+
+
+def test_a_configuration_and_a_folder_can_be_had_alone(found):
+    parts = {name: len(some) for name, some in hub_data.hh_rlhf().items()}
+    assert found["subset"] == parts["helpful-base"]
+    assert found["all"] == sum(parts.values())
+    assert set(parts) < set(found["tree"])
+
+
+def test_the_libraries_asked_nothing_that_it_does_not_know(found, hub):
+    assert hub.unknown == []
+
+
+def get(address: str, **headers: str):
+    request = urllib.request.Request(address, headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.status, answer.headers, answer.read()
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"), [("0-3", slice(0, 4)), ("5-", slice(5, None)), ("-4", slice(-4, None))]
+)
+def test_a_range_of_a_large_file(hub, folder, asked, part):
+    name = "truthfulqa/truthful_qa/resolve/main/multiple_choice/validation-00000-of-00001.parquet"
+    whole = (folder / "datasets" / name.replace("resolve/main/", "")).read_bytes()
+    status, headers, body = get(f"{hub.url}/datasets/{name}", Range=f"bytes={asked}")
+    assert (status, body) == (206, whole[part])
+    assert headers["ETag"] == f'"{hashlib.sha256(whole).hexdigest()}"'
+    assert headers["Content-Range"].endswith(f"/{len(whole)}")
+
+
+def test_a_range_past_the_end_is_refused(hub):
+    with pytest.raises(urllib.error.HTTPError, match="416"):
+        get(f"{hub.url}/{hub_models.COPY}/resolve/main/config.json", Range="bytes=99999-")
+
+
+def test_a_token_has_no_business_at_the_storage(hub):
+    address = f"{hub.storage}/storage/{next(iter(hub.stored), '0' * 64)}"
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        get(address, Authorization=f"Bearer {GRANTED}")
+
+
+def test_a_request_that_it_does_not_know_is_kept(folder):
+    with HubServer(folder) as hub:
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(f"{hub.url}/api/something/new")
+        assert hub.unknown == [("GET", "/api/something/new")]
+
+
+# --- the rows -----------------------------------------------------------------------------------
+
+SETS = {
+    "timdettmers/openassistant-guanaco": ("conversations", lambda: hub_data.guanaco()[0]),
+    "HuggingFaceH4/ultrafeedback_binarized": ("preferences", hub_data.ultrafeedback),
+    "Anthropic/hh-rlhf": (
+        "gold_preferences",
+        lambda: [r for some in hub_data.hh_rlhf().values() for r in some],
+    ),
+    "databricks/databricks-dolly-15k": ("prompts", hub_data.dolly),
+    "argilla/news-summary": ("news", hub_data.news),
+    "truthfulqa/truthful_qa": ("questions", hub_data.truthful),
+    "cais/mmlu": ("questions", lambda: hub_data.mmlu()["test"]),
+}
+
+
+def test_every_set_that_the_course_knows_is_there():
+    assert SETS.keys() == HUB_SOURCES.keys()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_course_takes_the_good_rows_and_counts_the_others(name):
+    schema, make = SETS[name]
+    rows, left_out = make(), Counter()
+    taken = list(data.map_rows(schema, rows, HUB_SOURCES[name][1], left_out))
+    assert len(taken) + left_out.total() == len(rows)
+    assert len(taken) > 0.8 * len(rows)
+    assert bool(left_out) == (schema != "questions"), "the odd rows are not in it"
