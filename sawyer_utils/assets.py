@@ -168,7 +168,10 @@ def _download(wheel: Wheel, dest: Path, tries: int = 2) -> Path:
                 return path
             problem = "the downloaded file has a wrong SHA-256"
         else:
-            problem = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+            said = (done.stderr or done.stdout).strip()
+            problem = said.rpartition("\n")[2]
+            if "CERTIFICATE_VERIFY_FAILED" in said:  # pip's last word is then that there is no such package
+                problem = "a certificate is not trusted: for a proxy that opens TLS set PIP_CERT to its file"
     raise WeightsUnavailable(_offline_message(problem))
 
 

@@ -42,7 +42,7 @@ def trouble() -> str | None:
     try:
         _ask()
     except Exception as error:  # of httpx or httpx2, whichever huggingface_hub has: _kind knows them by name
-        return _problem("The Hub", error)
+        return explain("The Hub", error, "")
     return None
 
 
@@ -211,10 +211,6 @@ def explain(source: str, error: BaseException, kind: str = "datasets/") -> str:
     Args:
         kind: "datasets/", or "" for a model.
     """
-    return f"{_problem(source, error, kind)} {EMBEDDED_WAY}"
-
-
-def _problem(source: str, error: BaseException, kind: str = "") -> str:
     problem, remedy = {
         "gated": ("is gated", f"Accept its conditions at https://huggingface.co/{kind}{source}. {LOG_IN}"),
         "offline": ("is not cached, and HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE to go online."),
@@ -242,7 +238,7 @@ def _problem(source: str, error: BaseException, kind: str = "") -> str:
             "The source may have changed, or the Hub be in trouble: try again in a minute.",
         ),
     }[_kind(error)]
-    return f"{source} {problem}. {remedy}"
+    return f"{source} {problem}. {remedy} {EMBEDDED_WAY}"
 
 
 def _kind(error: BaseException) -> str:

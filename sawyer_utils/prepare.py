@@ -287,8 +287,9 @@ def _keep_needed(folder: Folder) -> None:
 
 def _again() -> str:
     return (
-        "Check the network; behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL. Then run the same "
-        "command again: what is in the folder stays, and it goes on from there."
+        "Check the network; behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL, for a proxy that "
+        "opens TLS (CERTIFICATE_VERIFY_FAILED) PIP_CERT. Then run the same command again: what is in the "
+        "folder stays, and it goes on from there."
     )
 
 

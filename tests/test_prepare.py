@@ -208,7 +208,7 @@ def test_a_cut_off_run_names_the_file_and_the_next_one_goes_on(root, pip, tmp_pa
     first = pip(broken="toy_plot")
     with pytest.raises(NotPrepared, match="toy-plot>=1,<2 could not be fetched") as caught:
         prepare.prepare(stick, LOCAL)
-    for part in ("connection broken", "No matching distribution", "HTTPS_PROXY", "goes on"):
+    for part in ("connection broken", "No matching distribution", "HTTPS_PROXY", "PIP_CERT", "goes on"):
         assert part in str(caught.value)
     assert first.asked == ["toy_tensor", "toy_plot"]
     with pytest.raises(Refused, match="is not finished: run `python -m sawyer_utils prepare"):
