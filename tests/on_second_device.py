@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 
 STARTUP = """
-import atexit as _atexit, os as _os, sys as _sys
+import os as _os, sys as _sys
 _sys.path.insert(0, {tests!r})
 import fakegpu as _device
 _device.stay({number!r})
 
-def _count(folder={folder!r}):
-    with open(_os.path.join(folder, f"operators-{{_os.getpid()}}"), "w") as file:
+def _count(*_, path=_os.path.join({folder!r}, f"operators-{{_os.getpid()}}")):
+    with open(path, "w") as file:
         file.write(str(_device.calls.total()))
 
-_atexit.register(_count)
+get_ipython().events.register("post_run_cell", _count)
 """
 
 
