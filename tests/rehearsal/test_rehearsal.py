@@ -1,4 +1,4 @@
-"""The Hub of the rehearsal against the libraries of this environment: what they read is what lies there."""
+"""The rehearsal's own parts: its Hub against the libraries of this environment, its rows, its session."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import colab_session
 import hub_data
 import hub_models
 import pytest
 from hub_server import GRANTED, HubServer
 from safetensors.torch import load_file
 
-from sawyer_utils import data
+from sawyer_utils import data, profiles
 from sawyer_utils.data import HUB_SOURCES
 
 # In a process of its own: huggingface_hub reads its address once, and the tests' is offline.
@@ -211,3 +212,103 @@ def test_the_course_takes_the_good_rows_and_counts_the_others(name):
     assert len(taken) + left_out.total() == len(rows)
     assert len(taken) > 0.8 * len(rows)
     assert bool(left_out) == (schema != "questions"), "the odd rows are not in it"
+
+
+# --- the session --------------------------------------------------------------------------------
+
+REPORT = """
+collected 3 items
+=================================== FAILURES ===================================
+\x1b[31m_________________________ 01_sft.ipynb::Cell 0 _________________________\x1b[0m
+Notebook cell execution failed
+RestartNeeded: RESTART NEEDED, once: this session
+still holds pyarrow 18.1.0
+_________________________ 01_sft.ipynb::Cell 1 _________________________
+NameError: name 'profile' is not defined
+=========================== short test summary info ============================
+========================= 2 failed, 1 passed in 1.0s =========================
+"""
+
+
+def test_of_a_failed_run_the_first_cell_is_shown():
+    shown = colab_session.first_failure(REPORT)
+    assert "RESTART NEEDED" in shown
+    assert "NameError" not in shown
+    assert colab_session.first_failure("pytest: error: no such option").startswith("pytest: error")
+
+
+@pytest.mark.parametrize(
+    ("code", "stops", "fine"),
+    [
+        (0, "", True),
+        (1, "", False),
+        (1, "RESTART NEEDED, once: this session still holds", True),
+        (0, "RESTART NEEDED", False),  # it should have stopped, and did not
+        (1, "Google Drive was not mounted", False),  # it stopped for another reason
+        (2, "RESTART NEEDED", False),  # pytest itself was stopped
+    ],
+)
+def test_a_run_is_judged_by_where_it_stops(code, stops, fine):
+    assert (colab_session._problem(code, REPORT if code else "3 passed", stops) == "") is fine
+
+
+def test_a_clone_of_the_courses_address_is_the_working_tree(tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    (tree / "build").mkdir(parents=True)
+    (tree / ".gitignore").write_text("build/\n")
+    (tree / "written.py").write_text("not committed anywhere\n")
+    (tree / "build" / "large").write_text("ignored\n")
+    monkeypatch.setattr(colab_session, "ROOT", tree)
+    monkeypatch.setattr(colab_session, "BUILD", tree / "build")
+    way = colab_session.publish("someone/course", "v1")
+    clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", "v1", "https://github.com/someone/course"]
+    subprocess.run([*clone, str(tmp_path / "clone")], check=True, env=os.environ | way)
+    assert {path.name for path in (tmp_path / "clone").iterdir()} == {".git", ".gitignore", "written.py"}
+
+
+def test_a_course_that_no_rehearsal_cloned_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(colab_session, "CONTENT", tmp_path)
+    (tmp_path / "sawyer-main").mkdir()
+    with pytest.raises(colab_session.NotPlayed, match="no rehearsal made it"):
+        colab_session.Session("", "someone/course", "main")._claim_content()
+    assert (tmp_path / "sawyer-main").is_dir()
+
+
+def test_a_content_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(colab_session, "CONTENT", tmp_path / "file" / "content")
+    with pytest.raises(colab_session.NotPlayed, match="this user cannot write there"):
+        colab_session.Session("", "someone/course", "main")._claim_content()
+
+
+def test_the_kernel_is_colabs_to_the_libraries(tmp_path):
+    """huggingface_hub asks Colab's secrets only if the shell's name says that it is Colab's."""
+    code = "from google.colab import _kernel, userdata; print(_kernel.Kernel.shell_class.klass)\n"
+    code += (
+        "try:\n    print(userdata.get('HF_TOKEN'))\nexcept userdata.SecretNotFoundError as e:\n    print(e)"
+    )
+    kernel = str(Path(colab_session.__file__).with_name("kernel"))
+    said = {}
+    for answer in ("hf_mine", "SecretNotFoundError"):
+        own = os.environ | {"PYTHONPATH": kernel, "REHEARSAL_SECRET": answer}
+        said[answer] = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=own)
+    assert "google.colab._shell.Shell" in said["hf_mine"].stdout
+    assert said["hf_mine"].stdout.endswith("hf_mine\n")
+    assert said["SecretNotFoundError"].stdout.endswith("refused.\n")
+
+
+def test_the_rehearsal_cuts_steps_and_nothing_that_decides_what_fits(monkeypatch):
+    monkeypatch.delenv("SAWYER_REHEARSAL", raising=False)
+    whole = profiles.current_profile("colab")
+    monkeypatch.setenv("SAWYER_REHEARSAL", "1")
+    cut = profiles.current_profile("colab")
+    assert (cut.ppo_steps, cut.sft_max_steps, cut.limit) == (2, 2, 48)
+    same = (
+        "name",
+        "policy_base",
+        "preferences",
+        "prompt_tokens",
+        "conversation_tokens",
+        "reward_pair_tokens",
+    )
+    assert all(getattr(cut, name) == getattr(whole, name) for name in same)
