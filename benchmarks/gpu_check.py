@@ -120,14 +120,14 @@ class Card:
         """Give back what nobody holds, and count from now on."""
         gc.collect()
         self.module.empty_cache()
-        self.module.reset_peak_memory_stats()
+        runtime.forget_peak_memory()
 
     def wait(self) -> None:
         self.module.synchronize()
 
-    def peak(self) -> int:
-        """Bytes since :meth:`start`."""
-        return self.module.max_memory_allocated()
+    def peak(self) -> float:
+        """GiB since :meth:`start`, whatever PPO resets at each of its steps."""
+        return float(runtime.peak_memory_gib())
 
     @contextmanager
     def capped(self, size: float) -> Iterator[None]:
@@ -205,7 +205,7 @@ class Record:
         except Exception as error:  # of whatever kind: it is a finding, and the next part is tried
             row["error"] = f"{type(error).__name__}: {error} ({_where(error)})"
         row["seconds"] = round(time.perf_counter() - start, 2)
-        row["peak_gib"] = round(self.card.peak() / GIB, 3)
+        row["peak_gib"] = round(self.card.peak(), 3)
         if row["ok"] and "tokens" in row:
             row["tokens_per_second"] = round(row["tokens"] / row["seconds"], 1) if row["seconds"] else None
         return result
@@ -447,7 +447,8 @@ def seven_b(record: Record, sizes: Sizes, folder: Path) -> None:
             needs=TRL,
             paper=paper,
         )
-        prompts = [text_of(big.prompt_tokens - 2, start) for start in range(big.ppo_batch)]
+        frame = len(chat.encode_prompt(tokenizer, text_of(1))) - 1  # the control tokens
+        prompts = [text_of(big.prompt_tokens - frame, start) for start in range(big.ppo_batch)]
         sampled = fits.answers(shape, 0, big.ppo_batch, big.prompt_tokens, big.response_tokens, **held)
         record.part(f"{name}: sampling", lambda: _sample(tokenizer, model, big, prompts), paper=sampled)
         length = big.prompt_tokens + big.response_tokens
@@ -523,9 +524,12 @@ def check(card: Card, sizes: Sizes, path: Path) -> dict:
         profile, judge_at, weights = local_weights(sizes, Path(scratch))
         record = Record(card, path, sizes.minutes, weights=weights)
         print(json.dumps(record.found["card"]), f"weights: {weights}", HEADING, sep="\n", flush=True)
-        for number in sizes.numbers:
+        # bf16 last: on a T4 it is emulated, and slow.
+        for number in sizes.numbers[:1]:
             local(record, sizes, number, Path(scratch), profile, judge_at)
         seven_b(record, sizes, Path(scratch))
+        for number in sizes.numbers[1:]:
+            local(record, sizes, number, Path(scratch), profile, judge_at)
     return record.found
 
 

@@ -389,7 +389,7 @@ def measure(options, pythons: dict[str, str]) -> dict:
 def describe(row: dict) -> str:
     phases = ", ".join(f"{phase} {row[phase]:.2f}" for phase in PHASES)
     return (
-        f"{row['seconds']:6.2f} s ({phases}), peak {row['peak_memory_gib']:.2f} GiB, "
+        f"{row['seconds']:6.2f} s ({phases}), process memory {row['peak_memory_gib']:.2f} GiB, "
         f"{row['optimizer_steps']:g} optimizer steps, largest first |ratio − 1| {row['ratio_error']:.2g}"
     )
 

@@ -110,6 +110,11 @@ SEVEN_B = [f"7B in NF4: {part}" for part in ("build", "one supervised step", "sa
 PARTS = [f"local {n}: {part}" for n in ("fp16", "bf16") for part in (*LOCAL_PARTS, *TRAININGS)] + SEVEN_B
 
 
+def hold(monkeypatch, gib: float) -> None:
+    """Let the card's counter stand at so much."""
+    monkeypatch.setattr(torch.fakegpu, "max_memory_allocated", lambda: gib * 2**30, raising=False)
+
+
 def outcome(found: dict) -> dict[str, str]:
     return {row["part"]: row.get("not_run") or row.get("error") or "ok" for row in found["parts"]}
 
@@ -169,6 +174,23 @@ def test_what_cannot_be_loaded_leaves_out_what_hangs_on_it_alone(gpu, sizes, tmp
     for part in ("local fp16: supervised steps", "local fp16: reward model's steps", SEVEN_B[1]):
         assert said.pop(part) == "no module trl"
     assert said == dict.fromkeys((SEVEN_B[0], *SEVEN_B[2:]), "ok")
+
+
+def test_the_peak_of_a_part_is_its_own_and_of_all_its_steps(gpu, tmp_path, monkeypatch):
+    record = bench.Record(bench.Card(), tmp_path / "gpu.json", minutes=1.0)
+    resets = []
+    monkeypatch.setattr(torch.fakegpu, "reset_peak_memory_stats", lambda: resets.append(1), raising=False)
+
+    def two_steps():
+        hold(monkeypatch, 5.0)
+        runtime.reset_card_peak()  # as PPO does before each step
+        hold(monkeypatch, 2.0)
+        return {}, None
+
+    record.part("two steps", two_steps)
+    record.part("little", lambda: ({}, None))
+    assert [row["peak_gib"] for row in record.found["parts"]] == [5.0, 2.0]
+    assert len(resets) == 3
 
 
 def test_when_the_time_is_over_the_rest_is_not_begun(gpu, sizes, tmp_path):

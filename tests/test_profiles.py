@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from sawyer_utils import fits, memory
+from sawyer_utils import fits, memory, runtime
 from sawyer_utils.profiles import PROFILES, Profile
 from sawyer_utils.reward import MICRO_BATCHES
 from sawyer_utils.reward import total_steps as reward_steps
@@ -191,6 +191,16 @@ def test_nothing_is_wrong_with_the_profile(name):
 def test_every_stage_leaves_room_on_a_t4():
     for name in ON_A_GPU:
         assert max(fits.peaks(PROFILES[name]).values()) < CARD < memory.CARDS["T4"]
+
+
+def test_the_table_of_the_benchmarks_page_is_of_these_profiles():
+    text = (runtime.project_root() / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    found = [fits.peaks(PROFILES[name]) for name in ON_A_GPU]
+    for stage in found[0]:
+        assert f"| {stage} | {found[0][stage]:.1f} | {found[1][stage]:.1f} |" in text
+    forty = fits.peaks(replace(PROFILES["llama2"], eval_batch=40))["04 answers"]
+    assert forty > CARD
+    assert f"be {forty:.1f}." in text
 
 
 def test_llama2_is_half_of_colab():
