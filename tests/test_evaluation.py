@@ -486,6 +486,22 @@ def test_similarity_knows_what_is_alike():
     assert torch.allclose(alone[0], together[0], atol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("before", "after", "p"),
+    [
+        ([0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0], 1.0),  # equal spreads, each at its median's distance
+        ([2.0, 2.0, 2.0, 2.0], [2.0, 2.0, 2.0, 2.0], 1.0),
+        ([0.5, 0.5], [0.5, 0.5], 1.0),
+        ([0.0, 1.0, 0.0, 1.0], [0.0, 4.0, 0.0, 4.0], 0.0),
+    ],
+)
+def test_spreads_without_any_spread_of_their_own_are_a_number(before, after, p):
+    found = ev.compare_rewards(before, after)
+    assert found.levene_p == p
+    assert all(math.isfinite(value) for value in found.as_dict().values())
+
+
 # --- held-out answers ---------------------------------------------------------------------------
 
 SMALL = replace(PROFILES["local"], response_tokens=6, eval_batch=2)
