@@ -35,14 +35,8 @@ KINDS = {"sft": "adapter", "reward": "model", "dpo": "adapter", "rloo": "adapter
 @pytest.fixture(scope="module")
 def profile(letter_profile):
     sizes = {"sft_max_steps": 3, "sft_batch": 2, "sft_micro_batch": 1, "reward_max_steps": 3}
-    sizes |= {
-        "reward_batch": 4,
-        "ppo_batch": 4,
-        "ppo_epochs": 2,
-        "dpo_batch": 2,
-        "ppo_micro_batch": 2,
-        "response_tokens": 4,
-    }
+    sizes |= {"reward_batch": 4, "dpo_batch": 2, "response_tokens": 4}
+    sizes |= {"ppo_batch": 4, "ppo_epochs": 2, "ppo_micro_batch": 2}
     return replace(letter_profile, precision="auto", checkpoint_minutes=0.0, **sizes)
 
 
@@ -170,7 +164,7 @@ def test_without_a_scaler_a_gradient_that_is_not_finite_stops_the_training(
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     with (
         fakegpu.course("bf16"),
-        pytest.raises(FloatingPointError, match="Step 3: not a finite number: grad_norm"),
+        pytest.raises(FloatingPointError, match="Step 3: grad_norm is not a finite number"),
     ):
         train("sft", profile, start, tmp_path)
     assert not (tmp_path / "adapter").exists()
