@@ -34,7 +34,10 @@ class LogTo(TrainerCallback):
         self.log = [{"step": line["step"], **_numbers(line)} for line in steps]
         wrong = {"loss", "grad_norm"} & _not_finite(steps[-1]) if steps else set()
         if wrong and not args.fp16:
-            raise FloatingPointError(f"Step {state.global_step}: not a finite number: {', '.join(wrong)}.")
+            raise FloatingPointError(
+                f"Step {state.global_step}: {' and '.join(sorted(wrong))} is not a finite number, and the "
+                "weights are lost. The checkpoint before it is kept; a lower learning rate may help."
+            )
         if self.tell and fresh:
             self.tell(self.log)
 

@@ -52,7 +52,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
 
 NAME = "fakegpu"
 CPU, EXTENSION = 1, 12  # DLPack's numbers; torch takes the second for PrivateUse1
@@ -130,6 +129,19 @@ def is_fake(x) -> bool:
     return isinstance(x, torch.Tensor) and x.device.type == NAME
 
 
+def _inside(values) -> list:
+    """What an operator's arguments are made of: they are lists of lists at most."""
+    found = []
+    for value in values:
+        found += _inside(value) if type(value) in (list, tuple) else (value,)
+    return found
+
+
+def _mapped(function, values):
+    """The same lists, with ``function`` of each thing inside."""
+    return [_mapped(function, v) if type(v) in (list, tuple) else function(v) for v in values]
+
+
 def _redispatched(op):
     """torch's own CPU kernel for an operator that only looks at shapes; it keeps the device."""
     keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
@@ -187,7 +199,7 @@ def _refuse(op, tensors: list[torch.Tensor], why: str = "") -> None:
 
 def _check(op, args, kwargs) -> None:
     """Refuse what CUDA refuses of these arguments."""
-    name, flat = _name(op), tree_flatten((args, kwargs))[0]
+    name, flat = _name(op), _inside((*args, *kwargs.values()))
     for x in flat:
         if isinstance(x, torch.Generator):  # of the CPU: the device gives out none
             raise RuntimeError(
@@ -210,7 +222,7 @@ def _check(op, args, kwargs) -> None:
     for place, argument in enumerate(op._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[place] if place < len(args) else kwargs.get(argument.name)
-            written = [x for x in tree_flatten(value)[0] if isinstance(x, torch.Tensor)]
+            written = [x for x in _inside([value]) if isinstance(x, torch.Tensor)]
             if any(x.device.type == "cpu" for x in written):
                 _refuse(op, tensors, "the output is on the cpu ")
 
@@ -233,7 +245,8 @@ def _fallback(op, *args, **kwargs):
             return pairs[-1][1]
         return torch.device("cpu") if isinstance(x, torch.device) and x.type == NAME else x
 
-    host_args, host_kwargs = tree_map(face, (args, kwargs))
+    host_args = _mapped(face, args)
+    host_kwargs = dict(zip(kwargs, _mapped(face, kwargs.values()), strict=True))
     pairs, resized = _resizable(op._schema, host_kwargs, pairs)
     host_args = _numbers_as_tensors(op._schema, host_args, pairs)
     draws = _Random.used() if torch.Tag.nondeterministic_seeded in op.tags else contextlib.nullcontext()
@@ -251,13 +264,13 @@ def _fallback(op, *args, **kwargs):
 
 def _run(op, args, kwargs):
     """The operator on the CPU."""
-    name, flat = _name(op), tree_flatten((args, kwargs))[0]
+    name, flat = _name(op), _inside((*args, *kwargs.values()))
     half = any(isinstance(x, torch.Tensor) and x.dtype == torch.float16 for x in flat)
     if name not in PRODUCTS or not half:
         return op(*args, **kwargs)
     out = kwargs.pop("out", None)
-    raised = tree_map(lambda x: x.float() if isinstance(x, torch.Tensor) else x, (tuple(args), kwargs))
-    found = getattr(torch.ops.aten, name).default(*raised[0], **raised[1]).half()
+    raised = _mapped(lambda x: x.float() if isinstance(x, torch.Tensor) else x, args)
+    found = getattr(torch.ops.aten, name).default(*raised, **kwargs).half()
     return found if out is None else out.resize_(found.shape).copy_(found)
 
 
@@ -404,8 +417,11 @@ def _eligible(x) -> bool:
     return is_fake(x) and x.is_floating_point() and x.dtype != torch.float64
 
 
-def _cast(values, dtype: torch.dtype):
-    return tree_map(lambda x: x.to(dtype) if _eligible(x) else x, values)
+def _cast(args, kwargs: dict, dtype: torch.dtype) -> tuple[list, dict]:
+    def cast(values) -> list:
+        return _mapped(lambda x: x.to(dtype) if _eligible(x) else x, values)
+
+    return cast(args), dict(zip(kwargs, cast(kwargs.values()), strict=True))
 
 
 def _autocast_kernel(op, policy: str):
@@ -416,12 +432,12 @@ def _autocast_kernel(op, policy: str):
     def kernel(*args, **kwargs):
         with torch._C._ExcludeDispatchKeyGuard(off):
             if policy == "lower":
-                args, kwargs = _cast((args, kwargs), torch.get_autocast_dtype(NAME))
+                args, kwargs = _cast(args, kwargs, torch.get_autocast_dtype(NAME))
             elif policy == "full":
-                args, kwargs = _cast((args, kwargs), torch.float32)
+                args, kwargs = _cast(args, kwargs, torch.float32)
             elif policy == "promote":
-                if torch.float32 in {x.dtype for x in tree_flatten((args, kwargs))[0] if _eligible(x)}:
-                    args, kwargs = _cast((args, kwargs), torch.float32)
+                if torch.float32 in {x.dtype for x in _inside((*args, *kwargs.values())) if _eligible(x)}:
+                    args, kwargs = _cast(args, kwargs, torch.float32)
             elif _eligible(args[0]) and kwargs.get("dtype") is None:
                 place = names.index("dtype")
                 if place >= len(args):

@@ -34,14 +34,9 @@ KINDS = {"sft": "adapter", "reward": "model", "dpo": "adapter", "rloo": "adapter
 
 @pytest.fixture(scope="module")
 def profile(letter_profile):
-    sizes = {
-        "sft_max_steps": 4,
-        "sft_batch": 2,
-        "sft_micro_batch": 1,
-        "reward_max_steps": 4,
-        "reward_batch": 4,
-    }
-    sizes |= {"ppo_batch": 4, "ppo_epochs": 2, "dpo_batch": 2, "ppo_micro_batch": 2, "response_tokens": 4}
+    sizes = {"sft_max_steps": 3, "sft_batch": 2, "sft_micro_batch": 1, "reward_max_steps": 3}
+    sizes |= {"reward_batch": 4, "dpo_batch": 2, "response_tokens": 4}
+    sizes |= {"ppo_batch": 4, "ppo_epochs": 2, "ppo_micro_batch": 2}
     return replace(letter_profile, precision="auto", checkpoint_minutes=0.0, **sizes)
 
 
@@ -134,7 +129,7 @@ def test_a_rerun_after_an_overflow_restores_no_nan(kind, profile, start, tmp_pat
     monkeypatch.setattr(trainers, "FP16_SCALE", first)
 
     def cut(log):
-        if len(log) == 3:
+        if len(log) == 2:
             raise KeyboardInterrupt
 
     with fakegpu.course("fp16"):
@@ -146,10 +141,10 @@ def test_a_rerun_after_an_overflow_restores_no_nan(kind, profile, start, tmp_pat
             torch.amp.GradScaler, "update", lambda self: scales.append(self.get_scale()) or plain(self)
         )
         log = train(kind, profile, start, tmp_path)
-    assert len(log) == 4
-    assert not any("grad_norm" in line for line in log[:2])
+    assert len(log) == 3
+    assert "grad_norm" not in log[0]
     assert runtime.read_json(tmp_path / "log.json") == log
-    assert scales[0] == first / 4, "the checkpoint after two skipped steps had its own scale"
+    assert scales[0] == first / 2, "the checkpoint after a skipped step had its own scale"
 
 
 # --- what is no number --------------------------------------------------------------------------
@@ -169,7 +164,7 @@ def test_without_a_scaler_a_gradient_that_is_not_finite_stops_the_training(
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     with (
         fakegpu.course("bf16"),
-        pytest.raises(FloatingPointError, match="Step 3: not a finite number: grad_norm"),
+        pytest.raises(FloatingPointError, match="Step 3: grad_norm is not a finite number"),
     ):
         train("sft", profile, start, tmp_path)
     assert not (tmp_path / "adapter").exists()
@@ -214,10 +209,9 @@ def test_a_trainer_takes_one_gpu_of_several(two_gpus, kind, profile, start, tmp_
     trainer = trainer_of(kind, profile, start, tmp_path)
     assert trainer.args.n_gpu == 1
     assert trainer.args.train_batch_size == trainer.args.per_device_train_batch_size
-    steps = trainer.train().global_step
-    assert trainer.model_wrapped is trainer.model
     if kind == "sft":
-        assert steps == sft.total_steps(profile, len(TALKS))
+        assert trainer.train().global_step == sft.total_steps(profile, len(TALKS))
+        assert trainer.model_wrapped is trainer.model
 
 
 def test_without_it_transformers_would_take_both(two_gpus, profile, start, tmp_path, monkeypatch):
