@@ -23,6 +23,8 @@
 #
 # Needs 01, the reward model of 02 and the second judge of 04 (or their shipped checkpoints). About
 # 25 minutes on two CPU cores.
+#
+# *Its outputs are of an earlier run, before the last change of its code.*
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.

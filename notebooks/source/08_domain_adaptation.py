@@ -22,6 +22,8 @@
 # - measure what that cost elsewhere, with and without replay of old lessons.
 #
 # Needs 01 to 03 (or their shipped checkpoints). About seven minutes on two CPU cores.
+#
+# *Its outputs are of an earlier run, before the last change of its code.*
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
