@@ -109,7 +109,10 @@ show.side_by_side(fixed, columns)
 print(f"Sampled at temperature {profile.temperature}:")
 print(f"{sum(tries.finished)} of {len(tries.finished)} answers ended by themselves.")
 limit = profile.response_tokens
-print(f"The others break off: at {limit} tokens, or at a mark of the base's own format.")
+print(
+    f"The others break off: at {limit} tokens,"
+    " or at a mark of the base's own format."
+)
 
 # %% [markdown]
 # It is not stupid. It was trained to continue text, and a question is a fine beginning of many

@@ -60,7 +60,16 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import stats
 
-from sawyer_utils import chat, choices, data, evaluation, likelihood, models, plots, show
+from sawyer_utils import (
+    chat,
+    choices,
+    data,
+    evaluation,
+    likelihood,
+    models,
+    plots,
+    show,
+)
 from sawyer_utils.reward import (
     RewardModel,
     differences,

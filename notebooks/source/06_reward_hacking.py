@@ -275,7 +275,8 @@ if fit:
     alpha, beta = fit
     print(f"α = {alpha:.2f}, β = {beta:.2f}", end="")
     turn = math.exp(alpha / beta - 1) if beta > 0 else math.inf
-    print(f"; the fit turns at a KL of {turn**2:.1f} nats" if turn < 1e3 else "; no turn")
+    at = f"; the fit turns at a KL of {turn**2:.1f} nats"
+    print(at if turn < 1e3 else "; no turn")
 else:
     print("The policy hardly moved: nothing to fit.")
 early = 0
