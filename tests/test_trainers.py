@@ -31,6 +31,8 @@ TALKS = [
 ]
 KINDS = {"sft": "adapter", "reward": "model", "dpo": "adapter", "rloo": "adapter"}
 
+fakegpu.install()  # before autograd first runs in this process
+
 
 @pytest.fixture(scope="module")
 def profile(letter_profile):

@@ -79,7 +79,7 @@ def test_votes_on_one_prompt_stay_together_in_a_split():
 @pytest.fixture
 def chat(letter_actor, letters, letter_profile, tmp_path):
     two = {"one": "policy", "two": "policy"}
-    talk = Talk(letter_actor(), letters, letter_profile, two, seeds={"two": 1})
+    talk = Talk(letter_actor(seed=2), letters, letter_profile, two, seeds={"two": 1})
     panel = widgets.Chat(talk, tmp_path, suggestions=[], ballots=tmp_path / "votes.jsonl")
     panel.tokens.value, panel.blind.value = 8, True
     return panel
