@@ -334,7 +334,10 @@ def check_reads_trees(base, longest: int) -> None:
         raise ValueError(f"A request of {longest} tokens; this model looks back {window} in some layers.")
     if CHECKED.get(base) == attention:
         return
-    sequences = [[1, 2, 3, 4, 8, 9], [1, 2, 3, 6, 5, 9], [1, 2, 3, 6, 7, 9]]
+    # Ordinary tokens, of the middle of the vocabulary. The first ones are often special: SmolLM2 reads a
+    # row of those so badly that half precision alone moves it by up to 16 nats (ordinary ones: 0.3).
+    a, b, c, d, e, f, g, h, i = (int(config.vocab_size * (9 + n) / 36) for n in range(9))
+    sequences = [[a, b, c, d, h, i], [a, b, c, f, e, i], [a, b, c, f, g, i]]
     ids = torch.tensor(sequences, device=base.device)
     logits = base(input_ids=ids, use_cache=False).logits[:, 2:-1]
     plain = losses.token_logprobs(logits, ids[:, 3:]).sum(1).cpu().double()

@@ -663,3 +663,13 @@ def test_the_loaded_policy_reads_trees():
     context = choices.PLAIN.format(**questions[0])
     slow = [plain(model, tokenizer, context, f" {choice}") for choice in questions[0]["choices"]]
     assert found.logliks[0] == pytest.approx(slow, abs=1e-3)
+
+
+def test_half_precision_is_no_reason_to_refuse_a_model():
+    tokenizer, model = models.load_policy(PROFILES["local"])
+    longer = [("The dog went home.", " It slept"), ("The dog went home.", " It ate")]
+    for dtype in (torch.bfloat16, torch.float16):
+        for attention in ("eager", "sdpa"):
+            model.to(dtype).set_attn_implementation(attention)
+            likelihood.CHECKED.clear()
+            assert max(likelihood.loglikelihoods(model, tokenizer, longer)) < 0

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import trl
 from conftest import build_model
 from transformers import LlamaForCausalLM
 
@@ -81,7 +82,7 @@ def test_the_reward_trainer_is_told_the_same(card, name, monkeypatch, tmp_path, 
     def build():
         reward.reward_trainer(judge, PROFILES[name], PAIRS, tmp_path)
 
-    settings = told(monkeypatch, reward, "RewardConfig", build)
+    settings = told(monkeypatch, trl, "RewardConfig", build)
     assert (settings["fp16"], settings["bf16"]) == (card == "fp16", card == "bf16")
     assert settings["use_cpu"] is False
 
