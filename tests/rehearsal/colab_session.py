@@ -91,17 +91,8 @@ def publish(repository: str, ref: str) -> dict[str, str]:
     """
     bare = BUILD / "course.git"
     shutil.rmtree(bare, ignore_errors=True)
-    git = [
-        "git",
-        "-c",
-        f"user.name={AUTHOR}",
-        "-c",
-        "user.email=",
-        "--git-dir",
-        str(bare),
-        "--work-tree",
-        str(ROOT),
-    ]
+    who = ["-c", f"user.name={AUTHOR}", "-c", "user.email="]
+    git = ["git", *who, "--git-dir", str(bare), "--work-tree", str(ROOT)]
     subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
     subprocess.run([*git, "add", "--all", "."], check=True, cwd=ROOT)
     subprocess.run([*git, "commit", "--quiet", "-m", "The working tree"], check=True, cwd=ROOT)

@@ -1,8 +1,8 @@
 """The models that the profiles name, small and random: true architectures, configurations and tokenizers'
 layouts, written as the Hub has them.
 
-Configurations and tokenizer settings are those of the Hub's files, but for the sizes. Tokenizers are trained
-here on the course's own corpus; SmolLM2's comes from the embedded weights.
+Configurations and tokenizer settings are those of the Hub's files, but for the sizes. SmolLM2's tokenizer
+comes from the embedded weights, the others are small ones of their layout (``layouts.py``).
 """
 
 from __future__ import annotations
@@ -12,18 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import layouts
 import torch
 from safetensors.torch import load_file
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from transformers import (
     AutoConfig,
     LlamaForCausalLM,
@@ -34,9 +25,7 @@ from transformers import (
 )
 
 from sawyer_utils import assets
-from sawyer_utils.data import EMBEDDED
 
-VOCABULARY = 1500  # pieces of each tokenizer that is trained here
 SMOLLM2 = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -101,66 +90,54 @@ T5 = {
     "is_encoder_decoder": True,
     "use_cache": True,
 }
+CLASSIFIERS = {"cardiffnlp/twitter-roberta-base-sentiment": 3, "textattack/roberta-base-CoLA": 2}
 GATED, COPY = "meta-llama/Llama-2-7b-hf", "NousResearch/Llama-2-7b-hf"
-
-
-def texts() -> list[str]:
-    """The embedded corpus: what tokenizers are trained on and data sets are made of."""
-    paths = sorted(EMBEDDED.glob("*.jsonl"))
-    rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
-    return [text for row in rows for text in _strings(row)]
-
-
-def _strings(value) -> list[str]:
-    if isinstance(value, dict):
-        return [text for one in value.values() for text in _strings(one)]
-    if isinstance(value, list):
-        return [text for one in value for text in _strings(one)]
-    return [value] if isinstance(value, str) else []
 
 
 # --- tokenizers ---------------------------------------------------------------------------------
 
 
 def llama2_tokenizer(folder: Path, legacy: bool) -> int:
-    """Llama-2's layout: BPE over ``▁`` with byte fallback, a space before the first piece, no padding token.
+    """Llama-2's: BPE over ``▁`` with byte fallback, a space before the first piece, no padding token.
 
     Returns:
         the size of the vocabulary, as of all functions here
     """
-    trained = Tokenizer(models.BPE(unk_token="<unk>"))
-    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    trained.train_from_iterator(texts(), trainers.BpeTrainer(vocab_size=VOCABULARY, show_progress=False))
-    learnt = json.loads(trained.to_str())["model"]
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, *learnt["vocab"]]))}
-    merges = [tuple(merge) for merge in learnt["merges"]]
-    raw = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    tail = [decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), *tail])
-    if legacy:
-        raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    else:
-        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     special = {"lstrip": False, "rstrip": False, "normalized": not legacy, "single_word": False}
-    raw.add_special_tokens([AddedToken(piece, **special) for piece in ("<unk>", "<s>", "</s>")])
-    one = [("<s>", 1)]
-    raw.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s>:1 $B:1", special_tokens=one)
-    raw.save(str(folder / "tokenizer.json"))
-    named = {
-        name: {"__type": "AddedToken", "content": text, **special} for name, text in _LLAMA2_NAMES.items()
-    }
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokens = {name: {"content": text, **special} for name, text in names.items()}
     settings = {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
     settings |= {"legacy": legacy, "model_max_length": 10**30, "pad_token": None, "sp_model_kwargs": {}}
-    _json(folder / "tokenizer_config.json", settings | named | {"tokenizer_class": "LlamaTokenizer"})
-    _json(
-        folder / "special_tokens_map.json",
-        {name: {"content": t, **special} for name, t in _LLAMA2_NAMES.items()},
-    )
+    settings |= {name: {"__type": "AddedToken", **token} for name, token in tokens.items()}
+    _json(folder / "tokenizer_config.json", settings | {"tokenizer_class": "LlamaTokenizer"})
+    _json(folder / "special_tokens_map.json", tokens)
+    return _raw(folder, "llama2-legacy" if legacy else "llama2")
+
+
+def roberta_tokenizer(folder: Path) -> int:
+    """RoBERTa's: byte-level BPE, ``<s> question </s></s> answer </s>``, a mask that eats a space."""
+    _json(folder / "tokenizer_config.json", {"model_max_length": 512})
+    return _raw(folder, "roberta", files=True)
+
+
+def t5_tokenizer(folder: Path) -> int:
+    """T5's: a unigram model over ``▁``, ``</s>`` at the end, a hundred ``<extra_id_…>``."""
+    extra = [f"<extra_id_{i}>" for i in range(100)]
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    names |= {"additional_special_tokens": extra}
+    settings = {"extra_ids": 100, "model_max_length": 512, "tokenizer_class": "T5Tokenizer"}
+    _json(folder / "tokenizer_config.json", settings | names)
+    _json(folder / "special_tokens_map.json", names)
+    return _raw(folder, "t5")
+
+
+def _raw(folder: Path, layout: str, files: bool = False) -> int:
+    """Write the tokenizer of a layout as ``tokenizer.json``, and with ``files`` as vocabulary and merges."""
+    raw = layouts.BUILDERS[layout]().backend_tokenizer
+    raw.save(str(folder / "tokenizer.json"))
+    if files:
+        raw.model.save(str(folder))
     return raw.get_vocab_size()
-
-
-_LLAMA2_NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def smollm2_tokenizer(folder: Path) -> int:
@@ -189,54 +166,6 @@ def smollm2_tokenizer(folder: Path) -> int:
     return len(raw["model"]["vocab"])
 
 
-def roberta_tokenizer(folder: Path) -> int:
-    """RoBERTa's layout: byte-level BPE, ``<s> question </s></s> answer </s>``, a mask that eats a space."""
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    first = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    options = {"special_tokens": first, "initial_alphabet": alphabet, "show_progress": False}
-    raw.train_from_iterator(texts(), trainers.BpeTrainer(vocab_size=VOCABULARY, **options))
-    raw.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
-    raw.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    raw.save(str(folder / "tokenizer.json"))
-    raw.model.save(str(folder))  # vocab.json and merges.txt
-    _json(folder / "tokenizer_config.json", {"model_max_length": 512})
-    return raw.get_vocab_size()
-
-
-def t5_tokenizer(folder: Path) -> int:
-    """T5's layout: a unigram model over ``▁``, ``</s>`` at the end, a hundred ``<extra_id_…>``."""
-    raw = Tokenizer(models.Unigram())
-    raw.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(r" {2,}", " ")])
-    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    raw.decoder = decoders.Metaspace(prepend_scheme="always")
-    extra = [f"<extra_id_{i}>" for i in range(100)]
-    options = {"special_tokens": ["<pad>", "</s>", "<unk>"], "unk_token": "<unk>", "show_progress": False}
-    raw.train_from_iterator(texts(), trainers.UnigramTrainer(vocab_size=VOCABULARY, **options))
-    raw.add_special_tokens(extra[::-1])
-    raw.post_processor = processors.TemplateProcessing(
-        "$A </s>", "$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    raw.save(str(folder / "tokenizer.json"))
-    names = {
-        "pad_token": "<pad>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "additional_special_tokens": extra,
-    }
-    settings = {
-        "extra_ids": 100,
-        "model_max_length": 512,
-        "sp_model_kwargs": {},
-        "tokenizer_class": "T5Tokenizer",
-    }
-    _json(folder / "tokenizer_config.json", settings | names)
-    _json(folder / "special_tokens_map.json", names)
-    return raw.get_vocab_size()
-
-
 # --- models -------------------------------------------------------------------------------------
 
 
@@ -245,10 +174,7 @@ def write_models(folder: Path) -> None:
     _write(folder, "HuggingFaceTB/SmolLM2-1.7B", LlamaForCausalLM, SMOLLM2, smollm2_tokenizer)
     write_llama2(folder)
     _write(folder, "FacebookAI/roberta-base", RobertaForMaskedLM, ROBERTA, roberta_tokenizer)
-    for name, labels in {
-        "cardiffnlp/twitter-roberta-base-sentiment": 3,
-        "textattack/roberta-base-CoLA": 2,
-    }.items():
+    for name, labels in CLASSIFIERS.items():
         config = ROBERTA | {"architectures": ["RobertaForSequenceClassification"]}
         config["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
         config["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
@@ -261,7 +187,7 @@ def write_llama2(folder: Path) -> None:
     """Llama-2 and its ungated copy, each in two files; the two have the two settings of ``legacy``."""
     for name, legacy in {GATED: False, COPY: True}.items():
         tokenizer = partial(llama2_tokenizer, legacy=legacy)
-        _write(folder, name, LlamaForCausalLM, LLAMA2, tokenizer, max_shard_size="400KB")
+        _write(folder, name, LlamaForCausalLM, LLAMA2, tokenizer, max_shard_size="200KB")
 
 
 def _write(
