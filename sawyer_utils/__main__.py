@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
         (course, "run the four notebooks, print what each stage changed"),
         (notebooks, "rebuild the committed, executed notebooks from their sources"),
         (test, "lint, unit tests, the notebooks under the smoke profile"),
-        (rehearse, "Colab's packages, a Hub on this machine, and all notebooks (12 minutes)"),
+        (rehearse, "Colab's packages, a Hub on this machine, and all notebooks (6 minutes)"),
         (lab, "open JupyterLab on the notebooks"),
         (student, "write the notebooks without solutions to build/student"),
         (instructor, "write the notebooks with open answers and teaching notes to build/instructor"),

@@ -295,10 +295,14 @@ def publish(profile: Profile, extra: bool = False) -> None:
     root, folder = project_root(), home() / profile.name
     for path in executed.values():
         shutil.copyfile(path, root / "notebooks" / path.name)
-    write_json(root / "results" / f"{profile.name}.json", read_json(folder / "results.json"))
+    committed = root / "results" / f"{profile.name}.json"
+    results = read_json(folder / "results.json")
+    if committed.exists():
+        results = report.kept(read_json(committed), results)
+    write_json(committed, results)
     ship(profile)
-    report.update_readme(root / "README.md", read_json(folder / "results.json"))
-    report.stage_picture(read_json(folder / "results.json"), root / "results")
+    report.update_readme(root / "README.md", results)
+    report.stage_picture(results, root / "results")
     report.copy_figures(folder, root / "results" / "figures")
     teaching.update()
 

@@ -32,6 +32,15 @@ def collect(profile: Profile, ledger: dict) -> dict:
     return found
 
 
+def kept(earlier: dict, results: dict) -> dict:
+    """``results``, with what an earlier run has of stages and notebooks that this one left out (``make
+    notebooks`` runs the extras only if asked)."""
+    merged = earlier | {name: found for name, found in results.items() if found}
+    for name in ("minutes", "section_minutes"):
+        merged[name] = earlier.get(name, {}) | results.get(name, {})
+    return merged
+
+
 def _machine() -> dict:
     import os
     import platform

@@ -106,3 +106,21 @@ def test_what_got_worse_is_counted_and_shown(results):
     assert report.headline(evaluation) == "2 measures:\n1 better, 1 worse"
     told = [row for row in report.rows({**results, "eval": evaluation}) if row[0] == "04 evaluation"]
     assert "worse" in " ".join(told[-1])
+
+
+def test_a_run_without_the_extras_keeps_what_is_committed_of_them():
+    earlier = {
+        "machine": "A",
+        "sft": {"loss": 2.0},
+        "hacking": {"peak": 3},
+        "minutes": {"01_sft": 5, "06": 28},
+    }
+    now = {"machine": "B", "sft": {"loss": 1.0}, "hacking": {}, "minutes": {"01_sft": 6}}
+    found = report.kept(earlier, now)
+    assert found.pop("section_minutes") == {}
+    assert found == {
+        "machine": "B",
+        "sft": {"loss": 1.0},
+        "hacking": {"peak": 3},
+        "minutes": {"01_sft": 6, "06": 28},
+    }
