@@ -184,6 +184,23 @@ def sample(
         if max_prompt_tokens and len(ids) > max_prompt_tokens:
             raise ValueError(f"A prompt of {len(ids)} tokens, over {max_prompt_tokens}: {prompt!r}")
     prompt_ids, prompt_mask = left_pad(encoded, tokenizer.pad_token_id)
+    input_ids = _generate(model, tokenizer, prompt_ids, prompt_mask, max_new_tokens, temperature)
+    response_ids = input_ids[:, prompt_ids.shape[1] :]
+    response_mask, finished = mask_after_end(response_ids, endings(tokenizer), tokenizer.eos_token_id)
+    return Rollout(
+        prompts=list(prompts),
+        responses=[decode(tokenizer, ids) for ids in response_ids],
+        input_ids=input_ids,
+        attention_mask=torch.cat([prompt_mask.to(input_ids.device), response_mask], 1),
+        response_mask=response_mask,
+        finished=finished,
+    )
+
+
+def _generate(
+    model, tokenizer, prompt_ids: Tensor, prompt_mask: Tensor, max_new_tokens: int, temperature: float
+) -> Tensor:
+    """(B, P + R) prompts and what the model says to them, on the model's device."""
     device = next(model.parameters()).device
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     # Greedy, over what Draw leaves of the logits; nothing else touches them.
@@ -204,16 +221,7 @@ def sample(
         )
     if base.config.is_encoder_decoder:  # which gives the response alone, after its start token
         input_ids = torch.cat([prompt_ids.to(device), input_ids[:, 1:]], 1)
-    response_ids = input_ids[:, prompt_ids.shape[1] :]
-    response_mask, finished = mask_after_end(response_ids, endings(tokenizer), tokenizer.eos_token_id)
-    return Rollout(
-        prompts=list(prompts),
-        responses=[decode(tokenizer, ids) for ids in response_ids],
-        input_ids=input_ids,
-        attention_mask=torch.cat([prompt_mask.to(device), response_mask], 1),
-        response_mask=response_mask,
-        finished=finished,
-    )
+    return input_ids
 
 
 def _in_groups(model, tokenizer, prompts: list[str], size: int, *settings) -> Rollout:

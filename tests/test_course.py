@@ -8,6 +8,7 @@ import pytest
 from sawyer_utils import course
 from sawyer_utils.__main__ import main
 from sawyer_utils.profiles import PROFILES
+from sawyer_utils.runtime import read_json, write_json
 
 
 @pytest.fixture
@@ -183,3 +184,27 @@ def test_minutes_are_those_of_a_run_from_nothing(fake_runs, tmp_path):
     # It runs again, but only loads what it trained: that is not what the notebook takes.
     course.run(PROFILES["smoke"])
     assert json.loads(ledger_path.read_text())["seconds"]["02_reward"] == 300.0
+
+
+def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path):
+    """Whoever reads the committed results finds the extras' there, and the README is made from them."""
+    root, run = tmp_path / "root", tmp_path / "runs" / "smoke"
+    (root / "results").mkdir(parents=True)
+    earlier = {"sft": {"loss": 2.0}, "hacking": {"peak": 3}, "minutes": {"06_reward_hacking": 28.0}}
+    write_json(root / "results" / "smoke.json", earlier)
+    run.mkdir(parents=True)
+    write_json(run / "results.json", {"sft": {"loss": 1.0}, "hacking": {}, "minutes": {"01_sft": 6.0}})
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    monkeypatch.setattr(course, "project_root", lambda: root)
+    monkeypatch.setattr(course, "course", lambda profile, **options: {})
+    told = {}
+    for name in ("update_readme", "stage_picture", "copy_figures"):
+        monkeypatch.setattr(course.report, name, lambda *args, name=name: told.update({name: args}))
+    monkeypatch.setattr(course, "ship", lambda profile: None)
+    monkeypatch.setattr("sawyer_utils.teaching.update", lambda: None)
+    course.publish(PROFILES["smoke"])
+    found = read_json(root / "results" / "smoke.json")
+    assert found["sft"] == {"loss": 1.0}
+    assert found["hacking"] == {"peak": 3}
+    assert found["minutes"] == {"06_reward_hacking": 28.0, "01_sft": 6.0}
+    assert told["update_readme"][1] == told["stage_picture"][0] == found
