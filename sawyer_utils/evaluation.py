@@ -275,11 +275,13 @@ def group_means(values, groups) -> np.ndarray:
 
 def _levene_p(before, after, groups) -> float:
     """Brown and Forsythe's form of Levene's test: an analysis of variance of the distances from the
-    median; one mean distance a prompt, so that several samples do not count as several prompts."""
+    median, which for two lists is Student's t test; one mean distance a prompt, so that several samples
+    do not count as several prompts."""
     distances = [group_means(np.abs(x - np.median(x)), groups) for x in (before, after)]
-    if not any(np.ptp(some) for some in distances):  # nothing to divide by: scipy warns and gives no number
-        return float(distances[0][0] == distances[1][0])
-    return float(stats.f_oneway(*distances).pvalue)
+    rounding = 1e-12 * max(np.abs(before).max(), np.abs(after).max())
+    if max(map(np.ptp, distances)) <= rounding:  # nothing to divide by, or noise of the last digit
+        return float(abs(distances[0].mean() - distances[1].mean()) <= rounding)
+    return float(stats.ttest_ind(*distances).pvalue)
 
 
 def detectable_mean(n: int, spread: float, power: float = 0.8, alpha: float = 1 - CONFIDENCE) -> float:

@@ -563,3 +563,19 @@ def test_kl_to_the_reference_is_the_sum_of_log_ratios(letters, letter_actor, tem
             expected.append(float(log_ratio.sum()))
     assert found == pytest.approx(expected, abs=1e-3)
     assert max(map(abs, found)) > 0.01
+
+
+def test_values_that_differ_by_rounding_give_numbers():
+    """Two values 2e-16 apart, or a median of several equal ones: the answers of a broken policy."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        base, n = rng.normal(), 2 * int(rng.integers(2, 5))
+        before = rng.choice([base, base * (1 + 2e-16)], n)
+        after = rng.choice([base, 3 * base], n)
+        for groups in (None, np.arange(n) // 2):
+            found = ev.compare_rewards(before, after, groups).as_dict()
+            assert all(map(math.isfinite, found.values())), (before, after, groups, found)
+    spread = np.array([0.0, 1.0, 2.0, 5.0]) * 1e-9  # small, but no rounding
+    tight = ev.compare_rewards(spread / 1e3, spread).levene_p
+    assert tight == pytest.approx(ev.compare_rewards(spread * 1e9 / 1e3, spread * 1e9).levene_p)
+    assert tight < 1
