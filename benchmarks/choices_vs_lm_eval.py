@@ -31,7 +31,8 @@ from pathlib import Path
 import lm_eval_side as side
 import torch
 
-from sawyer_utils import choices, data, models, runtime
+from sawyer_utils import data, models, runtime
+from sawyer_utils.chapters import choices
 from sawyer_utils.profiles import PROFILES
 
 TASKS = ("mc1", "mc2")

@@ -9,7 +9,7 @@
 Each part is tried by itself: one that fails is recorded with its error, one that lacks a package with the
 package's name (trl and datasets for the trainings of 01 and 02, bitsandbytes for NF4), and the next one
 runs. The weights are the embedded ones if they are on this machine, else random ones of the same shapes.
-Beside the peak that the card counted stands what the formulas of ``sawyer_utils/fits.py`` allow. All of
+Beside the peak that the card counted stands what the formulas of ``benchmarks/fits.py`` allow. All of
 it goes to results/gpu.json after each part, and a table is printed.
 """
 
@@ -33,6 +33,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import fits
 import torch
 import transformers
 from tokenizers import Tokenizer
@@ -48,9 +49,11 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sawyer_utils import assets, chat, choices, data, evaluation, fits, memory, models, rollout, runtime
+from sawyer_utils import chat, data, evaluation, memory, models, rollout, runtime
+from sawyer_utils.chapters import choices
 from sawyer_utils.memory import GIB
 from sawyer_utils.models import POLICY, REF
+from sawyer_utils.plumbing import assets
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.profiles import PROFILES, Profile
 from sawyer_utils.reward import RewardModel, standardised, train_reward

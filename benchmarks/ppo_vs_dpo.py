@@ -20,7 +20,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.home:
         os.environ["SAWYER_HOME"] = options.home
-    from sawyer_utils import runtime, versus
+    from sawyer_utils import runtime
+    from sawyer_utils.chapters import versus
 
     profile = runtime.setup()
     path = runtime.project_root() / "results" / "ppo_vs_dpo.json"

@@ -263,7 +263,8 @@ def prepare(line: Line, options, _) -> None:
     """Export what all contenders load; answer with this machine and its limits."""
     from transformers import AutoTokenizer, GenerationConfig
 
-    from sawyer_utils import assets, data
+    from sawyer_utils import data
+    from sawyer_utils.plumbing import assets
 
     shutil.copytree(assets.embedded("smollm2-135m"), options.folder)
     tokenizer = AutoTokenizer.from_pretrained(options.folder, padding_side="left")

@@ -9,7 +9,8 @@ Writes results/reward_hacking.json after each seed: what was seen at each look, 
 import argparse
 import statistics
 
-from sawyer_utils import data, hacking, models, reward, runtime
+from sawyer_utils import data, models, reward, runtime
+from sawyer_utils.chapters import hacking
 
 
 def open_lab(profile, seed: int, folder) -> hacking.Lab:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sawyer_utils.models import POLICY, REF, load_policy_weights, save_adapter
+from sawyer_utils.plumbing.files import read_json, recover, replacing, write_json
 from sawyer_utils.reward import RunningScale
-from sawyer_utils.runtime import read_json, recover, replacing, write_json
 
 if TYPE_CHECKING:
     from sawyer_utils.ppo import PPOTrainer

@@ -488,7 +488,7 @@ class Similarity:
     def __init__(self, source: str = "embedded:minilm-l6"):
         from transformers import AutoModel, AutoTokenizer
 
-        from sawyer_utils import assets
+        from sawyer_utils.plumbing import assets
 
         path = assets.resolve(source)
         self.tokenizer = AutoTokenizer.from_pretrained(path)

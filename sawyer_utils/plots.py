@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from sawyer_utils.runtime import replacing, write_json
+from sawyer_utils.plumbing.files import replacing, write_json
 
 GREY, GREEN, PURPLE = "#737373", "#009E73", "#9C3A86"
 # stage -> (name, colour, hatch, marker)

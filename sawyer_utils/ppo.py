@@ -43,16 +43,17 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
-from sawyer_utils import checkpoints, health, losses, memory, tracking
+from sawyer_utils import checkpoints, health, losses, memory
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
 from sawyer_utils.chat import that_fit
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
+from sawyer_utils.plumbing import tracking
+from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
+from sawyer_utils.plumbing.trainers import FP16_SCALE
 from sawyer_utils.ppo_config import PPOConfig
-from sawyer_utils.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.reward import RewardFn, RunningScale, checked_scores
 from sawyer_utils.rollout import Rollout, joined, sample
 from sawyer_utils.runtime import peak_memory_gib, seconds
-from sawyer_utils.trainers import FP16_SCALE
 
 
 class TrainingStopped(RuntimeError):

@@ -26,7 +26,7 @@ class Profile:
     encoder: str = "embedded:minilm-l6"  # similarity only; never trained
     precision: str = "auto"  # auto | fp32 | bf16 | fp16 | nf4; see runtime.choose_precision
 
-    # Data. "embedded" is the corpus in sawyer_utils/data; a path or a Hub id also works.
+    # Data. "embedded" is the corpus in sawyer_utils/corpus; a path or a Hub id also works.
     conversations: str = "embedded"
     preferences: str = "embedded"
     gold: str = "embedded"  # other preferences, for the judge that PPO never sees

@@ -15,12 +15,14 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
 
-from sawyer_utils import assets, resuming, tracking, trainers
+from sawyer_utils import memory
 from sawyer_utils.data import Pair
-from sawyer_utils.models import load_adapter, save_adapter
+from sawyer_utils.models import SmallCheckpoints, load_adapter, save_adapter
+from sawyer_utils.plumbing import assets, resuming, tracking, trainers
+from sawyer_utils.plumbing.files import read_json, write_json
+from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
-from sawyer_utils.progress import Clock, LogTo
-from sawyer_utils.runtime import choose_precision, read_json, write_json
+from sawyer_utils.runtime import choose_precision
 
 RewardFn = Callable[[list[str], list[str]], list[float]]
 MICRO_BATCHES = 4  # a batch is computed in this many pieces
@@ -177,7 +179,7 @@ def reward_trainer(
 
     from sawyer_utils.sft import trainer_precision
 
-    class PairTrainer(resuming.SmallCheckpoints, RewardTrainer):
+    class PairTrainer(SmallCheckpoints, RewardTrainer):
         """TRL's trainer, with checkpoints of adapter and head alone."""
 
     rows = []
@@ -373,7 +375,8 @@ def train_reward(
         "reward_batch": (profile.reward_batch, 1.0),
         "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
     }
-    resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
+    with memory.explained(trainer.model, halves):
+        resuming.train(trainer, profile.checkpoint_minutes, resume)
     save = partial(reward.save, Path(folder) / "model", profile.reward_base)
     trainers.write(progress.log, Path(folder) / "log.json", save)
     shutil.rmtree(checkpoint, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import random
@@ -16,13 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sawyer_utils.plumbing.files import (
+    home,
+    is_main_process,
+    on_drive,
+    project_root,
+    read_json,
+    write_json,
+)
+
 if TYPE_CHECKING:
     import torch
 
     from sawyer_utils.profiles import Profile
-
-
-DRIVE = Path("/content/drive")  # where Colab mounts it
 
 
 class StageMissing(RuntimeError):
@@ -107,11 +112,6 @@ def seed_everything(seed: int = 0) -> None:
     torch.manual_seed(seed)
 
 
-def is_main_process() -> bool:
-    """True but in the second and later processes of ``accelerate launch``."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _see_one_gpu() -> None:
     """Hide all GPUs but the first from this process, unless ``accelerate launch`` has started it and gives
     each process its own."""
@@ -136,17 +136,6 @@ def _join_processes() -> None:
 
 
 # --- folders and files --------------------------------------------------------------------------
-
-
-def project_root() -> Path:
-    """The repository's folder."""
-    return Path(__file__).resolve().parent.parent
-
-
-def home() -> Path:
-    """Where runs go: ``SAWYER_HOME`` (in Colab also "drive"), else ``runs`` in the repository."""
-    wanted = os.environ.get("SAWYER_HOME") or str(project_root() / "runs")
-    return DRIVE / "MyDrive" / "sawyer" if wanted.lower() == "drive" else Path(wanted).expanduser()
 
 
 def run_dir(profile: Profile, stage: str) -> Path:
@@ -197,90 +186,11 @@ def _sources(profile: Profile, stage: str) -> Iterator[tuple[str, Path]]:
         if Path(elsewhere).expanduser().is_dir():
             yield "the folder in SAWYER_CHECKPOINTS", Path(elsewhere).expanduser() / stage
         else:
-            from sawyer_utils import hub
+            from sawyer_utils.plumbing import hub
 
             yield f"{elsewhere} on the Hub", hub.fetch_stage(elsewhere, stage)
     if profile.policy_base.startswith("embedded:"):
         yield "the checkpoint that comes with the course", project_root() / "checkpoints" / "local" / stage
-
-
-def on_drive(path: Path) -> bool:
-    """Whether a path lies on the Google Drive that Colab has mounted."""
-    return Path(path).is_relative_to(DRIVE)
-
-
-@contextmanager
-def replacing(path: Path):
-    """Yield a temporary name beside ``path`` (file or folder); rename it over on success.
-
-    A killed process therefore leaves the last good state, never half a file. Of several processes
-    only the main one writes: what another put under the temporary name is dropped.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
-    try:
-        yield temporary
-        if not is_main_process():
-            return
-        if path.is_dir():
-            # A folder cannot be renamed over a full one: move the old one aside first.
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            _remove(old)
-            os.replace(path, old)
-            try:
-                os.replace(temporary, path)
-            except BaseException:
-                os.replace(old, path)
-                raise
-            _remove(old)
-        else:
-            os.replace(temporary, path)
-    finally:
-        _remove(temporary)
-
-
-def recover(path: Path) -> None:
-    """Clean up after a process that was killed inside :func:`replacing`.
-
-    Between its two renames a folder exists only under its old name: put that back. For one
-    writer at a time: another one's unfinished files would be taken for leftovers.
-    """
-    path = Path(path)
-    for old in path.parent.glob(f".{path.name}.*.old"):
-        if path.exists():
-            _remove(old)
-        else:
-            os.replace(old, path)
-    for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
-        _remove(unfinished)
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, for they are never results."""
-    with replacing(Path(path)) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        ValueError: naming the file, if it is damaged.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete it and run the stage again.") from error
 
 
 def record(profile: Profile, stage: str, **numbers: Any) -> None:
@@ -423,7 +333,7 @@ def _free_gib(path: Path) -> float:
 
 
 def _network(profile: Profile) -> str:
-    from sawyer_utils import hub
+    from sawyer_utils.plumbing import hub
 
     if hub.offline():
         return "offline (HF_HUB_OFFLINE is set)"
@@ -516,7 +426,7 @@ def setup(seed: int = 0) -> Profile:
     profile = current_profile()
     print(environment_report(profile))
     if profile.hub_models or profile.hub_data:
-        from sawyer_utils import hub
+        from sawyer_utils.plumbing import hub
 
         hub.hf_login(optional=True)
         hub.check_access(profile.hub_models)  # before anything downloads

@@ -12,16 +12,17 @@ from transformers import PrinterCallback, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
-from sawyer_utils import plots, resuming, tracking, trainers
+from sawyer_utils import memory, plots
 from sawyer_utils.chat import encode, that_fit
 from sawyer_utils.losses import token_logprobs
-from sawyer_utils.models import save_adapter, trainables_to_fp32
+from sawyer_utils.models import SmallCheckpoints, save_adapter, trainables_to_fp32
+from sawyer_utils.plumbing import resuming, tracking, trainers
+from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
-from sawyer_utils.progress import Clock, LogTo
 from sawyer_utils.runtime import choose_precision
 
 
-class PlainLossSFTTrainer(resuming.SmallCheckpoints, SFTTrainer):
+class PlainLossSFTTrainer(SmallCheckpoints, SFTTrainer):
     """TRL's trainer with transformers' own loss.
 
     TRL's fused head reads ``lm_head.weight`` directly and would miss the trained rows of the
@@ -145,7 +146,8 @@ def train_sft(
         "sft_micro_batch": (profile.sft_micro_batch, 1.0),
         "conversation_tokens": (profile.conversation_tokens, 1.0),
     }
-    resuming.train(trainer, profile.checkpoint_minutes, resume, halves)
+    with memory.explained(trainer.model, halves):
+        resuming.train(trainer, profile.checkpoint_minutes, resume)
     trainers.write(progress.log, folder / "log.json", lambda: save_adapter(model, folder / "adapter"))
     shutil.rmtree(checkpoint, ignore_errors=True)
     return progress.log

@@ -16,7 +16,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not {"SAWYER_TESTS_ON_GPU", "SAWYER_WHOLE_RUN"} & set(os.environ):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # fits.py, gpu_check.py
 
 
 @pytest.fixture(scope="session", autouse=True)

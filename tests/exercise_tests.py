@@ -16,7 +16,8 @@ import jupytext
 import pytest
 import torch
 
-from sawyer_utils import checks, course
+from sawyer_utils.classroom import checks
+from sawyer_utils.course import notebooks as course
 
 
 def fails(*args):

@@ -11,7 +11,8 @@ import json
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sawyer_utils import assets, data
+from sawyer_utils import data
+from sawyer_utils.plumbing import assets
 
 POLICIES = ("smollm2", "llama2", "llama2-legacy", "llama3", "gemma", "gpt2")
 JUDGES = ("minilm", "roberta")

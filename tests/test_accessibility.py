@@ -15,8 +15,10 @@ from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.lines import Line2D
 
-from sawyer_utils import course, plots, show, widgets
-from sawyer_utils.runtime import project_root
+from sawyer_utils import plots, show
+from sawyer_utils.classroom import widgets
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing.files import project_root
 
 ROOT = project_root()
 NAMES = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))

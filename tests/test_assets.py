@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sawyer_utils import assets
+from sawyer_utils.plumbing import assets
 
 REAL = dict(assets.WHEELS)
 NAME = "toy"

@@ -8,9 +8,10 @@ import shutil
 
 import pytest
 
-from sawyer_utils import badges, course
 from sawyer_utils.__main__ import main
-from sawyer_utils.runtime import project_root
+from sawyer_utils.course import badges
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing.files import project_root
 
 ROOT = project_root()
 
@@ -101,7 +102,7 @@ def test_what_is_no_repository_is_refused(copy, repo):
 
 def test_the_command_says_what_it_did(monkeypatch, copy, capsys):
     monkeypatch.setattr(badges, "project_root", lambda: copy)
-    monkeypatch.setattr("sawyer_utils.__main__.project_root", lambda: copy)
+    monkeypatch.setattr("sawyer_utils.course.cli.project_root", lambda: copy)
     main(["badges", "--repo", "some-school/rlhf-course", "--ref", "v1.0"])
     said = capsys.readouterr().out
     assert "rewritten README.md" in said

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sawyer_utils import checks
-from sawyer_utils.checks import Wrong, check, choice, close, number
+from sawyer_utils.classroom import checks
+from sawyer_utils.classroom.checks import Wrong, check, choice, close, number
 
 
 @pytest.fixture

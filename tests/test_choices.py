@@ -15,9 +15,10 @@ import pytest
 import torch
 from conftest import known_model
 
-from sawyer_utils import choices, data, likelihood, models
+from sawyer_utils import data, models
+from sawyer_utils.chapters import choices, likelihood
+from sawyer_utils.chapters.likelihood import Request, Tree
 from sawyer_utils.data import DataError
-from sawyer_utils.likelihood import Request, Tree
 from sawyer_utils.profiles import PROFILES
 
 SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")

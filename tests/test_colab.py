@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sawyer_utils import colab, runtime
+from sawyer_utils import runtime
+from sawyer_utils.plumbing import colab, files
 from sawyer_utils.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
@@ -348,7 +349,7 @@ def drive(monkeypatch, tmp_path):
     drive.mount, colab.drive = mount, drive
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
-    monkeypatch.setattr(runtime, "DRIVE", tmp_path / "drive")
+    monkeypatch.setattr(files, "DRIVE", tmp_path / "drive")
     return drive
 
 

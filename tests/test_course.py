@@ -5,8 +5,8 @@ import json
 import nbformat
 import pytest
 
-from sawyer_utils import course
 from sawyer_utils.__main__ import main
+from sawyer_utils.course import notebooks as course
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.runtime import read_json, write_json
 
@@ -17,7 +17,7 @@ def fake_runs(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
     monkeypatch.setattr(course, "execute", lambda notebook, profile, name, eta: ran.append(name))
-    monkeypatch.setattr("sawyer_utils.assets.fetch", lambda: {"model": "folder"})
+    monkeypatch.setattr("sawyer_utils.plumbing.assets.fetch", lambda: {"model": "folder"})
     return ran
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sawyer_utils import data
+from sawyer_utils.course import corpus_proof
 from sawyer_utils.data import DataError, map_rows
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -26,7 +27,7 @@ def jsonl(rows: list[dict]) -> str:
 
 @pytest.fixture(scope="module")
 def counts(tokenizer):
-    return data.check_corpus(tokenizer=tokenizer)
+    return corpus_proof.check_corpus(tokenizer=tokenizer)
 
 
 def test_the_corpus_has_the_promised_sizes(counts):
@@ -282,7 +283,7 @@ def corpus(tmp_path):
 
 
 def test_an_undamaged_copy_passes(corpus, tokenizer):
-    data.check_corpus(corpus.folder, tokenizer)
+    corpus_proof.check_corpus(corpus.folder, tokenizer)
 
 
 def first_prompt(corpus) -> str:
@@ -305,7 +306,7 @@ def test_a_prompt_in_two_sets_is_found(corpus, disguise):
     assert len(prompt.split()) >= 5
     corpus("prompts", lambda rows: rows[3].update(prompt=disguise(prompt)))
     with pytest.raises(DataError, match=r"prompts: 1 near-duplicates") as caught:
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
     assert prompt in str(caught.value)
 
 
@@ -321,10 +322,10 @@ ASKED = {  # how to put a question into a row of each set
 def test_any_two_sets_of_prompts_are_disjoint(corpus, one, other):
     text = "Do dolphins ever sleep at night?"
     corpus(one, lambda rows: ASKED[one](rows[2], text))
-    data.check_corpus(corpus.folder)
+    corpus_proof.check_corpus(corpus.folder)
     corpus(other, lambda rows: ASKED[other](rows[2], text))
     with pytest.raises(DataError, match=r"prompts: 1 near-duplicates, the first: .*dolphins"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_a_prompt_that_is_asked_twice_in_one_set_is_found(corpus):
@@ -333,7 +334,7 @@ def test_a_prompt_that_is_asked_twice_in_one_set_is_found(corpus):
 
     corpus("conversations", copy_one)
     with pytest.raises(DataError, match="near-duplicates"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_five_words_in_a_row_are_too_many(corpus):
@@ -343,7 +344,7 @@ def test_five_words_in_a_row_are_too_many(corpus):
         lambda rows: rows[0].update(prompt="Is it odd to own three blue socks, what now shall I do?"),
     )
     with pytest.raises(DataError, match="three blue socks, what now"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_four_words_in_a_row_are_allowed(corpus):
@@ -352,26 +353,26 @@ def test_four_words_in_a_row_are_allowed(corpus):
         "preferences",
         lambda rows: rows[0].update(prompt="Is it odd to own three blue socks, what now shall I do?"),
     )
-    data.check_corpus(corpus.folder)
+    corpus_proof.check_corpus(corpus.folder)
 
 
 def test_the_same_words_in_another_order_are_found(corpus):
     corpus("prompts", lambda rows: rows[0].update(prompt="Do dolphins ever sleep at night?"))
     corpus("preferences", lambda rows: rows[0].update(prompt="At night, ever do dolphins sleep?"))
     with pytest.raises(DataError, match="dolphins"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_a_fixed_prompt_in_a_set_is_found(corpus):
     corpus("conversations", lambda rows: rows[0]["messages"][0].update(content="why is the sky blue"))
     with pytest.raises(DataError, match="Why is the sky blue"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_a_question_that_is_asked_twice_is_found(corpus):
     corpus("religions_mini", lambda rows: rows[0].update(question=rows[1]["question"] + "?"))
     with pytest.raises(DataError, match="religions_mini: 1 near-duplicates"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_a_response_used_twice_is_found(corpus):
@@ -380,7 +381,7 @@ def test_a_response_used_twice_is_found(corpus):
 
     corpus("preferences", copy_one)
     with pytest.raises(DataError, match="one response used twice"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 @pytest.mark.parametrize(("kind", "score"), [("rude", 9), ("engaging", 4), ("false", 2), ("brilliant", 10)])
@@ -391,7 +392,7 @@ def test_a_score_that_its_kind_cannot_have_is_found(corpus, kind, score):
 
     corpus("preferences", rescore)
     with pytest.raises(DataError, match=f"a {kind} response scores {score}"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_another_language_is_found(corpus):
@@ -400,33 +401,33 @@ def test_another_language_is_found(corpus):
         lambda rows: rows[5]["messages"][-1].update(content="Александр Пушкин написал эту поэму."),
     )
     with pytest.raises(DataError, match="not English: 'Александр"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_an_id_in_two_files_is_found(corpus):
     corpus("truthful_mini", lambda rows: rows[0].update(id="shared"))
     corpus("prompts", lambda rows: rows[0].update(id="shared"))
     with pytest.raises(DataError, match=r"ids used in two files: \['shared'\]"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_a_row_that_would_be_truncated_is_found(corpus, tokenizer):
     corpus("conversations", lambda rows: rows[5]["messages"][-1].update(content="word " * 200))
     with pytest.raises(DataError, match="conversations over 192 tokens"):
-        data.check_corpus(corpus.folder, tokenizer)
-    data.check_corpus(corpus.folder)  # without a tokenizer there is nothing to count with
+        corpus_proof.check_corpus(corpus.folder, tokenizer)
+    corpus_proof.check_corpus(corpus.folder)  # without a tokenizer there is nothing to count with
 
 
 def test_a_prompt_that_is_too_long_is_found(corpus, tokenizer):
     corpus("prompts", lambda rows: rows[5].update(prompt="pneumonia " * 64))
     with pytest.raises(DataError, match="prompts over 64 tokens"):
-        data.check_corpus(corpus.folder, tokenizer)
+        corpus_proof.check_corpus(corpus.folder, tokenizer)
 
 
 def test_a_missing_file_is_named(corpus):
     (corpus.folder / "prompts.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"prompts\.jsonl"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 # --- the news -----------------------------------------------------------------------------------
@@ -470,7 +471,7 @@ def test_news_of_ones_own_is_loaded_by_path(tmp_path):
 def test_bad_news_is_found(corpus, change, message):
     corpus("news", change)
     with pytest.raises(DataError, match=message):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_news_that_quotes_another_file_is_found(corpus):
@@ -478,14 +479,14 @@ def test_news_that_quotes_another_file_is_found(corpus):
     run = " ".join(data.normalise(answer)[:5])
     corpus("news", lambda rows: rows[0].update(text=f"{rows[0]['text']} {run}"))
     with pytest.raises(DataError, match=f"n-politics-001 shares '{run}' with another file"):
-        data.check_corpus(corpus.folder)
+        corpus_proof.check_corpus(corpus.folder)
 
 
 def test_news_that_is_too_long_for_its_prompt_is_found(corpus, tokenizer):
     corpus("news", lambda rows: rows[0].update(text=" ".join(f"Zyx{i}qw" for i in range(60))))
-    data.check_corpus(corpus.folder)
+    corpus_proof.check_corpus(corpus.folder)
     with pytest.raises(DataError, match="news over 112 tokens"):
-        data.check_corpus(corpus.folder, tokenizer)
+        corpus_proof.check_corpus(corpus.folder, tokenizer)
 
 
 def test_an_article_of_the_hub_becomes_news():

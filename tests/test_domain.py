@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from exercise_tests import Exercises
 
-from sawyer_utils import data, domain
+from sawyer_utils import data
+from sawyer_utils.chapters import domain
 from sawyer_utils.data import DataError
+from sawyer_utils.plumbing import resuming
 
 FACT = {
     "id": "d-1",
@@ -156,9 +158,9 @@ def test_another_text_or_another_start_is_another_training(tmp_path):
         adapters.append(tmp_path / content.decode())
         adapters[-1].mkdir()
         (adapters[-1] / "adapter_model.safetensors").write_bytes(content)
-    marks = [domain.fingerprint(a, facts, 3.0) for facts in ([FACT], [OTHER]) for a in adapters]
-    assert len({*marks, domain.fingerprint(adapters[0], [FACT], 4.0)}) == 5
-    assert domain.fingerprint(adapters[0], deepcopy([FACT]), 3.0) == marks[0]
+    marks = [resuming.fingerprint(a, facts, 3.0) for facts in ([FACT], [OTHER]) for a in adapters]
+    assert len({*marks, resuming.fingerprint(adapters[0], [FACT], 4.0)}) == 5
+    assert resuming.fingerprint(adapters[0], deepcopy([FACT]), 3.0) == marks[0]
 
 
 # --- the judge ----------------------------------------------------------------------------------
@@ -260,7 +262,7 @@ class TestDomain(Exercises):
     }
 
     def test_all_choices_in_one_text_break_the_judge_as_well(self):
-        from sawyer_utils.checks import check
+        from sawyer_utils.classroom.checks import check
 
         every = check("08.3", lambda facts: " ".join(c for row in facts for c in row["choices"]))
         assert every.right is True

@@ -5,8 +5,9 @@ import re
 import nbformat
 import pytest
 
-from sawyer_utils import course, editions
 from sawyer_utils.__main__ import main
+from sawyer_utils.course import editions
+from sawyer_utils.course import notebooks as course
 from sawyer_utils.profiles import PROFILES
 
 NAMES = list(course.FOLDERS)

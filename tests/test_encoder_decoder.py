@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import letter_tokenizer
 
-from sawyer_utils import data, evaluation, losses, summaries
+from sawyer_utils import data, evaluation, losses
 from sawyer_utils.actor import ActorCritic
+from sawyer_utils.chapters import summaries
 from sawyer_utils.models import POLICY, REF, activate
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.profiles import PROFILES

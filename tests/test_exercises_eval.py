@@ -11,8 +11,8 @@ from exercise_tests import Exercises
 from scipy import stats
 
 from sawyer_utils import evaluation
-from sawyer_utils.checks import check
-from sawyer_utils.exercises_eval import FAULTS, SOUND, made_up_interval
+from sawyer_utils.classroom.checks import check
+from sawyer_utils.classroom.exercises.eval import FAULTS, SOUND, made_up_interval
 
 NOTHING = "no difference shown"
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from exercise_tests import Exercises
 
-from sawyer_utils import exercises_hacking, hacking, health
-from sawyer_utils.checks import check
+from sawyer_utils import health
+from sawyer_utils.chapters import hacking
+from sawyer_utils.classroom.checks import check
+from sawyer_utils.classroom.exercises import hacking as exercises_hacking
 
 torch.set_num_threads(1)
 

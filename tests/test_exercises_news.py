@@ -10,8 +10,11 @@ from typing import ClassVar
 import torch
 from exercise_tests import Exercises
 
-from sawyer_utils import course, data, exercises_news, reward, summaries
-from sawyer_utils.checks import check
+from sawyer_utils import data, reward
+from sawyer_utils.chapters import summaries
+from sawyer_utils.classroom.checks import check
+from sawyer_utils.classroom.exercises import news as exercises_news
+from sawyer_utils.course import notebooks as course
 
 HAND = next(row["summary"] for row in data.load_news("test"))
 

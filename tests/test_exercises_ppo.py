@@ -9,8 +9,9 @@ import pytest
 import torch
 from exercise_tests import Exercises
 
-from sawyer_utils import exercises_ppo, health, losses
-from sawyer_utils.checks import fresh
+from sawyer_utils import health, losses
+from sawyer_utils.classroom.checks import fresh
+from sawyer_utils.classroom.exercises import ppo as exercises_ppo
 
 torch.set_num_threads(1)
 
@@ -131,7 +132,7 @@ def test_the_slow_sum_is_what_the_judge_compares_with():
 
 def test_the_silent_are_told_without_a_rule_of_the_package():
     """A judge that called the wrong tokens silent would refuse the rule by cases, and accept another."""
-    from sawyer_utils.checks import check
+    from sawyer_utils.classroom.checks import check
 
     def by_cases(ratio, advantages, clip):
         silent = [(a > 0 and r > 1 + clip) or (a < 0 and r < 1 - clip) for r, a in zip(ratio, advantages)]

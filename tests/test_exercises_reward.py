@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from exercise_tests import Exercises
 
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 from sawyer_utils.losses import bradley_terry
 
 

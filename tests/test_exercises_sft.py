@@ -65,7 +65,7 @@ class TestSFT(Exercises):
     }
 
     def test_the_mistakes_of_a_loss_are_told_apart(self):
-        from sawyer_utils.checks import check
+        from sawyer_utils.classroom.checks import check
 
         said = {name: check("01.2", wrong).said for name, wrong in self.WRONG["01.2"].items()}
         assert len(set(said.values())) == len(said)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sawyer_utils import export, models
+from sawyer_utils import models
+from sawyer_utils.chapters import export
 from sawyer_utils.chat import encode
+from sawyer_utils.plumbing.files import project_root, read_json
 from sawyer_utils.profiles import PROFILES
-from sawyer_utils.runtime import project_root, read_json
 
 TALK = [
     {"role": "user", "content": " what is ###STOP### x "},
@@ -117,7 +118,7 @@ def results():
 
 
 def test_the_card_has_data_settings_results_limits_and_licence(tmp_path, results):
-    from sawyer_utils import report
+    from sawyer_utils.chapters import report
 
     text = export.save_card(tmp_path, PROFILES["local"], results, "me/sawyer").read_text()
     assert text.startswith("---\nlicense: apache-2.0\n")

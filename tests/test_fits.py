@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 
+import fits
 import pytest
 import torch
 from conftest import pair_tokenizer
@@ -22,7 +23,8 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sawyer_utils import choices, evaluation, fits, memory, models, reward, rollout, runtime, sft
+from sawyer_utils import evaluation, memory, models, reward, rollout, runtime, sft
+from sawyer_utils.chapters import choices
 from sawyer_utils.data import Pair
 from sawyer_utils.profiles import PROFILES
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sawyer_utils import course
-from sawyer_utils.runtime import project_root
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing.files import project_root
 
 PAGE = project_root() / "docs" / "glossary.md"
 LINK = re.compile(r"\[([^\]]+)\]\(\.\./docs/glossary\.md#([^)]+)\)")

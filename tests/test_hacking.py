@@ -11,9 +11,10 @@ import pytest
 import torch
 from conftest import build_actor, known_model
 
-from sawyer_utils import evaluation, hacking, ppo
+from sawyer_utils import evaluation, ppo
+from sawyer_utils.chapters import hacking
+from sawyer_utils.chapters.hacking import Lab, Look
 from sawyer_utils.data import Pair
-from sawyer_utils.hacking import Lab, Look
 from sawyer_utils.models import POLICY
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import standardised

@@ -20,8 +20,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from sawyer_utils import data, hub, runtime
+from sawyer_utils import data, runtime
 from sawyer_utils.data import DataError
+from sawyer_utils.plumbing import hub
 from sawyer_utils.profiles import PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]

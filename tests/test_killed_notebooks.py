@@ -19,8 +19,8 @@ import torch
 from nbclient.exceptions import DeadKernelError
 from safetensors.torch import load_file
 
-from sawyer_utils import course
-from sawyer_utils.runtime import read_json
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing.files import read_json
 
 WHOLE = os.environ.get("SAWYER_WHOLE_RUN")
 pytestmark = pytest.mark.skipif(not WHOLE, reason="needs a whole run: python -m sawyer_utils test")

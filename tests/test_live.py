@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sawyer_utils import plots
-from sawyer_utils.runtime import read_json
+from sawyer_utils.plumbing.files import read_json
 
 LOG = [{"step": i, "loss": 1 / i, "samples": ["text"]} for i in range(1, 7)]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sawyer_utils import choices, data
+from sawyer_utils import data
+from sawyer_utils.chapters import choices
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import lm_eval_side as side

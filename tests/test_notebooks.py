@@ -5,8 +5,9 @@ import re
 import nbformat
 import pytest
 
-from sawyer_utils import course, report
-from sawyer_utils.runtime import project_root, read_json
+from sawyer_utils.chapters import report
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing.files import project_root, read_json
 
 ROOT = project_root()
 NAMES = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sawyer_utils import course
-from sawyer_utils.runtime import project_root
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing.files import project_root
 
 FORMATS = [name for name in os.environ.get("SAWYER_SECOND_DEVICE", "").split(",") if name]
 pytestmark = pytest.mark.skipif(not FORMATS, reason="set SAWYER_SECOND_DEVICE: fp16, bf16, fp32 or several")

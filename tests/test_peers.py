@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sawyer_utils import losses, models, peers, sft
+from sawyer_utils import losses, models, sft
 from sawyer_utils.actor import ActorCritic
+from sawyer_utils.chapters import peers
 from sawyer_utils.chat import HUMAN, encode, encode_prompt
 from sawyer_utils.data import Pair
 from sawyer_utils.rollout import sample

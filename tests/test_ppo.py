@@ -29,8 +29,8 @@ from sawyer_utils import checkpoints, health, losses, models, ppo
 from sawyer_utils.actor import ActorCritic, TokenLogprobs
 from sawyer_utils.chat import add_control_tokens, encode_prompt, token_count
 from sawyer_utils.models import POLICY, REF
+from sawyer_utils.plumbing.resuming import TrainingInterrupted
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
-from sawyer_utils.resuming import TrainingInterrupted
 from sawyer_utils.reward import Mixture, RunningScale
 from sawyer_utils.rollout import Rollout
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from sawyer_utils import assets, offline_setup, prepare
 from sawyer_utils.__main__ import main
-from sawyer_utils.offline_setup import Refused
-from sawyer_utils.prepare import NotPrepared
+from sawyer_utils.course import offline_setup, prepare
+from sawyer_utils.course.offline_setup import Refused
+from sawyer_utils.course.prepare import NotPrepared
+from sawyer_utils.plumbing import assets
 from sawyer_utils.profiles import PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]
@@ -321,7 +322,7 @@ def test_the_script_needs_only_the_standard_library_and_can_be_read_by_an_old_py
 
 def test_prepare_needs_no_package_of_the_course():
     """So that any Python's wheels can be fetched with that bare Python."""
-    code = "import sys; sys.path.insert(0, '.'); import sawyer_utils.__main__, sawyer_utils.prepare"
+    code = "import sys; sys.path.insert(0, '.'); import sawyer_utils.__main__, sawyer_utils.course.prepare"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, check=True)
 
 

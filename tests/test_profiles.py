@@ -11,9 +11,10 @@ import math
 import re
 from dataclasses import fields, replace
 
+import fits
 import pytest
 
-from sawyer_utils import fits, memory, runtime
+from sawyer_utils import memory, runtime
 from sawyer_utils.profiles import PROFILES, Profile
 from sawyer_utils.reward import MICRO_BATCHES
 from sawyer_utils.reward import total_steps as reward_steps

@@ -5,8 +5,10 @@ from __future__ import annotations
 import jupytext
 import pytest
 
-from sawyer_utils import course, quiz
-from sawyer_utils.quiz import Quiz, quiz_text
+from sawyer_utils.classroom import quiz
+from sawyer_utils.classroom.quiz import Quiz, quiz_text
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.course import quiz_texts
 
 NOTEBOOKS = sorted({"01", "02", "03", "04", *quiz.known()})
 
@@ -37,7 +39,7 @@ def test_five_questions_one_right_choice_and_a_reason_for_each(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_the_section_in_the_source_is_exactly_the_text(notebook):
     found = [text for text in markdown(notebook) if text.startswith(quiz.HEADING)]
-    assert found == [f"{quiz.HEADING}\n\n{quiz_text(notebook)}"], "run: python -m sawyer_utils.quiz"
+    assert found == [f"{quiz.HEADING}\n\n{quiz_text(notebook)}"], "run course.quiz_texts"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
@@ -75,14 +77,16 @@ def test_rewriting_puts_the_text_under_its_heading_and_nowhere_else(monkeypatch,
     source.write_text(
         "# %% [markdown]\n# ## A\n\n# %% [markdown]\n# ## Five questions\n# old\n\n# %%\nx = 1\n"
     )
-    monkeypatch.setattr(quiz, "source_path", lambda name: source if name == "01_sft" else tmp_path / "none")
-    monkeypatch.setattr(quiz, "known", lambda: ["01"])
-    assert quiz.rewrite() == [source]
+    monkeypatch.setattr(
+        quiz_texts, "source_path", lambda name: source if name == "01_sft" else tmp_path / "none"
+    )
+    monkeypatch.setattr(quiz_texts, "known", lambda: ["01"])
+    assert quiz_texts.rewrite() == [source]
     first, _, rest = source.read_text().partition("# ## Five questions\n#\n")
     assert first == "# %% [markdown]\n# ## A\n\n# %% [markdown]\n"
     assert rest.startswith("# **1. Why does the base model")
     assert rest.endswith("# </details>\n\n# %%\nx = 1\n")
-    assert quiz.rewrite() == []
+    assert quiz_texts.rewrite() == []
 
 
 # --- the widget ---------------------------------------------------------------------------------

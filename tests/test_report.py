@@ -8,8 +8,10 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from sawyer_utils import plots, report
-from sawyer_utils.runtime import project_root, read_json
+from sawyer_utils import plots
+from sawyer_utils.chapters import report
+from sawyer_utils.course import page
+from sawyer_utils.plumbing.files import project_root, read_json
 
 
 @pytest.fixture(autouse=True)
@@ -40,22 +42,22 @@ def test_the_same_figure_gives_the_same_file(tmp_path):
 
 def test_the_page_stands_alone(tmp_path, results):
     plots.save(plots.rl_loop(), tmp_path / "eval" / "figures", "rl_loop")
-    page = report.write_html(tmp_path, results).read_text(encoding="utf-8")
-    assert re.findall(r'src="([^"]{11})', page) == ["data:image/"]
-    assert not re.search(r"""(?:href|src)=["'](?!data:)|https?://|@import|url\(""", page)
-    assert 'name="viewport"' in page  # a phone
-    assert "@media print" in page
-    assert 'alt="eval: rl loop"' in page
+    text = page.write_html(tmp_path, results).read_text(encoding="utf-8")
+    assert re.findall(r'src="([^"]{11})', text) == ["data:image/"]
+    assert not re.search(r"""(?:href|src)=["'](?!data:)|https?://|@import|url\(""", text)
+    assert 'name="viewport"' in text  # a phone
+    assert "@media print" in text
+    assert 'alt="eval: rl loop"' in text
 
 
 def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
-    rows, table = report.rows(results), report.readme_table(results)
+    rows, table = report.rows(results), page.readme_table(results)
     change = {"before_mean": -0.4, "after_mean": -0.2, "difference": 0.2, "low": 0.1, "high": 0.3, "n": 36}
     more = {**results, "neutral": {"measures": {"neutrality": change}}}
     more["minutes"] = {**results["minutes"], "07_neutral_summaries": 100.0}
     (added,) = [row for row in report.rows(more) if row not in rows]
     assert added == ("07 neutral summaries", "neutrality", "-0.4 → -0.2; +0.2 [+0.1, +0.3] (n = 36)")
-    assert report.readme_table(more).splitlines()[-1] == table.splitlines()[-1]
+    assert page.readme_table(more).splitlines()[-1] == table.splitlines()[-1]
 
 
 def test_chapter_05_shows_gold_and_who_went_on(results):
@@ -71,19 +73,19 @@ def test_chapter_05_shows_gold_and_who_went_on(results):
 
 
 def test_the_page_shows_every_row_of_the_summary(tmp_path, results):
-    page = report.write_html(tmp_path, results).read_text(encoding="utf-8")
-    assert page.count("<tr>") == len(report.rows(results))
+    text = page.write_html(tmp_path, results).read_text(encoding="utf-8")
+    assert text.count("<tr>") == len(report.rows(results))
     assert len(report.rows(results)) > 10
 
 
 def test_the_workshops_five_figures_are_copied_and_no_old_one_stays(tmp_path):
-    for name in (*report.FIGURES, "slopes"):
+    for name in (*page.FIGURES, "slopes"):
         plots.save(plots.three_elements(), tmp_path / "run" / "eval" / "figures", name, {"n": [1]})
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "old.png").touch()
-    report.copy_figures(tmp_path / "run", tmp_path / "copy")
+    page.copy_figures(tmp_path / "run", tmp_path / "copy")
     found = {file.name for file in (tmp_path / "copy").iterdir()}
-    assert found == {f"{name}.{kind}" for name in report.FIGURES for kind in ("png", "svg", "csv")}
+    assert found == {f"{name}.{kind}" for name in page.FIGURES for kind in ("png", "svg", "csv")}
 
 
 def test_the_frontier_has_a_panel_a_judge():

@@ -16,11 +16,12 @@ from conftest import build_encoder, build_model, pair_tokenizer
 from safetensors.torch import load_file
 from test_sft import CONVERSATIONS
 
-from sawyer_utils import models, resuming, runtime
+from sawyer_utils import models, runtime
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_tokenizer
+from sawyer_utils.plumbing import resuming
+from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.profiles import PROFILES
-from sawyer_utils.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.reward import RewardModel, train_reward
 from sawyer_utils.sft import train_sft
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from sawyer_utils import runtime
+from sawyer_utils.plumbing import files
 from sawyer_utils.profiles import PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]
@@ -250,7 +251,7 @@ def test_the_hub_is_asked_only_if_nothing_is_here(tmp_path, home, monkeypatch, c
         return str(cache)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr("sawyer_utils.hub.offline", lambda: True)
+    monkeypatch.setattr("sawyer_utils.plumbing.hub.offline", lambda: True)
     monkeypatch.setenv("SAWYER_CHECKPOINTS", "someone/sawyer-llama2")
     assert runtime.find_stage(PROFILES["llama2"], "ppo", "weights") == cache / "ppo"
     assert capsys.readouterr().out == "ppo    from someone/sawyer-llama2 on the Hub\n"
@@ -262,7 +263,7 @@ def test_the_hub_is_asked_only_if_nothing_is_here(tmp_path, home, monkeypatch, c
 
 
 def test_a_run_on_drive_is_called_that(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(runtime, "DRIVE", tmp_path / "content" / "drive")
+    monkeypatch.setattr(files, "DRIVE", tmp_path / "content" / "drive")
     monkeypatch.setenv("SAWYER_HOME", "drive")
     assert runtime.home() == tmp_path / "content" / "drive" / "MyDrive" / "sawyer"
     own = filled(runtime.home() / "local" / "sft")
@@ -301,7 +302,7 @@ def test_of_several_processes_one_writes(tmp_path, monkeypatch):
 def test_replacing_puts_the_new_in_place(tmp_path, folder):
     path = tmp_path / "result"
     for text in ("first", "second"):
-        with runtime.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             write(temporary, text, folder)
         assert read(path) == text
     assert os.listdir(tmp_path) == ["result"]
@@ -313,7 +314,7 @@ def test_an_exception_leaves_the_old(tmp_path, folder):
     write(path, "old", folder)
 
     def interrupted():
-        with runtime.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             write(temporary, "half", folder)
             raise KeyboardInterrupt  # "Interrupt kernel" is no Exception
 
@@ -335,7 +336,7 @@ def test_a_failed_rename_leaves_the_old(tmp_path, monkeypatch, folder):
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", fail_on_the_new)
-    with pytest.raises(OSError, match="No space left"), runtime.replacing(path) as temporary:
+    with pytest.raises(OSError, match="No space left"), files.replacing(path) as temporary:
         write(temporary, "new", folder)
     assert read(path) == "old"
     assert os.listdir(tmp_path) == ["result"]
@@ -357,7 +358,7 @@ def test_a_killed_process_leaves_the_old(tmp_path, folder):
     assert done.returncode == -signal.SIGKILL
     assert read(path) == "old"
     # What the dead process left beside it disturbs nobody.
-    with runtime.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         write(temporary, "new", folder)
     assert read(path) == "new"
 
@@ -400,9 +401,9 @@ def test_records_are_merged(home):
         ("sawyer_utils.runtime", "torch"),
         ("sawyer_utils.data", "torch"),
         ("sawyer_utils.chat", "torch"),
-        ("sawyer_utils.assets", "torch"),
-        ("sawyer_utils.colab", "torch"),
-        ("sawyer_utils.hub", "torch"),
+        ("sawyer_utils.plumbing.assets", "torch"),
+        ("sawyer_utils.plumbing.colab", "torch"),
+        ("sawyer_utils.plumbing.hub", "torch"),
         ("sawyer_utils.losses", "transformers"),
     ],
 )
@@ -498,7 +499,7 @@ def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
     ],
 )
 def test_the_network_is_tried_where_it_is_needed(monkeypatch, trouble, line):
-    from sawyer_utils import hub
+    from sawyer_utils.plumbing import hub
 
     fake_cpu(monkeypatch)
     monkeypatch.delenv("HF_HUB_OFFLINE")

@@ -17,30 +17,15 @@ from conftest import build_actor, build_model, letter_tokenizer
 from safetensors.torch import load_file
 from test_peers import PAIRS
 
-from sawyer_utils import (
-    choices,
-    evaluation,
-    export,
-    health,
-    models,
-    peers,
-    ppo,
-    reward,
-    rollout,
-    runtime,
-    sft,
-    show,
-    snapshots,
-    summaries,
-    versus,
-    widgets,
-)
+from sawyer_utils import evaluation, health, models, ppo, reward, rollout, runtime, sft, show
 from sawyer_utils.actor import ActorCritic
+from sawyer_utils.chapters import choices, export, peers, summaries, versus
+from sawyer_utils.chapters.hacking import Lab
 from sawyer_utils.chat import add_control_tokens
-from sawyer_utils.hacking import Lab
+from sawyer_utils.classroom import snapshots, widgets
+from sawyer_utils.classroom.talk import Talk
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.reward import RewardModel
-from sawyer_utils.talk import Talk
 
 torch.set_num_threads(1)
 fakegpu.install()

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
-from sawyer_utils import course, slides
-from sawyer_utils.runtime import project_root
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.course import slides
+from sawyer_utils.plumbing.files import project_root
 
 NAMES = slides.talks()
 SCRIPTS = {"reveal_css": "/* reveal's css */", "reveal_js": "/* reveal */", "notes_js": "/* notes */"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sawyer_utils import show
+from sawyer_utils.classroom.snapshots import Watch, from_log
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
-from sawyer_utils.snapshots import Watch, from_log
 
 PROMPTS = ["a b", "c d e", "f"]
 

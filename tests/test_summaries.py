@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import pair_tokenizer
 
-from sawyer_utils import data, plots, summaries
+from sawyer_utils import data, plots
+from sawyer_utils.chapters import summaries
 from sawyer_utils.profiles import PROFILES
 
 torch.set_num_threads(1)

@@ -5,9 +5,10 @@ import re
 import jupytext
 import pytest
 
-from sawyer_utils import course, report, teaching
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.course import page, publish, teaching
+from sawyer_utils.plumbing.files import project_root, read_json
 from sawyer_utils.profiles import PROFILES
-from sawyer_utils.runtime import project_root, read_json
 
 PAGE = teaching.page().read_text(encoding="utf-8")
 AGAIN = "run: python -c 'from sawyer_utils import teaching; teaching.update()'"
@@ -158,19 +159,19 @@ def test_what_the_guide_tells_a_teacher_to_set_exists():
 
 
 def test_links_of_the_pages_lead_somewhere():
-    for page in (project_root() / "docs").glob("*.md"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), (page.name, target)
+    for text in (project_root() / "docs").glob("*.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", text.read_text(encoding="utf-8")):
+            assert (text.parent / target).exists(), (text.name, target)
 
 
 def test_publishing_makes_the_page_anew(monkeypatch, tmp_path):
     called = []
     for module, name in (
-        (course, "course"), (course, "ship"), (course, "write_json"), (course, "read_json"),
-        (course.shutil, "copyfile"), (report, "update_readme"), (report, "stage_picture"),
-        (report, "copy_figures"), (teaching, "update"),
+        (publish, "course"), (publish, "ship"), (publish, "write_json"), (publish, "read_json"),
+        (publish.shutil, "copyfile"), (page, "update_readme"), (page, "stage_picture"),
+        (page, "copy_figures"), (teaching, "update"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, lambda *args, name=name, **options: called.append(name) or {})
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
-    course.publish(PROFILES["smoke"])
+    publish.publish(PROFILES["smoke"])
     assert called.index("write_json") < called.index("update")

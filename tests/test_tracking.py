@@ -12,7 +12,7 @@ import pytest
 from conftest import build_actor
 from test_resuming import PROFILE, STAGES, STEPS, numbers
 
-from sawyer_utils import tracking
+from sawyer_utils.plumbing import tracking
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 
 

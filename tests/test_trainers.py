@@ -17,10 +17,12 @@ from conftest import build_actor, letter_tokenizer
 from safetensors.torch import load_file
 from test_peers import PAIRS
 
-from sawyer_utils import models, peers, reward, runtime, sft, trainers
+from sawyer_utils import models, reward, runtime, sft
+from sawyer_utils.chapters import peers
 from sawyer_utils.chat import add_control_tokens
+from sawyer_utils.plumbing import trainers
+from sawyer_utils.plumbing.progress import LogTo
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
-from sawyer_utils.progress import LogTo
 from sawyer_utils.reward import RewardModel
 
 torch.set_num_threads(1)

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sawyer_utils import data, models, reward, versus, versus_results
+from sawyer_utils import data, models, reward
+from sawyer_utils.chapters import versus, versus_results
 
 # --- the data -----------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from sawyer_utils import data, reward, votes, widgets
-from sawyer_utils.talk import Talk
+from sawyer_utils import data, reward
+from sawyer_utils.classroom import votes, widgets
+from sawyer_utils.classroom.talk import Talk
 
 ANSWERS = {"sft": "Hello.", "ppo": "Hello there, and welcome!"}
 

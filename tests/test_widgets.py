@@ -11,9 +11,10 @@ from pathlib import Path
 import ipywidgets
 import pytest
 
-from sawyer_utils import data, memory, probes, quiz, widgets
-from sawyer_utils.snapshots import Snapshot
-from sawyer_utils.talk import Talk, Votes, questions
+from sawyer_utils import data, memory
+from sawyer_utils.classroom import probes, quiz, widgets
+from sawyer_utils.classroom.snapshots import Snapshot
+from sawyer_utils.classroom.talk import Talk, Votes, questions
 
 SOURCE = Path(widgets.__file__)
 # What ipywidgets 7.7.1, which Colab ships, takes of each widget that we use (its class_trait_names()).

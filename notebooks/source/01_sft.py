@@ -37,7 +37,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -54,7 +54,8 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from sawyer_utils import assets, chat, data, evaluation, models, plots, sft, show
+from sawyer_utils import chat, data, evaluation, models, plots, sft, show
+from sawyer_utils.plumbing import assets
 
 folder = runtime.run_dir(profile, "sft")
 
@@ -967,7 +968,7 @@ runtime.record(
 # instead; the table below it is the same thing, still.)
 
 # %%
-from sawyer_utils import talk, widgets
+from sawyer_utils.classroom import talk, widgets
 
 chat_with = talk.Talk(model, tokenizer, profile, {"base": "base", "sft": "default"})
 widgets.Chat(chat_with, folder)
@@ -1006,7 +1007,7 @@ widgets.memory_figure(plan)
 # notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 01.1 Predict the number: when is LoRA no bargain?
@@ -1237,7 +1238,7 @@ check("01.4", careful_labels)
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("01")
 

@@ -36,7 +36,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -929,7 +929,7 @@ table.assign(guess=list(guess.values())).round(2)
 # The table below the widget shows each edit once, for pages without widgets.
 
 # %%
-from sawyer_utils import widgets
+from sawyer_utils.classroom import widgets
 
 short_answer = "Say hello, smile, and ask how they are."
 widgets.RewardExplorer(reward.score, question, short_answer, answers["A"])
@@ -1149,7 +1149,7 @@ else:
 # `votes.jsonl` in this run's folder, as a row of the course's own preference schema; who voted is not in it.
 
 # %%
-from sawyer_utils import talk, votes
+from sawyer_utils.classroom import talk, votes
 
 two = {"one": "default", "two": "default"}
 samples = talk.Talk(model, tokenizer, profile, two, seeds={"two": 1})
@@ -1261,7 +1261,7 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 # notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 02.1 Predict the number: a vote against the grain
@@ -1501,7 +1501,7 @@ check("02.4", leak)
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("02")
 

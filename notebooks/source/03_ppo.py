@@ -36,7 +36,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -53,21 +53,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from sawyer_utils import (
-    chat,
-    data,
-    evaluation,
-    health,
-    losses,
-    models,
-    plots,
-    ppo,
-    reward,
-    rollout,
-    show,
-    snapshots,
-    widgets,
-)
+from sawyer_utils import chat, data, evaluation, health, losses, models, plots, ppo, reward, rollout, show
+from sawyer_utils.classroom import snapshots, widgets
 
 folder = runtime.run_dir(profile, "ppo")
 figures = folder / "figures"
@@ -809,7 +796,7 @@ print(f"peak memory {peak:.1f} GiB")
 # notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 03.1 Predict the number: pay at β = 1
@@ -1055,7 +1042,7 @@ check("03.6", doctor)
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("03")
 

@@ -38,7 +38,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -60,16 +60,8 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy import stats
 
-from sawyer_utils import (
-    chat,
-    choices,
-    data,
-    evaluation,
-    likelihood,
-    models,
-    plots,
-    show,
-)
+from sawyer_utils import chat, data, evaluation, models, plots, show
+from sawyer_utils.chapters import choices, likelihood
 from sawyer_utils.reward import (
     RewardModel,
     differences,
@@ -1455,7 +1447,7 @@ show.side_by_side(poetry, columns(greedy, positions))
 # you have voted, and your votes get an interval like everything else here.
 
 # %%
-from sawyer_utils import talk, widgets
+from sawyer_utils.classroom import talk, widgets
 
 chat_with = talk.Talk(model, tokenizer, profile, ADAPTER, reward=reward.score)
 widgets.Chat(chat_with, folder, ballots=folder / "votes.jsonl")
@@ -1479,7 +1471,7 @@ widgets.compare(chat_with, rainy, temperature=0.0, tokens=few_tokens)
 # they prefer?
 
 # %%
-from sawyer_utils import votes
+from sawyer_utils.classroom import votes
 
 files = sorted(folder.glob("votes*.jsonl"))
 made_up = not files
@@ -1537,7 +1529,8 @@ plots.save(plots.three_elements(), folder / "figures", "three_elements")
 # gigabyte, so it is off; set `TAKE_AWAY = True` to do it.
 
 # %%
-from sawyer_utils import export, report
+from sawyer_utils.chapters import export
+from sawyer_utils.chapters import report
 
 TAKE_AWAY = False
 if TAKE_AWAY:
@@ -1604,7 +1597,7 @@ assert (folder / "metrics.json").exists()
 # notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 04.1 Predict the number: a placebo
@@ -1840,7 +1833,7 @@ check("04.5", audit)
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("04")
 

@@ -36,7 +36,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -52,8 +52,9 @@ import time
 import pandas as pd
 import torch
 
-from sawyer_utils import data, evaluation, losses, peers, plots, reward, show
-from sawyer_utils import versus, versus_results
+from sawyer_utils import data, evaluation, losses, plots, reward, show
+from sawyer_utils.chapters import peers
+from sawyer_utils.chapters import versus, versus_results
 
 folder = runtime.run_dir(profile, "versus")
 figures = folder / "figures"
@@ -630,7 +631,7 @@ runtime.record(
 # `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 05.1 Predict the number: both fall
@@ -826,7 +827,7 @@ check("05.4", four_sums)
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("05")
 

@@ -39,7 +39,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -55,17 +55,8 @@ import time
 
 import pandas as pd
 
-from sawyer_utils import (
-    chat,
-    data,
-    evaluation,
-    hacking,
-    health,
-    models,
-    plots,
-    reward,
-    show,
-)
+from sawyer_utils import chat, data, evaluation, health, models, plots, reward, show
+from sawyer_utils.chapters import hacking
 
 folder = runtime.run_dir(profile, "hacking")
 figures = folder / "figures"
@@ -565,7 +556,7 @@ print(f"peak memory {peak_gib:.1f} GiB")
 # `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 06.1 Predict the number: how high is a peak of nothing?
@@ -621,7 +612,7 @@ check("06.3", at_equal_length)
 # out".
 
 # %%
-from sawyer_utils import exercises_hacking
+from sawyer_utils.classroom.exercises import hacking as exercises_hacking
 
 pd.DataFrame(
     {
@@ -775,7 +766,7 @@ check("06.4", (run_a, run_b, run_c))
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("06")
 

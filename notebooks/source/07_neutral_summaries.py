@@ -36,7 +36,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -55,18 +55,9 @@ import time
 import pandas as pd
 import torch
 
-from sawyer_utils import (
-    data,
-    evaluation,
-    hub,
-    models,
-    plots,
-    ppo,
-    reward,
-    sft,
-    show,
-    summaries,
-)
+from sawyer_utils import data, evaluation, models, plots, ppo, reward, sft, show
+from sawyer_utils.chapters import summaries
+from sawyer_utils.plumbing import hub
 
 folder = runtime.run_dir(profile, "neutral")
 figures = folder / "figures"
@@ -587,7 +578,7 @@ print(f"peak memory {peak:.1f} GiB")
 # %%
 import re
 
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 07.1 Predict the number: praise and blame
@@ -810,7 +801,7 @@ check("07.5", unpaid)
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("07")
 

@@ -38,7 +38,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", REF]
         subprocess.run([*clone, f"https://github.com/{REPO}", course], check=True)
     sys.path.insert(0, course)
-    from sawyer_utils import colab
+    from sawyer_utils.plumbing import colab
 
     colab.prepare()
 
@@ -54,18 +54,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from sawyer_utils import (
-    chat,
-    choices,
-    data,
-    domain,
-    evaluation,
-    models,
-    plots,
-    reward,
-    sft,
-    show,
-)
+from sawyer_utils import chat, data, evaluation, models, plots, reward, sft, show
+from sawyer_utils.chapters import choices, domain
+from sawyer_utils.plumbing import resuming
 
 folder = runtime.run_dir(profile, "domain")
 figures = folder / "figures"
@@ -252,7 +243,7 @@ courses = {
     "lessons": lessons,
     "with replay": domain.with_replay(lessons, short, share=1 / 3),
 }
-mark = domain.fingerprint(aligned, plan, courses)  # another text, another training
+mark = resuming.fingerprint(aligned, plan, courses)  # another text, another training
 pupils = {name: folder / f"{name.replace(' ', '_')}-{mark}" for name in courses}
 print({name: f"{len(rows)} conversations" for name, rows in courses.items()})
 
@@ -482,7 +473,7 @@ print(f"peak memory {peak:.1f} GiB")
 # `SOLUTION` are for teachers who use nbgrader.)
 
 # %%
-from sawyer_utils.checks import check
+from sawyer_utils.classroom.checks import check
 
 # %% [markdown]
 # ### 08.1 Predict the number: how many facts are no luck?
@@ -662,7 +653,7 @@ check("08.3", always_right)
 # </details>
 
 # %% tags=["quiz"]
-from sawyer_utils.quiz import quiz
+from sawyer_utils.classroom.quiz import quiz
 
 quiz("08")
 

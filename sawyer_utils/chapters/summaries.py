@@ -1,0 +1,262 @@
+"""Neutral summaries: prompts, what a summary is paid for, and how a summariser starts."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from sawyer_utils import models
+from sawyer_utils.chat import that_fit
+from sawyer_utils.evaluation import Similarity, repetition
+from sawyer_utils.plumbing import assets
+from sawyer_utils.profiles import Profile
+from sawyer_utils.reward import Mixture, RewardFn, standardised
+from sawyer_utils.runtime import choose_precision
+
+ASK = "Summarise in one sentence: "
+WORDS = 18  # what a summary should have
+WEIGHTS = {"neutrality": 3.0, "similarity": 1.0, "length": 1.0}
+
+
+def prompt_for(text: str) -> str:
+    """What the summariser is asked."""
+    return ASK + text
+
+
+def source_of(prompt: str) -> str:
+    """The text that a prompt of :func:`prompt_for` asks about."""
+    return prompt.removeprefix(ASK)
+
+
+def settings(profile: Profile) -> Profile:
+    """The profile with the sizes of this chapter: longer prompts, other steps."""
+    own = profile.summariser == "policy"
+    return replace(
+        profile,
+        precision=profile.precision if own else "fp32",  # T5 learnt in bf16 and overflows in fp16
+        prompt_tokens=profile.news_prompt_tokens,
+        response_tokens=profile.news_response_tokens,
+        sft_epochs=profile.news_warmup_epochs,
+        ppo_steps=profile.news_steps,
+        ppo_batch=profile.news_batch,
+        ppo_lr=profile.news_lr,
+    )
+
+
+def prompts_that_fit(tokenizer, rows: list[dict], profile: Profile) -> list[str]:
+    """The prompt of each paragraph, without those longer than the profile allows (real articles are)."""
+    return that_fit(tokenizer, [prompt_for(row["text"]) for row in rows], profile.news_prompt_tokens)
+
+
+def sentences(text: str) -> list[str]:
+    """Split after ``.``, ``!`` or ``?`` and a space before a capital letter."""
+    return [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text.strip()) if part]
+
+
+# --- what a summary is paid for -----------------------------------------------------------------
+
+
+@cache
+def _lexicon():
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
+
+
+def tone(texts: list[str]) -> list[float]:
+    """VADER's compound score of each text (Hutto and Gilbert 2014), −1 to 1; 0 where its lexicon knows
+    no word. It sums up words, so it nears ±1 for any long text: compare sentences, not paragraphs."""
+    return [_lexicon().polarity_scores(text)["compound"] for text in texts]
+
+
+def loaded(texts: list[str]) -> list[float]:
+    """The share of each text that VADER rates as positive or negative, 0 to 1: a rated word counts
+    |rating| + 1, any other word 1. Praise does not cancel blame, and a long text is not louder for it."""
+    scores = map(_lexicon().polarity_scores, texts)
+    return [score["pos"] + score["neg"] for score in scores]
+
+
+def mean_loaded(text: str) -> float:
+    """How loaded a sentence of the text is, on average; 0 for an empty text."""
+    found = loaded(sentences(text))
+    return statistics.mean(found) if found else 0.0
+
+
+def neutrality(prompts: list[str], summaries: list[str]) -> list[float]:
+    """How much less loaded a summary is than a sentence of its source, on average.
+
+    The source's own tone moves no summary of one text past another. It takes away what only says that
+    this text is louder than the next: noise, when summaries of different texts are graded together.
+    """
+    heard = zip(prompts, loaded(summaries), strict=True)
+    return [mean_loaded(source_of(prompt)) - share for prompt, share in heard]
+
+
+def length_fit(prompts: list[str], summaries: list[str]) -> list[float]:
+    """0 at ``WORDS`` words, −1 for none or for twice as many, falling in a straight line on either side."""
+    return [-abs(len(summary.split()) - WORDS) / WORDS for summary in summaries]
+
+
+def faithful(similarity: Similarity) -> RewardFn:
+    """How much nearer in meaning a summary is to its source than a sentence of the source is, on average:
+    cosines of an encoder that is never trained. The source's own part is there as in :func:`neutrality`."""
+    own: dict[str, float] = {}
+
+    def score(prompts: list[str], summaries: list[str]) -> list[float]:
+        sources = [source_of(prompt) for prompt in prompts]
+        for text in dict.fromkeys(sources):
+            if text not in own:
+                parts = sentences(text) or [text]
+                own[text] = statistics.mean(similarity([text] * len(parts), parts))
+        near = similarity(sources, summaries)
+        return [n - own[text] for n, text in zip(near, sources, strict=True)]
+
+    return score
+
+
+class Classifier:
+    """One logit of a sequence classifier that reads the summary alone.
+
+    Args:
+        source: a Hub id or a folder.
+        label: the index of the logit.
+    """
+
+    def __init__(self, source: str, label: int):
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        path, self.label = assets.resolve(source), label
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+        self.model.to(choose_precision().device)
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], summaries: list[str], batch: int = 32) -> list[float]:
+        found, cut = [], {"truncation": True, "max_length": 256}
+        for start in range(0, len(summaries), batch):
+            texts = summaries[start : start + batch]
+            inputs = self.tokenizer(
+                texts, padding=True, split_special_tokens=True, return_tensors="pt", **cut
+            )
+            logits = self.model(**inputs.to(self.model.device)).logits  # (B, labels)
+            found += logits[:, self.label].float().tolist()
+        return found
+
+
+def start_reward(
+    profile: Profile, similarity: Similarity, prompts: list[str], summaries: list[str]
+) -> Mixture:
+    """The reward of a run that starts with these summaries.
+
+    Where the profile names classifiers: their logits, at its weights. Otherwise lexicon, encoder and
+    length, each in standard deviations of these summaries.
+
+    Raises:
+        ValueError: if a part scores all of them the same.
+    """
+    if profile.news_classifiers:
+        named = profile.news_classifiers
+        return Mixture(**{name: (Classifier(source, label), weight) for name, source, label, weight in named})
+    parts = {"neutrality": neutrality, "similarity": faithful(similarity), "length": length_fit}
+    scaled = {name: standardised(function, prompts, summaries)[0] for name, function in parts.items()}
+    return Mixture(**{name: (function, WEIGHTS[name]) for name, function in scaled.items()})
+
+
+def without(reward: Mixture, part: str) -> Mixture:
+    """The same reward less one of its parts."""
+    return Mixture(**{name: pair for name, pair in reward.functions.items() if name != part})
+
+
+# --- measures -----------------------------------------------------------------------------------
+
+
+def measure(similarity: Similarity, prompts: list[str], summaries: list[str]) -> dict[str, list[float]]:
+    """What is compared before and after, a value a summary: the three parts as they are, and three
+    measures that no reward has."""
+    sources = [source_of(prompt) for prompt in prompts]
+    return {
+        "neutrality": neutrality(prompts, summaries),
+        "similarity": similarity(sources, summaries),
+        "words": [float(len(summary.split())) for summary in summaries],
+        "copied": [copied(*pair) for pair in zip(sources, summaries, strict=True)],
+        "invented": [float(invented(*pair)) for pair in zip(sources, summaries, strict=True)],
+        "repetition": [repetition(summary) for summary in summaries],
+    }
+
+
+def copied(source: str, summary: str, n: int = 3) -> float:
+    """Share of a summary's runs of n words that stand in the source; 0 if it is shorter."""
+    known, runs = _runs(source, n), _runs(summary, n)
+    return sum(run in known for run in runs) / len(runs) if runs else 0.0
+
+
+def _runs(text: str, n: int) -> list[tuple[str, ...]]:
+    from sawyer_utils.data import normalise
+
+    words = normalise(text)
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def invented(source: str, summary: str) -> int:
+    """Capitalised words and numbers of the summary, but for the first word of a sentence, that the
+    source does not have."""
+    known = set(re.findall(r"\w+", source.lower()))
+    names = [w for s in sentences(summary) for w in re.findall(r"\w+", s)[1:] if w[0].isupper()]
+    return sum(word.lower() not in known for word in [*names, *re.findall(r"\d+", summary)])
+
+
+# --- how a summariser starts --------------------------------------------------------------------
+
+
+def central(text: str, similarity: Similarity, keep: int = 2) -> list[str]:
+    """The sentences that mean most nearly what the whole text means, the nearest first."""
+    parts = sentences(text)
+    scores = similarity([text] * len(parts), parts)
+    return sorted(parts, key=lambda part: -scores[parts.index(part)])[:keep]
+
+
+def lessons(texts: list[str], similarity: Similarity, keep: int = 2) -> list[dict]:
+    """Conversations that ask for a summary and get a sentence of the text itself: no one has to write
+    one, and what they teach is the task, not the tone."""
+    return [
+        {"messages": [_said("user", prompt_for(text)), _said("assistant", sentence)]}
+        for text in texts
+        for sentence in central(text, similarity, keep)
+    ]
+
+
+def _said(role: str, content: str) -> dict:
+    return {"role": role, "content": content}
+
+
+def load_summariser(profile: Profile, adapter: Path | None = None):
+    """``(tokenizer, model)`` with the adapters ``policy`` and ``ref``, ready for PPO.
+
+    Args:
+        adapter: of the course's own policy; not needed where the profile names an encoder-decoder.
+    """
+    if profile.summariser == "policy":
+        return models.load_actor(profile, adapter)
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    path = assets.resolve(profile.summariser)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    base = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).requires_grad_(False)
+    base.to(choose_precision(profile.precision).device)
+    lora = LoraConfig(
+        r=profile.lora_rank,
+        lora_alpha=profile.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="SEQ_2_SEQ_LM",
+    )
+    model = get_peft_model(base, lora, adapter_name=models.POLICY)
+    model.add_adapter(models.REF, lora)  # both start as the model itself: B is 0
+    models.activate(model, models.POLICY)
+    return tokenizer, model.eval()

@@ -1,0 +1,494 @@
+"""Things to play with: chat with all stages, ask the judge, fill a card's memory, leaf through a run.
+
+Made of what ipywidgets 7.7 (Colab) and 8 share, and of core widgets alone. Building one runs no model;
+only a click does. Callbacks write through an HTML widget, for what they print is lost. Each has a static
+twin from the same function, for pages that show no widgets: ``show.side_by_side``, ``probes.edits_table``,
+:func:`memory_figure` and ``show.rollouts``.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import random
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import ipywidgets as widgets
+from IPython.display import HTML
+
+from sawyer_utils import memory, plots, show
+from sawyer_utils.classroom import probes, votes
+from sawyer_utils.classroom.snapshots import Snapshot
+from sawyer_utils.classroom.talk import Reply, Talk, Votes, questions, stage_name
+from sawyer_utils.reward import RewardFn
+
+WIDE = widgets.Layout(width="100%")
+LABEL = {"description_width": "initial"}
+NONE = "—"
+
+
+class Panel(widgets.VBox):
+    """A widget of the course: a column of controls, with a line that says what is going on."""
+
+    def __init__(self, title: str, children: list):
+        self.status = widgets.HTML()
+        heading = widgets.HTML(f"<b style='font-size:15px'>{html.escape(title)}</b>")
+        super().__init__([heading, *children, self.status], layout=widgets.Layout(padding="6px"))
+
+    def __repr__(self) -> str:
+        """What a page without widgets shows."""
+        return f"<{type(self).__name__}: run the notebook to use it>"
+
+    def say(self, text: str, wrong: bool = False) -> None:
+        colour = "#B00020" if wrong else "inherit"
+        self.status.value = f'<span style="color:{colour}">{html.escape(text)}</span>'
+
+    @contextmanager
+    def working(self, *buttons):
+        """Buttons are off meanwhile; an error is shown, for nobody sees a callback's traceback."""
+        for button in buttons:
+            button.disabled = True
+        try:
+            yield
+        except Exception as error:
+            self.say(f"{type(error).__name__}: {error}", wrong=True)
+        finally:
+            for button in buttons:
+                button.disabled = False
+
+
+def _button(text: str, on_click: Callable[[], None], tooltip: str = "") -> widgets.Button:
+    layout = widgets.Layout(width="auto")
+    button = widgets.Button(description=text, tooltip=tooltip or text, layout=layout)
+    button.on_click(lambda _: on_click())
+    return button
+
+
+def _tight(page: str) -> str:
+    """ipywidgets sets its HTML in very wide lines."""
+    return f'<div style="line-height:1.4">{page}</div>' if page else ""
+
+
+def _row(children: list) -> widgets.HBox:
+    """Side by side, and on to the next line where there is no room."""
+    return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap"))
+
+
+# --- chat ---------------------------------------------------------------------------------------
+
+
+def chat_table(turns: list[dict], stages: list[str], names: list[str], notes: bool = True) -> HTML:
+    """Turns of a ``talk.Talk``, a row each, with a column a stage under the name it is given."""
+
+    def column(stage: str, of: Callable[[Reply], str]) -> list[str]:
+        return [of(turn["replies"][stage]) if stage in turn["replies"] else NONE for turn in turns]
+
+    texts = {name: column(s, lambda reply: reply.text) for name, s in zip(names, stages, strict=True)}
+    under = {name: column(s, Reply.note) for name, s in zip(names, stages, strict=True)}
+    asked = [turn["question"] for turn in turns]
+    return show.side_by_side(asked, texts, under if notes else None, first="you")
+
+
+def compare(talk: Talk, asked: list[str], **options) -> HTML:
+    """The static twin of :class:`Chat`: each question a conversation of its own.
+
+    Args:
+        options: of ``Talk.ask``.
+    """
+    start = len(talk.turns)
+    for question in asked:
+        talk.start_over()
+        talk.ask(question, **options)
+    talk.start_over()
+    stages = list(talk.adapters)
+    return chat_table(talk.turns[start:], stages, [stage_name(s) for s in stages])
+
+
+class Chat(Panel):
+    """One question, an answer of each stage from the same seed; several turns; blind votes.
+
+    In blind mode the answers stand in random order without names, rewards or KL until you vote; the vote
+    ends the conversation, since whoever has been unmasked would be known in its next turn.
+
+    Args:
+        folder: where the transcript goes.
+        ballots: a file to which each blind vote on a first question is added, without the voter
+            (``votes.vote``).
+    """
+
+    def __init__(
+        self,
+        talk: Talk,
+        folder: Path,
+        suggestions: list[str] | None = None,
+        seed: int = 0,
+        ballots: Path | None = None,
+    ):
+        self.talk, self.folder, self.ballots, self.votes = talk, Path(folder), ballots, Votes()
+        self.order: list[str] = []  # of the columns
+        self.open_vote = False
+        self.shuffle = random.Random(seed)
+        self._build(questions() if suggestions is None else suggestions, seed)
+        self.blind.observe(lambda _: self.start_over(), "value")
+        children = [
+            self.suggestions, self.question, self.settings, self.actions, self.answers, self.ballot,
+            self.tally,
+        ]  # fmt: skip
+        super().__init__("Ask all stages at once", children)
+
+    def _build(self, suggestions: list[str], seed: int) -> None:
+        self.suggestions = _row([_button(text, lambda t=text: self.suggest(t)) for text in suggestions])
+        placeholder = "Type a question, or take one from above"
+        self.question = widgets.Textarea(placeholder=placeholder, rows=2, layout=WIDE)
+        self.stages = {
+            stage: widgets.Checkbox(True, description=stage_name(stage), indent=False,
+                                    layout=widgets.Layout(width="auto", margin="2px 14px 2px 0"))
+            for stage in self.talk.adapters
+        }  # fmt: skip
+        apart = widgets.Layout(width="auto", margin="2px 24px 2px 0")
+        self.blind = widgets.Checkbox(False, description="blind vote", indent=False, layout=apart)
+        temperature = self.talk.profile.temperature
+        self.temperature = widgets.FloatSlider(temperature, min=0.0, max=1.5, step=0.1, style=LABEL,
+                                               description="temperature")  # fmt: skip
+        self.tokens = widgets.IntSlider(40, min=8, max=128, step=8, description="tokens", style=LABEL)
+        self.seed = widgets.IntText(seed, description="seed", style=LABEL,
+                                    layout=widgets.Layout(width="110px"))  # fmt: skip
+        self.settings = _row([*self.stages.values(), self.blind, self.temperature, self.tokens, self.seed])
+        self.ask_button = _button("Ask", self.ask)
+        self.ask_button.button_style = "primary"
+        self.new_button = _button("New conversation", self.start_over)
+        self.save_button = _button("Save transcript", self.save)
+        self.actions = _row([self.ask_button, self.new_button, self.save_button])
+        self.answers, self.tally = widgets.HTML(layout=WIDE), widgets.HTML()
+        self.ballot = _row([])
+
+    def suggest(self, text: str) -> None:
+        self.question.value = text
+
+    def chosen(self) -> list[str]:
+        return [stage for stage, box in self.stages.items() if box.value]
+
+    def ask(self) -> None:
+        """Put the question to the chosen stages."""
+        with self.working(self.ask_button, self.new_button):
+            if not self.chosen():
+                raise ValueError("Choose a model first.")
+            if not self.talk.current():
+                self.order = self.chosen()
+                if self.blind.value:
+                    self.shuffle.shuffle(self.order)
+            # New ones to the right: the order of the columns must not tell who is who.
+            self.order += [stage for stage in self.chosen() if stage not in self.order]
+            self._ask()
+
+    def _ask(self) -> None:
+        def thinking(stage: str) -> None:
+            who = "Model" if self.blind.value else stage_name(stage)
+            self.say(f"{who} {1 + stages.index(stage)} of {len(stages)} is answering …")
+
+        stages = [stage for stage in self.order if stage in self.chosen()]
+        how = {"temperature": self.temperature.value, "tokens": self.tokens.value}
+        question = self.question.value
+        replies = self.talk.ask(question, stages, seed=self.seed.value, on_stage=thinking, **how)
+        self.open_vote = len(stages) > 1
+        self.talk.turns[-1] |= {"blind": self.blind.value, "vote": None}
+        self.show()
+        self.question.value = ""
+        self.say(f"{len(replies)} answers in {sum(r.seconds for r in replies.values()):.1f} s.")
+
+    def names(self) -> list[str]:
+        """Of the columns: letters as long as the vote is open."""
+        if self.blind.value and self.open_vote:
+            return [f"answer {chr(ord('A') + i)}" for i in range(len(self.order))]
+        return [stage_name(stage) for stage in self.order]
+
+    def show(self) -> None:
+        """Draw the conversation, and the ballot if there is something to vote on."""
+        hidden, turns = self.blind.value and self.open_vote, self.talk.current()
+        table = chat_table(turns, self.order, self.names(), notes=not hidden) if turns else None
+        self.answers.value = _tight(table.data if table else "")
+        buttons = []
+        if self.open_vote:
+            voted = [stage for stage in self.order if stage in turns[-1]["replies"]]
+            names = dict(zip(self.order, self.names(), strict=True))
+            buttons = [_button(f"{names[s]} is best", lambda s=s: self.vote(s)) for s in voted]
+            buttons.append(_button("no difference", lambda: self.vote(None)))
+        self.ballot.children = buttons
+
+    def vote(self, winner: str | None) -> None:
+        """Count a vote on the last answers; in blind mode it also ends the conversation."""
+        turn = self.talk.turns[-1]
+        self.votes.add(winner, list(turn["replies"]))
+        turn["vote"] = winner or "none"
+        kept = self._keep(turn, winner)
+        self.open_vote = False
+        self.show()
+        self.tally.value = _tight("<br>".join(map(html.escape, self.votes.sentences())))
+        self.say(f"Counted{kept}. In brackets: 95 % intervals (Wilson); half is no difference.")
+        if self.blind.value:
+            self.talk.start_over()
+
+    def _keep(self, turn: dict, winner: str | None) -> str:
+        """Add the vote to the file. Later turns are left out: their answers rest on others before them."""
+        if not (self.ballots and winner and self.blind.value and len(self.talk.current()) == 1):
+            return ""
+        answers = {stage: reply.text for stage, reply in turn["replies"].items()}
+        row = votes.vote(turn["question"], answers, winner)
+        if row is None:
+            return ", but the answers are the same"
+        votes.append(self.ballots, row)
+        return f", and kept in {Path(self.ballots).name}"
+
+    def start_over(self) -> None:
+        """Forget what was said, but for the transcript."""
+        self.talk.start_over()
+        self.open_vote = False
+        self.show()
+        self.say("A new conversation.")
+
+    def save(self) -> None:
+        """Write the transcript, votes included."""
+        with self.working(self.save_button):
+            path = self.talk.save(self.folder / "transcript.jsonl")
+            self.say(f"{len(self.talk.turns)} turns in {path.name}, in the folder {path.parent.name}.")
+
+
+# --- the judge ----------------------------------------------------------------------------------
+
+
+def edits(reward: RewardFn, question: str, answer: str) -> HTML:
+    """The static twin of :class:`RewardExplorer`: one answer, each edit, and its score."""
+    table = probes.edits_table(reward, question, answer)
+    notes = [
+        f"score {row.score:+.2f}"
+        + (f" · {row.change:+.2f}, preferred with probability {row.preferred:.3f}" if row.Index else "")
+        for row in table.itertuples()
+    ]
+    texts = {f"to “{question}”": list(table.text)}
+    return show.side_by_side(list(table.edit), texts, {f"to “{question}”": notes}, first="edit")
+
+
+class _Answer:
+    """One of the explorer's answers: a text, its edits, and the way it came to where it is."""
+
+    def __init__(self, name: str, text: str, judge: Callable[[], None]):
+        self.name, self.judge = name, judge
+        self.last_edit: str | None = "as typed"  # since the last score
+        self.trail: list[tuple[str, float]] = []  # edit, score
+        self.undone: list[str] = []
+        self.text = widgets.Textarea(text, rows=5, layout=widgets.Layout(width="98%"))
+        self.text.observe(lambda _: self._typed(), "value")
+        self.buttons = [_button(edit, lambda e=edit: self.edit(e)) for edit in probes.EDITS]
+        self.undo_button = _button("undo", self.undo)
+        heading = widgets.HTML(f"<b>Answer {name}</b>")
+        children = [heading, self.text, _row([*self.buttons, self.undo_button])]
+        self.box = widgets.VBox(children, layout=widgets.Layout(width="48%", margin="0 1% 0 0"))
+
+    def _typed(self) -> None:
+        self.last_edit = "as typed"
+
+    def edit(self, name: str) -> None:
+        self.undone.append(self.text.value)
+        self._put(probes.EDITS[name](self.text.value), name)
+
+    def undo(self) -> None:
+        if self.undone:
+            self._put(self.undone.pop(), "undo")
+
+    def _put(self, text: str, edit: str) -> None:
+        self.text.value = text
+        self.last_edit = edit  # after the line above, which counts as typing
+        self.judge()
+
+    def note(self, score: float) -> None:
+        if self.last_edit:
+            self.trail = [*self.trail, (self.last_edit, score)][-8:]
+        self.last_edit = None
+
+    def path(self) -> str:
+        return " → ".join(f"{edit} {score:+.2f}" for edit, score in self.trail)
+
+
+class RewardExplorer(Panel):
+    """A question, two answers, their scores; and buttons that spoil an answer in ways the judge may like.
+
+    Args:
+        reward: ``(questions, answers) -> scores``, such as a ``RewardModel``.
+    """
+
+    def __init__(self, reward: RewardFn, question: str, a: str, b: str):
+        self.reward = reward
+        self.question = widgets.Textarea(question, rows=2, layout=WIDE)
+        self.answers = [_Answer(name, text, self.judge) for name, text in (("A", a), ("B", b))]
+        self.judge_button = _button("Score", self.judge)
+        self.judge_button.button_style = "primary"
+        self.result = widgets.HTML(layout=WIDE)
+        both = widgets.HBox([answer.box for answer in self.answers], layout=WIDE)
+        children = [self.question, both, _row([self.judge_button]), self.result]
+        super().__init__("What does the reward model like?", children)
+
+    def judge(self) -> None:
+        """Score both answers and show where they stand and where they came from."""
+        buttons = [self.judge_button, *(b for answer in self.answers for b in answer.buttons)]
+        with self.working(*buttons):
+            self.say("Scoring …")
+            texts = [answer.text.value for answer in self.answers]
+            found = probes.judge(self.reward, self.question.value, *texts)
+            for answer, score in zip(self.answers, (found.a, found.b), strict=True):
+                answer.note(score)
+            self.result.value = _tight(self._result(found))
+            self.say("")
+
+    def _result(self, found: probes.Verdict) -> str:
+        share = 100 * found.probability
+        blue, orange = plots.STAGES["sft"][1], plots.STAGES["ppo"][1]
+        bar = (
+            '<div style="display:flex;height:22px;line-height:22px;max-width:640px;margin:4px 0;'
+            'font-size:13px;color:white">'
+            f'<div style="width:{share:.1f}%;background:{blue};overflow:hidden">&nbsp;A {share:.0f} %</div>'
+            f'<div style="flex:1;background:{orange};color:black;overflow:hidden;text-align:right">'
+            f"B {100 - share:.0f} %&nbsp;</div></div>"
+        )
+        paths = "".join(f"<div><small>{a.name}: {html.escape(a.path())}</small></div>" for a in self.answers)
+        return f"{html.escape(str(found))}{bar}{paths}"
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def memory_figure(plan: memory.Plan | None = None):
+    """The static twin of :class:`MemoryCalculator`: the bars of one setting, the verdict as title."""
+    plan = plan or memory.Plan()
+    cards = memory.cards()
+    extra = {"CUDA itself": memory.CONTEXT}
+    phases = {
+        {"generation": "sampling and\nscoring", "update": "update"}[name]: {
+            part: size / memory.GIB for part, size in {**held, **extra}.items()
+        }
+        for name, held in plan.phases().items()
+    }
+    figure = plots.memory_bars(phases, plan.card, cards[plan.card])
+    plots.plt.close(figure)  # shown once, by the cell that returns it
+    return figure
+
+
+def _picture(figure, alt: str) -> str:
+    """A figure as an image that any HTML widget can hold."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plots.plt.close(figure)
+    code = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" style="max-width:100%" src="data:image/png;base64,{code}">'
+
+
+class MemoryCalculator(Panel):
+    """Will PPO fit? The formulas of ``memory.py`` behind a few menus."""
+
+    def __init__(self, plan: memory.Plan | None = None):
+        self.cards = memory.cards()
+        plan = plan or memory.Plan(card=next(iter(self.cards)))
+        slider, menu = widgets.SelectionSlider, widgets.Dropdown
+        options = {
+            "model": (menu, list(memory.MODELS)),
+            "judge": (menu, list(memory.JUDGES)),
+            "precision": (menu, list(memory.BYTES)),
+            "card": (menu, list(self.cards)),
+            "rank": (slider, [4, 8, 16, 32, 64, 128]),
+            "rows": (slider, [1, 2, 4, 8, 16, 32, 64]),
+            "length": (slider, [64, 128, 256, 512, 1024, 2048, 4096]),
+        }
+        labels = {"judge": "reward model", "rank": "LoRA rank", "rows": "rows at once", "length": "tokens"}
+        self.controls = {
+            name: kind(options=choices, value=getattr(plan, name), description=labels.get(name, name),
+                       style=LABEL, layout=widgets.Layout(width="300px", margin="2px 18px 2px 0"))
+            for name, (kind, choices) in options.items()
+        }  # fmt: skip
+        self.picture, self.said = widgets.HTML(layout=WIDE), widgets.HTML(layout=WIDE)
+        for control in self.controls.values():
+            control.observe(lambda _: self.draw(), "value")
+        title = "Does PPO fit this card? (LoRA, activation checkpointing; prompt and response half each)"
+        super().__init__(title, [_row(list(self.controls.values())), self.said, self.picture])
+        self.draw()
+
+    @property
+    def plan(self) -> memory.Plan:
+        names = [field.name for field in fields(memory.Plan)]
+        return memory.Plan(**{name: self.controls[name].value for name in names})
+
+    def draw(self) -> None:
+        """Compute and show; no model is built."""
+        said = memory.verdict(self.plan, self.cards)
+        self.said.value = _tight(f"<b>{html.escape(said)}</b>")
+        self.picture.value = _picture(memory_figure(self.plan), said)
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def some_steps(snapshots: list[Snapshot], n: int = 3) -> list[Snapshot]:
+    """The first, the last, and equal steps between."""
+    last = len(snapshots) - 1
+    return [snapshots[i] for i in sorted({round(k * last / (n - 1)) for k in range(n)})]
+
+
+class RolloutViewer(Panel):
+    """Answers at the steps you choose, filtered and sorted; each token shaded by its KL.
+
+    Its static twin is ``show.rollouts(some_steps(snapshots))``.
+
+    Args:
+        snapshots: of ``snapshots.Watch``, or ``snapshots.from_log(log)``.
+    """
+
+    SORTS = ("as they came", "largest gain", "largest loss", "largest KL")
+
+    def __init__(self, snapshots: list[Snapshot]):
+        if not snapshots:
+            raise ValueError("RolloutViewer: no snapshots.")
+        self.snapshots = {one.step: one for one in snapshots}
+        first = tuple(one.step for one in some_steps(snapshots))
+        steps = [(f"step {step}", step) for step in self.snapshots]
+        self.steps = widgets.SelectMultiple(options=steps, value=first, description="steps", rows=6)
+        self.find = widgets.Text(placeholder="word in the prompt", description="find",
+                                 continuous_update=False)  # fmt: skip
+        self.sort = widgets.Dropdown(options=self.SORTS, description="sort")
+        self.table = widgets.HTML(layout=WIDE)
+        for control in (self.steps, self.find, self.sort):
+            control.observe(lambda _: self.draw(), "value")
+        controls = _row([self.steps, widgets.VBox([self.find, self.sort])])
+        super().__init__("What the policy said (Ctrl or Cmd for several steps)", [controls, self.table])
+        self.draw()
+
+    def draw(self) -> None:
+        """Show the chosen steps."""
+        chosen = [self.snapshots[step] for step in sorted(self.steps.value)]
+        kept = [self._rows(one, self._order(one, chosen)) for one in chosen]
+        if not chosen or not any(one.prompts for one in kept):
+            self.table.value = "<i>Nothing to show: choose a step, or look for another word.</i>"
+            return
+        self.table.value = _tight(show.rollouts(kept).data)
+
+    def _order(self, one: Snapshot, chosen: list[Snapshot]) -> list[int]:
+        """The rows of one snapshot that are looked for, in the order that was asked for."""
+        word, sort = self.find.value.lower(), self.SORTS.index(self.sort.value)
+        rows = [i for i, prompt in enumerate(one.prompts) if word in prompt.lower()]
+        # The same prompts are sorted as one table, by what happened from the first step to the last.
+        first, last = (chosen[0], chosen[-1]) if chosen[0].prompts == one.prompts else (one, one)
+        if first.prompts != last.prompts:
+            first = last = one
+        keys = (
+            lambda i: 0,
+            lambda i: first.scores[i] - last.scores[i],
+            lambda i: last.scores[i] - first.scores[i],
+            lambda i: -sum(last.kl[i]),
+        )
+        return sorted(rows, key=keys[sort])
+
+    @staticmethod
+    def _rows(one: Snapshot, rows: list[int]) -> Snapshot:
+        lists = ("prompts", "tokens", "kl", "scores")
+        return Snapshot(one.step, **{name: [getattr(one, name)[i] for i in rows] for name in lists})

@@ -1,0 +1,173 @@
+"""``python -m sawyer_utils COMMAND``: the same as the Makefile, for machines without make."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+
+from sawyer_utils.plumbing.files import project_root
+from sawyer_utils.profiles import PROFILES, current_profile
+
+
+def course(args) -> None:
+    from sawyer_utils.course import publish as runner
+
+    if args.profile:  # the notebooks' kernels read it there
+        os.environ["SAWYER_PROFILE"] = args.profile
+    runner.course(_profile(args), fresh=args.fresh, extra=args.extra)
+
+
+def notebooks(args) -> None:
+    from sawyer_utils.course import publish as runner
+
+    os.environ["SAWYER_PROFILE"] = "local"
+    for name in ("SAWYER_MODEL", "SAWYER_PRECISION"):
+        os.environ.pop(name, None)
+    runner.publish(PROFILES["local"], extra=args.extra)
+
+
+def fetch(args) -> None:
+    from sawyer_utils.plumbing import assets
+
+    for name, folder in assets.fetch().items():
+        print(f"{name:14s} {folder}")
+
+
+def prepare(args) -> None:
+    from sawyer_utils.course import prepare as maker
+    from sawyer_utils.plumbing import hub
+
+    try:
+        maker.prepare(args.to, _profile(args))
+    except (maker.NotPrepared, hub.HubUnavailable, OSError) as problem:
+        sys.exit(f"\n{problem}")
+
+
+def check_data(args) -> None:
+    from sawyer_utils.course.corpus_proof import check_corpus
+    from sawyer_utils.models import load_tokenizer
+
+    for key, value in check_corpus(tokenizer=load_tokenizer(PROFILES["local"])).items():
+        print(f"{key:14s} {value}")
+
+
+def badges(args) -> None:
+    from sawyer_utils.course import badges as writer
+
+    for path in writer.rewrite(args.repo, args.ref):
+        print("rewritten", path.relative_to(project_root()))
+    print("badges and setup cells name {} at {}".format(*writer.address()))
+
+
+def student(args) -> None:
+    _edition("student", args)
+
+
+def instructor(args) -> None:
+    _edition("nbgrader" if args.nbgrader else "instructor", args)
+
+
+def _edition(kind: str, args) -> None:
+    from sawyer_utils.course import editions
+
+    paths = editions.write(kind)
+    print(*paths.values(), sep="\n")
+    if args.run:
+        editions.run(paths, current_profile())
+
+
+def slides(args) -> None:
+    from sawyer_utils.course import slides as writer
+
+    for name in writer.talks():
+        print(writer.write(name))
+
+
+def lab(args) -> None:
+    sys.exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(project_root() / "notebooks")]))
+
+
+def test(args) -> None:
+    """Lint, unit tests, then the committed notebooks under ``smoke``, in one fresh run folder, and each
+    training notebook once more, killed and run again; the student's edition. With ``--all`` the notebooks on
+    the second device, in the T4's format, and the rehearsal, too."""
+    root = project_root()
+    smoke_home = root / "build" / "smoke"
+    shutil.rmtree(smoke_home, ignore_errors=True)
+    whole = {"SAWYER_WHOLE_RUN": str(smoke_home), "HF_HUB_OFFLINE": "1"}
+    smoke = {"SAWYER_PROFILE": "smoke", "SAWYER_HOME": str(smoke_home), "HF_HUB_OFFLINE": "1"}
+    python = [sys.executable, "-m"]
+    chain = sorted((root / "notebooks").glob("0*.ipynb"))
+    nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider"]
+    steps = [
+        ([*python, "ruff", "check", "."], {}),
+        ([*python, "ruff", "format", "--check", "sawyer_utils", "tests", "benchmarks"], {}),
+        ([*python, "pytest", "tests"], {"HF_HUB_OFFLINE": "1"}),
+        ([*python, "pytest", "-x", *nbval, *map(str, chain)], smoke),
+        ([*python, "pytest", "tests/test_killed_notebooks.py"], whole),
+        ([*python, "sawyer_utils", "student", "--run"], smoke),
+    ]
+    if args.all:
+        second = {"SAWYER_SECOND_DEVICE": "fp16", "HF_HUB_OFFLINE": "1"}
+        steps.append(([*python, "pytest", "tests/test_notebooks_second_device.py"], second))
+        steps.append(([*python, "sawyer_utils", "rehearse"], {}))
+    fetch(args)
+    for command, extra in steps:
+        print("\n$", " ".join(["python", *command[1:4]]), "…", flush=True)
+        if code := subprocess.call(command, cwd=root, env={**os.environ, **extra}):
+            sys.exit(code)
+
+
+def rehearse(args) -> None:
+    """The notebooks as Colab would run them; the machinery is tests/rehearsal."""
+    root = project_root()
+    command = [sys.executable, str(root / "tests" / "rehearsal")]
+    sys.exit(subprocess.call(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}))
+
+
+def _profile(args):
+    return current_profile(args.profile)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    known = [
+        (course, "run the four notebooks, print what each stage changed"),
+        (notebooks, "rebuild the committed, executed notebooks from their sources"),
+        (test, "lint, unit tests, the notebooks under the smoke profile"),
+        (rehearse, "Colab's packages, a Hub on this machine, and all notebooks (6 minutes)"),
+        (lab, "open JupyterLab on the notebooks"),
+        (student, "write the notebooks without solutions to build/student"),
+        (instructor, "write the notebooks with open answers and teaching notes to build/instructor"),
+        (slides, "write slides of the committed notebooks to build/slides"),
+        (fetch, "fetch the embedded weights"),
+        (prepare, "put all that a room without internet needs into one folder"),
+        (check_data, "prove the embedded corpus"),
+        (badges, "write the repository's address into Colab badges and setup cells"),
+    ]
+    for function, text in known:
+        command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
+        command.set_defaults(function=function)
+        if function is test:
+            command.add_argument("--all", action="store_true", help="also a pretended GPU, and a rehearsal")
+        if function is course:
+            command.add_argument("--fresh", action="store_true", help="start over")
+        if function is prepare:
+            command.add_argument("--to", metavar="DIR", required=True, help="the folder")
+        if function in (course, prepare):
+            command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
+        if function in (course, notebooks):
+            command.add_argument("--extra", action="store_true", help="also the chapters after 04")
+        if function in (student, instructor):
+            command.add_argument("--run", action="store_true", help="and execute them all")
+        if function is instructor:
+            command.add_argument("--nbgrader", action="store_true", help="for nbgrader, to build/nbgrader")
+        if function is badges:
+            command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
+            command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
+    args = parser.parse_args(argv)
+    args.function(args)

@@ -1,0 +1,202 @@
+"""Editions of a notebook, all from its one source: for learners, for their teacher, for nbgrader.
+
+The committed notebook is for somebody who works alone: solutions at the end, answers folded. A class has
+    student     no solutions, and no badge, for the badge opens the committed notebook
+    instructor  solutions, answers open, notes for the teacher
+    nbgrader    a source for ``nbgrader generate_assignment``: each exercise is one point
+
+The source says what is for whom. Code cells tagged ``exercise`` hold a stub, those tagged ``solution``, under
+"## Solutions" and in the same order, what it should become, both between nbgrader's marks; after its mark
+each solution asserts that it passes its check. Cells tagged ``teaching`` are notes for the teacher. Answers
+are ``<details>``.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+from pathlib import Path
+
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing.files import project_root
+from sawyer_utils.profiles import Profile
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+SOLUTIONS = "## Solutions"
+GONE = f"{SOLUTIONS}\n\nThey are in the instructor's edition of this notebook."
+# The words say what the colour says; GitHub drops the style and keeps the words.
+NOTE = """<div style="border-left: 6px solid #0072B2; background: #eef5fb; color: #111; padding: 0.5em 1em">
+
+**For the teacher**
+
+{}
+
+</div>"""
+
+
+def student(name: str):
+    """The notebook with stubs alone, without solutions and notes, answers folded, unexecuted.
+
+    Raises:
+        ValueError: if an exercise or a solution is not marked as the source should mark it.
+    """
+    notebook = course.build(name)
+    check_marks(name, notebook)
+    notebook.cells = _for_learners(name, notebook.cells)
+    return notebook
+
+
+def instructor(name: str):
+    """The whole notebook with open answers and the notes for the teacher, unexecuted.
+
+    Raises:
+        ValueError: as :func:`student`.
+    """
+    notebook = course.build(name, teaching=True)
+    check_marks(name, notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _fold(cell.source, "<details open>")
+        if "teaching" in course.tags(cell):
+            cell.source = NOTE.format(cell.source)
+    return notebook
+
+
+def nbgrader(name: str):
+    """The notebook with each solution in its exercise's cell, and its check in a locked one below.
+
+    ``nbgrader generate_assignment`` takes the solutions out again; each check is worth one point.
+
+    Raises:
+        ValueError: as :func:`student`.
+    """
+    notebook = course.build(name)
+    check_marks(name, notebook)
+    solutions = [cell for cell in notebook.cells if "solution" in course.tags(cell)]
+    numbered = enumerate(solutions, start=1)
+    cells = []
+    for cell in _for_learners(name, notebook.cells):
+        if cell.cell_type == "markdown":
+            cell.source = without_links(cell.source)
+        cells += _graded(name, cell, *next(numbered)) if "exercise" in course.tags(cell) else [cell]
+    notebook.cells = cells
+    return notebook
+
+
+def _graded(name: str, exercise, number: int, solution) -> list:
+    """Answer and check, with the metadata that nbgrader 0.9 asks for (its schema 3)."""
+    block = re.compile(f"{BEGIN}.*{END}", re.DOTALL)
+    answer, check = copy.deepcopy(exercise), copy.deepcopy(exercise)
+    answer.source = block.sub(lambda _: block.search(solution.source)[0], exercise.source)
+    check.source = solution.source.rpartition(END)[2].strip()
+    answer["id"], check["id"] = f"{name}-exercise-{number}", f"{name}-check-{number}"
+    for cell, graded in ((answer, False), (check, True)):
+        marks = {"grade": graded, "solution": not graded, "locked": graded, "task": False}
+        points = {"points": 1} if graded else {}
+        cell.metadata["nbgrader"] = {"schema_version": 3, "grade_id": cell["id"], **marks, **points}
+    return [answer, check]
+
+
+def check_marks(name: str, notebook) -> None:
+    """Refuse what would leak or get lost: a mark without its partner or its tag, an exercise unsolved.
+
+    Raises:
+        ValueError: naming notebook and cell.
+    """
+    found = {"exercise": 0, "solution": 0}
+    for number, cell in enumerate(notebook.cells, start=1):
+        marks = [line.strip() for line in cell.source.splitlines() if line.strip() in (BEGIN, END)]
+        kind = next((tag for tag in found if tag in course.tags(cell)), None)
+        where = f"{name}, cell {number} ({cell.source.strip().partition(chr(10))[0][:40]!r})"
+        if kind and marks != [BEGIN, END]:
+            raise ValueError(f"{where}: the {kind} has to stand between one {BEGIN!r} and one {END!r}.")
+        if kind == "solution" and not cell.source.rpartition(END)[2].strip():
+            raise ValueError(f"{where}: after {END!r} the solution has to pass its check.")
+        if marks and not kind:
+            raise ValueError(f"{where}: it has {BEGIN!r}, but is tagged neither exercise nor solution.")
+        if kind:
+            found[kind] += 1
+    if found["exercise"] != found["solution"]:
+        raise ValueError(f"{name}: {found['exercise']} exercises, {found['solution']} solutions.")
+
+
+def _for_learners(name: str, cells: list) -> list:
+    cells = _without_solutions(name, cells)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_badge(_fold(cell.source, "<details>"))
+    return cells
+
+
+def _without_solutions(name: str, cells: list) -> list:
+    """The cells outside of the section "Solutions", of which only the heading stays."""
+    kept, inside = [], False
+    for cell in cells:
+        headings = re.findall("^## .*", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        first = bool(headings) and cell.source.startswith("## ")
+        alone = headings == [SOLUTIONS] if SOLUTIONS in headings else True
+        if not alone or (headings and not first and (inside or SOLUTIONS in headings)):
+            raise ValueError(f"{name}: {headings} have to begin a cell of their own.")
+        if first:
+            inside = headings == [SOLUTIONS]
+            cell.source = GONE if inside else cell.source
+        if first or not (inside or "solution" in course.tags(cell)):
+            kept.append(cell)
+    return kept
+
+
+def _fold(text: str, details: str) -> str:
+    return re.sub("<details(?: open)?>", details, text)
+
+
+def without_badge(text: str) -> str:
+    """Markdown without its line with the "Open in Colab" badge."""
+    return re.sub(r"^\[!\[Open in Colab\].*\n?", "", text, flags=re.MULTILINE)
+
+
+def without_links(text: str) -> str:
+    """Markdown whose links to ``../docs`` are words alone, for a page that leaves the repository."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./docs/[^)]*\)", r"\1", text)
+
+
+EDITIONS = {
+    "student": (student, "student/{0}.ipynb"),
+    "instructor": (instructor, "instructor/{0}.ipynb"),
+    "nbgrader": (nbgrader, "nbgrader/source/{0}/{0}.ipynb"),
+}
+
+
+def write(edition: str) -> dict[str, Path]:
+    """Every notebook's ``edition`` into ``build/``, with the pages that it links to.
+
+    Returns:
+        notebook name -> file
+    """
+    import nbformat
+
+    make, place = EDITIONS[edition]
+    paths = {name: project_root() / "build" / place.format(name) for name in course.FOLDERS}
+    for name, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        notebook = make(name)
+        nbformat.write(notebook, path)
+        text = "\n".join(cell.source for cell in notebook.cells)
+        for page in set(re.findall(r"\]\(\.\./(docs/[^)#]+)", text)):
+            (path.parent.parent / "docs").mkdir(exist_ok=True)
+            shutil.copyfile(project_root() / page, path.parent.parent / page)
+    return paths
+
+
+def run(paths: dict[str, Path], profile: Profile) -> None:
+    """Execute what :func:`write` wrote, in order, in the run folder; the files stay as they are.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: at the first cell that fails.
+    """
+    import nbformat
+
+    clock = course.Clock(list(paths), course.EXPECTED)
+    for name, path in paths.items():
+        course.execute(nbformat.read(path, as_version=4), profile, name, clock)
+        print(f"{path.parent.name}/{path.name}  runs through, {clock.finished(name) / 60:.1f} min")

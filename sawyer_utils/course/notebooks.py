@@ -1,0 +1,271 @@
+"""Run the notebooks: build them from their sources, execute, reuse what is done, say how long."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from sawyer_utils.data import EMBEDDED
+from sawyer_utils.plumbing.files import home, project_root, read_json, replacing, write_json
+from sawyer_utils.profiles import Profile
+
+NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
+# Each builds on 01 to 04, not on one another.
+EXTRAS = {
+    "05_ppo_vs_dpo": "versus",
+    "06_reward_hacking": "hacking",
+    "07_neutral_summaries": "neutral",
+    "08_domain_adaptation": "domain",
+}
+FOLDERS = {**NOTEBOOKS, **EXTRAS}
+# Extras whose committed outputs are of the code before the last change of their cells, and whose first cell
+# says so. `make notebooks EXTRA=1` executes them; then their names go from here, and the line from the cell.
+WAITING = ("06_reward_hacking", "08_domain_adaptation")
+ADMISSION = "Its outputs are of an earlier run, before the last change of its code"
+# Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
+EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
+EXPECTED |= {"05_ppo_vs_dpo": 22.0, "06_reward_hacking": 22.0}
+EXPECTED |= {"07_neutral_summaries": 22.0, "08_domain_adaptation": 10.0}
+# Colab reads these: a T4 is preselected, the table of contents is open.
+METADATA = {
+    "accelerator": "GPU",
+    "colab": {"gpuType": "T4", "provenance": [], "toc_visible": True},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+# Which cells go on slides, and how; only the slides' builder reads them (slides.py).
+SLIDE_TAGS = {"slide", "subslide", "fragment", "notes", "show-code"}
+
+
+def source_path(name: str) -> Path:
+    return project_root() / "notebooks" / "source" / f"{name}.py"
+
+
+def cell_hash(source: str) -> str:
+    """What is recorded of a cell at execution, to find outputs that are older than their code."""
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def source_hash(name: str) -> str:
+    """What is recorded of a whole notebook: teaching notes and slide tags make no run outdated."""
+    return cell_hash("\0".join(f"{cell.metadata} {cell.source}" for cell in build(name).cells))
+
+
+def build(name: str, teaching: bool = False):
+    """The notebook of a source, unexecuted, with stable cell ids.
+
+    Args:
+        teaching: with the cells tagged ``teaching`` and the slide tags, which only the editions
+            (``editions.py``, ``slides.py``) have; the committed notebooks do not.
+    """
+    import jupytext
+
+    notebook = jupytext.read(source_path(name))
+    notebook.metadata = dict(METADATA)
+    if not teaching:
+        notebook.cells = [cell for cell in notebook.cells if "teaching" not in tags(cell)]
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = f"{name}-{i:03d}"
+        kept = [tag for tag in tags(cell) if teaching or tag not in SLIDE_TAGS]
+        cell.metadata = {"tags": kept} if kept else {}
+    return notebook
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def normalise(notebook) -> None:
+    """Drop what would change without meaning anything, and record the hash of each code cell.
+
+    Raises:
+        ValueError: if an output holds a path of this machine.
+    """
+    private = re.compile("|".join(map(re.escape, {str(project_root()), str(Path.home())})))
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.metadata["sawyer_hash"] = cell_hash(cell.source)
+        for output in cell.outputs:
+            output.get("metadata", {}).clear()
+            # Without a kernel behind it a widget is an error message; its text stays.
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            if private.search(str(output.get("text", "")) + str(output.get("data", {}).get("text/html", ""))):
+                raise ValueError(f"An output of cell {cell['id']} holds a path of this machine.")
+    notebook.metadata.pop("widgets", None)  # without its state GitHub calls the notebook invalid
+
+
+def execute(notebook, profile: Profile, name: str, eta) -> None:
+    """Run every cell in a fresh kernel, showing the cell, the training step and the time left."""
+    import nbclient
+
+    progress = home() / profile.name / FOLDERS[name] / "progress.json"
+    progress.unlink(missing_ok=True)
+    state = {"cell": 0, "cells": len(notebook.cells)}
+
+    def on_cell_start(cell, cell_index):
+        state["cell"] = cell_index + 1
+
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        # Without it ipykernel 7 warns on every start that localhost is not encrypted.
+        extra_arguments=["--IPKernelApp.log_level=40"],
+        resources={"metadata": {"path": str(project_root() / "notebooks")}},
+        on_cell_start=on_cell_start,
+    )
+    stop = threading.Event()
+    teller = threading.Thread(target=_tell, args=(name, state, progress, eta, stop), daemon=True)
+    teller.start()
+    try:
+        client.execute()
+    finally:
+        stop.set()
+        teller.join()
+
+
+def section_seconds(notebook) -> dict[str, float]:
+    """Seconds that the cells under each ``##`` heading took, from the times that nbclient has noted."""
+    took, section = {}, "start"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (headings := re.findall(r"^## (.+)$", cell.source, re.MULTILINE)):
+            section = headings[-1]
+        noted = cell.metadata.get("execution", {})
+        if "shell.execute_reply" in noted:
+            began, ended = (
+                datetime.fromisoformat(noted[key]) for key in ("iopub.status.busy", "shell.execute_reply")
+            )
+            took[section] = took.get(section, 0.0) + (ended - began).total_seconds()
+    return took
+
+
+def _tell(name: str, state: dict, progress: Path, eta, stop: threading.Event) -> None:
+    """Print one line over itself on a terminal, one line every 20 seconds elsewhere."""
+    live = sys.stdout.isatty()
+    while not stop.wait(1 if live else 20):
+        line = f"{name}  cell {state['cell']}/{state['cells']}"
+        try:
+            step = read_json(progress) if progress.exists() else {}
+        except ValueError:
+            step = {}  # caught in the middle of being written
+        if step:
+            shown = [f"{k} {step[k]:.2f}" for k in ("loss", "accuracy", "reward", "kl") if k in step]
+            line += f"  step {step['step']}/{step['total']}  " + "  ".join(shown)
+        line += "  " + eta()
+        print(f"\r{line:<100}" if live else line, end="" if live else "\n", flush=True)
+    if live:
+        print("\r" + " " * 100 + "\r", end="")
+
+
+class Clock:
+    """Time left, from what the notebooks usually take and how this machine compares so far."""
+
+    def __init__(self, todo: list[str], expected: dict[str, float]):
+        self.todo, self.expected = list(todo), expected
+        self.start = self.began = time.monotonic()
+        self.ratio = 1.0
+        self.done = 0.0
+
+    def finished(self, name: str) -> float:
+        """Seconds the notebook took; updates the comparison."""
+        seconds = time.monotonic() - self.began
+        self.todo.remove(name)
+        self.done += self.expected[name] * 60
+        self.ratio = (time.monotonic() - self.start) / self.done
+        self.began = time.monotonic()
+        return seconds
+
+    def __call__(self) -> str:
+        elapsed = time.monotonic() - self.start
+        ahead = sum(self.expected[name] * 60 for name in self.todo) * self.ratio
+        left = max(0.0, ahead - (time.monotonic() - self.began))
+        return f"{elapsed / 60:.1f} min so far, about {left / 60:.0f} min left"
+
+
+def fingerprint(profile: Profile) -> str:
+    """What a run depends on besides the notebooks: settings and corpus."""
+    digest = hashlib.sha256(repr(profile).encode())
+    for file in sorted(EMBEDDED.glob("*.jsonl")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str, Path]:
+    """Execute 01 to 04, and the extras if asked, into the run folder; what is done and unchanged is
+    reused.
+
+    Returns:
+        notebook name -> executed file
+    """
+    from sawyer_utils.plumbing import assets
+
+    folder = home() / profile.name
+    ledger_path = folder / "course.json"
+    ledger = read_json(ledger_path) if ledger_path.exists() else {}
+    if fresh or ledger.get("fingerprint", fingerprint(profile)) != fingerprint(profile):
+        print("Starting over." if fresh else "Settings or corpus changed: starting over.")
+        shutil.rmtree(folder, ignore_errors=True)
+        ledger = {}
+    ledger["fingerprint"] = fingerprint(profile)
+    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    print("weights:", ", ".join(assets.fetch()))
+    executed = {name: folder / "notebooks" / f"{name}.ipynb" for name in (FOLDERS if extra else NOTEBOOKS)}
+    todo = _outdated(ledger, executed)
+    for name in executed:
+        if name not in todo:
+            print(f"{name}  done before, reused")
+    # Cut off now, all of these have to run again: each builds on the last, and the extras on all.
+    for name in (*todo, *(EXTRAS if NOTEBOOKS.keys() & set(todo) else ())):
+        ledger.pop(name, None)
+    write_json(ledger_path, ledger)
+    clock = Clock(todo, _expected(profile))
+    for name in todo:
+        _run_one(name, executed[name], profile, clock, ledger, ledger_path)
+    return executed
+
+
+def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, ledger_path: Path) -> None:
+    import nbformat
+
+    source = source_hash(name)
+    from_nothing = not (home() / profile.name / FOLDERS[name] / "metrics.json").exists()
+    notebook = build(name)
+    execute(notebook, profile, name, clock)
+    sections = section_seconds(notebook)
+    normalise(notebook)
+    with replacing(path) as temporary:
+        nbformat.write(notebook, temporary)
+    seconds = clock.finished(name)
+    ledger[name] = {"source": source}
+    if from_nothing:  # a notebook that only loads what it trained before says nothing on time
+        ledger.setdefault("seconds", {})[name] = seconds
+        ledger.setdefault("sections", {})[name] = sections
+    write_json(ledger_path, ledger)
+    print(f"{name}  done in {seconds / 60:.1f} min")
+
+
+def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
+    """The first of 01 to 04 that is missing or changed, and all after it: each builds on the last.
+    If there is none: the extras that are."""
+
+    def changed(name: str) -> bool:
+        return ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists()
+
+    names = list(executed)
+    first = next((i for i, name in enumerate(names) if name in NOTEBOOKS and changed(name)), None)
+    return list(filter(changed, names)) if first is None else names[first:]
+
+
+def _expected(profile: Profile) -> dict[str, float]:
+    """Minutes by notebook: what the committed results took, if they are of this profile."""
+    saved = project_root() / "results" / f"{profile.name}.json"
+    minutes = read_json(saved).get("minutes", {}) if saved.exists() else {}
+    return {**EXPECTED, **minutes}

@@ -1,0 +1,120 @@
+"""What a run leaves behind: one screen, one page that stands alone, the README's table, figures to commit."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import shutil
+from pathlib import Path
+
+from sawyer_utils import plots
+from sawyer_utils.chapters.report import EXTRA_STAGES, STAGES, headline, rows
+
+# The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
+FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
+README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
+
+
+def summary(results: dict) -> str:
+    """One screen: what each stage changed, with intervals."""
+    width = max((len(what) for _, what, _ in rows(results)), default=0)
+    lines, last = [f"SAWYER, profile {results['profile']}"], ""
+    for stage, what, said in rows(results):
+        lines.append(f"{stage if stage != last else '':16s} {what:{width}s}  {said}")
+        last = stage
+    minutes = results["minutes"]
+    lines.append(
+        "minutes          "
+        + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
+        + f"; {sum(minutes.values()):.1f} in all"
+    )
+    return "\n".join(lines)
+
+
+def write_html(folder: Path, results: dict) -> Path:
+    """One self-contained page: the results table and every figure, readable on a phone."""
+    table = "".join(
+        f"<tr><td>{html.escape(stage)}</td><td>{html.escape(what)}</td><td>{html.escape(said)}</td></tr>"
+        for stage, what, said in rows(results)
+    )
+    pictures = []
+    for stage in (*STAGES, *EXTRA_STAGES):
+        for image in sorted((folder / stage / "figures").glob("*.png")):
+            data = base64.b64encode(image.read_bytes()).decode()
+            name = f"{stage}: {image.stem.replace('_', ' ')}"
+            pictures.append(
+                f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
+                f"<figcaption>{name}</figcaption></figure>"
+            )
+    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    page = f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>SAWYER: results</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111}}
+table{{border-collapse:collapse;width:100%}}td{{border:1px solid #bbb;padding:.4rem .6rem;vertical-align:top}}
+img{{max-width:100%;height:auto}}figure{{margin:1.5rem 0;break-inside:avoid}}figcaption{{color:#444}}
+@media (max-width:40rem){{table,tbody,tr,td{{display:block}}td{{border:0;padding:.1rem 0}}
+tr{{border-top:1px solid #bbb;padding:.4rem 0}}td:first-child{{color:#444}}td:last-child{{font-weight:600}}}}
+@media print{{body{{margin:0;max-width:none;font-size:10pt}}tr{{break-inside:avoid}}}}</style>
+<h1>SAWYER: what each stage changed</h1><p>Profile {results["profile"]}. {html.escape(machine)}.</p>
+<table>{table}</table><h2>Figures</h2>{"".join(pictures)}</html>"""
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def readme_table(results: dict) -> str:
+    """The README's results, in Markdown."""
+    lines = ["| stage | what | result |", "|---|---|---|"]
+    lines += [f"| {stage} | {what} | {said} |" for stage, what, said in rows(results)]
+    machine = results["machine"]
+    minutes = sum(took for name, took in results["minutes"].items() if name < "05")  # not the extras
+    lines += [
+        "",
+        f"Profile `{results['profile']}`, {machine['date']}, {machine['device']} with "
+        f"{machine['cpu_cores']} cores, {machine['compute']}, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}, trl {machine['trl']}; "
+        f"{minutes:.0f} minutes for all four notebooks. "
+        "Square brackets are 95 % intervals.",
+    ]
+    return "\n".join(lines)
+
+
+def update_readme(path: Path, results: dict) -> None:
+    """Put the table between the README's two marks.
+
+    Raises:
+        ValueError: if the marks are not there.
+    """
+    text = path.read_text(encoding="utf-8")
+    start, end = README_MARKS
+    if start not in text or end not in text:
+        raise ValueError(f"{path.name} has lost its marks: {start} … {end}")
+    pattern = re.escape(start) + ".*?" + re.escape(end)
+    filled = f"{start}\n{readme_table(results)}\n{end}"
+    path.write_text(re.sub(pattern, lambda _: filled, text, flags=re.DOTALL), encoding="utf-8")
+
+
+def copy_figures(run: Path, target: Path) -> None:
+    """The workshop's five figures of a run, with their numbers where they have any."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in FIGURES:
+        for file in sorted((run / "eval" / "figures").glob(f"{name}.*")):
+            shutil.copyfile(file, target / file.name)
+
+
+def stage_picture(results: dict, folder: Path) -> None:
+    """The README's picture: the four stages with this run's results under them."""
+    plots.use_style()
+    sft, reward, ppo, evaluation = (results[stage] for stage in STAGES)
+    change = ppo["reward"]
+    lines = {
+        "sft": f"loss {sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}\n"
+        f"answers that end: {sft['base_finished']:.0%} → {sft['sft_finished']:.0%}",
+        "reward": f"right on {reward['accuracy']:.0%} of pairs\n"
+        f"(untrained {reward['accuracy_untrained']:.0%})",
+        "ppo": f"reward {change['difference']:+.2f}\n[{change['low']:+.2f}, {change['high']:+.2f}] SFT s.d.",
+        "eval": headline(evaluation),
+    }
+    plots.save(plots.four_stages(results=lines), folder, "stages")

@@ -1,0 +1,60 @@
+"""After the notebooks: results on one screen and as a page; what is committed of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sawyer_utils.chapters import report
+from sawyer_utils.course import notebooks, page, teaching
+from sawyer_utils.plumbing.files import home, project_root, read_json, write_json
+from sawyer_utils.profiles import Profile
+
+
+def course(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str, Path]:
+    """``make course``: run, then one screen of results and where everything is; returns what ran."""
+    executed = notebooks.run(profile, fresh, extra)
+    folder = home() / profile.name
+    results = report.collect(profile, read_json(folder / "course.json"))
+    write_json(folder / "results.json", results)
+    written = page.write_html(folder, results)
+    print("\n" + page.summary(results) + "\n")
+    for path in executed.values():
+        print("notebook ", path)
+    print("figures  ", folder / "*" / "figures")
+    print("report   ", written)
+    return executed
+
+
+def publish(profile: Profile, extra: bool = False) -> None:
+    """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed."""
+    executed = course(profile, extra=extra)
+    root, folder = project_root(), home() / profile.name
+    for path in executed.values():
+        shutil.copyfile(path, root / "notebooks" / path.name)
+    committed = root / "results" / f"{profile.name}.json"
+    results = read_json(folder / "results.json")
+    if committed.exists():
+        results = report.kept(read_json(committed), results)
+    write_json(committed, results)
+    ship(profile)
+    page.update_readme(root / "README.md", results)
+    page.stage_picture(results, root / "results")
+    page.copy_figures(folder, root / "results" / "figures")
+    teaching.update()
+
+
+def ship(profile: Profile) -> None:
+    """Copy the adapters to ``checkpoints/local`` in bf16, so that any notebook opens cold."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    stages = (("sft", "adapter"), ("reward", "model"), ("ppo", "adapter"), ("gold", "model"))
+    for stage, kind in stages:
+        source = home() / profile.name / stage / kind
+        target = project_root() / "checkpoints" / profile.name / stage / kind
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+        weights = load_file(source / "adapter_model.safetensors")
+        small = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+        save_file(small, target / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,220 @@
+"""Make a Google Colab session ready for the course, with nothing but the standard library.
+
+The setup cell imports this before anything is installed. Not run on Colab itself: it detects and
+says rather than assumes, and the tests play Colab with the package set in ``constraints/colab.txt``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Of requirements.txt, what only the repository's own commands need.
+TOOLS = {
+    "jupyterlab",
+    "jupytext",
+    "nbclient",
+    "nbconvert",
+    "nbval",
+    "pytest",
+    "ruff",
+    "ipykernel",
+    "tensorboardx",
+}
+# What TRL's newer datasets drags along; everything else that Colab ships stays as it is.
+MAY_MOVE = {"datasets", "pyarrow", "huggingface-hub", "fsspec", "dill", "multiprocess"}
+MUST_STAY = {"torch", "numpy", "transformers"}
+OLDEST_TORCHAO = "0.16"  # peft raises on an older one, though nothing here uses it; Colab ships 0.10
+
+
+class SetupStopped(RuntimeError):
+    """The session is not ready. A notebook shows the message alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
+class RestartNeeded(SetupStopped):
+    """Modules in memory are older than what is installed now."""
+
+
+class InstallFailed(SetupStopped):
+    """pip could not install what is missing."""
+
+
+def prepare(root: Path = ROOT) -> None:
+    """Install what Colab lacks and leave the rest alone; the second time there is nothing to do.
+
+    Raises:
+        InstallFailed: with pip's last words.
+        RestartNeeded: with the one thing to do; nothing has to be installed after that.
+    """
+    keep_on_drive()
+    if (torchao := installed("torchao")) and older(torchao, OLDEST_TORCHAO):
+        _remove("torchao")
+        print(f"Removed torchao {torchao}: peft refuses it, and the course does not use it.")
+    wanted = requirements(root / "requirements.txt")
+    lacking = missing(wanted)
+    for name in MUST_STAY & lacking.keys():
+        if version := installed(name):
+            print(f"{name} {version} is outside {wanted[name]}, with which the course was tried; it stays.")
+            del lacking[name]
+    if lacking:
+        _install(lacking, tested(root / "constraints" / "colab.txt"))
+    if stale := outdated_modules([*wanted, *MAY_MOVE, "torchao"]):
+        raise RestartNeeded(
+            f"RESTART NEEDED, once: this session still holds {', '.join(stale)}.\n"
+            "Choose Runtime > Restart session, then Runtime > Run all. Nothing is installed again."
+        )
+
+
+def keep_on_drive() -> None:
+    """Mount Google Drive, if ``SAWYER_HOME`` asks for it ("drive", or a folder on it); else do nothing.
+
+    Raises:
+        SetupStopped: if it was refused or timed out, with the two ways on.
+    """
+    from sawyer_utils.plumbing.files import DRIVE, home, on_drive
+
+    if not on_drive(home()) or (DRIVE / "MyDrive").is_dir():
+        return
+    try:
+        from google.colab import drive
+
+        drive.mount(str(DRIVE))
+    except Exception as error:  # its classes differ from one Colab to the next
+        raise SetupStopped(
+            f"Google Drive was not mounted ({type(error).__name__}: {error}).\n"
+            "Run this cell again and allow it, or take the line with SAWYER_HOME out: runs are then kept in "
+            "this session only, and are gone when it ends."
+        ) from None
+
+
+# --- what is there ------------------------------------------------------------------------------
+
+
+def installed(name: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def older(version: str, bound: str) -> bool:
+    """Whether ``version`` comes before ``bound``; what follows the numbers ("rc1", "+cu128") is ignored."""
+    return _release(version) < _release(bound)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(n) for n in re.sub(r"(\.0+)+$", "", numbers[0]).split(".")) if numbers else ()
+
+
+def requirements(path: Path) -> dict[str, str]:
+    """``{name: bounds}`` of a requirements file, without the tools that no notebook imports."""
+    lines = (re.split(r"[#;]", line)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    parts = (re.fullmatch(r"([\w.-]+)(.*)", line) for line in lines if line)
+    return {name: bounds for name, bounds in (p.groups() for p in parts) if name not in TOOLS}
+
+
+def missing(wanted: dict[str, str]) -> dict[str, str]:
+    """The requirements that no installed package meets."""
+    return {name: bounds for name, bounds in wanted.items() if not _meets(installed(name), bounds)}
+
+
+def _meets(version: str | None, bounds: str) -> bool:
+    if version is None:
+        return False
+    for sign, bound in re.findall(r"(>=|<)\s*([\w.]+)", bounds):
+        if older(version, bound) != (sign == "<"):
+            return False
+    return True
+
+
+def outdated_modules(names: Iterable[str]) -> list[str]:
+    """Modules in memory whose version is not the one installed now: "pyarrow 18.1.0 (now 26.0.1)"."""
+    found = []
+    for name in sorted(set(names)):
+        module = sys.modules.get(name.replace("-", "_"))
+        loaded, now = getattr(module, "__version__", None), installed(name)
+        if loaded and (now is None or _release(str(loaded)) != _release(now)):
+            found.append(f"{name} {loaded} ({f'now {now}' if now else 'removed'})")
+    return found
+
+
+# --- pip ----------------------------------------------------------------------------------------
+
+
+def tested(path: Path) -> dict[str, str]:
+    """``{name: version}`` of a constraints file."""
+    pins = re.findall(r"^([\w.-]+)==([\w.+-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {_normal(name): version for name, version in pins}
+
+
+def constraints(lacking: Iterable[str], tried: dict[str, str]) -> list[str]:
+    """Pins for pip: what is installed now stays, what is added or may move takes the tried version."""
+    free = {_normal(name) for name in lacking} | MAY_MOVE
+    now = {_normal(d.name): d.version for d in importlib.metadata.distributions() if d.name}
+    kept = {name: version for name, version in now.items() if name not in free}
+    pins = {name: version for name, version in tried.items() if name in free} | kept
+    # Versions from outside PyPI ("0.1.43ubuntu1", "1.16.0-unknown") would stop pip at that line.
+    plain = re.compile(r"[\d.]+((a|b|rc|\.?post|\.?dev)\d+)*(\+[\w.]+)?")
+    return [f"{name}=={version}" for name, version in sorted(pins.items()) if plain.fullmatch(version)]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _install(lacking: dict[str, str], tried: dict[str, str]) -> None:
+    print(f"Installing {', '.join(lacking)}: a minute or two, once a session …", flush=True)
+    strict = constraints(lacking, tried)
+    loose = [pin for pin in strict if pin.split("==")[0] in MUST_STAY]
+    wanted = [name + bounds for name, bounds in lacking.items()]
+    # Everything stays, in the versions that were tried; if a newer Colab does not allow that, at
+    # least what a replacement would break.
+    done = _pip_install(wanted, strict)
+    if done.returncode:
+        done = _pip_install(wanted, loose)
+    said = f"{done.stdout}\n{done.stderr}".strip()
+    if done.returncode:
+        raise InstallFailed(
+            f"pip could not install {' '.join(wanted)}:\n    {_last_error(said)}\n"
+            "Check that this session has internet, then Runtime > Disconnect and delete runtime, and "
+            "Run all. If it stays, Colab has changed: please report these lines at the repository."
+        )
+    importlib.invalidate_caches()
+    if upset := sorted(set(re.findall(r"^(\S+) \S+ requires ", said, re.MULTILINE))):
+        print(f"pip notes that {', '.join(upset)} wanted other versions: harmless, they are not used here.")
+
+
+def _remove(name: str) -> None:
+    done = _pip("uninstall", "--yes", name)
+    importlib.invalidate_caches()
+    if installed(name):
+        raise InstallFailed(f"pip could not remove {name}: {_last_error(done.stdout + done.stderr)}")
+
+
+def _pip_install(wanted: list[str], pins: list[str]) -> subprocess.CompletedProcess:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "constraints.txt"
+        path.write_text("\n".join(pins) + "\n", encoding="utf-8")
+        return _pip("install", "--quiet", "--constraint", str(path), *wanted)
+
+
+def _pip(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pip", arguments[0], "--disable-pip-version-check", "--no-input"]
+    return subprocess.run([*command, *arguments[1:]], capture_output=True, text=True)
+
+
+def _last_error(said: str) -> str:
+    errors = [line for line in said.splitlines() if line.startswith("ERROR")]
+    return (errors or said.splitlines() or ["pip said nothing"])[-1]

@@ -1,0 +1,106 @@
+"""Where files are, and writing them whole or not at all. Needs nothing but the standard library."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DRIVE = Path("/content/drive")  # where Colab mounts it
+
+
+def project_root() -> Path:
+    """The repository's folder."""
+    return Path(__file__).resolve().parents[2]
+
+
+def home() -> Path:
+    """Where runs go: ``SAWYER_HOME`` (in Colab also "drive"), else ``runs`` in the repository."""
+    wanted = os.environ.get("SAWYER_HOME") or str(project_root() / "runs")
+    return DRIVE / "MyDrive" / "sawyer" if wanted.lower() == "drive" else Path(wanted).expanduser()
+
+
+def on_drive(path: Path) -> bool:
+    """Whether a path lies on the Google Drive that Colab has mounted."""
+    return Path(path).is_relative_to(DRIVE)
+
+
+def is_main_process() -> bool:
+    """True but in the second and later processes of ``accelerate launch``."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def replacing(path: Path):
+    """Yield a temporary name beside ``path`` (file or folder); rename it over on success.
+
+    A killed process therefore leaves the last good state, never half a file. Of several processes
+    only the main one writes: what another put under the temporary name is dropped.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if not is_main_process():
+            return
+        if path.is_dir():
+            # A folder cannot be renamed over a full one: move the old one aside first.
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            _remove(old)
+            os.replace(path, old)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(old, path)
+                raise
+            _remove(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def recover(path: Path) -> None:
+    """Clean up after a process that was killed inside :func:`replacing`.
+
+    Between its two renames a folder exists only under its old name: put that back. For one
+    writer at a time: another one's unfinished files would be taken for leftovers.
+    """
+    path = Path(path)
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        if path.exists():
+            _remove(old)
+        else:
+            os.replace(old, path)
+    for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    import shutil
+
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, for they are never results."""
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: naming the file, if it is damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete it and run the stage again.") from error
