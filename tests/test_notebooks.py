@@ -5,8 +5,8 @@ import re
 import nbformat
 import pytest
 
-from sawyer_utils.chapters import report
 from sawyer_utils.course import notebooks as course
+from sawyer_utils.course import page
 from sawyer_utils.plumbing.files import project_root, read_json
 
 ROOT = project_root()
@@ -128,7 +128,7 @@ def test_of_a_widget_its_text_is_kept():
 
 def test_the_readme_shows_the_numbers_of_the_committed_results():
     results = read_json(ROOT / "results" / "local.json")
-    assert report.readme_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.readme_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_path_in_the_readme_exists():

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
+from sawyer_utils import data
 from sawyer_utils.plumbing.files import project_root
 
 ROOMS = ["plumbing", "core", "chapters", "classroom", "course"]  # each may import those before it
@@ -89,3 +94,32 @@ def test_every_room_is_installed():
     listed = tomllib.loads((project_root() / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {".".join(p.parent.relative_to(PACKAGE.parent).parts) for p in PACKAGE.rglob("__init__.py")}
     assert set(listed) == there
+
+
+def test_pip_installs_all_of_it(tmp_path):
+    """Copied elsewhere, installed into an empty folder, used from a third."""
+    root = project_root()
+    for name in ("pyproject.toml", "requirements.txt"):
+        shutil.copy(root / name, tmp_path / name)
+    shutil.copytree(PACKAGE, tmp_path / "sawyer_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(tmp_path)], check=True)
+    code = (
+        "import sawyer_utils, sys; from sawyer_utils import data\n"
+        f"for name in {sorted(GRAPH)!r}:\n    __import__(name)\n"
+        "print(sawyer_utils.__file__, len(data.load_prompts('test')), len(data.load_domain()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    where, prompts, lessons = done.stdout.split()
+    assert where == str(target / "sawyer_utils" / "__init__.py")
+    assert int(prompts) == len(data.load_prompts("test")) > 10
+    assert int(lessons) == len(data.load_domain())

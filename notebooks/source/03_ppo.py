@@ -53,7 +53,19 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from sawyer_utils import chat, data, evaluation, health, losses, models, plots, ppo, reward, rollout, show
+from sawyer_utils import (
+    chat,
+    data,
+    evaluation,
+    health,
+    losses,
+    models,
+    plots,
+    ppo,
+    reward,
+    rollout,
+    show,
+)
 from sawyer_utils.classroom import snapshots, widgets
 
 folder = runtime.run_dir(profile, "ppo")
