@@ -130,6 +130,9 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
 # --- paired statistics --------------------------------------------------------------------------
 
 
+BLOCK = 2**23  # counts drawn at once by the bootstrap: 64 MiB
+
+
 def bootstrap_interval(
     values, groups=None, confidence: float = CONFIDENCE, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
@@ -153,11 +156,14 @@ def bootstrap_interval(
     _, codes = np.unique(np.arange(values.size) if groups is None else groups, return_inverse=True)
     sums, counts = np.bincount(codes, values), np.bincount(codes)
     rng = np.random.default_rng(seed)
-    # How often each group is drawn: multinomial counts are the bootstrap without the indices.
-    drawn = rng.multinomial(sums.size, np.full(sums.size, 1 / sums.size), size=draws)
-    means = (drawn @ sums) / (drawn @ counts)
+    means, block = [], max(1, BLOCK // sums.size)
+    for done in range(0, draws, block):
+        # How often each group is drawn: multinomial counts are the bootstrap without the indices.
+        size = min(block, draws - done)
+        drawn = rng.multinomial(sums.size, np.full(sums.size, 1 / sums.size), size=size)
+        means.append((drawn @ sums) / (drawn @ counts))
     tail = expanded_tail(sums.size, confidence)
-    return tuple(float(q) for q in np.quantile(means, [tail, 1 - tail]))
+    return tuple(float(q) for q in np.quantile(np.concatenate(means), [tail, 1 - tail]))
 
 
 def expanded_tail(n: int, confidence: float = CONFIDENCE) -> float:

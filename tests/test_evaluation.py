@@ -579,3 +579,24 @@ def test_values_that_differ_by_rounding_give_numbers():
     tight = ev.compare_rewards(spread / 1e3, spread).levene_p
     assert tight == pytest.approx(ev.compare_rewards(spread * 1e9 / 1e3, spread * 1e9).levene_p)
     assert tight < 1
+
+
+def test_the_bootstrap_draws_the_same_in_blocks(monkeypatch):
+    values = np.random.default_rng(3).normal(size=50)
+    whole = evaluation.bootstrap_interval(values)
+    monkeypatch.setattr(evaluation, "BLOCK", 50 * 7)
+    sizes = []
+    make = np.random.default_rng
+
+    class Counted:
+        def __init__(self, seed):
+            self.rng = make(seed)
+
+        def multinomial(self, n, p, size):
+            sizes.append(size * len(p))
+            return self.rng.multinomial(n, p, size=size)
+
+    monkeypatch.setattr(np.random, "default_rng", Counted)
+    assert evaluation.bootstrap_interval(values) == pytest.approx(whole, abs=1e-12)
+    assert max(sizes) <= 50 * 7
+    assert sum(sizes) == 50 * 10_000
