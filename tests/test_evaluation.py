@@ -583,8 +583,8 @@ def test_values_that_differ_by_rounding_give_numbers():
 
 def test_the_bootstrap_draws_the_same_in_blocks(monkeypatch):
     values = np.random.default_rng(3).normal(size=50)
-    whole = bootstrap_interval(values)
-    monkeypatch.setattr("sawyer_utils.evaluation.BLOCK", 50 * 7)
+    whole = ev.bootstrap_interval(values)
+    monkeypatch.setattr(ev, "BLOCK", 50 * 7)
     sizes = []
     make = np.random.default_rng
 
@@ -597,6 +597,6 @@ def test_the_bootstrap_draws_the_same_in_blocks(monkeypatch):
             return self.rng.multinomial(n, p, size=size)
 
     monkeypatch.setattr(np.random, "default_rng", Counted)
-    assert bootstrap_interval(values) == pytest.approx(whole, abs=1e-12)
+    assert ev.bootstrap_interval(values) == pytest.approx(whole, abs=1e-12)
     assert max(sizes) <= 50 * 7
     assert sum(sizes) == 50 * 10_000
