@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import build_model, letter_tokenizer
+from hub_server import HubServer
 
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import offline_setup, prepare
@@ -130,19 +131,15 @@ def test_another_run_mends_and_follows_the_tested_set(made, root):
     assert "wheels/toy_tensor-1.0-py3-none-any.whl" not in listing(made)
 
 
-def test_the_course_is_what_git_tracks(root):
-    (root / "grades.csv").write_text("not tracked")
-    for command in (["init", "-q"], ["add", "requirements.txt", "pyproject.toml"]):
-        subprocess.run(["git", *command], cwd=root, check=True)
-    (root / "pyproject.toml").unlink()  # tracked and gone
-    assert prepare.course_files(root, root / "stick") == [root / "requirements.txt"]
-
-
-def test_without_git_the_folder_itself_stays_out(root):
+def test_the_course_is_what_git_tracks_and_without_git_what_is_not_ignored(root):
     (root / "stick/course").mkdir(parents=True)
     (root / "stick/course/old.py").write_text("")
     found = prepare.course_files(root, root / "stick")
     assert {p.relative_to(root).as_posix() for p in found} == set(COURSE)
+    for command in (["init", "-q"], ["add", "requirements.txt", "pyproject.toml"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    (root / "pyproject.toml").unlink()  # tracked and gone
+    assert prepare.course_files(root, root / "stick") == [root / "requirements.txt"]
 
 
 def test_a_cut_off_folder_is_refused_until_the_command_ends_well(made, tmp_path):
@@ -208,7 +205,8 @@ def test_a_machine_is_set_up_from_the_folder_alone(made, tmp_path, monkeypatch):
     carried, target = shutil.move(made, tmp_path / "carried"), tmp_path / "target"
     for gone in ("index", "share", "repository"):
         shutil.rmtree(tmp_path / gone)
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
+    (tmp_path / "house.txt").write_text("toy-tensor==9.9\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "house.txt"))  # a setting of pip's own, not for here
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def run(*command):
@@ -233,14 +231,14 @@ def test_a_machine_is_set_up_from_the_folder_alone(made, tmp_path, monkeypatch):
 # --- the Hub, played ----------------------------------------------------------------------------
 
 FETCH = """
-import sys
+import os, sys
 from dataclasses import replace
 from pathlib import Path
 from sawyer_utils.course import prepare
 from sawyer_utils.profiles import PROFILES
 models = {"policy_base": "toy/base", "reward_base": "toy/base", "encoder": "toy/base"}
 sources = dict.fromkeys(("conversations", "preferences", "gold", "news"), "embedded")
-sources |= {"prompts": "databricks/databricks-dolly-15k"}
+sources |= {"prompts": os.environ.get("PROMPTS", "databricks/databricks-dolly-15k")}
 profile = replace(PROFILES["colab"], benchmarks=("cais/mmlu:world_religions",), **models, **sources)
 folder = Path(sys.argv[1])
 prepare.save_hub(folder / "hub", profile)
@@ -275,32 +273,27 @@ def hub(tmp_path_factory):
     dolly.mkdir(parents=True)
     rows = [{"instruction": f"Question {i}?", "context": "", "response": f"Answer {i}."} for i in range(40)]
     (dolly / "databricks-dolly-15k.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    for subject in ("astronomy", "world_religions"):
-        (root / "datasets/cais/mmlu" / subject).mkdir(parents=True)
-        for answer, split in enumerate(("dev", "validation", "test")):
-            row = {"question": "Which?", "subject": subject, "choices": list("abcd"), "answer": answer}
-            path = root / f"datasets/cais/mmlu/{subject}/{split}-00000-of-00001.parquet"
-            pd.DataFrame([row] * 4).to_parquet(path)
+    for file in ("astronomy/test", "world_religions/dev", "world_religions/test"):
+        path = root / f"datasets/cais/mmlu/{file}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row = {"question": "Which?", "choices": list("abcd"), "answer": 2 if "test" in file else 0}
+        pd.DataFrame([{**row, "subject": path.parent.name}] * 4).to_parquet(path)
     return root
 
 
 @pytest.fixture(scope="module")
 def play(hub):
     """``play(code, *arguments, **environment)`` runs code beside the played Hub."""
-    command = [sys.executable, str(Path(__file__).with_name("hub_server.py")), str(hub)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    endpoint = server.stdout.readline().strip()
     hidden = {"HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "HF_HUB_CACHE"}
     clean = {k: v for k, v in os.environ.items() if k not in hidden and "proxy" not in k.lower()}
 
     def run(code: str, *arguments: str, **environment: str):
-        everything = {**clean, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": endpoint, **environment}
+        everything = {**clean, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": server.url, **environment}
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=everything, timeout=120)
 
-    yield run
-    server.terminate()
-    server.wait()
+    with HubServer(hub) as server:
+        yield run
 
 
 def test_the_course_reads_models_and_data_from_the_folder_offline(play, hub, tmp_path):
@@ -333,14 +326,9 @@ def test_the_course_reads_models_and_data_from_the_folder_offline(play, hub, tmp
 
 
 def test_a_hub_that_does_not_give_a_data_set_or_answer_is_explained(play, hub, tmp_path):
-    hidden = hub / "datasets/databricks"
-    hidden.rename(hub / "hidden")
-    try:
-        done = play(FETCH, str(tmp_path / "folder"), HF_HOME=str(tmp_path / "home"))
-    finally:
-        (hub / "hidden").rename(hidden)
-    assert "databricks/databricks-dolly-15k does not exist on the Hub" in done.stderr.splitlines()[-1]
-    done = play(FETCH, str(tmp_path), HF_ENDPOINT="http://127.0.0.1:1", HF_HOME=str(tmp_path / "home"))
-    assert "http://127.0.0.1:1 is out of reach. Check the network. Behind a proxy" in done.stderr
-    done = play(FETCH, str(tmp_path), HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
-    assert "Unset HF_HUB_OFFLINE" in done.stderr
+    def last_words(**environment):
+        return play(FETCH, str(tmp_path), HF_HOME=str(tmp_path), **environment).stderr.splitlines()[-1]
+
+    assert "Unset HF_HUB_OFFLINE" in last_words(HF_HUB_OFFLINE="1")
+    assert "is out of reach. Check the network. Behind" in last_words(HF_ENDPOINT="http://127.0.0.1:1")
+    assert "none/here does not exist on the Hub" in last_words(PROMPTS="none/here")
