@@ -284,7 +284,7 @@ def test_a_killed_build_leaves_nothing_that_counts(share, tmp_path, monkeypatch,
     code = f"""
         import os, shutil, signal
         from pathlib import Path
-        from sawyer_utils import assets
+        from sawyer_utils.plumbing import assets
         digest = assets.sha256_of(Path({str(share / FILENAME)!r}))
         assets.WHEELS = {{"toy": assets.Wheel("toy", {FILENAME!r}, digest, "toy_model/model/", "")}}
         real = {moment}

@@ -7,6 +7,7 @@ import pytest
 
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import notebooks as course
+from sawyer_utils.course import publish
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.runtime import read_json, write_json
 
@@ -166,7 +167,7 @@ def test_the_command_line_names_its_commands(capsys):
 def test_the_command_line_asks_for_the_extras(monkeypatch):
     asked = []
     monkeypatch.setenv("SAWYER_PROFILE", "smoke")
-    monkeypatch.setattr(course, "course", lambda profile, **options: asked.append(options))
+    monkeypatch.setattr(publish, "course", lambda profile, **options: asked.append(options))
     main(["course", "--extra", "--profile", "smoke"])
     main(["course", "--profile", "smoke"])
     assert asked == [{"fresh": False, "extra": True}, {"fresh": False, "extra": False}]
@@ -195,14 +196,14 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     run.mkdir(parents=True)
     write_json(run / "results.json", {"sft": {"loss": 1.0}, "hacking": {}, "minutes": {"01_sft": 6.0}})
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
-    monkeypatch.setattr(course, "project_root", lambda: root)
-    monkeypatch.setattr(course, "course", lambda profile, **options: {})
+    monkeypatch.setattr(publish, "project_root", lambda: root)
+    monkeypatch.setattr(publish, "course", lambda profile, **options: {})
     told = {}
     for name in ("update_readme", "stage_picture", "copy_figures"):
-        monkeypatch.setattr(course.report, name, lambda *args, name=name: told.update({name: args}))
-    monkeypatch.setattr(course, "ship", lambda profile: None)
-    monkeypatch.setattr("sawyer_utils.teaching.update", lambda: None)
-    course.publish(PROFILES["smoke"])
+        monkeypatch.setattr(publish.page, name, lambda *args, name=name: told.update({name: args}))
+    monkeypatch.setattr(publish, "ship", lambda profile: None)
+    monkeypatch.setattr("sawyer_utils.course.teaching.update", lambda: None)
+    publish.publish(PROFILES["smoke"])
     found = read_json(root / "results" / "smoke.json")
     assert found["sft"] == {"loss": 1.0}
     assert found["hacking"] == {"peak": 3}

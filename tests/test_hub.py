@@ -61,7 +61,7 @@ def get(key):
     return how
 userdata.get, colab.userdata = get, userdata
 sys.modules |= {"google.colab": colab, "google.colab.errors": errors, "google.colab.userdata": userdata}
-from sawyer_utils import hub
+from sawyer_utils.plumbing import hub
 import huggingface_hub
 said = io.StringIO()
 try:
@@ -181,7 +181,8 @@ tls = os.environ["PLAY"] == "https"
 server = HubServer(Path(root), certificate=(f"{root}/certificate", f"{root}/key") if tls else None)
 os.environ["HF_ENDPOINT"] = server.start()
 time.sleep = lambda seconds: None  # between two tries
-from sawyer_utils import data, hub
+from sawyer_utils import data
+from sawyer_utils.plumbing import hub
 found = {}
 def tell(name, call):
     start = time.time()

@@ -348,7 +348,7 @@ def test_a_killed_process_leaves_the_old(tmp_path, folder):
     write(path, "old", folder)
     done = python(f"""
         import os, signal
-        from sawyer_utils.runtime import replacing
+        from sawyer_utils.plumbing.files import replacing
         with replacing({str(path)!r}) as temporary:
             if {folder}:
                 temporary.mkdir()

@@ -86,7 +86,7 @@ def test_only_names_that_ipywidgets_7_has_are_used():
 
 def test_importing_them_builds_no_model_and_building_them_runs_none(letters, letter_profile, tmp_path):
     code = (
-        "import gc, torch, sawyer_utils.widgets\n"
+        "import gc, torch, sawyer_utils.classroom.widgets\n"
         "found = [o for o in gc.get_objects() if isinstance(o, torch.nn.Module)]\n"
         "assert sum(p.numel() for m in found for p in m.parameters()) < 1000"
     )
