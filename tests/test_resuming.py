@@ -162,7 +162,7 @@ def train_and_die(name: str, moment: str, folder: str) -> None:
     """Dies in its third step or checkpoint: SIGKILL, so that nothing can tidy up."""
     owner, method = {
         "in a step": (torch.optim.AdamW, "step"),
-        "writing the weights": (resuming, "save_adapter"),
+        "writing the weights": (models, "save_adapter"),
         "writing the optimizer": (resuming.Trainer, "_save_optimizer_and_scheduler"),
         "at the end of a checkpoint": (resuming._Keep, "on_save"),
     }[moment]
