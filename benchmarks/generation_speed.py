@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     runtime.quiet_libraries()
     tokenizer, base = models.load_policy(PROFILES["local"])
-    model = models.add_lora(base, tokenizer, rank=16).eval()
+    model = models.add_lora(base, rank=16).eval()
     model.get_base_model().generation_config = GenerationConfig()  # its own stop token and settings
     ids = torch.randint(1000, 40_000, (ROWS, PROMPT), device=next(model.parameters()).device)
     seconds = {name: [] for name in VARIANTS}

@@ -417,7 +417,7 @@ def _sft(profile: Profile, folder: Path):
     from sawyer_utils import sft
 
     tokenizer, base = models.load_policy(profile)
-    model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+    model = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
     rows = data.load_conversations("embedded", profile.sft_max_steps * profile.sft_batch)
     log = sft.train_sft(model, tokenizer, profile, rows, folder / profile.name, on_log=lambda log: None)
     tokens = sum(len(chat.encode(tokenizer, row["messages"]).ids) for row in rows)

@@ -41,7 +41,7 @@ def train_sft(folder: Path) -> list[dict]:
     from sawyer_utils import data, models, sft
 
     tokenizer, base = models.load_policy(PROFILE)
-    model = models.add_lora(base, tokenizer, PROFILE.lora_rank, PROFILE.lora_alpha)
+    model = models.add_lora(base, PROFILE.lora_rank, PROFILE.lora_alpha)
     return sft.train_sft(model, tokenizer, PROFILE, data.load_conversations("embedded", 48), folder)
 
 

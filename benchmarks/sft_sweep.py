@@ -32,7 +32,7 @@ def run(name: str, profile: Profile, steps: int, train: list, held: list, prompt
     runtime.seed_everything(0)
     profile = replace(profile, sft_max_steps=steps)
     tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, profile.lora_rank, profile.lora_alpha)
+    model = models.add_lora(model, profile.lora_rank, profile.lora_alpha)
     folder = Path(tempfile.mkdtemp())
     try:
         log = sft.train_sft(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sawyer_utils import losses
-from sawyer_utils.models import trained_rows
 from sawyer_utils.rollout import Rollout
 
 
@@ -15,8 +13,7 @@ class ActorCritic(nn.Module):
     """Policy and value head on one trunk. Every gradient path goes through ``forward``.
 
     Raises:
-        ValueError: if more of the output layer is trained than single rows, it is quantised, or the model
-            does more after it than :class:`TokenLogprobs` does.
+        ValueError: if the output layer is trained or quantised, or the model does something after it.
     """
 
     # Response tokens whose (…, V) logits exist at once: 25 MB here. What is larger than 32 MB, glibc
@@ -26,9 +23,9 @@ class ActorCritic(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-        head, _, _ = trained_rows(model.get_base_model().get_output_embeddings())
+        head = model.get_base_model().get_output_embeddings()
         if any(p.requires_grad or not p.is_floating_point() for p in head.parameters()):
-            raise ValueError("The output layer has to be frozen (but for single rows) and not quantised.")
+            raise ValueError("The output layer has to be frozen and not quantised.")
         check_output_layer(model)
         device = next(model.parameters()).device
         self.value_head = nn.Linear(model.config.hidden_size, 1, device=device)
@@ -47,10 +44,8 @@ class ActorCritic(nn.Module):
         base, mask = self.model.get_base_model(), rollout.response_mask
         states = response_states(base, rollout)[mask]  # (N, D), for N response tokens in all
         tokens = rollout.response_ids[mask]  # (N,)
-        head, ids, rows = trained_rows(base.get_output_embeddings())
-        own = functional.linear(states, rows)  # (N, n): the logits of the words whose rows are trained
-        settings = ids, head, temperature, self.CHUNK, torch.is_grad_enabled()
-        logprobs, entropies = TokenLogprobs.apply(states, own, tokens, *settings)
+        settings = base.get_output_embeddings(), temperature, self.CHUNK, torch.is_grad_enabled()
+        logprobs, entropies = TokenLogprobs.apply(states, tokens, *settings)
         with torch.autocast(states.device.type, enabled=False):
             seen = states.float()
             values = self.value_head(seen.detach() if detach_value else seen).squeeze(-1)
@@ -73,44 +68,39 @@ class TokenLogprobs(torch.autograd.Function):
 
     Args:
         states: (N, D), h.
-        own: (N, n), logits of the words ``ids`` (n,), to take instead of the layer's.
         tokens: (N,), a.
         with_slopes: whether a backward pass may follow; if not, the entropy is 0, too.
     """
 
     @staticmethod
-    def forward(ctx, states, own, tokens, ids, head, temperature, chunk, with_slopes):
+    def forward(ctx, states, tokens, head, temperature, chunk, with_slopes):
         found = []
-        for part, mine, chosen in zip(*(x.split(chunk) for x in (states, own, tokens)), strict=True):
-            logits = head(part).index_copy_(1, ids, mine)  # (n, V)
+        for part, chosen in zip(states.split(chunk), tokens.split(chunk), strict=True):
+            logits = head(part)  # (n, V)
             weight = head.weight if with_slopes else None
             with torch.autocast(logits.device.type, enabled=False):  # it takes some sums to 16 bits
-                found.append(_of_logits(logits, chosen.unsqueeze(1), temperature, weight, ids))
-        logprobs, entropies, *slopes = (torch.cat(parts) for parts in zip(*found, strict=True))
-        ctx.save_for_backward(*slopes)
+                found.append(_of_logits(logits, chosen.unsqueeze(1), temperature, weight))
+        logprobs, entropies, slopes = (torch.cat(parts) for parts in zip(*found, strict=True))
+        ctx.save_for_backward(slopes)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx, gradient, _):
-        return *((gradient.unsqueeze(1) * slope).to(slope.dtype) for slope in ctx.saved_tensors), *[None] * 6
+        (slopes,) = ctx.saved_tensors
+        return (gradient.unsqueeze(1) * slopes).to(slopes.dtype), *[None] * 5
 
 
-def _of_logits(
-    logits: Tensor, chosen: Tensor, temperature: float, weight: Tensor | None, ids: Tensor
-) -> tuple[Tensor, ...]:
-    """log π(chosen) and entropy; given the output layer's weight, also ∂ log π(chosen) / ∂h without the
-    words ``ids``, and ∂ log π(chosen) / ∂logits of those."""
+def _of_logits(logits: Tensor, chosen: Tensor, temperature: float, weight: Tensor | None):
+    """log π(chosen), the entropy and, given the output layer's weight, ∂ log π(chosen) / ∂h."""
     logprobs = losses.log_softmax(logits, temperature)
     found = logprobs.gather(1, chosen)
     if weight is None:
-        return found.squeeze(1), torch.zeros_like(found).squeeze(1)
+        return found.squeeze(1), torch.zeros_like(found).squeeze(1), found[:, :0]
     error = logprobs.exp()  # π; soon π − 1 at the chosen word
     entropies = losses.entropy(logprobs, error)
     error = error.scatter_add_(1, chosen, -torch.ones_like(found)).to(logits.dtype)
-    of_ids = error[:, ids]
-    of_others = error.index_fill_(1, ids, 0.0) @ weight.to(error.dtype)
-    return found.squeeze(1), entropies, of_others / -temperature, of_ids / -temperature
+    return found.squeeze(1), entropies, error @ weight.to(error.dtype) / -temperature
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Prin
 
 from sawyer_utils import memory
 from sawyer_utils.data import Pair
-from sawyer_utils.models import SmallCheckpoints, load_adapter, save_adapter
+from sawyer_utils.models import load_adapter, save_adapter
 from sawyer_utils.plumbing import assets, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.progress import Clock, LogTo
@@ -35,6 +35,7 @@ def _load_encoder(base: str):
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, **options
     )
+    model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
     return model.to(device), AutoTokenizer.from_pretrained(path)
 
 
@@ -179,14 +180,12 @@ def reward_trainer(
 
     from sawyer_utils.sft import trainer_precision
 
-    class PairTrainer(SmallCheckpoints, RewardTrainer):
-        """TRL's trainer, with checkpoints of adapter and head alone."""
-
     rows = []
     for pair in pairs:
         ids = [reward.encode(pair.prompt, text) for text in (pair.chosen, pair.rejected)]
         margin = pair.margin / MARGIN_SCALE
         rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+    longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     micro = max(1, profile.reward_batch // MICRO_BATCHES)
     settings = {
         "output_dir": str(folder),
@@ -200,7 +199,7 @@ def reward_trainer(
         "max_length": profile.reward_pair_tokens,
         # On a CPU each new shape leaves a compiled kernel behind: a GiB in a training of all widths.
         "pad_to_multiple_of": 32,
-        "train_sampling_strategy": "sequential",  # _shuffled has chosen the order
+        "train_sampling_strategy": "sequential",  # trainers.in_batches has chosen the order
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "save_strategy": "no",  # resuming.train decides when
@@ -211,27 +210,15 @@ def reward_trainer(
         **trainer_precision(profile),
         **options,
     }
-    trainer = PairTrainer(
+    trainer = RewardTrainer(
         model=reward.model,
         args=trainers.one_gpu(RewardConfig(**settings)),
-        train_dataset=Dataset.from_list(_shuffled(rows, profile.reward_batch)),
+        train_dataset=Dataset.from_list(trainers.in_batches(rows, longest, profile.reward_batch)),
         processing_class=reward.tokenizer,
         callbacks=list(callbacks),
     )
     trainers.lower_the_scale(trainer)
     return trainer
-
-
-def _shuffled(rows: list[dict], batch: int) -> list[dict]:
-    """Rows in random order, but short to long inside each batch: its micro-batches need a quarter
-    less padding. Grouping whole batches by length would teach each step another lesson on length."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
-    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
-
-    def longest(i: int) -> int:
-        return max(len(rows[i]["chosen_ids"]), len(rows[i]["rejected_ids"]))
-
-    return [rows[i] for part in batches for i in sorted(part, key=longest)]
 
 
 def standardised(

@@ -51,7 +51,7 @@ def policy(letters, vocabulary: int, adapters: int = 1, tied: bool = False):
     config = LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=tied, **SIZES, **special)
     torch.manual_seed(0)
     base = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(False).eval()
-    model = models.add_lora(base, letters, RANK, 2 * RANK)
+    model = models.add_lora(base, RANK, 2 * RANK)
     for number in range(1, adapters):
         model.add_adapter(f"ref{number}", model.peft_config["default"])
     return config, model

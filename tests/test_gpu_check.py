@@ -96,7 +96,7 @@ def gpu(monkeypatch, tmp_path, sizes):
     plain = torch._dynamo.config.patch(disable=True)
     with plain, fakegpu.trainers(), fakegpu.bitsandbytes():
         tokenizer, base = models.load_policy(replace(profile, precision="fp32"))
-        adapted = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+        adapted = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
         models.save_adapter(adapted, shipped / "sft" / "adapter")
         RewardModel.untrained(profile).save(shipped / "reward" / "model", "embedded:minilm-l6")
         monkeypatch.setattr(bench, "SHIPPED", shipped)

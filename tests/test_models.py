@@ -77,11 +77,11 @@ def test_a_loaded_policy_is_frozen_and_knows_the_control_tokens(letter_profile):
 @pytest.mark.parametrize("targets", ["nothing", ["nothing"], ["q_prj", "v_prj"]])
 def test_lora_that_matches_nothing_is_refused(letters, train_rows, targets):
     with pytest.raises(ValueError, match=r"not found|no layer"):
-        models.add_lora(build_model(letters), letters, targets=targets, train_rows=train_rows)
+        models.add_lora(build_model(letters), targets=targets, train_rows=train_rows)
 
 
 def test_lora_trains_its_matrices_and_three_rows(letters):
-    model = models.add_lora(build_model(letters), letters, rank=4, alpha=8)
+    model = models.add_lora(build_model(letters), rank=4, alpha=8)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     rows = [name for name in trained if "trainable_tokens_delta" in name]
     assert [trained[name].shape for name in rows] == [(3, 32)]
@@ -94,12 +94,12 @@ def test_lora_trains_its_matrices_and_three_rows(letters):
 
 
 def test_without_rows_only_matrices_are_trained(letters):
-    model = models.add_lora(build_model(letters), letters, train_rows=False)
+    model = models.add_lora(build_model(letters), train_rows=False)
     assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
 
 
 def test_fresh_lora_changes_nothing(letters):
-    fresh = models.add_lora(build_model(letters), letters)
+    fresh = models.add_lora(build_model(letters))
     # The control tokens' logits are computed apart, which rounds differently.
     assert torch.allclose(logits(fresh), logits(build_model(letters)), atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_a_saved_adapter_gives_the_very_same_logits(letters, letter_actor, tmp_p
     if adapter == POLICY:  # beside another one
         model = letter_actor(tied=tied)
     else:
-        model = models.add_lora(build_model(letters, tied=tied), letters, rank=4)
+        model = models.add_lora(build_model(letters, tied=tied), rank=4)
     before = logits(model)
     shaken(model)
     expected = logits(model)
@@ -152,7 +152,7 @@ def test_a_saved_adapter_gives_the_very_same_logits(letters, letter_actor, tmp_p
 
 def test_the_trained_rows_are_saved_too(letters, tmp_path):
     # Plain LoRA files have no rows: the control tokens would go back to their phrases' mean.
-    model = models.add_lora(build_model(letters), letters, rank=4)
+    model = models.add_lora(build_model(letters), rank=4)
     before = logits(model)
     shaken(model, "trainable_tokens")
     assert not torch.allclose(logits(model), before, atol=1e-3), "the rows should matter"
@@ -163,7 +163,7 @@ def test_the_trained_rows_are_saved_too(letters, tmp_path):
 
 def test_an_adapter_file_holds_no_embedding_table(tokenizer, tiny_model, tmp_path):
     # Over the real vocabulary, whose table PEFT saves because it was resized: 6.3 MB of 6.4 here.
-    model = models.add_lora(tiny_model(), tokenizer, rank=4)
+    model = models.add_lora(tiny_model(), rank=4)
     models.save_adapter(model, tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert all("lora_" in key or "token" in key for key in weights)
@@ -177,7 +177,7 @@ def test_an_adapter_file_holds_no_embedding_table(tokenizer, tiny_model, tmp_pat
 
 
 def test_saving_again_replaces_the_folder_whole(letters, tmp_path):
-    model = models.add_lora(build_model(letters), letters, rank=4)
+    model = models.add_lora(build_model(letters), rank=4)
     models.save_adapter(model, tmp_path / "adapter")
     (tmp_path / "adapter" / "stale").touch()
     models.save_adapter(shaken(model), tmp_path / "adapter")
@@ -191,7 +191,7 @@ def test_saving_again_replaces_the_folder_whole(letters, tmp_path):
 @pytest.mark.parametrize("onto", ["a plain base", "other adapters"])
 def test_a_damaged_adapter_is_named(letters, letter_actor, tmp_path, damage, onto):
     folder = tmp_path / "adapter"
-    models.save_adapter(models.add_lora(build_model(letters), letters, rank=4), folder)
+    models.save_adapter(models.add_lora(build_model(letters), rank=4), folder)
     file = folder / "adapter_model.safetensors"
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
@@ -211,7 +211,7 @@ def test_a_damaged_adapter_is_named(letters, letter_actor, tmp_path, damage, ont
 
 @pytest.mark.parametrize("onto", ["a plain base", "other adapters"])
 def test_running_out_of_memory_is_no_damage(letters, letter_actor, tmp_path, monkeypatch, onto):
-    models.save_adapter(models.add_lora(build_model(letters), letters, rank=4), tmp_path)
+    models.save_adapter(models.add_lora(build_model(letters), rank=4), tmp_path)
 
     def full(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -233,7 +233,7 @@ def test_a_base_that_reads_less_than_the_profile_asks_for_is_refused(letter_prof
 
 def test_an_actor_starts_as_its_own_reference(letter_profile, tmp_path):
     tokenizer, model = models.load_policy(letter_profile)
-    sft = shaken(models.add_lora(model, tokenizer, rank=4))
+    sft = shaken(models.add_lora(model, rank=4))
     expected = logits(sft)
     models.save_adapter(sft, tmp_path / "sft")
     _, actor = models.load_actor(letter_profile, tmp_path / "sft")

@@ -1438,7 +1438,7 @@ def four_bit_actor(letter_profile, tmp_path):
         pytest.skip(f"bitsandbytes has no 4-bit here: {error}")
     assert sum(not p.is_floating_point() for p in model.parameters()) == 2 * 7  # layers × linear maps
     torch.manual_seed(0)
-    models.save_adapter(models.add_lora(model, tokenizer, rank=4), tmp_path / "sft")
+    models.save_adapter(models.add_lora(model, rank=4), tmp_path / "sft")
     return models.load_actor(profile, tmp_path / "sft")
 
 

@@ -138,7 +138,7 @@ def trained_types(model) -> set[torch.dtype]:
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_adapters_and_value_head_on_a_half_base_are_fp32(half, letters, tmp_path):
-    model = models.add_lora(build_model(letters).to(half), letters, rank=4)
+    model = models.add_lora(build_model(letters).to(half), rank=4)
     assert trained_types(model) == {torch.float32}
     models.save_adapter(model, tmp_path / "adapter")
     again = models.load_adapter(build_model(letters).to(half), tmp_path / "adapter", trainable=True)
@@ -150,7 +150,7 @@ def test_sft_on_a_4_bit_base_trains_in_fp32(letter_profile, tmp_path):
     """TRL casts what is trained to bf16 there, which a T4 emulates and fp16's scaler refuses."""
     profile = replace(letter_profile, precision="nf4", sft_batch=2, sft_micro_batch=2)
     tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, rank=4)
+    model = models.add_lora(model, rank=4)
     trainer = sft.sft_trainer(model, tokenizer, profile, CONVERSATIONS, tmp_path)
     assert trained_types(trainer.model) == {torch.float32}
     trainer.train()
@@ -162,7 +162,7 @@ def test_without_our_cast_trl_would_train_in_bf16(letter_profile, tmp_path, monk
     monkeypatch.setattr(sft, "trainables_to_fp32", lambda model: None)
     profile = replace(letter_profile, precision="nf4")
     tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, rank=4)
+    model = models.add_lora(model, rank=4)
     trainer = sft.sft_trainer(model, tokenizer, profile, CONVERSATIONS, tmp_path)
     assert torch.bfloat16 in trained_types(trainer.model)
 

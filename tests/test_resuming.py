@@ -51,7 +51,7 @@ def train_sft_here(folder, on_log=None, profile=PROFILE, seed=0, **options):
     tokenizer = load_tokenizer(profile)
     base = build_model(tokenizer)
     torch.manual_seed(seed)
-    model = models.add_lora(base, tokenizer, rank=4)
+    model = models.add_lora(base, rank=4)
     return train_sft(model, tokenizer, profile, CONVERSATIONS, folder, on_log or ignore, **options)
 
 
@@ -216,7 +216,7 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     shown, options = [], {"resume": False} if change == "resume=False" else {}
     profile = replace(PROFILE, sft_lr=1e-3) if change == "learning rate" else PROFILE
     tokenizer = load_tokenizer(profile)
-    model = models.add_lora(build_model(tokenizer), tokenizer, rank=2 if change == "rank" else 4)
+    model = models.add_lora(build_model(tokenizer), rank=2 if change == "rank" else 4)
     rows = CONVERSATIONS[:3] if change == "data" else CONVERSATIONS
     train_sft(
         model, tokenizer, profile, rows, tmp_path / "cut", lambda log: shown.append(len(log)), **options

@@ -44,7 +44,7 @@ CONVERSATIONS = [
 @pytest.fixture
 def student(tokenizer):
     """A tiny model with LoRA and rows that already differ from where they started."""
-    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    model = models.add_lora(build_model(tokenizer), rank=4)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(4)
         for parameter in model.parameters():
@@ -118,7 +118,7 @@ def test_a_long_conversation_keeps_its_start(student, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_loss_is_the_mean_over_all_graded_tokens(tokenizer, tmp_path, tied):
-    model = models.add_lora(build_model(tokenizer, tied=tied), tokenizer, rank=4)
+    model = models.add_lora(build_model(tokenizer, tied=tied), rank=4)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(4)
         for name, parameter in model.named_parameters():
@@ -138,7 +138,7 @@ def test_the_loss_is_the_mean_over_all_graded_tokens(tokenizer, tmp_path, tied):
 
 
 def trained(tokenizer, folder, **changes):
-    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    model = models.add_lora(build_model(tokenizer), rank=4)
     with torch.random.fork_rng():
         torch.manual_seed(7)
         for name, parameter in model.named_parameters():
@@ -238,7 +238,7 @@ def test_a_conversation_that_does_not_fit_is_not_cut_but_left_out(tokenizer, tmp
     profile = replace(PROFILE, conversation_tokens=limit, sft_max_steps=-1, sft_epochs=1.0)
     fit = [row for row in CONVERSATIONS if token_count(tokenizer, row) <= limit]
     assert 0 < len(fit) < len(CONVERSATIONS)
-    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    model = models.add_lora(build_model(tokenizer), rank=4)
     log = train_sft(model, tokenizer, profile, CONVERSATIONS, tmp_path, on_log=lambda log: None)
     left_out = len(CONVERSATIONS) - len(fit)
     said = f"{left_out} of {len(CONVERSATIONS)} conversations left out: longer than {limit} tokens."

@@ -60,7 +60,7 @@ def lengths(prompts, responses) -> list[float]:
 def student(profile):
     tokenizer, model = models.load_policy(profile)
     torch.manual_seed(0)
-    return models.add_lora(model, tokenizer, 4, 8), tokenizer
+    return models.add_lora(model, 4, 8), tokenizer
 
 
 @pytest.fixture(params=KINDS)

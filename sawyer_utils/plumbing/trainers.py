@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from transformers import Trainer, TrainingArguments
 
 from sawyer_utils.plumbing.files import write_json
@@ -19,8 +20,7 @@ FP16_SCALE = 2.0**10
 
 def one_gpu(args: TrainingArguments) -> TrainingArguments:
     """The same arguments, for one GPU a process. With several in sight a Trainer would copy the model to
-    each of them (DataParallel, which TRL refuses): batches would grow, and forward() of the copies would
-    still read the first card's weights (``models.spare_the_table``)."""
+    each of them (DataParallel, which TRL refuses), and batches would grow."""
     if args.n_gpu > 1:  # asked first: the answer is what sets it
         args._n_gpu = 1
     return args
@@ -30,6 +30,18 @@ def lower_the_scale(trainer: Trainer) -> None:
     """Let fp16's gradient scaler begin at :data:`FP16_SCALE`; a checkpoint brings its own."""
     if (scaler := trainer.accelerator.scaler) is not None:
         scaler.load_state_dict({**scaler.state_dict(), "scale": FP16_SCALE})
+
+
+def in_batches(rows: list, lengths: list[int], batch: int) -> list:
+    """Rows in random order, but short to long inside each batch: its micro-batches need less padding.
+    Grouping whole batches by length would teach each step another lesson on length.
+
+    For a trainer with ``train_sampling_strategy="sequential"``, which goes on in the same order after a
+    stop. (transformers' own grouping by length draws another one; 5.23.)
+    """
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+    return [rows[i] for part in batches for i in sorted(part, key=lengths.__getitem__)]
 
 
 def write(log: list[dict], path: Path, save_weights: Callable[[], None]) -> None:
