@@ -61,9 +61,6 @@ def held(trainer) -> dict[str, list[torch.Tensor]]:
             found["policy"] += [parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"]]
         else:
             found["ref" if f".{REF}" in name else "embedding_head_norms"].append(parameter)
-    for name, buffer in trainer.actor.named_buffers():
-        if "trainable_tokens_original" in name:  # as PEFT found the trained rows
-            found["ref" if name.endswith(REF) else "policy"].append(buffer)
     found["reward_model"] = list(trainer.reward_fn.model.parameters())
     return found
 

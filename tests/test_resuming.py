@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import build_encoder, build_model, pair_tokenizer
+from peft import PeftModel
 from safetensors.torch import load_file
 from test_sft import CONVERSATIONS
 
@@ -162,7 +163,7 @@ def train_and_die(name: str, moment: str, folder: str) -> None:
     """Dies in its third step or checkpoint: SIGKILL, so that nothing can tidy up."""
     owner, method = {
         "in a step": (torch.optim.AdamW, "step"),
-        "writing the weights": (resuming, "save_adapter"),
+        "writing the weights": (PeftModel, "save_pretrained"),
         "writing the optimizer": (resuming.Trainer, "_save_optimizer_and_scheduler"),
         "at the end of a checkpoint": (resuming._Keep, "on_save"),
     }[moment]
@@ -172,8 +173,8 @@ def train_and_die(name: str, moment: str, folder: str) -> None:
         calls.append(1)
         if len(calls) == 3:
             if moment == "writing the weights":  # the folder is there, and half a file
-                args[1].mkdir()
-                (args[1] / "adapter_model.safetensors").write_bytes(b"half")
+                Path(args[1]).mkdir(exist_ok=True)
+                (Path(args[1]) / "adapter_model.safetensors").write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
 
@@ -231,8 +232,8 @@ def test_a_checkpoint_holds_the_adapter_and_not_the_table(tmp_path):
     [checkpoint] = (tmp_path / "cut" / "checkpoint").glob("checkpoint-*")
     saved = load_file(checkpoint / "adapter_model.safetensors")
     assert any("lora_A" in name for name in saved)
-    assert any("trainable_tokens_delta" in name for name in saved)
-    assert max(tensor.shape[0] for tensor in saved.values()) < 1000  # the table has 49,155 rows
+    assert all("lora_" in name for name in saved)
+    assert max(tensor.shape[0] for tensor in saved.values()) < 1000  # the table has 49,154 rows
     table = build_model(load_tokenizer(PROFILE)).get_input_embeddings().weight
     assert (checkpoint / "adapter_model.safetensors").stat().st_size < table.nbytes / 10
 
