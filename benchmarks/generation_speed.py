@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="counted, after one that is not")
     options = parser.parse_args()
     runtime.quiet_libraries()
-    tokenizer, base = models.load_policy(PROFILES["local"])
+    _, base = models.load_policy(PROFILES["local"])
     model = models.add_lora(base, rank=16).eval()
     model.get_base_model().generation_config = GenerationConfig()  # its own stop token and settings
     ids = torch.randint(1000, 40_000, (ROWS, PROMPT), device=next(model.parameters()).device)

@@ -95,7 +95,7 @@ def gpu(monkeypatch, tmp_path, sizes):
     # On a device that it does not know, bitsandbytes compiles its kernels anew at each call.
     plain = torch._dynamo.config.patch(disable=True)
     with plain, fakegpu.trainers(), fakegpu.bitsandbytes():
-        tokenizer, base = models.load_policy(replace(profile, precision="fp32"))
+        _, base = models.load_policy(replace(profile, precision="fp32"))
         adapted = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
         models.save_adapter(adapted, shipped / "sft" / "adapter")
         RewardModel.untrained(profile).save(shipped / "reward" / "model", "embedded:minilm-l6")

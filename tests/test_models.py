@@ -194,7 +194,7 @@ def test_a_base_that_reads_less_than_the_profile_asks_for_is_refused(letter_prof
 
 
 def test_an_actor_starts_as_its_own_reference(letter_profile, tmp_path):
-    tokenizer, model = models.load_policy(letter_profile)
+    _, model = models.load_policy(letter_profile)
     sft = shaken(models.add_lora(model, rank=4))
     expected = logits(sft)
     models.save_adapter(sft, tmp_path / "sft")

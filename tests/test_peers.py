@@ -26,7 +26,7 @@ PROMPTS = ["a b c", "k", "r s t u v w", "c a b", "b b", "x y z", "q", "m n"]
 
 def adapter_of(profile, folder, seed: int):
     """A saved adapter that is far from its start."""
-    tokenizer, model = models.load_policy(profile)
+    _, model = models.load_policy(profile)
     model = models.add_lora(model, profile.lora_rank, profile.lora_alpha)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

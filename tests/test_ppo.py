@@ -1419,7 +1419,7 @@ def four_bit_actor(letter_profile, tmp_path):
     """``(tokenizer, model)`` as the notebooks load them, on an NF4 base."""
     profile = replace(letter_profile, precision="nf4")
     try:
-        tokenizer, model = models.load_policy(profile)
+        _, model = models.load_policy(profile)
     except (ImportError, RuntimeError, NotImplementedError) as error:
         pytest.skip(f"bitsandbytes has no 4-bit here: {error}")
     assert sum(not p.is_floating_point() for p in model.parameters()) == 2 * 7  # layers × linear maps

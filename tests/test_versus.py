@@ -241,7 +241,7 @@ def profile(letter_profile):
 def run_folder(profile, tmp_path_factory):
     """A run folder with an SFT adapter and a gold judge, as 01 and 04 leave them."""
     home = tmp_path_factory.mktemp("home")
-    tokenizer, model = models.load_policy(profile)
+    _, model = models.load_policy(profile)
     model = models.add_lora(model, profile.lora_rank, profile.lora_alpha)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
