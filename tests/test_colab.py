@@ -270,7 +270,8 @@ def test_the_two_sets_for_colab_agree_on_what_stays():
 
 
 def test_the_module_needs_nothing_but_the_standard_library():
-    code = "import sys; sys.path.insert(0, '.'); import sawyer_utils.plumbing.colab; print('torch' in sys.modules)"
+    code = "import sys; sys.path.insert(0, '.'); from sawyer_utils.plumbing import colab; "
+    code += "print('torch' in sys.modules)"
     command = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout == "False\n", done.stderr
