@@ -11,7 +11,7 @@ from __future__ import annotations
 from sawyer_utils import memory
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS
-from sawyer_utils.memory import BYTES, CONTROL_ROWS, RANK, encoder_parameters, kv_cache, lora_parameters
+from sawyer_utils.memory import BYTES, RANK, encoder_parameters, kv_cache, lora_parameters
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import MICRO_BATCHES
 
@@ -49,11 +49,9 @@ def sft_update(model, rows: int, length: int, precision="nf4", rank: int = RANK)
         rows, length: of a micro-batch, tokens of question and answer, padding included.
     """
     part = memory.working(model, rows, length, precision, rank)
-    trained = lora_parameters(model, rank) + CONTROL_ROWS * model.hidden_size
+    trained = lora_parameters(model, rank)
     return {
-        "weights": policy_weights(model, precision, rank, adapters=0)
-        + 4 * trained
-        + 4 * CONTROL_ROWS * model.hidden_size,
+        "weights": policy_weights(model, precision, rank, adapters=0) + 4 * trained,
         "optimizer": 12 * trained,
         "activations": part["layer_inputs"] + part["layer"] + part["temporaries"],
         "logits": 12 * rows * length * model.vocab_size,

@@ -36,14 +36,13 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from sawyer_utils import models, runtime
-from sawyer_utils.memory import CONTROL_ROWS, GIB, RANK, budget, resident, working
+from sawyer_utils.memory import GIB, RANK, budget, resident, working
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.reward import RewardModel
 
 GOAL = 13.5  # GiB, at the last of the sizes
 SIZES = ((1, 256), (8, 256), (1, 512), (8, 512))  # micro-batch, tokens of prompt and response
-TRAINED_ROWS = list(range(1, CONTROL_ROWS + 1))  # stand for the three control tokens
 
 
 def llama_2_7b() -> LlamaConfig:
@@ -89,10 +88,9 @@ def build_policy(
         model.is_loaded_in_4bit = True  # from which PEFT knows
         models._keep_gradients(model)
     lora = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
-    config = LoraConfig(**lora, trainable_token_indices=TRAINED_ROWS, task_type="CAUSAL_LM")
+    config = LoraConfig(**lora, task_type="CAUSAL_LM")
     model = get_peft_model(model.eval(), config, adapter_name=POLICY)
     model.add_adapter(REF, config)
-    models.spare_the_table(model)
     models.activate(model, POLICY)
     return model
 

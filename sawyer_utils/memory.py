@@ -25,7 +25,7 @@ from sawyer_utils.actor import ActorCritic
 GIB = 2**30
 CONTEXT = GIB // 2  # the CUDA context and its libraries
 RANK = 16
-CONTROL_ROWS = 3  # of the embedding table, trained too
+CONTROL_ROWS = 2  # that the embedding table gains
 BYTES = {"nf4": 2, "fp16": 2, "bf16": 2, "fp32": 4}  # of a number outside the 4-bit layers
 
 
@@ -99,7 +99,7 @@ def resident(model, judge, precision="nf4", rank: int = RANK, judge_bytes: int =
     """
     sizes = [out * into for out, into in linear_shapes(model)]
     lora, width = lora_parameters(model, rank), model.hidden_size
-    control, number = CONTROL_ROWS * width, BYTES[precision]
+    number = BYTES[precision]
     tables = (1 if model.tie_word_embeddings else 2) * model.vocab_size * width
     norms = (2 * model.num_hidden_layers + 1) * width
     if precision == "nf4":
@@ -114,9 +114,9 @@ def resident(model, judge, precision="nf4", rank: int = RANK, judge_bytes: int =
     return {
         **layers,
         "embedding_head_norms": number * (tables + norms),
-        # fp32 weight, gradient and Adam's two moments; PEFT also keeps the rows as they were.
-        "policy": 16 * (lora + control + width + 1) + 4 * control,
-        "ref": 4 * lora + 8 * control,
+        # fp32 weight, gradient and Adam's two moments; the value head, too.
+        "policy": 16 * (lora + width + 1),
+        "ref": 4 * lora,
         "reward_model": judge_bytes * encoder_parameters(judge),
     }
 
@@ -201,7 +201,7 @@ def phases(
     stays = resident(model, judge, precision, rank, judge_bytes)
     part = working(model, rows, length, precision, rank, response, sampled)
     # 12 of policy's 16 bytes are gradient and moments.
-    learned = lora_parameters(model, rank) + (CONTROL_ROWS + 1) * model.hidden_size + 1
+    learned = lora_parameters(model, rank) + model.hidden_size + 1
     fixed = {"weights": sum(stays.values()) - 12 * learned, "optimizer": 12 * learned}
     scoring = {"activations": part["layer"], "logits": part["logits"]}
     sampling = {

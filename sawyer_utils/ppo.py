@@ -204,7 +204,8 @@ class PPOTrainer:
         on_step: Callable[[list[dict]], None] | None = None,
         resume: str | bool = "auto",
     ) -> list[dict]:
-        """Run the remaining steps; continue from the run folder's checkpoint if it has one.
+        """Run the remaining steps; continue from the run folder's checkpoint if it is of this very run. What
+        is there of another one is moved aside (``resuming.claim``).
 
         Args:
             on_step: called with the whole log after each step (for a live plot).
@@ -220,7 +221,8 @@ class PPOTrainer:
             prompts = that_fit(self.tokenizer, prompts, self.config.prompt_tokens)
         if len(prompts) < self.config.batch_size:
             raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
-        if resume:
+        if self.run_dir is not None and not self.log:
+            checkpoints.claim(self, prompts, bool(resume))
             self.load_checkpoint()
         if on_step and self.log:
             on_step(self.log)
@@ -245,7 +247,7 @@ class PPOTrainer:
             checkpoints.save(self, self.run_dir / "checkpoint")
 
     def load_checkpoint(self) -> bool:
-        """Go on from the run folder's checkpoint; False if there is none of this very run."""
+        """Go on from the run folder's checkpoint; False if there is none."""
         return self.run_dir is not None and checkpoints.load(self, self.run_dir / "checkpoint")
 
     # --- details ---------------------------------------------------------------------------

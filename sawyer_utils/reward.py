@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Prin
 
 from sawyer_utils import memory
 from sawyer_utils.data import Pair
-from sawyer_utils.models import load_adapter, save_adapter
+from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
 from sawyer_utils.plumbing import assets, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.progress import Clock, LogTo
@@ -339,7 +339,8 @@ def train_reward(
     resume: str | bool = "auto",
     **options,
 ) -> list[dict]:
-    """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if a training was cut off there.
+    """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if this very training was cut off there;
+    if it is done, load it. What is there of another one is moved aside (``resuming.claim``).
 
     Writes ``folder/model`` and ``folder/log.json``; the checkpoint goes when both are there.
 
@@ -362,8 +363,13 @@ def train_reward(
         "reward_batch": (profile.reward_batch, 1.0),
         "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
     }
+    known = resuming.identity(trainer, profile.reward_base)
+    if resuming.claim(folder, known, ("checkpoint", "model", "log.json"), bool(resume)):
+        if (log := trainers.finished(Path(folder), "model")) is not None:
+            load_policy_weights(reward.model, Path(folder) / "model", "default")
+            return log
     with memory.explained(trainer.model, halves):
-        resuming.train(trainer, profile.checkpoint_minutes, resume)
+        resuming.train(trainer, profile.checkpoint_minutes)
     save = partial(reward.save, Path(folder) / "model", profile.reward_base)
     trainers.write(progress.log, Path(folder) / "log.json", save)
     shutil.rmtree(checkpoint, ignore_errors=True)

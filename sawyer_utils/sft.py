@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from sawyer_utils import memory, plots
 from sawyer_utils.chat import encode, that_fit, token_count
 from sawyer_utils.losses import token_logprobs
-from sawyer_utils.models import save_adapter, trainables_to_fp32
+from sawyer_utils.models import load_policy_weights, save_adapter, trainables_to_fp32
 from sawyer_utils.plumbing import resuming, tracking, trainers
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
@@ -97,7 +97,8 @@ def train_sft(
     resume: str | bool = "auto",
     **options,
 ) -> list[dict]:
-    """Train a model with LoRA, going on from ``folder/checkpoint`` if a training was cut off there.
+    """Train a model with LoRA, going on from ``folder/checkpoint`` if this very training was cut off there;
+    if it is done, load it. What is there of another one is moved aside (``resuming.claim``).
 
     Conversations longer than the profile's ``conversation_tokens`` are left out, which is said. Writes
     ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
@@ -123,8 +124,14 @@ def train_sft(
         "sft_micro_batch": (profile.sft_micro_batch, 1.0),
         "conversation_tokens": (profile.conversation_tokens, 1.0),
     }
+    known = resuming.identity(trainer, profile.policy_base)
+    if resuming.claim(folder, known, ("checkpoint", "adapter", "log.json"), bool(resume)):
+        if (log := trainers.finished(folder, "adapter")) is not None:
+            load_policy_weights(trainer.model, folder / "adapter", trainer.model.active_adapter)
+            trainer.model.eval()
+            return log
     with memory.explained(trainer.model, halves):
-        resuming.train(trainer, profile.checkpoint_minutes, resume)
+        resuming.train(trainer, profile.checkpoint_minutes)
     trainers.write(progress.log, folder / "log.json", lambda: save_adapter(model, folder / "adapter"))
     shutil.rmtree(checkpoint, ignore_errors=True)
     return progress.log

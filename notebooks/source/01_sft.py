@@ -48,7 +48,6 @@ profile = runtime.setup()
 # %%
 import gc
 import math
-import shutil
 
 import pandas as pd
 import torch
@@ -608,18 +607,14 @@ print(f"base, before training: {sum(before) / len(before):.3f} nats per graded t
 # %% [markdown]
 # TRL's `SFTTrainer` does the rest: batches, the shift, the labels, the cosine schedule of the
 # [learning rate](../docs/glossary.md#learning-rate). The next cell trains once. If it is cut off it goes on from its last [checkpoint](../docs/glossary.md#checkpoint) when you
-# run it again, and if the adapter is already there it loads it.
+# run it again; once it is done it loads what was learnt. With other data or settings it is another training: it
+# begins anew, and what was there is moved aside.
 
 # %%
 adapter = folder / "adapter"
-if (adapter / "adapter_model.safetensors").exists():
-    print(f"Already trained: loading {adapter.parent.name}/{adapter.name}.")
-    model = models.load_adapter(base, adapter, "default")
-    log = runtime.read_json(folder / "log.json")
-else:
-    runtime.seed_everything(0)
-    model = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
-    log = sft.train_sft(model, tokenizer, profile, train, folder)
+runtime.seed_everything(0)
+model = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
+log = sft.train_sft(model, tokenizer, profile, train, folder)
 print(f"{log[-1]['step']} steps, {log[-1]['seconds']:.0f} s of training")
 assert log[-1]["step"] == sft.total_steps(profile, len(train))
 assert all(math.isfinite(line["loss"]) for line in log)

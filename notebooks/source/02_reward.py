@@ -337,9 +337,8 @@ assert math.isclose(theirs, ours, rel_tol=1e-3)
 def trial(name: str, pairs: list, see_prompt: bool = True) -> RewardModel:
     """A short training, kept in the run folder, so that a second run only loads it."""
     home = folder / name
-    if not (home / "model" / "adapter_model.safetensors").exists():
-        fresh = RewardModel.untrained(profile, see_prompt)
-        train_reward(fresh, profile, pairs, home, max_steps=profile.reward_trials)
+    fresh = RewardModel.untrained(profile, see_prompt)
+    train_reward(fresh, profile, pairs, home, max_steps=profile.reward_trials)
     return RewardModel.load(home / "model")
 
 
@@ -491,16 +490,13 @@ print("The interval", "includes" if inside else "excludes", "one half.")
 assert len(gaps_before) == len(held_pairs)
 
 # %% [markdown]
-# Now the full training, strangers included. If this folder holds a finished model, it is loaded; if
-# a training was cut off, it goes on from its last checkpoint.
+# Now the full training, strangers included. If this folder holds the finished model of this very training, it
+# is loaded; if it was cut off, it goes on from its last checkpoint.
 
 # %%
-if (folder / "model" / "adapter_model.safetensors").exists():
-    print("Already trained: loading the model of this run folder.")
-else:
-    steps = total_steps(profile, len(lessons))
-    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
-    train_reward(RewardModel.untrained(profile), profile, lessons, folder, live)
+steps = total_steps(profile, len(lessons))
+live = plots.LivePlot(plots.reward_training, steps, 10, folder)
+train_reward(RewardModel.untrained(profile), profile, lessons, folder, live)
 reward = RewardModel.load(folder / "model")
 log = runtime.read_json(folder / "log.json")
 

@@ -677,14 +677,13 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
 gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
-if not (gold_folder / "model" / "adapter_model.safetensors").exists():
-    lessons = data.pairs(gold_train) + data.strangers(gold_train)
-    steps = total_steps(profile, len(lessons))
-    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
-    with runtime.stopwatch(seconds, "gold"):
-        untrained = RewardModel.untrained(profile, seed=1)
-        train_reward(untrained, profile, lessons, gold_folder, live)
-    del untrained, live
+lessons = data.pairs(gold_train) + data.strangers(gold_train)
+steps = total_steps(profile, len(lessons))
+live = plots.LivePlot(plots.reward_training, steps, 10, folder)
+with runtime.stopwatch(seconds, "gold"):
+    untrained = RewardModel.untrained(profile, seed=1)
+    train_reward(untrained, profile, lessons, gold_folder, live)
+del untrained, live
 gold = RewardModel.load(gold_folder / "model")
 assert not {row["prompt"] for row in gold_rows} & set(prompts)
 

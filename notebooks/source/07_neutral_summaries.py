@@ -284,14 +284,13 @@ if own_policy:
     for lesson in lessons[:2]:
         print("→", lesson["messages"][1]["content"])
     start = folder / "warmup"
-    if not (start / "adapter" / "adapter_model.safetensors").exists():
-        del model
-        gc.collect()
-        tokenizer, base = models.load_policy(profile)
-        pupil = models.load_adapter(base, adapter, "default", trainable=True)
-        sft.train_sft(pupil, tokenizer, profile, lessons, start)
-        del pupil, base
-        gc.collect()
+    del model
+    gc.collect()
+    tokenizer, base = models.load_policy(profile)
+    pupil = models.load_adapter(base, adapter, "default", trainable=True)
+    sft.train_sft(pupil, tokenizer, profile, lessons, start)
+    del pupil, base
+    gc.collect()
     adapter = start / "adapter"
     tokenizer, model = summaries.load_summariser(profile, adapter)
 

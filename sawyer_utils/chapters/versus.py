@@ -111,10 +111,9 @@ def prepare(profile: Profile, on_log=None) -> Common:
 
 def train_judge(profile: Profile, pairs: list[data.Pair], folder: Path, on_log=None) -> reward.RewardModel:
     """The reward model of the known topics, a short training; loaded where it is there already."""
-    if not (folder / MODEL).exists():
-        short = replace(profile, reward_max_steps=profile.versus_judge_steps)
-        untrained = reward.RewardModel.untrained(short)
-        reward.train_reward(untrained, short, pairs, folder, on_log, warmup_steps=5)
+    short = replace(profile, reward_max_steps=profile.versus_judge_steps)
+    untrained = reward.RewardModel.untrained(short)
+    reward.train_reward(untrained, short, pairs, folder, on_log, warmup_steps=5)
     return reward.RewardModel.load(folder / "model")
 
 

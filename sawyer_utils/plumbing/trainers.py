@@ -3,13 +3,14 @@ and a log and weights that are both there at the end."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainingArguments
 
-from sawyer_utils.plumbing.files import write_json
+from sawyer_utils.plumbing.files import read_json, write_json
 
 # fp16 multiplies the loss, lest small gradients become 0, and skips a step whose gradients overflow. From
 # torch's 65,536 SmolLM2-135M skips its first three steps, half of a short training: 16,384 overflows, 8,192
@@ -42,6 +43,15 @@ def in_batches(rows: list, lengths: list[int], batch: int) -> list:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
     batches = [order[start : start + batch] for start in range(0, len(order), batch)]
     return [rows[i] for part in batches for i in sorted(part, key=lengths.__getitem__)]
+
+
+def finished(folder: Path, weights: str) -> list[dict] | None:
+    """The log of a training that :func:`write` has finished, which is said; None if it is not."""
+    if not (folder / weights / "adapter_model.safetensors").exists() or not (folder / "log.json").exists():
+        return None
+    print(f"Already trained: loading {folder.name}/{weights}.")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # of a process that died tidying up
+    return read_json(folder / "log.json")
 
 
 def write(log: list[dict], path: Path, save_weights: Callable[[], None]) -> None:
