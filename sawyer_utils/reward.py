@@ -364,10 +364,10 @@ def train_reward(
         "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
     }
     known = resuming.identity(trainer, profile.reward_base)
-    if resuming.claim(folder, known, ("checkpoint", "model", "log.json"), bool(resume)):
-        if (log := trainers.finished(Path(folder), "model")) is not None:
-            load_policy_weights(reward.model, Path(folder) / "model", "default")
-            return log
+    ours = resuming.claim(folder, known, ("checkpoint", "model", "log.json"), bool(resume))
+    if ours and (log := trainers.finished(Path(folder), "model")):
+        load_policy_weights(reward.model, Path(folder) / "model", "default")
+        return log
     with memory.explained(trainer.model, halves):
         resuming.train(trainer, profile.checkpoint_minutes)
     save = partial(reward.save, Path(folder) / "model", profile.reward_base)

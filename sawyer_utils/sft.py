@@ -125,11 +125,11 @@ def train_sft(
         "conversation_tokens": (profile.conversation_tokens, 1.0),
     }
     known = resuming.identity(trainer, profile.policy_base)
-    if resuming.claim(folder, known, ("checkpoint", "adapter", "log.json"), bool(resume)):
-        if (log := trainers.finished(folder, "adapter")) is not None:
-            load_policy_weights(trainer.model, folder / "adapter", trainer.model.active_adapter)
-            trainer.model.eval()
-            return log
+    ours = resuming.claim(folder, known, ("checkpoint", "adapter", "log.json"), bool(resume))
+    if ours and (log := trainers.finished(folder, "adapter")):
+        load_policy_weights(trainer.model, folder / "adapter", trainer.model.active_adapter)
+        trainer.model.eval()
+        return log
     with memory.explained(trainer.model, halves):
         resuming.train(trainer, profile.checkpoint_minutes)
     trainers.write(progress.log, folder / "log.json", lambda: save_adapter(model, folder / "adapter"))

@@ -137,14 +137,13 @@ def claim(folder: Path, identity: dict, outputs: tuple[str, ...], resume: bool =
     if there and not changed and resume:
         return True
     if there:
-        aside = next(path for n in itertools.count(1) if not (path := folder / f"earlier-{n}").exists())
+        names = (folder / f"earlier-{n}" for n in itertools.count(1))
+        aside = next(path for path in names if not path.exists())
         aside.mkdir()
         for path in [*there, *([known] if known.exists() else [])]:
             path.rename(aside / path.name)
-        why = f"of another run ({', '.join(changed) if before else 'of which kind, is not known'})"
-        print(
-            f"What is in {folder.name} is {why if changed else 'done'}: moved to {aside.name}. Starting over."
-        )
+        why = f"Another run is in {folder.name} ({', '.join(changed)}). " if before and changed else ""
+        print(f"{why}Moved {', '.join(path.name for path in there)} to {aside}; starting over.")
     write_json(known, identity)
     return False
 
@@ -167,14 +166,12 @@ def identity(trainer: Trainer, base: str) -> dict[str, str]:
         base: the pretrained model's name.
     """
     args, model = trainer.args, trainer.model
-    defaults = {
-        f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(args)
-    }
-    settings = {
-        name: str(getattr(args, name))
-        for name, default in defaults.items()
-        if not name.startswith(NO_RESULT) and str(getattr(args, name)) != str(default)
-    }
+    settings = {}
+    for field in fields(args):
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        value = str(getattr(args, field.name))
+        if value != str(default) and not field.name.startswith(NO_RESULT):
+            settings[field.name] = value
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     goes_on = any("lora_B" in name and bool(p.any()) for name, p in trained.items())

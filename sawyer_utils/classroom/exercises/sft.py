@@ -150,7 +150,7 @@ def _(answer):
 
 
 def padded(pad: int):
-    """Fresh ``ids (B, T)``, each row padded on the left and ending with an end token, and ``lengths (B,)``."""
+    """Fresh ``ids (B, T)``, each row padded on the left, with an end token, and ``lengths (B,)``."""
     lengths = torch.randperm(8, generator=fresh())[:4] + 2  # of 2 to 9 tokens, all different
     ids = torch.full((4, 9), pad)
     for row, n in zip(ids, lengths.tolist()):
