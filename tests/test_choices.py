@@ -19,6 +19,7 @@ from sawyer_utils import data, models
 from sawyer_utils.chapters import choices, likelihood
 from sawyer_utils.chapters.likelihood import Request, Tree
 from sawyer_utils.data import DataError
+from sawyer_utils.plumbing import hub
 from sawyer_utils.profiles import PROFILES
 
 SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")
@@ -620,24 +621,21 @@ def test_a_bad_row_is_named(source, row, message):
 
 
 def test_the_hub_is_asked_for_configuration_and_split(monkeypatch):
-    import datasets
-
     asked = []
 
-    def stream(source, name, split, streaming):
-        asked.append((source, name, split, streaming))
+    def stream(source, **part):
+        asked.append((source, part))
         row = TRUTHFUL if "truthful" in source else MMLU
-        rows = [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
-        return datasets.IterableDataset.from_generator(lambda: iter(rows))
+        return [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
 
-    monkeypatch.setattr(datasets, "load_dataset", stream)
+    monkeypatch.setattr(hub, "stream", stream)
     truthful = data.load_questions("truthfulqa/truthful_qa", 2)
     assert [question["id"] for question in truthful] == ["row-0", "row-0", "row-1", "row-1"]
     mmlu = data.load_questions("cais/mmlu", subject="art", split="dev")
     assert [question["task"] for question in mmlu] == ["mmlu_art"] * 3
     assert asked == [
-        ("truthfulqa/truthful_qa", "multiple_choice", "validation", True),
-        ("cais/mmlu", "art", "dev", True),
+        ("truthfulqa/truthful_qa", {"name": "multiple_choice", "split": "validation"}),
+        ("cais/mmlu", {"name": "art", "split": "dev"}),
     ]
     with pytest.raises(DataError, match="name a subject"):
         data.load_questions("cais/mmlu")

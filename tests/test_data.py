@@ -14,6 +14,7 @@ import pytest
 from sawyer_utils import data
 from sawyer_utils.course import corpus_proof
 from sawyer_utils.data import DataError, map_rows
+from sawyer_utils.plumbing import hub
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -905,20 +906,15 @@ def test_a_question_that_two_rows_ask_is_on_one_side_of_a_split():
 
 def test_a_stream_ends_at_three_times_its_limit(monkeypatch):
     # The Hub is streamed: 50 rows must not read 15,000.
-    import datasets
-
     read = []
 
-    def rows():
+    def stream(source, split):
+        assert (source, split) == ("databricks/databricks-dolly-15k", "train")
         for i in range(15_000):
             read.append(i)
             yield {"instruction": f"Question {i}?", "context": "", "response": "", "category": ""}
 
-    def stream(source, split, streaming):
-        assert (source, split, streaming) == ("databricks/databricks-dolly-15k", "train", True)
-        return datasets.IterableDataset.from_generator(rows)
-
-    monkeypatch.setattr(datasets, "load_dataset", stream)
+    monkeypatch.setattr(hub, "stream", stream)
     assert len(data._load("prompts", "databricks/databricks-dolly-15k", 50)) == 50
     assert len(read) <= 3 * 50 + 10  # a few to learn the columns
 
