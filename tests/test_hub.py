@@ -105,7 +105,7 @@ def played(repositories, tmp_path_factory):
     return play(repositories, tmp_path_factory.mktemp("hf"), *troubles)
 
 
-GATED = ("is gated, and no Hub token was found", "Accept its conditions at https://huggingface.co/")
+GATED = ("is gated, and no Hub token was found", "Accept the licence at https://huggingface.co/")
 GONE_AWAY = ("does not exist on the Hub (any more), or is private", "may have been renamed")
 SLOW = ("does not answer in time", "HF_HUB_DOWNLOAD_TIMEOUT")
 SAID = [

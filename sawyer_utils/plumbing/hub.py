@@ -30,7 +30,7 @@ TROUBLES = (
     (
         "GatedRepoError|is a gated",
         "is gated, and {access}",
-        "Accept its conditions at {page}. {log_in}{copy}",
+        "Accept the licence at {page}. {log_in}{copy}",
     ),
     (
         "OfflineMode|outgoing traffic has been disabled",
@@ -45,8 +45,8 @@ TROUBLES = (
     (
         r"Cert\w*Error|CERTIFICATE_VERIFY_FAILED|invalid peer certificate",
         "cannot be read: the certificate shown for {endpoint} is not trusted ({said})",
-        "A proxy that opens TLS, as companies have, shows its own. Get its certificate file from whoever runs "
-        "the network; set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to its path before Python starts.",
+        "A proxy that opens TLS, as companies have, shows its own. Get its certificate file from whoever "
+        "runs the network; set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to its path before Python starts.",
     ),
     (
         "Timeout|ConnectionError|ConnectError|URLError",
