@@ -247,13 +247,14 @@ prepare.write_sums(folder)
 USE = """
 import json
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from sawyer_utils.chapters import choices
 from sawyer_utils import data
 prompts = data.load_prompts("train", "databricks/databricks-dolly-15k", 20)
 found = {
     "parameters": AutoModelForCausalLM.from_pretrained("toy/base").num_parameters() > 0,
     "words": len(AutoTokenizer.from_pretrained("toy/base")("a b c")["input_ids"]),
     "prompts": len({row["prompt"] for row in prompts}),
-    "labels": [row["label"] for row in data.load_questions("cais/mmlu", 3, subject="world_religions")],
+    "labels": [row["label"] for row in choices.load_questions("cais/mmlu", 3, subject="world_religions")],
 }
 print(json.dumps(found))
 """
