@@ -31,7 +31,7 @@ from pathlib import Path
 import lm_eval_side as side
 import torch
 
-from sawyer_utils import data, models, runtime
+from sawyer_utils import models, runtime
 from sawyer_utils.chapters import choices
 from sawyer_utils.profiles import PROFILES
 
@@ -149,7 +149,7 @@ def main() -> None:
     }
     tokenizer, model = models.load_policy(replace(PROFILES["local"], precision="fp32"))
     score = partial(ours, model, tokenizer)
-    questions = data.load_questions(str(options.rows))
+    questions = choices.load_questions(str(options.rows))
     pairs = [questions[i : i + 2] for i in range(0, len(questions), 2)]
     score(pairs[-1])  # not counted
     with lm_eval_process(options.rows, options.batch) as ask:

@@ -406,7 +406,7 @@ def _compare(model, tokenizer, judge, profile: Profile, prompts: list[str]):
 
 def _choose(model, tokenizer, profile: Profile, count: int):
     precision = runtime.choose_precision(profile.precision)
-    questions = data.load_questions(profile.benchmarks[0], count)
+    questions = choices.load_questions(profile.benchmarks[0], count)
     compute = precision.compute if precision.autocast else None
     scored = choices.score_choices(model, tokenizer, questions, compute=compute)
     asked = choices.ask_for_letter(model, tokenizer, questions[: count // 2])

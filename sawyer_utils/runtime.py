@@ -339,9 +339,11 @@ def _network(profile: Profile) -> str:
         return "offline (HF_HUB_OFFLINE is set)"
     if not (profile.hub_models or profile.hub_data):
         return "not needed: models and data are embedded"
-    if trouble := hub.trouble():
+    try:
+        hub.ask()
+    except hub.HubUnavailable as trouble:
         return f"OFFLINE, only what is cached can be loaded. {trouble}"
-    return f"{hub.endpoint()} answers"
+    return f"{hub.constants.ENDPOINT} answers"
 
 
 def expected_minutes(profile: Profile, device: str) -> str:
@@ -428,7 +430,7 @@ def setup(seed: int = 0) -> Profile:
     if profile.hub_models or profile.hub_data:
         from sawyer_utils.plumbing import hub
 
-        hub.hf_login(optional=True)
+        print(f"Hub token  {hub.token_state()}")
         hub.check_access(profile.hub_models)  # before anything downloads
     return profile
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 from conftest import known_model
 
-from sawyer_utils import data, models
+from sawyer_utils import models
 from sawyer_utils.chapters import choices, likelihood
 from sawyer_utils.chapters.likelihood import Request, Tree
 from sawyer_utils.data import DataError
+from sawyer_utils.plumbing import hub
 from sawyer_utils.profiles import PROFILES
 
 SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")
@@ -317,7 +318,7 @@ def test_scored_choices_equal_plain_forward_passes(tokenizer, tiny_model, batch_
 def test_the_cut_between_question_and_choice_moves_no_token(tokenizer):
     # Encoding both together, as lm-eval does, is encoding them apart only if no token spans the cut.
     for name in ("truthful_mini", "religions_mini"):
-        for question in data.load_questions(name):
+        for question in choices.load_questions(name):
             context = choices.PLAIN.format(**question)
             for choice in question["choices"]:
                 apart = [tokenizer(t, add_special_tokens=False).input_ids for t in (context, f" {choice}")]
@@ -555,7 +556,7 @@ def source(tmp_path):
 
 
 def test_a_row_of_truthfulqa_is_two_questions(source):
-    one, many = data.load_questions(source(TRUTHFUL))
+    one, many = choices.load_questions(source(TRUTHFUL))
     assert one == {
         "id": "t-1",
         "question": "Can pigs fly?",
@@ -574,18 +575,18 @@ def test_mmlu_by_subject_and_split(source):
         MMLU | {"id": "m-3", "subject": "law"},
         {key: value for key, value in MMLU.items() if key != "split"} | {"id": "m-4"},
     )
-    assert [q["id"] for q in data.load_questions(path)] == ["m-1", "m-3", "m-4"]
-    assert [q["id"] for q in data.load_questions(path, subject="art")] == ["m-1", "m-4"]
-    assert [q["id"] for q in data.load_questions(path, subject="art", split="dev")] == ["m-2", "m-4"]
-    question = data.load_questions(path, limit=1)[0]
+    assert [q["id"] for q in choices.load_questions(path)] == ["m-1", "m-3", "m-4"]
+    assert [q["id"] for q in choices.load_questions(path, subject="art")] == ["m-1", "m-4"]
+    assert [q["id"] for q in choices.load_questions(path, subject="art", split="dev")] == ["m-2", "m-4"]
+    question = choices.load_questions(path, limit=1)[0]
     assert (question["task"], question["label"]) == ("mmlu_art", 2)
     with pytest.raises(DataError, match="no rows of subject 'chess', split 'test'"):
-        data.load_questions(path, subject="chess")
+        choices.load_questions(path, subject="chess")
 
 
 def test_a_users_own_questions_stay_as_they_are(source):
-    assert data.load_questions(source(*QUESTIONS)) == QUESTIONS
-    assert len(data.load_questions("truthful_mini", 12)) == 12
+    assert choices.load_questions(source(*QUESTIONS)) == QUESTIONS
+    assert len(choices.load_questions("truthful_mini", 12)) == 12
 
 
 def targets(field: str, **change) -> dict:
@@ -616,42 +617,39 @@ def targets(field: str, **change) -> dict:
 def test_a_bad_row_is_named(source, row, message):
     good = QUESTIONS[0]
     with pytest.raises(DataError, match=f"own.jsonl, line 2: {message}"):
-        data.load_questions(source(good, row))
+        choices.load_questions(source(good, row))
 
 
 def test_the_hub_is_asked_for_configuration_and_split(monkeypatch):
-    import datasets
-
     asked = []
 
-    def stream(source, name, split, streaming):
-        asked.append((source, name, split, streaming))
+    def stream(source, **part):
+        asked.append((source, part))
         row = TRUTHFUL if "truthful" in source else MMLU
-        rows = [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
-        return datasets.IterableDataset.from_generator(lambda: iter(rows))
+        return [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
 
-    monkeypatch.setattr(datasets, "load_dataset", stream)
-    truthful = data.load_questions("truthfulqa/truthful_qa", 2)
+    monkeypatch.setattr(hub, "stream", stream)
+    truthful = choices.load_questions("truthfulqa/truthful_qa", 2)
     assert [question["id"] for question in truthful] == ["row-0", "row-0", "row-1", "row-1"]
-    mmlu = data.load_questions("cais/mmlu", subject="art", split="dev")
+    mmlu = choices.load_questions("cais/mmlu", subject="art", split="dev")
     assert [question["task"] for question in mmlu] == ["mmlu_art"] * 3
     assert asked == [
-        ("truthfulqa/truthful_qa", "multiple_choice", "validation", True),
-        ("cais/mmlu", "art", "dev", True),
+        ("truthfulqa/truthful_qa", {"name": "multiple_choice", "split": "validation"}),
+        ("cais/mmlu", {"name": "art", "split": "dev"}),
     ]
     with pytest.raises(DataError, match="name a subject"):
-        data.load_questions("cais/mmlu")
+        choices.load_questions("cais/mmlu")
 
 
 def test_real_rows_load():
     files = [SHARED / "truthfulqa_mc_100.jsonl", SHARED / "mmlu_world_religions_65.jsonl"]
     if missing := [file for file in files if not file.exists()]:
         pytest.skip(f"{missing[0]} is not here")
-    questions = data.load_questions(str(files[0]))
+    questions = choices.load_questions(str(files[0]))
     assert len(questions) == 200
     assert all(q["label"] == 0 for q in questions if q["task"] == "truthfulqa_mc1")
-    assert len(data.load_questions(str(files[1]))) == 60
-    assert len(data.load_questions(str(files[1]), split="dev")) == 5
+    assert len(choices.load_questions(str(files[1]))) == 60
+    assert len(choices.load_questions(str(files[1]), split="dev")) == 5
 
 
 # --- real weights -------------------------------------------------------------------------------
@@ -659,7 +657,7 @@ def test_real_rows_load():
 
 def test_the_loaded_policy_reads_trees():
     tokenizer, model = models.load_policy(replace(PROFILES["local"], precision="fp32"))
-    questions = data.load_questions("religions_mini", 3)
+    questions = choices.load_questions("religions_mini", 3)
     found = choices.score_choices(model, tokenizer, questions)
     context = choices.PLAIN.format(**questions[0])
     slow = [plain(model, tokenizer, context, f" {choice}") for choice in questions[0]["choices"]]

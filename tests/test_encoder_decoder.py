@@ -183,8 +183,8 @@ def hub_profile(tmp_path, t5, plain_letters, monkeypatch):
 
 
 def test_from_the_sources_rows_to_two_steps_of_ppo(hub_profile, capsys):
-    train = data.load_news("train", hub_profile.news)
-    test = data.load_news("test", hub_profile.news)
+    train = summaries.load_news("train", hub_profile.news)
+    test = summaries.load_news("test", hub_profile.news)
     assert len(train) + len(test) == 3 * len(PROMPTS)
     assert "1 of 25 rows left out: 1 × field 'text' is empty" in capsys.readouterr().out
     assert not {row["text"] for row in train} & {row["text"] for row in test}

@@ -502,9 +502,14 @@ def test_the_network_is_tried_where_it_is_needed(monkeypatch, trouble, line):
     from sawyer_utils.plumbing import hub
 
     fake_cpu(monkeypatch)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setenv("HF_ENDPOINT", "https://mirror")
-    monkeypatch.setattr(hub, "trouble", lambda: trouble)
+
+    def ask():
+        if trouble:
+            raise hub.HubUnavailable(trouble)
+
+    monkeypatch.setattr(hub, "offline", lambda: False)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "https://mirror")
+    monkeypatch.setattr(hub, "ask", ask)
     assert f"network    {line}" in runtime.environment_report(PROFILES["colab"])
     assert "network    not needed: models and data are embedded" in runtime.environment_report(LOCAL)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import pair_tokenizer
 
-from sawyer_utils import data, plots
+from sawyer_utils import plots
 from sawyer_utils.chapters import summaries
 from sawyer_utils.profiles import PROFILES
 
@@ -153,7 +153,7 @@ def test_the_lessons_and_prompts_of_the_corpus_fit_their_profile(tokenizer):
     from sawyer_utils.chat import encode, encode_prompt
 
     profile = PROFILES["local"]
-    texts = [row["text"] for split in ("train", "test") for row in data.load_news(split)]
+    texts = [row["text"] for split in ("train", "test") for row in summaries.load_news(split)]
     prompts = [summaries.prompt_for(text) for text in texts]
     assert max(len(encode_prompt(tokenizer, p)) for p in prompts) <= profile.news_prompt_tokens
     lessons = summaries.lessons(texts[:12], overlap)

@@ -25,7 +25,7 @@ def write(path, rows):
 def test_a_vote_is_a_row_of_the_corpus_schema_without_the_voter(tmp_path):
     votes.append(tmp_path / "new" / "votes.jsonl", votes.vote("Hi", ANSWERS, "ppo"))
     votes.append(tmp_path / "new" / "votes.jsonl", votes.vote("Hi", ANSWERS, "sft"))
-    first, second = data.read_jsonl(tmp_path / "new" / "votes.jsonl", "preferences")
+    first, second = data.read_jsonl(tmp_path / "new" / "votes.jsonl", data.check_preference)
     assert set(first) == {"id", "topic", "prompt", "responses"}
     assert {key for response in first["responses"] for key in response} == {"text", "score", "kind"}
     assert first["id"] != second["id"]
@@ -102,7 +102,7 @@ def test_a_blind_vote_is_added_to_the_file(chat):
     for text in ("a b c", "h i j k"):
         ask(chat, text)
         chat.vote("two")
-    rows = data.read_jsonl(chat.ballots, "preferences")
+    rows = data.read_jsonl(chat.ballots, data.check_preference)
     assert [row["prompt"] for row in rows] == ["a b c", "h i j k"]
     assert [data.pairs([row])[0].kinds for row in rows] == [("two", "one")] * 2
     assert "kept in votes.jsonl" in chat.status.value

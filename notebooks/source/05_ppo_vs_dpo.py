@@ -370,7 +370,6 @@ as_table(found["known"])
 # it took:
 
 # %%
-lines = versus_results.lines_to_understand()
 best = [after["best_of_n"][topics] for topics in ("known", "new")]
 spent = sum(sum(part["tokens"]) for part in best) / sum(len(p["prompt"]) for p in best)
 costs = {}
@@ -384,15 +383,11 @@ for name in versus.METHODS:
         "generated tokens": cost.get("tokens", f"{spent:.0f} a question"),
         "gradient steps": cost["gradient_steps"],
         "peak memory, GiB": f"{peak:.1f}" if peak else "not told",
-        "lines of code": lines[name],
     }
 pd.DataFrame(costs)
 
 # %% [markdown]
-# *Lines* are lines of code without comments and docstrings: for PPO our trainer, its settings, the sampling
-# and the losses; for DPO and RLOO the files of TRL's trainer and settings, which can do much more than is
-# used here. DPO's idea fits in section 1; but whoever looks for a mistake has to read the file. *Core
-# minutes* are what the processor worked, whatever else ran beside it. *Memory* is the peak of this
+# *Core minutes* are what the processor worked, whatever else ran beside it. *Memory* is the peak of this
 # process, in which one training came after the other: a later one also carries what the allocator kept.
 
 # %% tags=["slide"]

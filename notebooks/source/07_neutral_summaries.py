@@ -55,7 +55,7 @@ import time
 import pandas as pd
 import torch
 
-from sawyer_utils import data, evaluation, models, plots, ppo, reward, sft, show
+from sawyer_utils import evaluation, models, plots, ppo, reward, sft, show
 from sawyer_utils.chapters import summaries
 from sawyer_utils.plumbing import hub
 
@@ -86,8 +86,8 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # ourselves, of [three parts](../docs/glossary.md#composite-reward).
 
 # %% tags=["slide"]
-train_rows = data.load_news("train", profile.news, profile.limit)
-test_rows = data.load_news("test", profile.news)[: profile.eval_prompts]
+train_rows = summaries.load_news("train", profile.news, profile.limit)
+test_rows = summaries.load_news("test", profile.news)[: profile.eval_prompts]
 for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
     print(textwrap.fill(f"[{row['topic']}] {row['text']}", 88), end="\n\n")
 print(f"{len(train_rows)} paragraphs to practise on, {len(test_rows)} to judge by.")
@@ -218,7 +218,7 @@ source_loaded = statistics.mean(summaries.mean_loaded(row["text"]) for row in te
 
 # %% tags=["fragment"]
 encoder = evaluation.Similarity(profile.encoder)
-text = data.load_news("train")[0]["text"]
+text = summaries.load_news("train")[0]["text"]
 candidates = {
     "loaded": summaries.sentences(text)[0],
     "neutral": "Pellworth's council voted seven to four to close the Mill Lane"

@@ -59,7 +59,7 @@ def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
     """
     found: dict[str, dict] = {}
     for path in paths:
-        for row in data.read_jsonl(path, "preferences"):
+        for row in data.read_jsonl(path, data.check_preference):
             if found.setdefault(row["id"], row) != row:
                 raise DataError(f"{Path(path).name}: the vote {row['id']} differs from that of another file")
     return list(found.values())
