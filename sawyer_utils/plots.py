@@ -611,52 +611,6 @@ def change_against_length(longer, change, slope: float, intercept: float) -> Fig
     return figure
 
 
-# --- memory -------------------------------------------------------------------------------------
-
-INK = "#222222"  # some of these fills are too pale to do without an outline
-PARTS = {  # what the memory is for -> colour, hatch
-    "weights": ("#0072B2", ""), "optimizer": ("#56B4E9", "//"), "merged copy": (GREY, "xx"),
-    "cache": (GREEN, ".."), "activations": ("#D55E00", "\\\\"), "logits": ("#E69F00", "++"),
-    "CUDA itself": ("#CCCCCC", "--"),
-}  # fmt: skip
-
-
-@takes_tensors
-def memory_bars(phases: dict[str, dict[str, float]], card: str, size: float) -> Figure:
-    """What fills a card's memory in each phase of PPO, against what the card has.
-
-    Args:
-        phases: phase -> part (key of :data:`PARTS`) -> GiB.
-        size: the card's GiB.
-    """
-    figure, ax = plt.subplots(figsize=(9, 2.9))
-    totals = {phase: sum(parts.values()) for phase, parts in phases.items()}
-    for y, parts in enumerate(reversed(phases.values())):
-        left = 0.0
-        for name, (colour, hatch) in PARTS.items():
-            value = parts.get(name, 0.0)
-            ax.barh(y, value, 0.55, left, color=colour, hatch=hatch, edgecolor=INK)
-            left += value
-        ax.text(left, y, f" {left:.1f}", va="center", fontsize=12)
-    ax.axvline(size, color="black", ls="--", lw=2)
-    ax.annotate(
-        f"{card}: {size:.1f}",
-        (size, 1.42),
-        xytext=(-5, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-    )
-    ax.set_yticks(range(len(phases)), list(phases)[::-1])
-    ax.set(xlabel="GiB, at most", xlim=(0, 1.12 * max(size, *totals.values())), ylim=(-0.5, 1.6))
-    ax.grid(axis="y", visible=False)
-    used = [name for name in PARTS if any(name in parts for parts in phases.values())]
-    handles = [plt.Rectangle((0, 0), 1, 1, fc=PARTS[n][0], hatch=PARTS[n][1], ec=INK) for n in used]
-    ax.legend(handles, used, ncols=len(used), loc="lower center", bbox_to_anchor=(0.45, 1), columnspacing=1,
-              handlelength=1.4)  # fmt: skip
-    return figure
-
-
 # --- a live panel -------------------------------------------------------------------------------
 
 

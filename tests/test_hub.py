@@ -329,8 +329,9 @@ def test_a_token_without_access_is_told_from_no_token(monkeypatch):
 def quiet_setup(monkeypatch):
     """``runtime.setup`` without what it does to the process."""
     from sawyer_utils import plots
+    from sawyer_utils.plumbing import machine
 
-    monkeypatch.setattr(runtime, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(machine, "quiet_libraries", lambda: None)
     monkeypatch.setattr(plots, "use_style", lambda: None)
     calls = []
     monkeypatch.setattr(hub, "hf_login", lambda optional: calls.append(("login", optional)))
