@@ -16,6 +16,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.lines import Line2D
 
 from sawyer_utils import plots, show
+from sawyer_utils.chapters import drawings
 from sawyer_utils.classroom import widgets
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.plumbing.files import project_root
@@ -333,19 +334,21 @@ def figures():
     numbers = {stage: list(np.linspace(i, i + 3, 9)) for i, stage in enumerate(plots.STAGES)}
     return {
         "bars": lambda: plots.bars_with_intervals(["a", "b", "c"], *map(np.array, three), chance=0.5),
-        "benchmarks": lambda: plots.benchmark_bars(pd.DataFrame(bench)),
-        "calibration": lambda: plots.calibration([0.6, 0.9], [0.5, 0.8], [3, 4], [0.4, 0.7], [0.6, 0.9]),
+        "benchmarks": lambda: drawings.benchmark_bars(pd.DataFrame(bench)),
+        "calibration": lambda: drawings.calibration([0.6, 0.9], [0.5, 0.8], [3, 4], [0.4, 0.7], [0.6, 0.9]),
         "changes": lambda: plots.score_changes(list("abc"), [1, -1, 0], [0.5, -2, -1], [2, -0.5, 1], 9),
-        "differences": lambda: plots.differences(table),
-        "frontier": lambda: plots.frontier(frontier_table("n"), frontier_table("step"), {"judge": "a judge"}),
-        "groups": lambda: plots.score_groups({"a": [1.0, 2, 3], "own": [2.0, 3, 4]}, own="own"),
+        "differences": lambda: drawings.differences(table),
+        "frontier": lambda: drawings.frontier(
+            frontier_table("n"), frontier_table("step"), {"judge": "a judge"}
+        ),
+        "groups": lambda: drawings.score_groups({"a": [1.0, 2, 3], "own": [2.0, 3, 4]}, own="own"),
         "histograms": lambda: plots.reward_histograms(numbers),
-        "length": lambda: plots.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
+        "length": lambda: drawings.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
         "loss": lambda: plots.loss_curve(log(), levels=[("before", 1.0), ("after", 0.5)]),
-        "margins": lambda: plots.preference_loss(),
+        "margins": lambda: drawings.preference_loss(),
         "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
-        "seeds": lambda: plots.seed_spread({"a": [0.1, 0.3, 0.2], "b": [0.4, 0.2, 0.5]}, "x"),
-        "slopes": lambda: plots.slopes([0.0, 1.0, 2.0], [1.0, 0.5, 3.0]),
+        "seeds": lambda: drawings.seed_spread({"a": [0.1, 0.3, 0.2], "b": [0.4, 0.2, 0.5]}, "x"),
+        "slopes": lambda: drawings.slopes([0.0, 1.0, 2.0], [1.0, 0.5, 3.0]),
     }
 
 
@@ -416,7 +419,7 @@ def test_words_in_figures_are_large_enough_for_their_colour(axes):
 
 
 def test_the_names_over_three_answers_are_large_enough_for_their_colours():
-    figure = plots.three_answers("Why?", dict.fromkeys(plots.STAGES, "so"))
+    figure = drawings.three_answers("Why?", dict.fromkeys(plots.STAGES, "so"))
     coloured = [text for text in figure.axes[0].texts if text.get_color() in STAGE_COLOURS]
     assert len(coloured) == 3
     for text in coloured:

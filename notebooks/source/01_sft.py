@@ -55,6 +55,7 @@ import torch
 from IPython.display import display
 
 from sawyer_utils import chat, data, evaluation, models, plots, sft, show
+from sawyer_utils.chapters import drawings
 from sawyer_utils.plumbing import assets
 
 folder = runtime.run_dir(profile, "sft")
@@ -531,7 +532,7 @@ assert missing[4] < 1e-5
 # %%
 table = pd.DataFrame({"rank": list(missing), "share_missing": list(missing.values())})
 pictures = {r: m.numpy() for r, m in best.items()}
-figure = plots.low_rank(update.numpy(), pictures)
+figure = drawings.low_rank(update.numpy(), pictures)
 plots.save(figure, folder / "figures", "low_rank", table)
 
 # %% [markdown]
