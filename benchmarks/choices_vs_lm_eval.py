@@ -33,6 +33,7 @@ import torch
 
 from sawyer_utils import models, runtime
 from sawyer_utils.chapters import choices
+from sawyer_utils.plumbing.machine import quiet_libraries
 from sawyer_utils.profiles import PROFILES
 
 TASKS = ("mc1", "mc2")
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8, help="lm-eval's")
     options = parser.parse_args()
-    runtime.quiet_libraries()
+    quiet_libraries()
     found = {
         "date": date.today().isoformat(),
         "machine": machine(),

@@ -7,8 +7,8 @@ The policy has Llama-2-7B's shape and random weights: NF4 with double quantisati
 RoBERTa-base. On a GPU one rollout and one update of ``PPOTrainer`` run in fp16 at each size, and the
 peaks go to results/ppo_memory.json. Without one the budget is printed: what the shapes say.
 
-The budget's formulas are ``sawyer_utils/memory.py``'s, where it says what they leave out. A length is
-prompt plus response, half each. A T4 shows torch 14.75 GiB, hence the goal of 13.5.
+The budget's formulas are ``sawyer_utils/chapters/memory_budget.py``'s, where it says what they leave
+out. A length is prompt plus response, half each. A T4 shows torch 14.75 GiB, hence the goal of 13.5.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from sawyer_utils import models, runtime
-from sawyer_utils.memory import GIB, RANK, budget, resident, working
+from sawyer_utils.chapters.memory_budget import RANK, phases, resident, working
 from sawyer_utils.models import POLICY, REF
+from sawyer_utils.plumbing import machine
+from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.reward import RewardModel
 
@@ -121,6 +123,12 @@ def build_trainer(
     raise RuntimeError("Every gradient overflowed: there is no update to measure.")
 
 
+def budget(llama: LlamaConfig, judge: RobertaConfig, rows: int, length: int, **options) -> dict[str, int]:
+    """Peak bytes of the two phases; ``options`` are those of ``phases``."""
+    found = phases(llama, judge, rows, length, **options)
+    return {name: sum(held.values()) for name, held in found.items()}
+
+
 def generate_and_update(trainer: PPOTrainer, rows: int, length: int, peak) -> dict[str, int]:
     """Peak bytes of the phases that :func:`budget` names.
 
@@ -159,7 +167,7 @@ def show(rows: list[dict]) -> None:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    runtime.quiet_libraries()
+    machine.quiet_libraries()
     runtime.seed_everything(0)
     llama, judge = llama_2_7b(), roberta_base()
     fixed, rows = in_gib(resident(llama, judge)), []

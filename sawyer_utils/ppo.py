@@ -43,11 +43,11 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
-from sawyer_utils import checkpoints, health, losses, memory
+from sawyer_utils import checkpoints, health, losses
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
 from sawyer_utils.chat import that_fit
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
-from sawyer_utils.plumbing import tracking
+from sawyer_utils.plumbing import memory, tracking
 from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.plumbing.trainers import FP16_SCALE
 from sawyer_utils.ppo_config import PPOConfig

@@ -15,10 +15,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
 
-from sawyer_utils import memory
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
-from sawyer_utils.plumbing import assets, resuming, tracking, trainers
+from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile

@@ -23,9 +23,10 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sawyer_utils import evaluation, memory, models, reward, rollout, runtime, sft
-from sawyer_utils.chapters import choices
+from sawyer_utils import evaluation, models, reward, rollout, runtime, sft
+from sawyer_utils.chapters import choices, memory_budget
 from sawyer_utils.data import Pair
+from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.profiles import PROFILES
 
 RANK = 4
@@ -128,7 +129,7 @@ def test_what_autograd_keeps_of_a_layer(shape, precision):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), models.autocast(model, dtype):
         decoder.layers[0](states, position_embeddings=turned, attention_mask=None)
     size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert 0.75 < size / memory.one_layer(config, states[..., 0].numel(), precision) < 1.02
+    assert 0.75 < size / memory_budget.one_layer(config, states[..., 0].numel(), precision) < 1.02
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -311,6 +312,6 @@ def test_the_number_format_of_the_weights_counts():
 
 def test_the_context_of_cuda_is_counted_once():
     for stage, parts in fits.stages(PROFILES["colab"]).items():
-        assert fits.peaks(PROFILES["colab"])[stage] * memory.GIB == pytest.approx(
-            sum(parts.values()) + memory.CONTEXT
+        assert fits.peaks(PROFILES["colab"])[stage] * GIB == pytest.approx(
+            sum(parts.values()) + memory_budget.CONTEXT
         )

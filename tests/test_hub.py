@@ -188,9 +188,10 @@ def test_each_librarys_word_for_a_certificate_is_known(name, text):
 
 def test_setup_asks_for_access_first_and_an_embedded_profile_asks_nothing(monkeypatch, capsys):
     from sawyer_utils import plots
+    from sawyer_utils.plumbing import machine
 
     asked = []
-    monkeypatch.setattr(runtime, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(machine, "quiet_libraries", lambda: None)
     monkeypatch.setattr(plots, "use_style", lambda: None)
     monkeypatch.setattr(hub, "check_access", asked.append)
     monkeypatch.setenv("SAWYER_PROFILE", "llama2")

@@ -14,7 +14,8 @@ from dataclasses import fields, replace
 import fits
 import pytest
 
-from sawyer_utils import memory, runtime
+from sawyer_utils import runtime
+from sawyer_utils.chapters import memory_budget
 from sawyer_utils.profiles import PROFILES, Profile, current_profile
 from sawyer_utils.reward import MICRO_BATCHES
 from sawyer_utils.reward import total_steps as reward_steps
@@ -122,7 +123,7 @@ USUAL = {
 
 def encoder_positions(profile: Profile) -> int:
     """Tokens that the reward model's encoder can read; RoBERTa keeps two positions to itself."""
-    judge = fits.ENCODERS[profile.reward_base]
+    judge = memory_budget.JUDGES[profile.reward_base]
     return judge.max_position_embeddings - (2 if judge.type_vocab_size == 1 else 0)
 
 
@@ -191,7 +192,7 @@ def test_nothing_is_wrong_with_the_profile(name):
 
 def test_every_stage_leaves_room_on_a_t4():
     for name in ON_A_GPU:
-        assert max(fits.peaks(PROFILES[name]).values()) < CARD < memory.CARDS["T4"]
+        assert max(fits.peaks(PROFILES[name]).values()) < CARD < memory_budget.CARDS["T4"]
 
 
 def test_the_table_of_the_benchmarks_page_is_of_these_profiles():

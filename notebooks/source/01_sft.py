@@ -54,6 +54,7 @@ import torch
 from IPython.display import display
 
 from sawyer_utils import chat, data, evaluation, models, plots, sft, show
+from sawyer_utils.chapters import drawings
 from sawyer_utils.plumbing import assets
 
 folder = runtime.run_dir(profile, "sft")
@@ -546,7 +547,7 @@ assert missing[4] < 1e-5
 # %%
 table = pd.DataFrame({"rank": list(missing), "share_missing": list(missing.values())})
 pictures = {r: m.numpy() for r, m in best.items()}
-figure = plots.low_rank(update.numpy(), pictures)
+figure = drawings.low_rank(update.numpy(), pictures)
 plots.save(figure, folder / "figures", "low_rank", table)
 
 # %% [markdown]
@@ -939,22 +940,19 @@ widgets.compare(chat_with, talk.questions()[:3], tokens=few_tokens)
 #
 # What fills a graphics card when a model is trained with PPO (notebook 03), from the shapes alone:
 # computed, not measured. Find the largest model that fits a T4, then the setting that frees the most
-# memory.
+# memory: `replace(profile, ppo_batch=…)` gives the table of another size.
 
 # %%
-widgets.MemoryCalculator()
+from dataclasses import replace
 
-# %%
-from sawyer_utils import memory
+from sawyer_utils.chapters import memory_budget
 
-plan = memory.Plan("Llama-2-7B", precision="fp16", card="T4")
-print(memory.verdict(plan))
-widgets.memory_figure(plan)
+larger = replace(profile, ppo_micro_batch=8, prompt_tokens=256, response_tokens=256)
+memory_budget.table(larger)
 
 # %% [markdown]
-# *In words: two bars, sampling and update, each split into weights, optimizer, cache, activations
-# and logits, with a dashed line where the card ends. In fp16 a 7B model does not fit a T4: its
-# weights alone take almost all of it.*
+# GiB at the peak of a PPO step on prompts and answers of 256 tokens each. In fp16 a 7B model does not fit
+# a T4 (14.7 GiB): its weights alone take almost all of it.
 
 # %% [markdown]
 # ## Exercises

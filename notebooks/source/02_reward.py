@@ -53,6 +53,7 @@ import pandas as pd
 import torch
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
+from sawyer_utils.chapters import drawings
 from sawyer_utils.evaluation import bootstrap_interval
 from sawyer_utils.losses import bradley_terry
 from sawyer_utils.reward import (
@@ -271,7 +272,8 @@ assert bradley_terry(torch.tensor(1.0), 1.0).isclose(torch.tensor(math.log(2)))
 # wants a lead of 1.25, and 7 against 6 is content with 0.25.
 
 # %% tags=["slide"]
-plots.save(plots.preference_loss(margins=(0.0, 1.0, 3.0)), figures, "preference_loss")
+figure = drawings.preference_loss(margins=(0.0, 1.0, 3.0))
+plots.save(figure, figures, "preference_loss")
 
 # %% [markdown]
 # *Three falling curves, loss against difference. A margin m shifts the curve to the right by m: at
@@ -730,7 +732,7 @@ print(
 )
 columns = ["said", "observed", "pairs", "low", "high"]
 table = pd.DataFrame(points, columns=columns)
-plots.save(plots.calibration(*zip(*points)), figures, "calibration", table)
+plots.save(drawings.calibration(*zip(*points)), figures, "calibration", table)
 
 # %% [markdown]
 # *One point a bin, with its interval; on the dashed diagonal, said and true would be equal. A point
@@ -1066,7 +1068,7 @@ runtime.record(
     sft_n=n,
     scores_by_kind={k: float(v) for k, v in means.items()},
 )
-figure = plots.score_groups(scores_of, own="SFT's own")
+figure = drawings.score_groups(scores_of, own="SFT's own")
 numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in scores]
 plots.save(figure, figures, "scores_by_kind", numbers)
 

@@ -61,7 +61,7 @@ from IPython.display import Markdown
 from scipy import stats
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
-from sawyer_utils.chapters import choices, likelihood
+from sawyer_utils.chapters import choices, drawings, likelihood
 from sawyer_utils.reward import (
     RewardModel,
     differences,
@@ -189,7 +189,7 @@ else:
 question = fixed[0]
 three = {stage: greedy[stage].responses[0] for stage in ADAPTER}
 plots.save(
-    plots.three_answers(question, three),
+    drawings.three_answers(question, three),
     folder / "figures",
     "three_answers",
     [{"prompt": question, **three}],
@@ -329,7 +329,8 @@ spread.round(2)
 # Predict first: of a hundred prompts, how many got worse?
 
 # %%
-plots.save(plots.slopes(rewards["sft"], rewards["ppo"]), folder / "figures", "slopes")
+figure = drawings.slopes(rewards["sft"], rewards["ppo"])
+plots.save(figure, folder / "figures", "slopes")
 
 # %%
 fell, rose = change[change < 0], change[change > 0]
@@ -563,7 +564,7 @@ by_hand = change.mean() - slope * longer.mean()
 assert math.isclose(slope, matched.slope, abs_tol=1e-9)
 assert math.isclose(by_hand, matched.adjusted, abs_tol=1e-9)
 plots.save(
-    plots.change_against_length(longer, change, matched.slope, matched.adjusted),
+    drawings.change_against_length(longer, change, matched.slope, matched.adjusted),
     folder / "figures",
     "change_against_length",
     {"longer": longer, "change": change},
@@ -960,7 +961,7 @@ for (name, stage), right in correct.items():
     chance = np.mean([1 / len(q["choices"]) for q in questions[name]])
     bars.append(bar | {"chance": chance})
 bars = pd.DataFrame(bars).sort_values("benchmark", kind="stable", ascending=False)
-plots.save(plots.benchmark_bars(bars), folder / "figures", "benchmark_bars", bars)
+plots.save(drawings.benchmark_bars(bars), folder / "figures", "benchmark_bars", bars)
 
 # %%
 for bar in bars.itertuples():
@@ -1217,7 +1218,7 @@ titles = {
     "gold judge": "the judge neither knows",
 }
 plots.save(
-    plots.frontier(best, path, titles),
+    drawings.frontier(best, path, titles),
     folder / "figures",
     "frontier",
     pd.concat([best, path]),
@@ -1334,7 +1335,7 @@ verdicts.drop(columns="scale").rename(columns=named).round(3)
 
 # %% tags=["slide"]
 plots.save(
-    plots.differences(verdicts.dropna(subset="scale")),
+    drawings.differences(verdicts.dropna(subset="scale")),
     folder / "figures",
     "differences",
     verdicts,
@@ -1509,7 +1510,7 @@ print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins))
 # Alignment has three elements, and a failure in one cannot be mended in another.
 
 # %% tags=["slide"]
-plots.save(plots.three_elements(), folder / "figures", "three_elements")
+plots.save(drawings.three_elements(), folder / "figures", "three_elements")
 
 # %% [markdown]
 # *In words: three boxes. Data: whose answers, whose preferences (01, 02). Training: what is

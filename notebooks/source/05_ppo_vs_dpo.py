@@ -53,7 +53,7 @@ import pandas as pd
 import torch
 
 from sawyer_utils import data, evaluation, losses, plots, reward, show
-from sawyer_utils.chapters import peers
+from sawyer_utils.chapters import drawings, peers
 from sawyer_utils.chapters import versus, versus_results
 
 folder = runtime.run_dir(profile, "versus")
@@ -458,7 +458,7 @@ others = [row for row in earlier["seeds"] if row["seed"] != 0 and same_size]
 spread = versus_results.over_seeds([found, *others])
 label = "gold reward since SFT, in its standard deviations (known topics)"
 plots.save(
-    plots.seed_spread({NAMES[n]: of["each"] for n, of in spread.items()}, label),
+    drawings.seed_spread({NAMES[n]: of["each"] for n, of in spread.items()}, label),
     figures,
     "seeds",
     [{"method": NAMES[n], **of} for n, of in spread.items()],

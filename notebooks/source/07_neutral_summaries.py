@@ -56,7 +56,7 @@ import pandas as pd
 import torch
 
 from sawyer_utils import evaluation, models, plots, ppo, reward, sft, show
-from sawyer_utils.chapters import summaries
+from sawyer_utils.chapters import drawings, summaries
 from sawyer_utils.plumbing import hub
 
 folder = runtime.run_dir(profile, "neutral")
@@ -361,7 +361,7 @@ assert log[0]["kl"] == 0.0
 
 # %% tags=["slide"]
 clean = [{k: v for k, v in line.items() if k != "samples"} for line in log]
-plots.save(plots.reward_parts(log), figures, "parts", clean)
+plots.save(drawings.reward_parts(log), figures, "parts", clean)
 
 # %% [markdown]
 # *In words: on the left one line for each part of the reward, in standard deviations of the start's summaries, by
@@ -500,7 +500,7 @@ hasty = {"steps": max(2, config.steps // 2), "learning_rate": 2 * config.learnin
 fewer = ppo.PPOConfig.from_profile(profile, **hasty)
 cheap = ppo.PPOTrainer(model, tokenizer, poor, fewer, folder / "cheap")
 cheap_log = cheap.train(train_prompts)
-plots.save(plots.reward_parts(cheap_log), figures, "cheap")
+plots.save(drawings.reward_parts(cheap_log), figures, "cheap")
 
 # %% [markdown]
 # *In words: the same two pictures, with the parts that are left.*

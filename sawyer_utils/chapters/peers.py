@@ -11,10 +11,10 @@ from datasets import Dataset
 from transformers import GenerationConfig, PrinterCallback
 from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 
-from sawyer_utils import memory, models
+from sawyer_utils import models
 from sawyer_utils.chat import decode, endings
 from sawyer_utils.data import Pair
-from sawyer_utils.plumbing import trainers
+from sawyer_utils.plumbing import memory, trainers
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
