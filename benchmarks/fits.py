@@ -9,7 +9,6 @@ what the real training or evaluation of a tiny model allocates.
 from __future__ import annotations
 
 from sawyer_utils import memory
-from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS
 from sawyer_utils.memory import BYTES, CONTROL_ROWS, RANK, encoder_parameters, kv_cache, lora_parameters
 from sawyer_utils.profiles import Profile
@@ -98,14 +97,14 @@ def multiple_choice(
     model, judges: int, batch_tokens: int = BATCH_TOKENS, precision="nf4", rank: int = RANK
 ) -> dict[str, int]:
     """Choices by log-likelihood: so many tokens go through at once, and see four times as many."""
-    chunk = min(ActorCritic.CHUNK, batch_tokens)
     part = memory.working(model, 1, batch_tokens, precision, rank)
+    layer = memory.one_layer(model, batch_tokens, precision)
     return {
         "weights": policy_weights(model, precision, rank) + judges,
-        # The prefix's is there once more, as it was read; a new layer's beside the old one's.
+        # As read, before the copies; and a new layer's beside the old one's.
         "cache": 2 * kv_cache(model, 4 * batch_tokens, precision),
-        "activations": memory.one_layer(model, batch_tokens, precision) + part["temporaries"],
-        "logits": 12 * chunk * model.vocab_size,
+        # A layer's, or after the last one the logits: as they come, in fp32, and their softmax.
+        "activations": max(layer, 12 * batch_tokens * model.vocab_size) + part["temporaries"],
     }
 
 
