@@ -406,8 +406,8 @@ def length_matched(
     """Compare rewards at equal length: by regression, and on prompts with similar lengths.
 
     The paired regression is change of reward on change of length; its intercept is the gain at
-    no change of length. Bootstrap over prompts. ``tolerance`` is the largest relative difference
-    of length in the matched subset.
+    no change of length. Bootstrap over prompts, with :func:`bootstrap_interval`'s tails, which scipy's
+    has not. ``tolerance`` is the largest relative difference of length in the matched subset.
     """
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     lengths = np.asarray(before_lengths, dtype=float), np.asarray(after_lengths, dtype=float)
