@@ -8,7 +8,6 @@ holds each against what the real training or evaluation of a tiny model allocate
 
 from __future__ import annotations
 
-from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chapters import memory_budget
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS
 from sawyer_utils.chapters.memory_budget import (
@@ -96,14 +95,14 @@ def multiple_choice(
     model, judges: int, batch_tokens: int = BATCH_TOKENS, precision="nf4", rank: int = RANK
 ) -> dict[str, int]:
     """Choices by log-likelihood: so many tokens go through at once, and see four times as many."""
-    chunk = min(ActorCritic.CHUNK, batch_tokens)
     part = memory_budget.working(model, 1, batch_tokens, precision, rank)
+    layer = memory_budget.one_layer(model, batch_tokens, precision)
     return {
         "weights": policy_weights(model, precision, rank) + judges,
-        # The prefix's is there once more, as it was read; a new layer's beside the old one's.
+        # As read, before the copies; and a new layer's beside the old one's.
         "cache": 2 * kv_cache(model, 4 * batch_tokens, precision),
-        "activations": memory_budget.one_layer(model, batch_tokens, precision) + part["temporaries"],
-        "logits": 12 * chunk * model.vocab_size,
+        # A layer's, or after the last one the logits: as they come, in fp32, and their softmax.
+        "activations": max(layer, 12 * batch_tokens * model.vocab_size) + part["temporaries"],
     }
 
 

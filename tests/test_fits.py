@@ -190,12 +190,10 @@ def test_answers(letters, rows, prompt, response):
 @pytest.mark.parametrize("batch_tokens", [32, 256])
 def test_multiple_choice(letters, batch_tokens):
     config, model = policy(letters, 300, adapters=2)
-    words = [" ".join("abcdefgh"[(i + k) % 8] for k in range(3 + i % 5)) for i in range(60)]
-    questions = [
-        {"id": str(i), "question": word, "choices": ["a b", word, "c d e"], "label": 1}
-        for i, word in enumerate(words)
-    ]
-    shots = [{"id": "s", "question": " ".join("a" * 60), "choices": ["a", "b"], "label": 0}]  # a long prefix
+    # 24 tokens before rows of 8: as many are read at once as the batch allows, and held as well.
+    answers = [" ".join("abcdefgh"[(i >> k) % 8] for k in range(8)) for i in range(60)]
+    questions = [{"id": "0", "question": "a b c d e", "choices": answers, "label": 1}]
+    shots = [{"id": "s", "question": " ".join("a" * 10), "choices": ["a", "b"], "label": 0}]
     peak = peak_of(
         lambda: choices.score_choices(model, letters, questions, shots, batch_tokens=batch_tokens), model
     )

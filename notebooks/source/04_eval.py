@@ -477,7 +477,7 @@ if trained_on.get("sft_std"):
 # | paired [bootstrap](../docs/glossary.md#bootstrap) | how far the mean change could be from this, with other prompts | prompts are independent, drawn like the ones you care about; n not tiny | other seeds, other training runs |
 # | Wilcoxon | are the changes symmetric around zero? | independent prompts; under "no change" each sign is a coin toss | how large the change is |
 # | sign test | did as many rise as fall? | independent prompts | how large each change is |
-# | [Levene](../docs/glossary.md#levenes-test) | are the two *spreads* equal? | two independent samples. Ours share their prompts, which makes the test too cautious the more alike a prompt's two rewards are | the means |
+# | [Levene](../docs/glossary.md#levenes-test) | are the two *spreads* equal? A paired t test of the distances from each side's median | prompts are independent | the means |
 # | effect size | how many standard deviations of the change is it? | nothing | whether it matters to anybody |
 #
 # The verdict needs two witnesses, interval **and** Wilcoxon: where nothing changed, the interval

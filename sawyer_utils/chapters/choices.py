@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from sawyer_utils.chapters.likelihood import (
-    BATCH_TOKENS,
-    Request,
-    encode_request,
-    evaluating,
-    longest_input,
-    score_requests,
-    warn_of_truncation,
-)
+from sawyer_utils.chapters.likelihood import BATCH_TOKENS, evaluating, loglikelihoods
 from sawyer_utils.data import (
     DataError,
     Schema,
@@ -238,40 +230,24 @@ def score_choices(
     Returns:
         One row a question: id, task, label (none for mc2), predicted, correct (whether the predicted
         choice is a true one), logliks (list, nats), mass (mc2's score: the share of the probability
-        that is on true choices; NaN elsewhere), truncated (tokens cut from the left).
+        that is on true choices; NaN elsewhere).
 
     Raises:
-        ValueError: without questions, or naming the item for which the model gives no number.
+        ValueError: without questions, or as :func:`likelihood.loglikelihoods`.
     """
     if not questions:
         raise ValueError("score_choices: no questions.")
     asked = [with_shots(question, shots) for question in questions]
-    longest = longest_input(model, tokenizer)
-    requests = [
-        [
-            encode_request(tokenizer, each.opening + each.text, f" {answer}", longest)
-            for answer in each.answers
-        ]
-        for each in asked
-    ]
-    warn_of_truncation([request for each in requests for request in each], longest)
-    together = defaultdict(list)  # a prefix is shared by the questions that open alike
-    for i, each in enumerate(asked):
-        together[each.opening].append(i)
-    logliks: list[list[float]] = [[] for _ in questions]
-    for group in together.values():
-        found = iter(score_requests(model, [r for i in group for r in requests[i]], compute, batch_tokens))
-        for i in group:
-            logliks[i] = [next(found) for _ in requests[i]]
-    return pd.DataFrame(
-        [_graded(question, *two) for question, *two in zip(questions, logliks, requests)]
-    ).astype({"label": "Int64"})
+    found: list[float] = []
+    for _, group in groupby(asked, key=lambda each: each.opening):  # which is then read once
+        requests = [(each.opening + each.text, f" {answer}") for each in group for answer in each.answers]
+        found += loglikelihoods(model, tokenizer, requests, compute, batch_tokens)
+    each = iter(found)
+    rows = [_graded(question, [next(each) for _ in question["choices"]]) for question in questions]
+    return pd.DataFrame(rows).astype({"label": "Int64"})
 
 
-def _graded(question: dict, logliks: list[float], requests: list[Request]) -> dict:
-    if not np.isfinite(logliks).all():
-        wrong = logliks[np.argmin(np.isfinite(logliks))]
-        raise ValueError(f"The model gives {wrong} for item {question['id']!r}.")
+def _graded(question: dict, logliks: list[float]) -> dict:
     true = _truth(question)
     return {
         "id": question["id"],
@@ -281,7 +257,6 @@ def _graded(question: dict, logliks: list[float], requests: list[Request]) -> di
         "correct": bool(true[np.argmax(logliks)]),
         "logliks": logliks,
         "mass": true_mass(logliks, true) if "labels" in question else np.nan,
-        "truncated": max(request.truncated for request in requests),
     }
 
 
