@@ -517,7 +517,7 @@ def levene_alarms(after_spread: float, tries: int = 1000) -> float:
 def test_levene_uses_the_pairs():
     # 1,000 comparisons: a standard error of 0.7 points where nothing differs.
     assert 0.02 < levene_alarms(1.0) < 0.065
-    assert levene_alarms(1.3, tries=200) > 0.5  # the test for independent samples: 0.05
+    assert levene_alarms(1.3, tries=200) > 0.5  # the test for independent samples: 0.09
 
 
 # --- held-out answers ---------------------------------------------------------------------------
