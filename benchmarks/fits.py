@@ -23,6 +23,7 @@ from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import MICRO_BATCHES
 
+TILE = 2**15  # words of the vocabulary that TRL's loss takes at once
 HELD_OUT_ROWS = 8  # conversations whose loss is measured at once: sft.conversation_losses
 SCORED_ROWS = 32  # pairs that a judge reads at once: reward.RewardModel.score
 
@@ -39,10 +40,10 @@ def policy_weights(model, precision="nf4", rank: int = RANK, adapters: int = 2) 
 
 
 def sft_update(model, rows: int, length: int, precision="nf4", rank: int = RANK) -> dict[str, int]:
-    """One micro-batch of supervised fine-tuning, forward and backward, by transformers' own loss.
+    """One micro-batch of supervised fine-tuning, forward and backward, by TRL's loss.
 
-    That loss takes the logits of *all* positions to fp32, and keeps of each of them its log-softmax,
-    the loss's gradient and the softmax's: 12 bytes a token and word of the vocabulary.
+    It takes the logits of the graded positions in tiles of :data:`TILE` words: one in 16 bits, and up to 28
+    bytes more a word while torch's operations work on it (trl 1.16; on CUDA a kernel needs the first alone).
 
     Args:
         rows, length: of a micro-batch, tokens of question and answer, padding included.
@@ -53,7 +54,7 @@ def sft_update(model, rows: int, length: int, precision="nf4", rank: int = RANK)
         "weights": policy_weights(model, precision, rank, adapters=0) + 4 * trained,
         "optimizer": 12 * trained,
         "activations": part["layer_inputs"] + part["layer"] + part["temporaries"],
-        "logits": 12 * rows * length * model.vocab_size,
+        "logits": rows * length * (2 * TILE + 28 * min(TILE, model.vocab_size)),
     }
 
 

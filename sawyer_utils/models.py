@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sawyer_utils.chat import add_control_tokens, start_as_phrases
 from sawyer_utils.plumbing import assets
-from sawyer_utils.plumbing.files import replacing
+from sawyer_utils.plumbing.files import replacing, write_json
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
@@ -180,8 +180,12 @@ def count_parameters(model) -> tuple[int, int]:
     return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
 
 
-def save_adapter(model: PeftModel, path: Path, adapter: str = "default") -> None:
-    """Save one adapter as safetensors, atomically: LoRA's weights and nothing of the base."""
+def save_adapter(model: PeftModel, path: Path, adapter: str = "default", **also) -> None:
+    """Save one adapter as safetensors, atomically: LoRA's weights and nothing of the base.
+
+    Args:
+        also: name -> what ``name.json`` beside it shall hold.
+    """
     with replacing(Path(path)) as temporary:
         model.save_pretrained(temporary, selected_adapters=[adapter])
         nested = temporary / adapter
@@ -190,6 +194,8 @@ def save_adapter(model: PeftModel, path: Path, adapter: str = "default") -> None
                 file.rename(temporary / file.name)
             nested.rmdir()
         (temporary / "README.md").unlink(missing_ok=True)  # a template card with nothing in it
+        for name, value in also.items():
+            write_json(temporary / f"{name}.json", value)
 
 
 def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False):

@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Prin
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
 from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
-from sawyer_utils.plumbing.files import read_json, write_json
+from sawyer_utils.plumbing.files import read_json
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
@@ -136,8 +136,7 @@ class RewardModel:
     def save(self, path: Path | str, base: str) -> None:
         """Save adapter and head as safetensors, atomically; ``base`` is the profile's encoder."""
         settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
-        save_adapter(self.model, Path(path))
-        write_json(Path(path) / "sawyer_reward.json", settings)
+        save_adapter(self.model, Path(path), sawyer_reward=settings)
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""

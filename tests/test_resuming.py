@@ -223,7 +223,16 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
         model, tokenizer, profile, rows, tmp_path / "cut", lambda log: shown.append(len(log)), **options
     )
     assert shown == [1, 2, 3, 4, 5, 6]
-    assert ("starting over" in capsys.readouterr().out) == (change != "resume=False")
+    said = {
+        "learning rate": "(learning_rate)",
+        "rank": "(adapter)",
+        "data": "(data)",
+        "resume=False": "Moved",
+    }
+    assert f"{said[change]}" in (out := capsys.readouterr().out)
+    assert "starting over" in out
+    aside = tmp_path / "cut" / "earlier-1"
+    assert sorted(path.name for path in aside.iterdir()) == ["checkpoint", "run.json"]
 
 
 def test_a_checkpoint_holds_the_adapter_and_not_the_table(tmp_path):

@@ -167,7 +167,7 @@ def test_a_trained_adapter_is_saved_as_it_is_used(tokenizer, tmp_path):
     loaded = models.load_adapter(build_model(tokenizer), tmp_path / "adapter")
     expected = conversation_losses(model, tokenizer, CONVERSATIONS)
     assert conversation_losses(loaded, tokenizer, CONVERSATIONS) == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "log.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "log.json", "run.json"]
 
 
 def test_micro_batches_do_not_change_the_training(tokenizer, tmp_path):

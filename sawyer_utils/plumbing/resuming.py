@@ -128,7 +128,8 @@ def claim(folder: Path, identity: dict, outputs: tuple[str, ...], resume: bool =
     """
     folder, known = Path(folder), Path(folder) / file
     folder.mkdir(parents=True, exist_ok=True)
-    there = [folder / name for name in outputs if (folder / name).exists()]
+    paths = [folder / name for name in outputs]
+    there = [path for path in paths if path.is_file() or (path.is_dir() and any(path.iterdir()))]
     try:
         before = read_json(known) if known.exists() else {}
     except ValueError:  # damaged: of which run, nobody knows
@@ -140,7 +141,7 @@ def claim(folder: Path, identity: dict, outputs: tuple[str, ...], resume: bool =
         names = (folder / f"earlier-{n}" for n in itertools.count(1))
         aside = next(path for path in names if not path.exists())
         aside.mkdir()
-        for path in [*there, *([known] if known.exists() else [])]:
+        for path in filter(Path.exists, [*there, known]):
             path.rename(aside / path.name)
         why = f"Another run is in {folder.name} ({', '.join(changed)}). " if before and changed else ""
         print(f"{why}Moved {', '.join(path.name for path in there)} to {aside}; starting over.")
