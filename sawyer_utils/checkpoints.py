@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def save(trainer: PPOTrainer, folder: Path) -> None:
     """Adapter, value head, optimizer, counters and log, by one of the processes. Randomness needs
     no saving: it follows from seed and step."""
-    if trainer.processes.is_main_process:
+    if trainer.processes.main:
         _write(trainer, folder)
-    trainer.processes.wait_for_everyone()
+    trainer.processes.state.wait_for_everyone()
 
 
 def _write(trainer: PPOTrainer, folder: Path) -> None:
@@ -67,7 +67,7 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
         ValueError: if it is damaged, before anything of it is used.
     """
     folder = Path(folder)
-    with trainer.processes.main_process_first():
+    with trainer.processes.state.main_process_first():
         recover(folder)  # by the first; nothing is left for the others
     if not (folder / "state.json").exists():
         return False
@@ -96,13 +96,15 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     return True
 
 
-def claim(trainer: PPOTrainer, prompts: list[str], resume: bool) -> None:
-    """Leave in the run folder what is of this very run alone; of several processes the first does it."""
-    if trainer.processes.is_main_process:
+def go_on(trainer: PPOTrainer, prompts: list[str], resume: bool) -> None:
+    """Go on from the run folder's checkpoint if it is of this very run; what is of another one is moved aside
+    (``resuming.claim``), of several processes by the first."""
+    if trainer.processes.main:
         outputs = ("checkpoint", "adapter", "log.json", "milestones")
         recover(trainer.run_dir / "checkpoint")
         resuming.claim(trainer.run_dir, identity(trainer, prompts), outputs, resume)
-    trainer.processes.wait_for_everyone()
+    trainer.processes.state.wait_for_everyone()
+    load(trainer, trainer.run_dir / "checkpoint")
 
 
 def identity(trainer: PPOTrainer, prompts: list[str]) -> dict:

@@ -56,8 +56,8 @@ def work(folder: str) -> None:
     """One update on a batch that is sampled together, then a run with checkpoints."""
     torch.set_num_threads(1)
     trainer = build_trainer()
-    rank = trainer.processes.process_index
-    assert trainer.processes.num_processes == 2
+    rank = trainer.processes.rank
+    assert trainer.processes.count == 2
     torch.manual_seed(10 + rank)
     batch = trainer.advantages(trainer.score(trainer.rollout(PROMPTS)))
     tensors = {k: v.clone().contiguous() for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}

@@ -32,7 +32,7 @@ from sawyer_utils.models import POLICY, REF
 from sawyer_utils.plumbing.resuming import TrainingInterrupted
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
 from sawyer_utils.reward import Mixture, RunningScale
-from sawyer_utils.rollout import Rollout
+from sawyer_utils.rollout import Rollout, prompts_of_step
 
 torch.set_num_threads(1)
 
@@ -1290,13 +1290,13 @@ def test_each_pass_over_the_prompts_uses_each_once(make):
     trainer, drawn = make(batch_size=4), []
     for step in range(15):  # six passes over ten prompts; passes end inside batches
         trainer.steps_done = step
-        drawn += trainer._next_prompts(PROMPTS)
+        drawn += prompts_of_step(PROMPTS, trainer.steps_done, trainer.config)
     passes = [tuple(drawn[i : i + 10]) for i in range(0, 60, 10)]
     assert all(Counter(p) == Counter(PROMPTS) for p in passes)
     assert len(set(passes)) == 6
     # Known from seed and step alone, so that a resumed run goes on with the next ones.
     trainer.steps_done = 7
-    assert trainer._next_prompts(PROMPTS) == drawn[28:32]
+    assert prompts_of_step(PROMPTS, trainer.steps_done, trainer.config) == drawn[28:32]
 
 
 def test_the_seed_decides_everything(make):
