@@ -38,7 +38,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from sawyer_utils import models, runtime
 from sawyer_utils.chapters.memory_budget import RANK, phases, resident, working
 from sawyer_utils.models import POLICY, REF
-from sawyer_utils.plumbing import machine
+from sawyer_utils.plumbing import machine, workarounds
 from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.reward import RewardModel
@@ -88,7 +88,7 @@ def build_policy(
     model.model.rotary_emb = LlamaRotaryEmbedding(llama).to(device)  # its buffers were meta, too
     if four_bit:
         model.is_loaded_in_4bit = True  # from which PEFT knows
-        models._keep_gradients(model)
+        workarounds.keep_gradients(model)
     lora = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
     config = LoraConfig(**lora, task_type="CAUSAL_LM")
     model = get_peft_model(model.eval(), config, adapter_name=POLICY)

@@ -14,9 +14,10 @@ from trl import SFTConfig, SFTTrainer
 from sawyer_utils import plots
 from sawyer_utils.chat import encode, that_fit, token_count
 from sawyer_utils.losses import token_logprobs
-from sawyer_utils.models import load_policy_weights, save_adapter, trainables_to_fp32
+from sawyer_utils.models import load_policy_weights, save_adapter
 from sawyer_utils.plumbing import memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing.workarounds import trainables_to_fp32
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 

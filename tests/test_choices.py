@@ -17,8 +17,8 @@ from conftest import known_model
 
 from sawyer_utils import models
 from sawyer_utils.chapters import choices, likelihood
-from sawyer_utils.data import DataError
 from sawyer_utils.plumbing import hub
+from sawyer_utils.plumbing.sources import DataError
 from sawyer_utils.profiles import PROFILES
 
 SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")

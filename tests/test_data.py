@@ -12,7 +12,8 @@ import pytest
 from sawyer_utils import data
 from sawyer_utils.chapters import domain, summaries
 from sawyer_utils.course import corpus_proof
-from sawyer_utils.data import DataError
+from sawyer_utils.plumbing import sources
+from sawyer_utils.plumbing.sources import DataError
 
 CHECKS = {schema.name: schema.check for schema in corpus_proof.SCHEMAS}
 
@@ -206,7 +207,7 @@ def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, schema, row, named)
     path = tmp_path / "mine.jsonl"
     path.write_text(jsonl([{**GOOD[schema], "id": "good"}, row]), encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        data.read_jsonl(path, CHECKS[schema])
+        sources.read_jsonl(path, CHECKS[schema])
     assert str(caught.value).startswith("mine.jsonl, line 2: ")
     assert named in str(caught.value)
 
@@ -230,7 +231,7 @@ def test_a_bad_file_is_named(tmp_path, content, message):
     path = tmp_path / "mine.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        data.read_jsonl(path, data.check_prompt)
+        sources.read_jsonl(path, sources.check_prompt)
     assert str(caught.value).startswith(message)
 
 
@@ -256,13 +257,13 @@ def test_an_unknown_source_lists_the_known_ones():
 def corpus(tmp_path):
     """A small copy of the corpus to damage: ``corpus(name, change)`` edits one file's rows."""
     for name in CHECKS:
-        rows = data.read_jsonl(data.EMBEDDED / f"{name}.jsonl", CHECKS[name])
+        rows = sources.read_jsonl(sources.EMBEDDED / f"{name}.jsonl", CHECKS[name])
         rows = rows if name == "news" else rows[::12]  # whose topics have to be in both splits
         (tmp_path / f"{name}.jsonl").write_text(jsonl(rows), encoding="utf-8")
 
     def damage(name, change):
         path = tmp_path / f"{name}.jsonl"
-        rows = data.read_jsonl(path, CHECKS[name])
+        rows = sources.read_jsonl(path, CHECKS[name])
         change(rows)
         path.write_text(jsonl(rows), encoding="utf-8")
 
@@ -275,7 +276,7 @@ def test_an_undamaged_copy_passes(corpus, tokenizer):
 
 
 def first_prompt(corpus) -> str:
-    return data.read_jsonl(corpus.folder / "preferences.jsonl", data.check_preference)[0]["prompt"]
+    return sources.read_jsonl(corpus.folder / "preferences.jsonl", sources.check_preference)[0]["prompt"]
 
 
 @pytest.mark.parametrize(
@@ -463,9 +464,8 @@ def test_bad_news_is_found(corpus, change, message):
 
 
 def test_news_that_quotes_another_file_is_found(corpus):
-    answer = data.read_jsonl(corpus.folder / "preferences.jsonl", data.check_preference)[0]["responses"][0][
-        "text"
-    ]
+    rows = sources.read_jsonl(corpus.folder / "preferences.jsonl", sources.check_preference)
+    answer = rows[0]["responses"][0]["text"]
     run = " ".join(data.normalise(answer)[:5])
     corpus("news", lambda rows: rows[0].update(text=f"{rows[0]['text']} {run}"))
     with pytest.raises(DataError, match=f"n-politics-001 shares '{run}' with another file"):
@@ -594,4 +594,4 @@ def test_a_split_is_stable_and_disjoint():
 def test_the_copy_that_is_damaged_is_a_copy(corpus):
     # The fixture must not point into the package.
     shutil.rmtree(corpus.folder)
-    assert (data.EMBEDDED / "prompts.jsonl").exists()
+    assert (sources.EMBEDDED / "prompts.jsonl").exists()

@@ -12,8 +12,8 @@ import pytest
 from exercise_tests import Exercises
 
 from sawyer_utils.chapters import domain
-from sawyer_utils.data import DataError
 from sawyer_utils.plumbing import resuming
+from sawyer_utils.plumbing.sources import DataError
 
 FACT = {
     "id": "d-1",

@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import letter_tokenizer
 
-from sawyer_utils import data, evaluation, losses
+from sawyer_utils import evaluation, losses
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chapters import summaries
 from sawyer_utils.models import POLICY, REF, activate
+from sawyer_utils.plumbing import sources
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import Mixture
@@ -164,7 +165,7 @@ def hub_profile(tmp_path, t5, plain_letters, monkeypatch):
         assert (source, part) == ("argilla/news-summary", {"split": "train"})
         yield from map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
 
-    monkeypatch.setattr(data.hub, "stream", stream)
+    monkeypatch.setattr(sources.hub, "stream", stream)
     names = [
         (name, str(tmp_path / "roberta"), label, w)
         for name, _, label, w in PROFILES["colab"].news_classifiers

@@ -11,8 +11,8 @@ import pytest
 
 from sawyer_utils import data
 from sawyer_utils.chapters import choices, summaries
-from sawyer_utils.data import DataError, map_rows
-from sawyer_utils.plumbing import hub
+from sawyer_utils.plumbing import hub, sources
+from sawyer_utils.plumbing.sources import DataError, map_rows
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -74,10 +74,10 @@ def news(i: int) -> dict:
 
 
 SCHEMAS = (
-    data.CONVERSATIONS,
-    data.PREFERENCES,
-    data.GOLD,
-    data.PROMPTS,
+    sources.CONVERSATIONS,
+    sources.PREFERENCES,
+    sources.GOLD,
+    sources.PROMPTS,
     summaries.NEWS,
     choices.BENCHMARKS,
 )
@@ -259,7 +259,7 @@ def test_guanaco_rows_become_conversations():
         {"text": "### Human: What is ### in Markdown?### Assistant: A heading: ### like this."},
     ]
     left_out = Counter()
-    found = list(map_rows(data.check_conversation, rows, data._guanaco, left_out))
+    found = list(map_rows(sources.check_conversation, rows, sources._guanaco, left_out))
     assert left_out.total() == 8
     assert [[m["content"] for m in row["messages"]] for row in found] == [
         ["Hi there.", "Hello!\nYou?", "Fine.", "OK."],
@@ -277,17 +277,17 @@ def test_a_source_is_given_up_when_none_of_its_first_hundred_rows_can_be_used(ba
     rows = (read.append(i) or (good if i >= bad else {**good, "instruction": None}) for i in range(500))
     if ends:
         with pytest.raises(DataError, match=r"none of 100 rows can be used \(100 × field 'instruction'"):
-            next(map_rows(data.check_prompt, rows, data._dolly))
+            next(map_rows(sources.check_prompt, rows, sources._dolly))
         assert len(read) == 100, "a source of a million rows need not be read to its end"
     else:
-        assert len(list(map_rows(data.check_prompt, rows, data._dolly))) == 401
+        assert len(list(map_rows(sources.check_prompt, rows, sources._dolly))) == 401
 
 
 def test_the_commonest_reasons_are_said_and_the_others_counted(capsys):
-    data.say_left_out("here", Counter({"a": 1000, "b": 3, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1}), 4000)
+    sources.say_left_out("here", Counter({"a": 1000, "b": 3, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1}), 4000)
     said = "here: 1,011 of 5,011 rows left out: 1,000 × a; 3 × b; 2 × c; 2 × d; 2 × e; 2 × others\n"
     assert capsys.readouterr().out == said
-    data.say_left_out("here", Counter(), 4000)
+    sources.say_left_out("here", Counter(), 4000)
     assert capsys.readouterr().out == ""
 
 
@@ -317,7 +317,8 @@ def test_an_odd_talk_is_left_out_with_its_reason(chosen, rejected, reason):
     swapped = {"chosen": odd["rejected"], "rejected": odd["chosen"]}
     for row in (odd, swapped) if isinstance(rejected, str) else (odd,):
         left_out = Counter()
-        assert len(list(map_rows(data.check_preference, [good, row, good], data._hh_rlhf, left_out))) == 2
+        both = map_rows(sources.check_preference, [good, row, good], sources._hh_rlhf, left_out)
+        assert len(list(both)) == 2
         (said,) = left_out
         assert said.startswith(reason)
 
@@ -326,14 +327,18 @@ def test_talks_that_part_early_are_left_out():
     row = {"chosen": f"{HH_START} Well.", "rejected": f"{HH_START} Fine.".replace("Hello", "Goodbye")}
     left_out = Counter()
     with pytest.raises(DataError):
-        list(map_rows(data.check_preference, [row], data._hh_rlhf, left_out))
+        list(map_rows(sources.check_preference, [row], sources._hh_rlhf, left_out))
     assert left_out == {"the two talks part before the last answer": 1}
 
 
 def test_what_precedes_the_first_speaker_is_not_dropped():
     for check, mapping, row in (
-        (data.check_preference, data._hh_rlhf, {"chosen": f"Note.{HH_START} a", "rejected": f"{HH_START} b"}),
-        (data.check_conversation, data._guanaco, {"text": "Hello! ### Human: Hi ### Assistant: Yes."}),
+        (
+            sources.check_preference,
+            sources._hh_rlhf,
+            {"chosen": f"Note.{HH_START} a", "rejected": f"{HH_START} b"},
+        ),
+        (sources.check_conversation, sources._guanaco, {"text": "Hello! ### Human: Hi ### Assistant: Yes."}),
     ):
         with pytest.raises(DataError, match="text before the first speaker"):
             list(map_rows(check, [row], mapping))
@@ -355,7 +360,7 @@ def test_real_conversations_map(tokenizer):
         {"text": "".join(f"### {names[m['role']]}: {m['content']}" for m in row["messages"])}
         for row in threads
     ]
-    found = list(map_rows(data.check_conversation, rows, data._guanaco))
+    found = list(map_rows(sources.check_conversation, rows, sources._guanaco))
     assert len(found) == len(threads)
     for row, thread in zip(found, threads, strict=True):
         assert [m["content"] for m in row["messages"]] == [m["content"].strip() for m in thread["messages"]]
@@ -373,7 +378,7 @@ def test_real_human_preferences_map():
         for start, row in zip(asked, rows, strict=True)
     ]
     left_out = Counter()
-    found = list(map_rows(data.check_preference, talks, data._hh_rlhf, left_out))
+    found = list(map_rows(sources.check_preference, talks, sources._hh_rlhf, left_out))
     assert len(found) + left_out.total() == len(rows) == 2000
     assert len(found) >= 1950, left_out
     pairs = data.pairs(found)
@@ -398,7 +403,7 @@ def test_a_stream_ends_at_three_times_its_limit(monkeypatch):
             yield {"instruction": f"Question {i}?", "context": "", "response": "", "category": ""}
 
     monkeypatch.setattr(hub, "stream", stream)
-    assert len(data.load(data.PROMPTS, "databricks/databricks-dolly-15k", 50)) == 50
+    assert len(sources.load(sources.PROMPTS, "databricks/databricks-dolly-15k", 50)) == 50
     assert len(read) <= 3 * 50 + 10  # a few to learn the columns
 
 

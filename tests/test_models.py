@@ -15,6 +15,7 @@ from torch import nn
 from sawyer_utils import models
 from sawyer_utils.chat import MEANINGS
 from sawyer_utils.models import POLICY, REF
+from sawyer_utils.plumbing import workarounds
 
 torch.set_num_threads(1)
 
@@ -327,7 +328,7 @@ def test_a_model_without_adapters_need_not_be_merged(letters):
 def test_the_head_never_reads_a_view_of_the_hidden_states(tiny_model):
     # For a view torch's linear copies the head's weight once a row: 2 GB for 40 real rows.
     model = tiny_model()
-    models._spare_the_head(model)
+    workarounds.spare_the_head(model)
     seen = []
     model.get_output_embeddings().register_forward_pre_hook(lambda _, x: seen.append(x[0].is_contiguous()))
     model(input_ids=torch.ones(3, 5, dtype=torch.long), logits_to_keep=1)

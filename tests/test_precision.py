@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 from sawyer_utils import models, reward, runtime, sft
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.data import Pair
+from sawyer_utils.plumbing import workarounds
 from sawyer_utils.ppo_config import PPOConfig
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import RewardModel
@@ -171,7 +172,7 @@ def test_without_our_cast_trl_would_train_in_bf16(letter_profile, tmp_path, monk
 
 
 def test_a_model_that_fits_float16_passes_and_says_how_near_it_came(letters):
-    assert 0 < models.probe_fp16(build_model(letters).half(), letters) < 65504
+    assert 0 < workarounds.probe_fp16(build_model(letters).half(), letters) < 65504
 
 
 @pytest.mark.parametrize("four_bit", [False, True])
@@ -180,8 +181,8 @@ def test_a_model_that_overflows_is_found_with_its_layer_and_the_ways_out(letters
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.mul_(1e6).clamp_(-6e4, 6e4)
     model.half().is_loaded_in_4bit = four_bit
-    with pytest.raises(models.Fp16Overflow, match="layer 2 of 3") as caught:
-        models.probe_fp16(model, letters)
+    with pytest.raises(workarounds.Fp16Overflow, match="layer 2 of 3") as caught:
+        workarounds.probe_fp16(model, letters)
     said = str(caught.value)
     assert "SAWYER_MODEL" in said
     assert "8.0 or more" in said
@@ -200,5 +201,5 @@ def test_loading_stops_at_an_overflow(letter_profile, monkeypatch, tmp_path):
         model.model.layers[0].mlp.down_proj.weight.fill_(6e4)
     model.save_pretrained(tmp_path)
     models.AutoTokenizer.from_pretrained(letter_profile.policy_base).save_pretrained(tmp_path)
-    with pytest.raises(models.Fp16Overflow):
+    with pytest.raises(workarounds.Fp16Overflow):
         models.load_policy(replace(letter_profile, policy_base=str(tmp_path), precision="fp16"))

@@ -1564,7 +1564,7 @@ print(export.modelfile(tokenizer.eos_token))
 #   what nobody thought of asking.
 
 # %%
-card = data.EMBEDDED / "DATACARD.md"
+card = runtime.project_root() / "sawyer_utils" / "corpus" / "DATACARD.md"
 text = card.read_text(encoding="utf-8") if card.exists() else ""
 sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
 about = re.compile(r"limit|bias|how it was written|who wrote", re.IGNORECASE)

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS, evaluating, loglikelihoods
-from sawyer_utils.data import (
+from sawyer_utils.models import merged
+from sawyer_utils.plumbing.sources import (
     DataError,
     Schema,
     check_question,
@@ -25,7 +26,6 @@ from sawyer_utils.data import (
     text_of,
     within,
 )
-from sawyer_utils.models import merged
 from sawyer_utils.rollout import sample
 
 # --- questions ----------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sawyer_utils import data, evaluation
-from sawyer_utils.data import DataError, Schema, check_question, list_of, normalise, text_of, within
+from sawyer_utils import evaluation
+from sawyer_utils.data import normalise
+from sawyer_utils.plumbing import sources
+from sawyer_utils.plumbing.sources import DataError, Schema, check_question, list_of, text_of, within
 
 # What an answer says that does not claim to know. Short on purpose: read the answers, too.
 ADMISSIONS = ("not know", "don't know", "not sure", "cannot say", "can't say", "no idea", "no information")
@@ -100,7 +102,7 @@ def load(source: str | None = None) -> tuple[list[dict], list[dict]]:
         DataError: naming file, line and field; with fewer than two facts, or a question asked twice.
     """
     source = source or os.environ.get("SAWYER_DOMAIN") or "embedded"
-    rows = data.load(DOMAIN, source)
+    rows = sources.load(DOMAIN, source)
     check_examination(rows, DOMAIN.name if source == "embedded" else Path(source).name)
     return [row for row in rows if "lessons" in row], [row for row in rows if "lessons" not in row]
 

@@ -14,7 +14,7 @@ from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 from sawyer_utils import models
 from sawyer_utils.chat import decode, endings
 from sawyer_utils.data import Pair
-from sawyer_utils.plumbing import memory, trainers
+from sawyer_utils.plumbing import memory, trainers, workarounds
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
@@ -57,7 +57,7 @@ def _ready(trainer, reference: Path):
     """TRL copies the starting adapter to ``ref``: another reference is loaded over it."""
     models.load_policy_weights(trainer.model, reference, REF)
     models.activate(trainer.model, POLICY, trainable=True)
-    models.trainables_to_fp32(trainer.model)
+    workarounds.trainables_to_fp32(trainer.model)
     trainers.lower_the_scale(trainer)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
     return trainer

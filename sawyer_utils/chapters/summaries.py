@@ -12,9 +12,10 @@ import torch
 
 from sawyer_utils import models
 from sawyer_utils.chat import that_fit
-from sawyer_utils.data import Schema, check_prompt, load, normalise, spread, text_of, with_split
+from sawyer_utils.data import normalise
 from sawyer_utils.evaluation import Similarity, repetition
 from sawyer_utils.plumbing import assets
+from sawyer_utils.plumbing.sources import Schema, check_prompt, load, spread, text_of, with_split
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import Mixture, RewardFn, standardised
 from sawyer_utils.runtime import choose_precision

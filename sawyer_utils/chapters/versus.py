@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from sawyer_utils import data, evaluation, models, reward, runtime
 from sawyer_utils.chapters import peers
-from sawyer_utils.plumbing import memory
+from sawyer_utils.plumbing import memory, sources
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.resuming import fingerprint
 from sawyer_utils.ppo import PPOTrainer
@@ -45,7 +45,7 @@ SETTINGS += ("ppo_", "kl_coef", "missing_stop", "eval_batch", "versus_", "dpo_")
 
 def is_new(topic: str) -> bool:
     """Whether a topic is kept out of preferences, reward model and first prompts."""
-    return data.held_out(topic, SHARE_NEW)
+    return sources.held_out(topic, SHARE_NEW)
 
 
 def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:

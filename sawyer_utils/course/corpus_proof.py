@@ -10,16 +10,14 @@ from sawyer_utils.chapters import choices
 from sawyer_utils.chapters.domain import DOMAIN, check_examination, near_duplicates, runs
 from sawyer_utils.chapters.summaries import NEWS, prompt_for
 from sawyer_utils.chat import encode, encode_prompt
-from sawyer_utils.data import (
+from sawyer_utils.data import FIXED_PROMPTS, normalise, pairs
+from sawyer_utils.plumbing.sources import (
     CONVERSATIONS,
     EMBEDDED,
-    FIXED_PROMPTS,
     GOLD,
     PREFERENCES,
     PROMPTS,
     DataError,
-    normalise,
-    pairs,
     read_jsonl,
 )
 from sawyer_utils.profiles import PROFILES

@@ -13,8 +13,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from sawyer_utils.data import EMBEDDED
 from sawyer_utils.plumbing.files import home, project_root, read_json, replacing, write_json
+from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.profiles import Profile
 
 NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
