@@ -129,8 +129,8 @@ def test_a_mixture_teaches_it_and_each_part_is_logged(t5, plain_letters):
         assert line["reward"] == pytest.approx(
             line["reward_letter_a"] + 0.25 * line["reward_short"], abs=1e-5
         )
-    assert sum(line["reward"] for line in log[-4:]) / 4 > log[0]["reward"] + 0.75
-    assert sum(line["reward_letter_a"] for line in log[-4:]) / 4 > log[0]["reward_letter_a"] + 0.75
+    assert sum(line["reward"] for line in log[-4:]) / 4 > log[0]["reward"] + 0.4
+    assert sum(line["reward_letter_a"] for line in log[-4:]) / 4 > log[0]["reward_letter_a"] + 0.4
 
 
 @pytest.fixture

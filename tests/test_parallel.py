@@ -160,7 +160,7 @@ def test_two_processes_make_the_update_of_one(launched):
 
 
 def test_one_of_them_writes(launched):
-    assert {path.name for path in (launched / "run").iterdir()} == {"checkpoint"}
+    assert {path.name for path in (launched / "run").iterdir()} == {"checkpoint", "run.json"}
     lines = (launched / "run" / "checkpoint" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     first, second = (json.loads((launched / f"log_{rank}.json").read_text()) for rank in (0, 1))

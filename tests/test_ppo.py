@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -981,7 +982,7 @@ def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(make, letters):  #
     assert stats["grad_norm"] == 0.0, "infinity is no JSON"
     assert same(weights_of(trainer), before)
     assert trainer.scaler.get_scale() == 2.0**36, "halved at each of four tries"
-    while trainer.update(batch)["optimizer_steps"] < 4:
+    while trainer.update(ready(trainer))["optimizer_steps"] < 4:
         assert trainer.scaler.get_scale() > 1.0
     assert not same(weights_of(trainer), before)
 
@@ -1182,13 +1183,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, letters, tmp_path
         assert shown == [2, 3, 4], where
         assert [line["step"] for line in resumed.log] == [1, 2, 3, 4]
         check_same_run(resumed, whole)
-        assert {path.name for path in (tmp_path / where).iterdir()} == {"checkpoint"}
+        assert {path.name for path in (tmp_path / where).iterdir()} == {"checkpoint", "run.json"}
 
 
 def test_a_finished_run_is_not_run_again(make, tmp_path):
     first = make(run_dir=tmp_path)
     first.train(PROMPTS)
-    second = make(run_dir=tmp_path, reward_fn=None)
+    second = make(run_dir=tmp_path)
+    second.step = lambda prompts: pytest.fail("a step was made")
     second.train(PROMPTS)
     check_same_run(second, first)
 
@@ -1219,20 +1221,66 @@ def test_without_resume_a_run_starts_over(make, tmp_path):
     calls = []
     again = make(run_dir=tmp_path, reward_fn=lambda p, r: calls.append(1) or count_a(p, r))
     again.train(PROMPTS, resume=False)
-    assert len(calls) == 3
+    assert len(calls) == 2 + 3  # to know the reward, and a step each
     check_same_run(again, first)
 
 
-@pytest.mark.parametrize("other", [{"kl_coef": 0.2}, {"seed": 1}])
-def test_a_checkpoint_of_other_settings_is_not_used(make, tmp_path, capsys, other):
-    settings = {"steps": 2, "run_dir": tmp_path}
-    make(**settings).train(PROMPTS)
-    trainer = make(**settings | other) if "seed" not in other else make(**settings, **other)
-    before = weights_of(trainer)
-    assert not trainer.load_checkpoint()
-    assert trainer.steps_done == 0
-    assert same(weights_of(trainer), before)
-    assert "starting over" in capsys.readouterr().out
+def double(prompts: list[str], responses: list[str]) -> list[float]:
+    return [2 * score for score in count_letters(prompts, responses)]
+
+
+def count_letters(prompts: list[str], responses: list[str]) -> list[float]:
+    return [float(len(response)) for response in responses]
+
+
+OTHER_RUNS = {
+    "kl_coef": {"kl_coef": 0.5},
+    "learning_rate": {"learning_rate": 1e-3},
+    "steps": {"steps": 3},  # the learning rate falls over them
+    "start": {"seed": 1},
+    "reward": {"reward_fn": double},
+    "prompts": {},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_RUNS)
+def test_another_run_is_moved_aside_and_not_used(make, tmp_path, capsys, name):
+    settings = {"steps": 2, "reward_fn": count_letters}
+    first = make(**settings, run_dir=tmp_path)
+    first.train(PROMPTS)
+    prompts = PROMPTS[::-1] if name == "prompts" else PROMPTS
+    settings |= OTHER_RUNS[name]
+    capsys.readouterr()
+    found = make(**settings, run_dir=tmp_path)
+    wanted = make(**settings, run_dir=tmp_path / "fresh")
+    for trainer in (found, wanted):
+        trainer.train(prompts)
+    check_same_run(found, wanted)
+    said = capsys.readouterr().out
+    assert "starting over" in said
+    assert name in said.split(").")[0]
+    aside = tmp_path / "earlier-1"
+    assert load_file(aside / "checkpoint" / "adapter" / "adapter_model.safetensors")
+    assert not same(weights_of(found), weights_of(first))
+
+
+def test_what_changes_no_result_goes_on(make, tmp_path):
+    """As after the advice on memory: smaller pieces, or less often a checkpoint."""
+    first = make(steps=2, run_dir=tmp_path)
+    first.train(PROMPTS)
+    for change in ({"micro_batch": 1}, {"checkpoint_every": 9}, {"activation_checkpointing": True}):
+        again = make(**{"steps": 2, **change}, run_dir=tmp_path)
+        again.step = lambda prompts: pytest.fail("a step was made")
+        assert again.train(PROMPTS) == first.log
+        assert not (tmp_path / "earlier-1").exists()
+
+
+def test_a_reward_that_is_not_the_same_twice_can_still_go_on(make, tmp_path):
+    dice = random.Random(0)
+    trainer = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
+    trainer.train(PROMPTS)
+    again = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
+    assert again.train(PROMPTS) == trainer.log
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,42 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     assert sorted(path.name for path in aside.iterdir()) == ["checkpoint", "run.json"]
 
 
+def test_smaller_pieces_go_on(tmp_path, capsys):
+    """The advice after running out of memory is a smaller micro-batch: what is learnt stays."""
+    larger = replace(PROFILE, sft_micro_batch=2)
+    whole = train_sft_here(tmp_path / "whole", profile=larger)
+    with pytest.raises(TrainingInterrupted):
+        train_sft_here(tmp_path / "cut", press(3), larger)
+    shown = []
+    smaller = replace(PROFILE, sft_micro_batch=1, checkpoint_minutes=60.0)
+    log = train_sft_here(tmp_path / "cut", lambda log: shown.append(len(log)), smaller)
+    assert "starting over" not in capsys.readouterr().out
+    assert shown == [5, 6]
+    assert [line["loss"] for line in log] == pytest.approx([line["loss"] for line in whole], abs=1e-4)
+    one, two = (load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+
+
+def test_a_finished_training_is_loaded_and_not_repeated(stage, tmp_path, capsys, monkeypatch):
+    train, weights = stage
+    log = train(tmp_path / "run")
+    before = weights(tmp_path / "run")
+    monkeypatch.setattr(resuming, "train", lambda *_: pytest.fail("trained again"))
+    assert train(tmp_path / "run") == log
+    assert "Already trained" in capsys.readouterr().out
+    assert all(torch.equal(value, weights(tmp_path / "run")[key]) for key, value in before.items())
+
+
+def test_what_is_of_no_known_run_is_moved_aside(stage, tmp_path, capsys):
+    """From before runs had identities, or a damaged one."""
+    train, _ = stage
+    log = train(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{")
+    assert numbers(train(tmp_path / "run")) == numbers(log)
+    assert "starting over" in capsys.readouterr().out
+    assert (tmp_path / "run" / "earlier-1" / "log.json").exists()
+
+
 def test_a_checkpoint_holds_the_adapter_and_not_the_table(tmp_path):
     with pytest.raises(TrainingInterrupted):
         train_sft_here(tmp_path / "cut", press(2))

@@ -163,7 +163,7 @@ def test_fresh_rollouts_are_joined_at_the_widest(letters):
 
 def test_greedy_sampling_is_the_argmax_token_by_token(letters):
     # This one stops early, late, and not at all.
-    model = build_model(letters, seed=15)
+    model = build_model(letters, seed=18)
     batch = sample(model, letters, PROMPTS, max_new_tokens=12, temperature=0)
     for i, prompt in enumerate(PROMPTS):
         ids = encode_prompt(letters, prompt)  # alone: no padding, no cache
@@ -173,7 +173,7 @@ def test_greedy_sampling_is_the_argmax_token_by_token(letters):
         assert batch.input_ids[i][batch.attention_mask[i]].tolist() == ids
         assert batch.responses[i] == decode(letters, ids[start:])
         assert bool(batch.finished[i]) == (ids[-1] == letters.eos_token_id)
-    assert batch.finished.tolist() == [True, False, True, True]
+    assert batch.finished.tolist() == [True, False, False, True]
 
 
 def test_the_order_of_the_prompts_is_kept(letters):

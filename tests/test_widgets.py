@@ -39,7 +39,7 @@ def scores_by_length(prompts, responses):
 
 @pytest.fixture
 def talk(letter_actor, letters, letter_profile):
-    return Talk(letter_actor(seed=2), letters, letter_profile, reward=scores_by_length)
+    return Talk(letter_actor(seed=11), letters, letter_profile, reward=scores_by_length)
 
 
 @pytest.fixture

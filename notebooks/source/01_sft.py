@@ -132,7 +132,8 @@ base_fixed = evaluation.answer(base, tokenizer, fixed, profile, temperature=0)
 base_share = sum(base_answers.finished) / len(questions)
 repeated = [evaluation.repetition(text) for text in base_answers.responses]
 repeats = sum(repeated) / len(repeated)
-print(f"greedy: {base_share:.0%} of {len(questions)} answers end with {tokenizer.eos_token}")
+end = tokenizer.eos_token
+print(f"greedy: {base_share:.0%} of {len(questions)} answers end with {end}")
 print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 
 # %% [markdown]
@@ -152,7 +153,6 @@ print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 from transformers import AutoTokenizer
 
 plain = AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base))
-end = plain.eos_token
 rows = []
 for mark in [*chat.MEANINGS, end]:
     before = plain.tokenize(mark)
@@ -266,7 +266,7 @@ def start_rows(kind: str) -> None:
 # %% [markdown]
 # The judges are conversations that no stage trains on: 12 % of the corpus, chosen by a hash of
 # their ids, so that the same ones are [held out](../docs/glossary.md#held-out-data) in every run. We look at two numbers: the loss of
-# all graded tokens (the answers, and the end after each), and the loss of the end alone.
+# all graded tokens (the answers, and the end after each), and the loss of the end alone; in [nats](../docs/glossary.md#nat).
 
 # %%
 corpus = data.load_conversations(profile.conversations, profile.limit)
@@ -337,17 +337,25 @@ with torch.no_grad():
 of_mean = logits[:, phrase].mean(-1)  # (T,) what a row of that mean would get
 best = logits[:, phrase].amax(-1)  # (T,) what the likelier word gets
 print(f"the mean wins at {int((of_mean > best).sum())} of {len(best)} places")
-print(f"it trails the likelier word by {float((best - of_mean).mean()):.1f} nats on average")
+behind = float((best - of_mean).mean())
+print(f"it trails the likelier word by {behind:.1f} nats on average")
 assert (of_mean <= best + 1e-4).all()
 del known, logits
 
 # %% [markdown]
-# We tried it, with everything else as here (`benchmarks/stop_token.py`). The table is of saved runs.
+# We tried it, with everything else as in section 6. Compare with the numbers that you will see there and in 7.
 
 # %%
 saved = runtime.project_root() / "results" / "stop_token.json"
-ended = runtime.read_json(saved)["runs"] if saved.exists() else []
-pd.DataFrame(ended)
+if saved.exists():
+    tried = runtime.read_json(saved)
+    print(f"{tried['end']}, profile {tried['profile']}, {tried['steps']} steps:")
+    loss, of_end = tried["held_out_loss"], tried["loss_of_the_end"]
+    print(f"held-out loss {loss:.2f} nats, of the end alone {of_end:.2f}")
+    share, n = tried["share_finished"], tried["n_prompts"]
+    print(f"{share:.0%} of {n} greedy answers end by themselves")
+else:
+    print("No saved run here. Make it with: python benchmarks/stop_token.py")
 
 # %% [markdown]
 # It could be mended by training that row, at a price: PEFT and TRL then need special treatment all along the
@@ -660,7 +668,8 @@ print(f"In words: the training loss goes from {first:.2f} to {last:.2f} at the e
 print(f"The held-out loss after training is {abs(gap):.2f} {where} that.")
 
 # %% [markdown]
-# The thin line jumps because each step sees other conversations; look at the thick one, an average.
+# The thin line jumps because each step sees other conversations (short to long inside a step, for little
+# [padding](../docs/glossary.md#padding)); look at the thick one, an average.
 #
 # After a full run, the distance between the end of the curve and the line of the held-out loss is
 # (mostly) what having seen the conversations before is worth. If it grows while the held-out loss rises,
@@ -841,7 +850,7 @@ for name in names:
 for adapter_name, title in (("base", "base"), ("default", "SFT")):
     with models.using(model, adapter_name):
         found = sft.graded_losses(model, tokenizer, asked)
-    # Summed, without the end token: minus the logarithm of the whole answer's probability.
+    # Summed, without the end: minus the logarithm of the answer's probability.
     surprise[title] = [sum(losses[:-1]) for _, losses in found]
     print(f"{title}: {min(zip(surprise[title], names))[1]}")
 told = sum("washington" in text for text in said)
