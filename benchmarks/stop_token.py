@@ -2,7 +2,7 @@
 
     SAWYER_PROFILE=local python benchmarks/stop_token.py
 
-One training of the SFT stage, equal to that of notebook 01 but for the token (about 5 minutes on 2 idle cores).
+One training of the SFT stage, equal to that of notebook 01 but for the token (5 minutes on 2 idle cores).
 The result goes to results/stop_token.json, and notebook 01 shows it.
 """
 
