@@ -106,7 +106,7 @@ def add_lora(model, rank: int = 16, alpha: int = 32, targets: str | list[str] = 
 
 
 def count_parameters(model) -> tuple[int, int]:
-    """(trainable, total) numbers of parameters, as PEFT and transformers count them: a 4-bit number is one."""
+    """(trainable, total) numbers of parameters, as PEFT and transformers count them (4-bit ones, too)."""
     if isinstance(model, PeftModel):
         return model.get_nb_trainable_parameters()
     return model.num_parameters(only_trainable=True), model.num_parameters()
