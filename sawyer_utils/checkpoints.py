@@ -112,7 +112,7 @@ def identity(trainer: PPOTrainer, prompts: list[str]) -> dict:
     answers. A reward that says something else each time is only known as that."""
     some = prompts[: len(ANSWERS)]
     asked = [checked_scores(trainer.reward_fn, some, ANSWERS[: len(some)]) for _ in range(2)]
-    reward = asked[0] if asked[0] == asked[1] else "not the same twice"
+    reward = asked[0] if resuming.alike(*asked) else "not the same twice"
     return {"prompts": resuming.digest(prompts), "reward": reward, **settings_of(trainer)}
 
 

@@ -106,9 +106,10 @@ def add_lora(model, rank: int = 16, alpha: int = 32, targets: str | list[str] = 
 
 
 def count_parameters(model) -> tuple[int, int]:
-    """(trainable, total) numbers of parameters."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+    """(trainable, total) numbers of parameters, as PEFT and transformers count them (4-bit ones, too)."""
+    if isinstance(model, PeftModel):
+        return model.get_nb_trainable_parameters()
+    return model.num_parameters(only_trainable=True), model.num_parameters()
 
 
 def save_adapter(model: PeftModel, path: Path, adapter: str = "default", **also) -> None:
@@ -248,11 +249,3 @@ def autocast(model: PeftModel, compute: torch.dtype):
     device = next(model.parameters()).device
     with disable_input_dtype_casting(model), torch.autocast(device.type, compute):
         yield
-
-
-def memory_footprint(model) -> dict[str, float]:
-    """MiB of weights, split into frozen and trainable."""
-    sizes = {"frozen": 0, "trainable": 0}
-    for p in model.parameters():
-        sizes["trainable" if p.requires_grad else "frozen"] += p.numel() * p.element_size()
-    return {name: size / 2**20 for name, size in sizes.items()}

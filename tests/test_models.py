@@ -95,11 +95,12 @@ def test_fresh_lora_changes_nothing(letters):
     assert torch.equal(logits(fresh), logits(build_model(letters)))
 
 
-def test_parameters_and_bytes_by_hand():
-    model = nn.Sequential(nn.Linear(10, 100), nn.Linear(100, 3, bias=False).to(torch.bfloat16))
-    model[1].requires_grad_(False)
-    assert models.count_parameters(model) == (10 * 100 + 100, 10 * 100 + 100 + 300)
-    assert models.memory_footprint(model) == {"trainable": 1100 * 4 / 2**20, "frozen": 300 * 2 / 2**20}
+def test_parameters_are_counted_with_an_adapter_and_without(letters):
+    base = build_model(letters)
+    weights = sum(p.numel() for p in base.parameters())
+    assert models.count_parameters(base) == (0, weights)
+    trained, total = models.count_parameters(models.add_lora(base, rank=4))
+    assert total == weights + trained
 
 
 # --- saving and loading -------------------------------------------------------------------------

@@ -22,6 +22,8 @@
 # - say what each can do when new topics come without labels.
 #
 # Needs 01, 03 and the second judge of 04 (or their shipped checkpoints). About 22 minutes on two CPU cores.
+#
+# *Its outputs are of an earlier run, before the last change of its code.*
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.

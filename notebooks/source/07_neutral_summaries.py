@@ -22,6 +22,8 @@
 # - find the cheapest way to win a reward before your model does.
 #
 # Needs 01 (or its shipped checkpoint). About 22 minutes on two CPU cores.
+#
+# *Its outputs are of an earlier run, before the last change of its code.*
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.

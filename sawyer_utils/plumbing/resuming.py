@@ -134,7 +134,7 @@ def claim(folder: Path, identity: dict, outputs: tuple[str, ...], resume: bool =
         before = read_json(known) if known.exists() else {}
     except ValueError:  # damaged: of which run, nobody knows
         before = {}
-    changed = [name for name in {**before, **identity} if not _same(before.get(name), identity.get(name))]
+    changed = [name for name in {**before, **identity} if not alike(before.get(name), identity.get(name))]
     if there and not changed and resume:
         return True
     if there:
@@ -149,7 +149,8 @@ def claim(folder: Path, identity: dict, outputs: tuple[str, ...], resume: bool =
     return False
 
 
-def _same(one, other) -> bool:
+def alike(one, other) -> bool:
+    """Whether two values are equal, lists of numbers but for rounding."""
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return all(math.isclose(a, b, rel_tol=1e-2, abs_tol=1e-3) for a, b in zip(one, other, strict=True))
     return one == other
