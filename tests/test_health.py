@@ -88,7 +88,7 @@ def names(log) -> set[str]:
 
 RUNS = {  # illness -> (reward, settings) of a run that has it
     "collapse": (brief, {"kl_coef": 0.0, "steps": 7}),
-    "KL running away": (count_a, {"kl_coef": 0.0, "learning_rate": 3e-2, "steps": 24}),
+    "KL running away": (count_a, {"kl_coef": 0.0, "learning_rate": 3e-2, "steps": 22}),
     "never finishing": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
     "length hacking": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
     "no learning": (indifferent, {}),
