@@ -31,8 +31,9 @@ from pathlib import Path
 import lm_eval_side as side
 import torch
 
-from sawyer_utils import data, models, runtime
+from sawyer_utils import models, runtime
 from sawyer_utils.chapters import choices
+from sawyer_utils.plumbing.machine import quiet_libraries
 from sawyer_utils.profiles import PROFILES
 
 TASKS = ("mc1", "mc2")
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8, help="lm-eval's")
     options = parser.parse_args()
-    runtime.quiet_libraries()
+    quiet_libraries()
     found = {
         "date": date.today().isoformat(),
         "machine": machine(),
@@ -149,7 +150,7 @@ def main() -> None:
     }
     tokenizer, model = models.load_policy(replace(PROFILES["local"], precision="fp32"))
     score = partial(ours, model, tokenizer)
-    questions = data.load_questions(str(options.rows))
+    questions = choices.load_questions(str(options.rows))
     pairs = [questions[i : i + 2] for i in range(0, len(questions), 2)]
     score(pairs[-1])  # not counted
     with lm_eval_process(options.rows, options.batch) as ask:

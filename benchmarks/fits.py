@@ -1,29 +1,29 @@
 """Does the course fit a card? Peak bytes of each stage of a profile, from its sizes alone.
 
-``memory.py`` has the formulas of PPO; here are those of the other stages, and :func:`stages`, which puts
-a profile's numbers into all of them. They are upper bounds for a GPU: 16-bit autocast, activation
-checkpointing of the policy, attention that keeps no scores. ``tests/test_fits.py`` holds each against
-what the real training or evaluation of a tiny model allocates.
+``chapters/memory_budget.py`` has the formulas of PPO; here are those of the other stages, and
+:func:`stages`, which puts a profile's numbers into all of them. They are upper bounds for a GPU: 16-bit
+autocast, activation checkpointing of the policy, attention that keeps no scores. ``tests/test_fits.py``
+holds each against what the real training or evaluation of a tiny model allocates.
 """
 
 from __future__ import annotations
 
-from sawyer_utils import memory
-from sawyer_utils.actor import ActorCritic
+from sawyer_utils.chapters import memory_budget
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS
-from sawyer_utils.memory import BYTES, CONTROL_ROWS, RANK, encoder_parameters, kv_cache, lora_parameters
+from sawyer_utils.chapters.memory_budget import (
+    BYTES,
+    JUDGES,
+    MODELS,
+    RANK,
+    encoder_parameters,
+    kv_cache,
+    lora_parameters,
+)
+from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import MICRO_BATCHES
 
-POLICIES = {  # a profile's base -> its shape
-    "embedded:smollm2-135m": memory.MODELS["SmolLM2-135M"],
-    "HuggingFaceTB/SmolLM2-1.7B": memory.MODELS["SmolLM2-1.7B"],
-    "meta-llama/Llama-2-7b-hf": memory.MODELS["Llama-2-7B"],
-}
-ENCODERS = {
-    "embedded:minilm-l6": memory.JUDGES["MiniLM-L6 (22M)"],
-    "FacebookAI/roberta-base": memory.JUDGES["RoBERTa-base (125M)"],
-}
+TILE = 2**15  # words of the vocabulary that TRL's loss takes at once
 HELD_OUT_ROWS = 8  # conversations whose loss is measured at once: sft.conversation_losses
 SCORED_ROWS = 32  # pairs that a judge reads at once: reward.RewardModel.score
 
@@ -33,30 +33,28 @@ SCORED_ROWS = 32  # pairs that a judge reads at once: reward.RewardModel.score
 
 def policy_weights(model, precision="nf4", rank: int = RANK, adapters: int = 2) -> int:
     """Bytes of the frozen base and of adapters that nothing trains at the moment."""
-    no_judge = memory.Shape(0, 0, 0, 0, 0)
-    held = memory.resident(model, no_judge, precision, rank)
+    no_judge = memory_budget.Shape(0, 0, 0, 0, 0)
+    held = memory_budget.resident(model, no_judge, precision, rank)
     base = sum(size for name, size in held.items() if name not in ("policy", "ref", "reward_model"))
     return base + adapters * held["ref"]
 
 
 def sft_update(model, rows: int, length: int, precision="nf4", rank: int = RANK) -> dict[str, int]:
-    """One micro-batch of supervised fine-tuning, forward and backward, by transformers' own loss.
+    """One micro-batch of supervised fine-tuning, forward and backward, by TRL's loss.
 
-    That loss takes the logits of *all* positions to fp32, and keeps of each of them its log-softmax,
-    the loss's gradient and the softmax's: 12 bytes a token and word of the vocabulary.
+    It takes the logits of the graded positions in tiles of :data:`TILE` words: one in 16 bits, and up to 28
+    bytes more a word while torch's operations work on it (trl 1.16; on CUDA a kernel needs the first alone).
 
     Args:
         rows, length: of a micro-batch, tokens of question and answer, padding included.
     """
-    part = memory.working(model, rows, length, precision, rank)
-    trained = lora_parameters(model, rank) + CONTROL_ROWS * model.hidden_size
+    part = memory_budget.working(model, rows, length, precision, rank)
+    trained = lora_parameters(model, rank)
     return {
-        "weights": policy_weights(model, precision, rank, adapters=0)
-        + 4 * trained
-        + 4 * CONTROL_ROWS * model.hidden_size,
+        "weights": policy_weights(model, precision, rank, adapters=0) + 4 * trained,
         "optimizer": 12 * trained,
         "activations": part["layer_inputs"] + part["layer"] + part["temporaries"],
-        "logits": 12 * rows * length * model.vocab_size,
+        "logits": rows * length * (2 * TILE + 28 * min(TILE, model.vocab_size)),
     }
 
 
@@ -64,7 +62,7 @@ def held_out_loss(model, rows: int, length: int, precision="nf4", rank: int = RA
     """The loss of conversations that nothing is trained on: logits, the same in fp32, log-softmax."""
     return {
         "weights": policy_weights(model, precision, rank, adapters=1),
-        "activations": memory.one_layer(model, rows * length, precision),
+        "activations": memory_budget.one_layer(model, rows * length, precision),
         "logits": (BYTES[precision] + 8) * rows * length * model.vocab_size,
     }
 
@@ -77,16 +75,16 @@ def answers(
     Args:
         judges: bytes of the reward models that are in memory, too.
     """
-    part = memory.working(model, rows, prompt + response, precision, rank, response)
+    part = memory_budget.working(model, rows, prompt + response, precision, rank, response)
     sampling = {
         "merged copy": part["merged"],
         "cache": part["kv_cache"],
-        "activations": memory.one_layer(model, rows * prompt, precision),
+        "activations": memory_budget.one_layer(model, rows * prompt, precision),
         # Of the last position: 16 bits, fp32, its softmax, and running sums in fp64.
         "logits": 24 * rows * model.vocab_size,
     }
     comparing = {
-        "activations": memory.one_layer(model, rows * (prompt + response), precision),
+        "activations": memory_budget.one_layer(model, rows * (prompt + response), precision),
         "logits": part["logits"],
     }
     found = max(sampling, comparing, key=lambda held: sum(held.values()))
@@ -98,14 +96,14 @@ def multiple_choice(
     model, judges: int, batch_tokens: int = BATCH_TOKENS, precision="nf4", rank: int = RANK
 ) -> dict[str, int]:
     """Choices by log-likelihood: so many tokens go through at once, and see four times as many."""
-    chunk = min(ActorCritic.CHUNK, batch_tokens)
-    part = memory.working(model, 1, batch_tokens, precision, rank)
+    part = memory_budget.working(model, 1, batch_tokens, precision, rank)
+    layer = memory_budget.one_layer(model, batch_tokens, precision)
     return {
         "weights": policy_weights(model, precision, rank) + judges,
-        # The prefix's is there once more, as it was read; a new layer's beside the old one's.
+        # As read, before the copies; and a new layer's beside the old one's.
         "cache": 2 * kv_cache(model, 4 * batch_tokens, precision),
-        "activations": memory.one_layer(model, batch_tokens, precision) + part["temporaries"],
-        "logits": 12 * chunk * model.vocab_size,
+        # A layer's, or after the last one the logits: as they come, in fp32, and their softmax.
+        "activations": max(layer, 12 * batch_tokens * model.vocab_size) + part["temporaries"],
     }
 
 
@@ -151,7 +149,7 @@ def judging(judge, rows: int, length: int) -> int:
 
 
 def on_a_gpu(profile: Profile) -> str:
-    """The number format that a profile takes on a GPU, a key of ``memory.BYTES``."""
+    """The number format that a profile takes on a GPU, a key of ``memory_budget.BYTES``."""
     return "fp16" if profile.precision == "auto" else profile.precision
 
 
@@ -167,11 +165,11 @@ def stages(profile: Profile) -> dict[str, dict[str, int]]:
     Raises:
         KeyError: for a base whose shape is not known here.
     """
-    policy, judge = POLICIES[profile.policy_base], ENCODERS[profile.reward_base]
+    policy, judge = MODELS[profile.policy_base], JUDGES[profile.reward_base]
     precision, rank = on_a_gpu(profile), profile.lora_rank
     prompt, response = profile.prompt_tokens, profile.response_tokens
     talk, own = profile.conversation_tokens, {"precision": precision, "rank": rank}
-    ppo = memory.phases(
+    ppo = memory_budget.phases(
         policy,
         judge,
         profile.ppo_micro_batch,
@@ -203,5 +201,5 @@ def stages(profile: Profile) -> dict[str, dict[str, int]]:
 def peaks(profile: Profile) -> dict[str, float]:
     """GiB of each stage, with the CUDA context."""
     return {
-        name: (sum(held.values()) + memory.CONTEXT) / memory.GIB for name, held in stages(profile).items()
+        name: (sum(held.values()) + memory_budget.CONTEXT) / GIB for name, held in stages(profile).items()
     }

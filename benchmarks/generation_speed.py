@@ -20,6 +20,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
 from sawyer_utils import models, rollout, runtime
+from sawyer_utils.plumbing.machine import quiet_libraries
 from sawyer_utils.profiles import PROFILES
 
 ROWS, PROMPT, RESPONSE = 16, 24, 32
@@ -55,9 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted, after one that is not")
     options = parser.parse_args()
-    runtime.quiet_libraries()
-    tokenizer, base = models.load_policy(PROFILES["local"])
-    model = models.add_lora(base, tokenizer, rank=16).eval()
+    quiet_libraries()
+    _, base = models.load_policy(PROFILES["local"])
+    model = models.add_lora(base, rank=16).eval()
     model.get_base_model().generation_config = GenerationConfig()  # its own stop token and settings
     ids = torch.randint(1000, 40_000, (ROWS, PROMPT), device=next(model.parameters()).device)
     seconds = {name: [] for name in VARIANTS}

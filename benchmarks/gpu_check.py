@@ -49,11 +49,11 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sawyer_utils import chat, data, evaluation, memory, models, rollout, runtime
-from sawyer_utils.chapters import choices
-from sawyer_utils.memory import GIB
+from sawyer_utils import chat, data, evaluation, models, rollout, runtime
+from sawyer_utils.chapters import choices, memory_budget
 from sawyer_utils.models import POLICY, REF
-from sawyer_utils.plumbing import assets
+from sawyer_utils.plumbing import assets, memory
+from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.profiles import PROFILES, Profile
 from sawyer_utils.reward import RewardModel, standardised, train_reward
@@ -108,7 +108,7 @@ class Card:
     """
 
     def __init__(self):
-        self.module = runtime.card()
+        self.module = memory.card()
         if self.module is None:
             raise RuntimeError("No GPU here.")
 
@@ -123,14 +123,14 @@ class Card:
         """Give back what nobody holds, and count from now on."""
         gc.collect()
         self.module.empty_cache()
-        runtime.forget_peak_memory()
+        memory.forget_peak_memory()
 
     def wait(self) -> None:
         self.module.synchronize()
 
     def peak(self) -> float:
         """GiB since :meth:`start`, whatever PPO resets at each of its steps."""
-        return float(runtime.peak_memory_gib())
+        return float(memory.peak_memory_gib())
 
     @contextmanager
     def capped(self, size: float) -> Iterator[None]:
@@ -320,7 +320,7 @@ def _shapes(profile: Profile):
         transformers.AutoConfig.from_pretrained(assets.resolve(base))
         for base in (profile.policy_base, profile.reward_base)
     ]
-    found[0].vocab_size += memory.CONTROL_ROWS
+    found[0].vocab_size += memory_budget.CONTROL_ROWS
     return found
 
 
@@ -365,7 +365,7 @@ def _ppo_and_evaluation(record, sizes, profile, folder, loaded, shape, encoder, 
         return {"reward_std": spread, "log": [{key: line[key] for key in kept} for line in log]}, log
 
     sizes_of_ppo = {"response": profile.response_tokens, "sampled": profile.ppo_batch}
-    phases = memory.phases(
+    phases = memory_budget.phases(
         shape, encoder, profile.ppo_micro_batch, rows, judge_bytes=4, **held, **sizes_of_ppo
     )
     largest = max(phases.values(), key=lambda parts: sum(parts.values()))
@@ -406,7 +406,7 @@ def _compare(model, tokenizer, judge, profile: Profile, prompts: list[str]):
 
 def _choose(model, tokenizer, profile: Profile, count: int):
     precision = runtime.choose_precision(profile.precision)
-    questions = data.load_questions(profile.benchmarks[0], count)
+    questions = choices.load_questions(profile.benchmarks[0], count)
     compute = precision.compute if precision.autocast else None
     scored = choices.score_choices(model, tokenizer, questions, compute=compute)
     asked = choices.ask_for_letter(model, tokenizer, questions[: count // 2])
@@ -417,7 +417,7 @@ def _sft(profile: Profile, folder: Path):
     from sawyer_utils import sft
 
     tokenizer, base = models.load_policy(profile)
-    model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+    model = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
     rows = data.load_conversations("embedded", profile.sft_max_steps * profile.sft_batch)
     log = sft.train_sft(model, tokenizer, profile, rows, folder / profile.name, on_log=lambda log: None)
     tokens = sum(len(chat.encode(tokenizer, row["messages"]).ids) for row in rows)
@@ -443,7 +443,7 @@ def seven_b(record: Record, sizes: Sizes, folder: Path) -> None:
             return
         tokenizer, model = loaded
         paper = fits.sft_update(shape, big.sft_micro_batch, big.conversation_tokens, **held)
-        paper["reference adapter"] = 4 * memory.lora_parameters(shape, big.lora_rank)
+        paper["reference adapter"] = 4 * memory_budget.lora_parameters(shape, big.lora_rank)
         record.part(
             f"{name}: one supervised step",
             lambda: _one_sft_step(tokenizer, model, big, folder),
@@ -455,7 +455,7 @@ def seven_b(record: Record, sizes: Sizes, folder: Path) -> None:
         sampled = fits.answers(shape, 0, big.ppo_batch, big.prompt_tokens, big.response_tokens, **held)
         record.part(f"{name}: sampling", lambda: _sample(tokenizer, model, big, prompts), paper=sampled)
         length = big.prompt_tokens + big.response_tokens
-        phases = memory.phases(
+        phases = memory_budget.phases(
             shape,
             sizes.roberta,
             big.ppo_micro_batch,
@@ -478,7 +478,7 @@ def _build(sizes: Sizes):
     precision = runtime.choose_precision("nf4")
     model = build_policy(sizes.llama, precision.compute, precision.device, rank=sizes.big.lora_rank)
     model.config.use_cache = True
-    tokenizer = chat.add_control_tokens(word_tokenizer(sizes.llama.vocab_size - memory.CONTROL_ROWS))
+    tokenizer = chat.add_control_tokens(word_tokenizer(sizes.llama.vocab_size - memory_budget.CONTROL_ROWS))
     return {"weights_gib": round(sum(p.nbytes for p in model.parameters()) / GIB, 3)}, (tokenizer, model)
 
 

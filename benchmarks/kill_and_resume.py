@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sawyer_utils import runtime
+from sawyer_utils.plumbing.machine import quiet_libraries
 from sawyer_utils.profiles import PROFILES
 
 STAGES = {"sft": "adapter", "reward": "model", "ppo": "adapter"}
@@ -31,7 +32,7 @@ PROFILE = replace(PROFILES["smoke"], sft_max_steps=STEPS, reward_max_steps=STEPS
 
 
 def train(stage: str, folder: Path) -> None:
-    runtime.quiet_libraries()
+    quiet_libraries()
     runtime.seed_everything(0)
     log = {"sft": train_sft, "reward": train_reward, "ppo": train_ppo}[stage](folder)
     runtime.write_json(folder / "log.json", log)
@@ -41,7 +42,7 @@ def train_sft(folder: Path) -> list[dict]:
     from sawyer_utils import data, models, sft
 
     tokenizer, base = models.load_policy(PROFILE)
-    model = models.add_lora(base, tokenizer, PROFILE.lora_rank, PROFILE.lora_alpha)
+    model = models.add_lora(base, PROFILE.lora_rank, PROFILE.lora_alpha)
     return sft.train_sft(model, tokenizer, PROFILE, data.load_conversations("embedded", 48), folder)
 
 

@@ -7,8 +7,8 @@ The policy has Llama-2-7B's shape and random weights: NF4 with double quantisati
 RoBERTa-base. On a GPU one rollout and one update of ``PPOTrainer`` run in fp16 at each size, and the
 peaks go to results/ppo_memory.json. Without one the budget is printed: what the shapes say.
 
-The budget's formulas are ``sawyer_utils/memory.py``'s, where it says what they leave out. A length is
-prompt plus response, half each. A T4 shows torch 14.75 GiB, hence the goal of 13.5.
+The budget's formulas are ``sawyer_utils/chapters/memory_budget.py``'s, where it says what they leave
+out. A length is prompt plus response, half each. A T4 shows torch 14.75 GiB, hence the goal of 13.5.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from sawyer_utils import models, runtime
-from sawyer_utils.memory import CONTROL_ROWS, GIB, RANK, budget, resident, working
+from sawyer_utils.chapters.memory_budget import RANK, phases, resident, working
 from sawyer_utils.models import POLICY, REF
+from sawyer_utils.plumbing import machine, workarounds
+from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.reward import RewardModel
 
 GOAL = 13.5  # GiB, at the last of the sizes
 SIZES = ((1, 256), (8, 256), (1, 512), (8, 512))  # micro-batch, tokens of prompt and response
-TRAINED_ROWS = list(range(1, CONTROL_ROWS + 1))  # stand for the three control tokens
 
 
 def llama_2_7b() -> LlamaConfig:
@@ -87,12 +88,11 @@ def build_policy(
     model.model.rotary_emb = LlamaRotaryEmbedding(llama).to(device)  # its buffers were meta, too
     if four_bit:
         model.is_loaded_in_4bit = True  # from which PEFT knows
-        models._keep_gradients(model)
+        workarounds.keep_gradients(model)
     lora = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
-    config = LoraConfig(**lora, trainable_token_indices=TRAINED_ROWS, task_type="CAUSAL_LM")
+    config = LoraConfig(**lora, task_type="CAUSAL_LM")
     model = get_peft_model(model.eval(), config, adapter_name=POLICY)
     model.add_adapter(REF, config)
-    models.spare_the_table(model)
     models.activate(model, POLICY)
     return model
 
@@ -121,6 +121,12 @@ def build_trainer(
         if trainer.optimizer.state:
             return trainer
     raise RuntimeError("Every gradient overflowed: there is no update to measure.")
+
+
+def budget(llama: LlamaConfig, judge: RobertaConfig, rows: int, length: int, **options) -> dict[str, int]:
+    """Peak bytes of the two phases; ``options`` are those of ``phases``."""
+    found = phases(llama, judge, rows, length, **options)
+    return {name: sum(held.values()) for name, held in found.items()}
 
 
 def generate_and_update(trainer: PPOTrainer, rows: int, length: int, peak) -> dict[str, int]:
@@ -161,7 +167,7 @@ def show(rows: list[dict]) -> None:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    runtime.quiet_libraries()
+    machine.quiet_libraries()
     runtime.seed_everything(0)
     llama, judge = llama_2_7b(), roberta_base()
     fixed, rows = in_gib(resident(llama, judge)), []

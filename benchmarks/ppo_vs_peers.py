@@ -136,7 +136,7 @@ def sawyer(line: Line, options, prompts: list[str]) -> None:
     from sawyer_utils import models, ppo
 
     tokenizer, base = load(options.folder, attention="eager")
-    model = models.add_lora(base, tokenizer, train_rows=False)
+    model = models.add_lora(base)
     for name in (models.POLICY, models.REF):  # equal, for both start at zero
         model.add_adapter(name, lora())
     model.delete_adapter("default")

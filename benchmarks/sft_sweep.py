@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sawyer_utils import data, evaluation, models, runtime, sft
+from sawyer_utils.plumbing import machine
 from sawyer_utils.profiles import Profile, current_profile
 
 RESULTS = runtime.project_root() / "results" / "sft_sweep.json"
@@ -32,7 +33,7 @@ def run(name: str, profile: Profile, steps: int, train: list, held: list, prompt
     runtime.seed_everything(0)
     profile = replace(profile, sft_max_steps=steps)
     tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, profile.lora_rank, profile.lora_alpha)
+    model = models.add_lora(model, profile.lora_rank, profile.lora_alpha)
     folder = Path(tempfile.mkdtemp())
     try:
         log = sft.train_sft(
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of a full training (default: the profile's)")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    runtime.quiet_libraries()
+    machine.quiet_libraries()
     profile = current_profile()
     rows = data.load_conversations(profile.conversations, profile.limit)
     train, held = data.split_rows(rows, 0.12)
@@ -77,7 +78,7 @@ def main() -> None:
     prompts = [r["prompt"] for r in data.load_prompts("test", profile.prompts, profile.eval_prompts)]
     report = {
         "profile": profile.name,
-        "machine": runtime.environment_report(profile).splitlines()[1:],
+        "machine": machine.report(profile, runtime.choose_precision(profile.precision)).splitlines()[1:],
         "n_heldout": len(held),
         "n_prompts": len(prompts),
         "runs": [],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from sawyer_utils import losses
-from sawyer_utils.models import trained_rows
 from sawyer_utils.rollout import Rollout
 
 
@@ -15,8 +14,7 @@ class ActorCritic(nn.Module):
     """Policy and value head on one trunk. Every gradient path goes through ``forward``.
 
     Raises:
-        ValueError: if more of the output layer is trained than single rows, it is quantised, or the model
-            does more after it than :class:`TokenLogprobs` does.
+        ValueError: if the output layer is trained or quantised, or the model does something after it.
     """
 
     # Response tokens whose (…, V) logits exist at once: 25 MB here. What is larger than 32 MB, glibc
@@ -26,9 +24,9 @@ class ActorCritic(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-        head, _, _ = trained_rows(model.get_base_model().get_output_embeddings())
+        head = model.get_base_model().get_output_embeddings()
         if any(p.requires_grad or not p.is_floating_point() for p in head.parameters()):
-            raise ValueError("The output layer has to be frozen (but for single rows) and not quantised.")
+            raise ValueError("The output layer has to be frozen and not quantised.")
         check_output_layer(model)
         device = next(model.parameters()).device
         self.value_head = nn.Linear(model.config.hidden_size, 1, device=device)
@@ -47,10 +45,12 @@ class ActorCritic(nn.Module):
         base, mask = self.model.get_base_model(), rollout.response_mask
         states = response_states(base, rollout)[mask]  # (N, D), for N response tokens in all
         tokens = rollout.response_ids[mask]  # (N,)
-        head, ids, rows = trained_rows(base.get_output_embeddings())
-        own = functional.linear(states, rows)  # (N, n): the logits of the words whose rows are trained
-        settings = ids, head, temperature, self.CHUNK, torch.is_grad_enabled()
-        logprobs, entropies = TokenLogprobs.apply(states, own, tokens, *settings)
+        head = base.get_output_embeddings()
+        chunks = zip(states.split(self.CHUNK), tokens.split(self.CHUNK), strict=True)
+        # Recomputed in the backward pass: 8 % more of its time, and no logits are kept.
+        keep = {"use_reentrant": False, "preserve_rng_state": False}
+        parts = [checkpoint(_of_tokens, head, *chunk, temperature, **keep) for chunk in chunks]
+        logprobs, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         with torch.autocast(states.device.type, enabled=False):
             seen = states.float()
             values = self.value_head(seen.detach() if detach_value else seen).squeeze(-1)
@@ -61,56 +61,21 @@ class ActorCritic(nn.Module):
         return spread_out(logprobs), spread_out(values), spread_out(entropies)
 
 
-class TokenLogprobs(torch.autograd.Function):
-    """log π of the given tokens and the entropy, from what goes into the output layer: two (N,), fp32.
+def _of_tokens(head: nn.Module, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """log π of the given tokens, and the entropy of each choice; two (n,), in fp32.
 
-    That layer is the widest of all: V logits a token. But what the backward pass needs of them,
-
-        ∂ log π(a) / ∂h = (W_a − Σ_v π(v) W_v) / temperature            W_v: the layer's row for word v
-
-    is a vector no wider than h, and known as soon as they are. Keep it in their place: the logits
-    exist for ``chunk`` tokens at a time, and are not computed again. The entropy has no gradient.
+    The entropy has no gradient, and without one in sight (while log π_old is taken) it is 0.
 
     Args:
-        states: (N, D), h.
-        own: (N, n), logits of the words ``ids`` (n,), to take instead of the layer's.
-        tokens: (N,), a.
-        with_slopes: whether a backward pass may follow; if not, the entropy is 0, too.
+        states: (n, D), what goes into the output layer.
+        tokens: (n,).
     """
-
-    @staticmethod
-    def forward(ctx, states, own, tokens, ids, head, temperature, chunk, with_slopes):
-        found = []
-        for part, mine, chosen in zip(*(x.split(chunk) for x in (states, own, tokens)), strict=True):
-            logits = head(part).index_copy_(1, ids, mine)  # (n, V)
-            weight = head.weight if with_slopes else None
-            with torch.autocast(logits.device.type, enabled=False):  # it takes some sums to 16 bits
-                found.append(_of_logits(logits, chosen.unsqueeze(1), temperature, weight, ids))
-        logprobs, entropies, *slopes = (torch.cat(parts) for parts in zip(*found, strict=True))
-        ctx.save_for_backward(*slopes)
-        ctx.mark_non_differentiable(entropies)
-        return logprobs, entropies
-
-    @staticmethod
-    def backward(ctx, gradient, _):
-        return *((gradient.unsqueeze(1) * slope).to(slope.dtype) for slope in ctx.saved_tensors), *[None] * 6
-
-
-def _of_logits(
-    logits: Tensor, chosen: Tensor, temperature: float, weight: Tensor | None, ids: Tensor
-) -> tuple[Tensor, ...]:
-    """log π(chosen) and entropy; given the output layer's weight, also ∂ log π(chosen) / ∂h without the
-    words ``ids``, and ∂ log π(chosen) / ∂logits of those."""
-    logprobs = losses.log_softmax(logits, temperature)
-    found = logprobs.gather(1, chosen)
-    if weight is None:
-        return found.squeeze(1), torch.zeros_like(found).squeeze(1)
-    error = logprobs.exp()  # π; soon π − 1 at the chosen word
-    entropies = losses.entropy(logprobs, error)
-    error = error.scatter_add_(1, chosen, -torch.ones_like(found)).to(logits.dtype)
-    of_ids = error[:, ids]
-    of_others = error.index_fill_(1, ids, 0.0) @ weight.to(error.dtype)
-    return found.squeeze(1), entropies, of_others / -temperature, of_ids / -temperature
+    logits = head(states)  # (n, V)
+    with torch.autocast(logits.device.type, enabled=False):  # it takes some sums to 16 bits
+        logprobs = losses.log_softmax(logits, temperature)
+        found = logprobs.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        wanted = torch.is_grad_enabled()
+        return found, losses.entropy(logprobs.detach()) if wanted else torch.zeros_like(found)
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
-"""SAWYER's conversation format: three control tokens, and text that can never become one.
+"""SAWYER's conversation format: two control tokens, an end, and text that can never become one of them.
 
-    ###HUMAN###Who wrote Hamlet?###BOT###William Shakespeare.###STOP###
+    ###HUMAN###Who wrote Hamlet?###BOT###William Shakespeare.<|im_end|>
 
 The format is written once, as the tokenizer's chat template: :func:`encode` reads it, and so does TRL.
-The three tokens are new rows of the embedding. Each starts as the mean of a phrase that
-already means what the token shall mean, as in the published workshop.
+The two tokens that open a turn are new rows of the embedding. Each is the mean of a phrase that already
+means what the token shall mean, as in the published workshop, and stays so: the model only ever reads it.
+What ends an answer has to be said, too: it is the base's own end token, which every base knows.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import json
 import re
 from typing import NamedTuple
 
-HUMAN, BOT, STOP = "###HUMAN###", "###BOT###", "###STOP###"
-MEANINGS = {HUMAN: "The human said:", BOT: "The assistant said:", STOP: "stop talking"}
+HUMAN, BOT = "###HUMAN###", "###BOT###"
+MEANINGS = {HUMAN: "The human said:", BOT: "The assistant said:"}
+PAD = "###PAD###"  # for a base without a padding token of its own
 
 # A zero-width space splits what a user types like a control token. Every "###", so that no text can spell
 # one of ours, alone or together with the token beside it; twice, for "######" leaves one behind.
 _SPACE = "\u200b"
 _SPLIT = f"##{_SPACE}#"
 
-# The generation block marks what is graded: the answers and their stop token, never the questions.
+# The generation block marks what is graded: the answers and the end token, never the questions.
 _TEMPLATE = (
     "<BEGIN>"
     "{%- for message in messages -%}"
@@ -30,7 +32,7 @@ _TEMPLATE = (
     "{%- elif message['role'] == 'assistant' -%}"
     f"{{{{- '{BOT}' -}}}}"
     "{%- generation -%}"
-    f"{{{{- (<CONTENT>) + '{STOP}' -}}}}"
+    f"{{{{- (<CONTENT>) + <END> -}}}}"
     "{%- endgeneration -%}"
     "{%- else -%}"
     "{{- raise_exception('SAWYER knows the roles user and assistant, not ' + message['role']) -}}"
@@ -48,20 +50,25 @@ class Encoded(NamedTuple):
 
 
 def add_control_tokens(tokenizer):
-    """Add the three tokens and the chat template; the stop token becomes the end of sequence.
+    """Add the two tokens and the chat template; an answer ends with the tokenizer's own end token.
 
-    Padding takes the base's own end-of-text token: padding and stopping must not be the same,
-    or the model would never be graded on stopping.
+    Padding and ending must not be the same token, or the model would never be graded on ending: padding is
+    the base's own token for it, else the one for unknown text, else a new one.
 
     Raises:
-        ValueError: for a tokenizer without the fast backend, whose tokens do not know their characters.
+        ValueError: for a tokenizer without an end token, or without the fast backend, whose tokens do not
+            know their characters.
     """
     if not tokenizer.is_fast:
         raise ValueError(f"{type(tokenizer).__name__} is a slow tokenizer; the course needs a fast one.")
-    padding = tokenizer.pad_token if tokenizer.pad_token not in (None, STOP) else tokenizer.eos_token
-    tokenizer.add_special_tokens({"extra_special_tokens": list(MEANINGS)})
-    tokenizer.eos_token = STOP
-    tokenizer.pad_token = padding
+    if tokenizer.eos_token is None:
+        raise ValueError(
+            "This base has no end token (tokenizer.eos_token), so nothing can end an answer. Choose another "
+            'base, or name the token that ended its texts: AutoTokenizer.from_pretrained(…, eos_token="…").'
+        )
+    unused = (tokenizer.pad_token, tokenizer.unk_token, PAD)
+    padding = next(token for token in unused if token not in (None, tokenizer.eos_token))
+    tokenizer.add_special_tokens({"extra_special_tokens": list(MEANINGS), "pad_token": padding})
     tokenizer.padding_side = "left"
     tokenizer.chat_template = chat_template(tokenizer)
     return tokenizer
@@ -79,7 +86,7 @@ def chat_template(tokenizer) -> str:
     for token, split in _splits(tokenizer).items():
         content += f" | replace({_literal(token)}, {_literal(split)})"
     content += f" | replace('###', '{_SPLIT}')" * 2
-    template = _TEMPLATE.replace("<CONTENT>", content)
+    template = _TEMPLATE.replace("<CONTENT>", content).replace("<END>", _literal(tokenizer.eos_token))
     return template.replace("<BEGIN>", f"{{{{- {_literal(begin)} -}}}}" if begins else "")
 
 
@@ -88,34 +95,39 @@ def _literal(text: str) -> str:
 
 
 def _splits(tokenizer) -> dict[str, str]:
-    """The base's own special tokens, and what a text has in the place of one: "<|im_end|>" typed by a
-    user is text."""
+    """The base's own special tokens, its end token among them, and what a text has in the place of one:
+    "<|im_end|>" typed by a user is text."""
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return {token: token[0] + _SPACE + token[1:] for token in special if token not in MEANINGS}
+    return {token: token[0] + _SPACE + token[1:] for token in special if token not in (*MEANINGS, PAD)}
 
 
 def endings(tokenizer) -> list[int]:
-    """The ids that end an answer: the stop token, and every other special one, after which nothing that is
+    """The ids that end an answer: the end token, and every other special one, after which nothing that is
     said belongs to it. "<unk>" stands for a piece of text and is none of them."""
     decoder = tokenizer.added_tokens_decoder
     return [i for i, token in decoder.items() if token.special and "unk" not in token.content.lower()]
 
 
 def start_as_phrases(model, tokenizer, meanings: dict[str, str] = MEANINGS) -> None:
-    """Resize the embeddings and start each control token as the mean of its phrase's rows."""
+    """Resize the embeddings and give each control token the mean of its phrase's rows.
+
+    A new padding token gets the mean of all rows: a random row could be likelier than any word.
+    """
     import torch
 
     phrases = {
         tokenizer.convert_tokens_to_ids(token): tokenizer(phrase, add_special_tokens=False).input_ids
         for token, phrase in meanings.items()
     }
+    if tokenizer.pad_token == PAD:
+        phrases[tokenizer.pad_token_id] = slice(len(tokenizer) - len(meanings) - 1)
     if model.get_input_embeddings().num_embeddings < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
     with torch.no_grad():
         for table in tables:  # one when tied, two when not
             for row, pieces in phrases.items():
-                table[row] = table[pieces].float().mean(0).to(table.dtype)
+                table[row] = table[pieces].mean(0, dtype=torch.float32).to(table.dtype)
 
 
 def encode(tokenizer, messages: list[dict], add_generation_prompt: bool = False) -> Encoded:

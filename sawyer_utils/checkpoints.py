@@ -12,8 +12,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sawyer_utils.models import POLICY, REF, load_policy_weights, save_adapter
+from sawyer_utils.plumbing import resuming
 from sawyer_utils.plumbing.files import read_json, recover, replacing, write_json
-from sawyer_utils.reward import RunningScale
+from sawyer_utils.reward import RunningScale, checked_scores
+
+# Of PPOConfig, what changes no result but for rounding.
+NO_RESULT = ("micro_batch", "generation_batch", "checkpoint_every", "activation_checkpointing", "compute")
+ANSWERS = [
+    "Yes.",
+    "I do not know.",
+    "It depends: one thing leads to another, and what comes last is easily taken for the cause.",
+    "No! No, no. Why do you ask?",
+]
 
 if TYPE_CHECKING:
     from sawyer_utils.ppo import PPOTrainer
@@ -22,9 +32,9 @@ if TYPE_CHECKING:
 def save(trainer: PPOTrainer, folder: Path) -> None:
     """Adapter, value head, optimizer, counters and log, by one of the processes. Randomness needs
     no saving: it follows from seed and step."""
-    if trainer.processes.is_main_process:
+    if trainer.processes.main:
         _write(trainer, folder)
-    trainer.processes.wait_for_everyone()
+    trainer.processes.state.wait_for_everyone()
 
 
 def _write(trainer: PPOTrainer, folder: Path) -> None:
@@ -44,7 +54,6 @@ def _write(trainer: PPOTrainer, folder: Path) -> None:
             "kl_coef": trainer.kl_coef,
             "score_scale": asdict(trainer.score_scale),
             "scaler": trainer.scaler.state_dict(),
-            "settings": settings_of(trainer),
         }
         write_json(new / "state.json", state)
         lines = "".join(json.dumps(line) + "\n" for line in trainer.log)
@@ -52,20 +61,17 @@ def _write(trainer: PPOTrainer, folder: Path) -> None:
 
 
 def load(trainer: PPOTrainer, folder: Path) -> bool:
-    """Put the trainer where ``folder`` was saved; False if there is nothing of this very run.
+    """Put the trainer where ``folder`` was saved; False if there is nothing.
 
     Raises:
         ValueError: if it is damaged, before anything of it is used.
     """
     folder = Path(folder)
-    with trainer.processes.main_process_first():
+    with trainer.processes.state.main_process_first():
         recover(folder)  # by the first; nothing is left for the others
     if not (folder / "state.json").exists():
         return False
     state = read_json(folder / "state.json")
-    if state["settings"] != settings_of(trainer):
-        print("The checkpoint is of another start or other settings: starting over.")
-        return False
     try:
         head = load_file(folder / "value_head.safetensors")
         moments = load_file(folder / "optimizer.safetensors")
@@ -81,7 +87,8 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
         index, name = key.split(".", 1)
         current["state"].setdefault(int(index), {})[name] = tensor
     trainer.optimizer.load_state_dict(current)
-    trainer.scaler.load_state_dict(state["scaler"])
+    if state["scaler"] and trainer.scaler.is_enabled():  # it may go on with another number format
+        trainer.scaler.load_state_dict(state["scaler"])
     trainer.steps_done, trainer.kl_coef = state["steps_done"], state["kl_coef"]
     trainer.score_scale = RunningScale(**state["score_scale"])
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -89,10 +96,31 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     return True
 
 
+def go_on(trainer: PPOTrainer, prompts: list[str], resume: bool) -> None:
+    """Go on from the run folder's checkpoint if it is of this very run; what is of another one is moved aside
+    (``resuming.claim``), of several processes by the first."""
+    if trainer.processes.main:
+        outputs = ("checkpoint", "adapter", "log.json", "milestones")
+        recover(trainer.run_dir / "checkpoint")
+        resuming.claim(trainer.run_dir, identity(trainer, prompts), outputs, resume)
+    trainer.processes.state.wait_for_everyone()
+    load(trainer, trainer.run_dir / "checkpoint")
+
+
+def identity(trainer: PPOTrainer, prompts: list[str]) -> dict:
+    """What changes a run's result: prompts, settings, the start, and the reward, by its scores of a few
+    answers. A reward that says something else each time is only known as that."""
+    some = prompts[: len(ANSWERS)]
+    asked = [checked_scores(trainer.reward_fn, some, ANSWERS[: len(some)]) for _ in range(2)]
+    reward = asked[0] if resuming.alike(*asked) else "not the same twice"
+    return {"prompts": resuming.digest(prompts), "reward": reward, **settings_of(trainer)}
+
+
 def settings_of(trainer: PPOTrainer) -> dict[str, str]:
-    """What must be equal for a run to be the same run: all settings and the SFT start."""
+    """The settings that change a run's result, and its start."""
     digest = hashlib.sha256()
     for name, parameter in trainer.actor.model.named_parameters():
         if f".{REF}" in name:
             digest.update(parameter.detach().cpu().float().numpy().tobytes())
-    return {k: str(v) for k, v in asdict(trainer.config).items()} | {"start": digest.hexdigest()}
+    settings = {k: str(v) for k, v in asdict(trainer.config).items() if k not in NO_RESULT}
+    return {"start": digest.hexdigest()[:16], **settings}

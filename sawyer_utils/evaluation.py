@@ -141,6 +141,7 @@ def bootstrap_interval(
     The plain percentiles are too narrow for few values, for a resample of n varies too little, by
     √((n − 1)/n), and knows nothing of Student's t. Taking quantiles a little further out mends both:
     of twenty values, the plain interval holds the true mean in 92 % of all cases, this one in 95 %.
+    ``scipy.stats.bootstrap`` draws no whole groups, and its BCa holds it in 91 % of all cases.
 
     Args:
         values: (n,) numbers.
@@ -195,7 +196,7 @@ class PairedComparison:
     high: float
     wilcoxon_p: float  # the differences are symmetric around zero
     sign_p: float  # as many prompts rose as fell
-    levene_p: float  # the two spreads are equal (centred at the median)
+    levene_p: float  # the two spreads are equal (paired, distances from the median)
     effect_size: float  # difference / standard deviation of the differences
     share_worse: float  # prompts whose value fell
     detectable: float  # the smallest true difference that this n shows four times in five
@@ -280,14 +281,15 @@ def group_means(values, groups) -> np.ndarray:
 
 
 def _levene_p(before, after, groups) -> float:
-    """Brown and Forsythe's form of Levene's test: an analysis of variance of the distances from the
-    median, which for two lists is Student's t test; one mean distance a prompt, so that several samples
-    do not count as several prompts."""
+    """Levene's test in Brown and Forsythe's form, for pairs: Student's paired t test of the distances from
+    each side's median. One mean distance a prompt, so that several samples do not count as several
+    prompts."""
     distances = [group_means(np.abs(x - np.median(x)), groups) for x in (before, after)]
+    further = np.subtract(*distances)
     rounding = 1e-12 * max(np.abs(before).max(), np.abs(after).max())
-    if max(map(np.ptp, distances)) <= rounding:  # nothing to divide by, or noise of the last digit
-        return float(abs(distances[0].mean() - distances[1].mean()) <= rounding)
-    return float(stats.ttest_ind(*distances).pvalue)
+    if np.ptp(further) <= rounding:  # nothing to divide by, or noise of the last digit
+        return float(abs(further.mean()) <= rounding)
+    return float(stats.ttest_rel(*distances).pvalue)
 
 
 def detectable_mean(n: int, spread: float, power: float = 0.8, alpha: float = 1 - CONFIDENCE) -> float:
@@ -404,8 +406,8 @@ def length_matched(
     """Compare rewards at equal length: by regression, and on prompts with similar lengths.
 
     The paired regression is change of reward on change of length; its intercept is the gain at
-    no change of length. Bootstrap over prompts. ``tolerance`` is the largest relative difference
-    of length in the matched subset.
+    no change of length. Bootstrap over prompts, with :func:`bootstrap_interval`'s tails, which scipy's
+    has not. ``tolerance`` is the largest relative difference of length in the matched subset.
     """
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     lengths = np.asarray(before_lengths, dtype=float), np.asarray(after_lengths, dtype=float)
@@ -413,9 +415,7 @@ def length_matched(
 
     def fit(rows):
         x, y = longer[rows], change[rows]
-        spread = x.var()
-        slope = float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 0 else 0.0
-        return slope, float(y.mean() - slope * x.mean())
+        return stats.linregress(x, y)[:2] if np.ptp(x) else (0.0, y.mean())
 
     rng = np.random.default_rng(seed)
     everything = np.arange(change.size)
@@ -427,8 +427,8 @@ def length_matched(
     some = change[similar]
     matched = bootstrap_interval(some) if some.size else (math.nan, math.nan)
     return LengthMatched(
-        slope,
-        adjusted,
+        float(slope),
+        float(adjusted),
         float(low),
         float(high),
         int(similar.sum()),

@@ -23,11 +23,16 @@ MIN_FINISHED = 0.8
 MIN_LENGTH_CORRELATION = 0.4
 
 
-def describe(batch: Rollout, missing_stop_penalty: float) -> dict:
+def describe(
+    batch: Rollout, missing_stop_penalty: float, parts: dict[str, list[float]] | None = None
+) -> dict:
     """What a log line says of a batch before its update; KL is a sum over the response, in nats.
 
     ``reward`` is what the reward function said (scaled and clipped, if the settings ask for it),
     ``score`` is after the missing-stop penalty.
+
+    Args:
+        parts: the scores of each part of a ``reward.Mixture``, whose means are shown one by one.
     """
     mask, lengths = batch.response_mask, batch.lengths.float()
     k1 = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
@@ -46,6 +51,7 @@ def describe(batch: Rollout, missing_stop_penalty: float) -> dict:
         "distinct_2": distinct_n(batch.responses),
         "explained_variance": losses.explained_variance(batch.values, batch.returns, mask),
         "samples": [{"prompt": p, "response": r, "score": round(s, 3)} for p, r, s in texts[:4]],
+        **{f"reward_{name}": sum(part) / len(part) for name, part in (parts or {}).items()},
     }
 
 

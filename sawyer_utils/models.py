@@ -6,25 +6,20 @@ One base in memory plays every language-model role. The SFT adapter is loaded tw
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MethodType
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
-from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.helpers import disable_input_dtype_casting
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from sawyer_utils.chat import MEANINGS, add_control_tokens, start_as_phrases
-from sawyer_utils.plumbing import assets
-from sawyer_utils.plumbing.files import read_json, replacing, write_json
+from sawyer_utils.chat import add_control_tokens, start_as_phrases
+from sawyer_utils.plumbing import assets, workarounds
+from sawyer_utils.plumbing.files import replacing, write_json
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
@@ -32,7 +27,7 @@ POLICY, REF = "policy", "ref"
 
 
 def load_tokenizer(profile: Profile):
-    """The policy's tokenizer with SAWYER's three control tokens and chat template."""
+    """The policy's tokenizer with SAWYER's two control tokens and chat template."""
     return add_control_tokens(AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base)))
 
 
@@ -64,16 +59,19 @@ def load_policy(profile: Profile, device: str | None = None):
     if not precision.four_bit:
         model.to(precision.device)
     elif precision.device == "cpu":
-        _keep_gradients(model)
+        workarounds.keep_gradients(model)
     start_as_phrases(model, tokenizer)
     _check_lengths(model, profile)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
     model.requires_grad_(False)
-    _spare_the_head(model)
+    workarounds.spare_the_head(model)
     model.eval()
+    # PEFT writes it into each adapter: this machine's path. And finding the base there, with fewer rows than
+    # now, it would save the embedding with each adapter (113 MB for the 135M model; peft 0.21).
+    model.name_or_path = ""
     if precision.compute == torch.float16:
-        largest = probe_fp16(model, tokenizer)
+        largest = workarounds.probe_fp16(model, tokenizer)
         print(f"fp16 probe: the largest activation is {largest:,.0f} of at most 65,504.")
     return tokenizer, model
 
@@ -88,173 +86,48 @@ def _check_lengths(model, profile: Profile) -> None:
         )
 
 
-PROBE = "Why is the sky blue? Because air scatters short waves of light more than long ones. 1, 2, 3: go!"
-
-
-@torch.no_grad()
-def probe_fp16(model, tokenizer) -> float:
-    """Send one text through the model in float16; returns the largest activation (float16 ends at 65,504).
-
-    Models trained in bf16 may overflow there: everything after is NaN, hours before anyone looks.
-
-    Raises:
-        Fp16Overflow: naming the layer and what to do.
-    """
-    device = next(model.parameters()).device
-    ids = torch.tensor([tokenizer(PROBE).input_ids], device=device)
-    with torch.autocast(device.type, torch.float16):
-        out = model(input_ids=ids, use_cache=False, output_hidden_states=True)
-    largest = [float(states.abs().max()) for states in [*out.hidden_states, out.logits]]
-    for layer, value in enumerate(largest):
-        if not math.isfinite(value):
-            raise Fp16Overflow(_overflow_advice(model, layer, len(largest) - 1))
-    return max(largest)
-
-
-def _overflow_advice(model, layer: int, layers: int) -> str:
-    ways = [
-        'another model: os.environ["SAWYER_MODEL"] = "…"',
-        "a GPU of compute capability 8.0 or more (L4, A100), which has bf16",
-    ]
-    if not getattr(model, "is_loaded_in_4bit", False):
-        ways.insert(0, 'os.environ["SAWYER_PRECISION"] = "fp32", slower and with twice the memory')
-    return "\n".join(
-        [
-            f"The model overflows in float16 (layer {layer} of {layers}): training it would give NaN.",
-            "Ways out; a variable is set in a cell above the setup cell, after a restart:",
-            *(f"{number}. {way}" for number, way in enumerate(ways, 1)),
-        ]
-    )
-
-
-class Fp16Overflow(RuntimeError):
-    """The model's activations do not fit float16."""
-
-
-def trainables_to_fp32(model) -> None:
-    """What is trained stays in float32. TRL casts it to bf16 on a 4-bit base (1.16): slow on a T4, and
-    fp16's gradient scaler refuses gradients of half precision ("Attempting to unscale")."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-
-
-def _spare_the_head(model) -> None:
-    """transformers hands the head a slice of the hidden states (the last position of each row).
-    For such a view torch's linear copies the weight once a row: 2 GB for 40 rows here."""
-    head = model.get_output_embeddings()  # None for an encoder
-    if head is not None and not getattr(head, "takes_contiguous", False):
-        head.takes_contiguous = True
-        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
-
-
-def spare_the_table(model: PeftModel) -> None:
-    """PEFT trains single rows of an embedding table by copying the table, with a gradient for all
-    of it, in each pass of the embedding and of the head that shares it. Swap the rows in what comes
-    out instead: the same values and gradients, without the copies (57 MB each here)."""
-    _spare_the_head(model.get_base_model())
-    for layer in model.modules():
-        if isinstance(layer, TrainableTokensLayer):
-            layer.forward = MethodType(_with_trained_rows, layer)
-
-
-def _with_trained_rows(layer: TrainableTokensLayer, x: Tensor) -> Tensor:
-    base, ids, rows = trained_rows(layer)
-    out = base(x)
-    if not len(ids):
-        return out
-    if isinstance(base, nn.Linear):
-        return out.index_copy(-1, ids, functional.linear(x, rows).to(out))
-    chosen = (x.unsqueeze(-1) == ids).to(rows)  # (B, T, n), one-hot or nothing
-    return torch.where(chosen.any(-1, keepdim=True), chosen @ rows, out)
-
-
-def trained_rows(layer: nn.Module) -> tuple[nn.Module, Tensor, Tensor]:
-    """An embedding or output layer as the base has it, and the rows that the adapter in use has of its
-    own: their ids (n,) and values (n, D). n is 0 if there are none."""
-    wrapper = next((m for m in layer.modules() if isinstance(m, TrainableTokensLayer)), None)
-    base = wrapper.base_layer if wrapper else layer
-    names = wrapper.active_adapters if wrapper and not (wrapper.disable_adapters or wrapper.merged) else []
-    names = [name for name in names if name in wrapper.trainable_tokens_delta]
-    ids = [i for name in names for i in wrapper.token_indices[name]]
-    rows = [base.weight[:0], *(wrapper.trainable_tokens_delta[name].to(base.weight) for name in names)]
-    return base, torch.tensor(ids, dtype=torch.long, device=base.weight.device), torch.cat(rows)
-
-
-def _keep_gradients(model) -> None:
-    """On some CPUs bitsandbytes repacks a 4-bit layer at its first use in eval mode, for a kernel
-    without a backward pass (0.50): a later training would get wrong gradients with only a warning."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def add_lora(
-    model,
-    tokenizer,
-    rank: int = 16,
-    alpha: int = 32,
-    train_rows: bool = True,
-    targets: str | list[str] = "all-linear",
-):
+def add_lora(model, rank: int = 16, alpha: int = 32, targets: str | list[str] = "all-linear"):
     """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer.
-
-    Args:
-        train_rows: also train the control tokens' three embedding rows
-            (PEFT's ``trainable_token_indices``), which plain LoRA leaves alone.
 
     Raises:
         ValueError: if nothing became trainable (the targets matched no layer).
     """
-    rows = tokenizer.convert_tokens_to_ids(list(MEANINGS)) if train_rows else None
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,  # PPO needs the same log-probs twice from the same weights
         target_modules=targets,
-        trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config)
-    spare_the_table(model)
     if count_parameters(model)[0] == 0:
         raise ValueError(f"LoRA matched no layer: target_modules={targets!r}.")
     return model
 
 
 def count_parameters(model) -> tuple[int, int]:
-    """(trainable, total) numbers of parameters."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+    """(trainable, total) numbers of parameters, as PEFT and transformers count them (4-bit ones, too)."""
+    if isinstance(model, PeftModel):
+        return model.get_nb_trainable_parameters()
+    return model.num_parameters(only_trainable=True), model.num_parameters()
 
 
-def save_adapter(model: PeftModel, path: Path, adapter: str = "default") -> None:
-    """Save one adapter as safetensors, atomically, without the base's embedding table.
+def save_adapter(model: PeftModel, path: Path, adapter: str = "default", **also) -> None:
+    """Save one adapter as safetensors, atomically: LoRA's weights and nothing of the base.
 
-    PEFT would add the whole resized embedding (57 MB here); the three rows that matter are in the
-    adapter already, as deltas from the start that :func:`load_policy` gives them.
+    Args:
+        also: name -> what ``name.json`` beside it shall hold.
     """
     with replacing(Path(path)) as temporary:
-        model.save_pretrained(temporary, selected_adapters=[adapter], save_embedding_layers=False)
+        model.save_pretrained(temporary, selected_adapters=[adapter])
         nested = temporary / adapter
         if nested.is_dir():  # PEFT puts any adapter not called "default" one level down
             for file in nested.iterdir():
                 file.rename(temporary / file.name)
             nested.rmdir()
         (temporary / "README.md").unlink(missing_ok=True)  # a template card with nothing in it
-        config = temporary / "adapter_config.json"  # PEFT writes this machine's cache path
-        write_json(config, {**read_json(config), "base_model_name_or_path": None})
-
-
-class SmallCheckpoints:
-    """For a Trainer whose model is a PEFT model: its checkpoints hold the adapter alone.
-
-    PEFT's own saving adds the whole resized embedding table, 113 of 123 MB for the 135M model, which on a
-    Drive folder takes longer than the steps between two checkpoints.
-    """
-
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        save_adapter(self.model, Path(output_dir or self.args.output_dir))
+        for name, value in also.items():
+            write_json(temporary / f"{name}.json", value)
 
 
 def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False):
@@ -276,7 +149,6 @@ def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False)
         raise ValueError(
             f"The adapter in {path} cannot be read ({error}). Delete it and run its stage again."
         ) from error
-    spare_the_table(model)
     return model
 
 
@@ -374,20 +246,6 @@ def autocast(model: PeftModel, compute: torch.dtype):
     if compute == torch.float32:
         yield
         return
-    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    try:
-        for layer in layers:
-            layer.cast_input_dtype_enabled = False
-        with torch.autocast(next(model.parameters()).device.type, compute):
-            yield
-    finally:
-        for layer in layers:
-            layer.cast_input_dtype_enabled = True
-
-
-def memory_footprint(model) -> dict[str, float]:
-    """MiB of weights, split into frozen and trainable."""
-    sizes = {"frozen": 0, "trainable": 0}
-    for p in model.parameters():
-        sizes["trainable" if p.requires_grad else "frozen"] += p.numel() * p.element_size()
-    return {name: size / 2**20 for name, size in sizes.items()}
+    device = next(model.parameters()).device
+    with disable_input_dtype_casting(model), torch.autocast(device.type, compute):
+        yield

@@ -8,7 +8,6 @@ time (tests/test_accessibility.py computes the one and looks at the other).
 from __future__ import annotations
 
 import functools
-import math
 import os
 import time
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from sawyer_utils.plumbing.files import replacing, write_json
+from sawyer_utils.plumbing.files import finite, replacing, write_json
 
 GREY, GREEN, PURPLE = "#737373", "#009E73", "#9C3A86"
 # stage -> (name, colour, hatch, marker)
@@ -29,6 +29,7 @@ STAGES = {
     "sft": ("SFT", "#0072B2", "//", "s"),
     "ppo": ("SFT + RLF", "#D55E00", "..", "^"),
 }
+_BLUE = STAGES["sft"][1:3]  # colour and hatch
 
 STYLE = {
     "figure.dpi": 80,
@@ -95,17 +96,27 @@ def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
     return figure
 
 
+def whiskers(values, lows, highs) -> np.ndarray:
+    """(2, n) lengths of error bars, from a value (or n) and the ends of its interval."""
+    values, lows, highs = map(np.atleast_1d, (values, lows, highs))
+    return np.abs(np.stack([values - lows, highs - values]))
+
+
+def bar_with_interval(ax, x, value, low, high, colour, hatch) -> None:
+    """One bar, told from others by its hatch too, with its interval."""
+    ax.bar(x, value, 0.62, color=colour, alpha=0.9, hatch=hatch, edgecolor="white")
+    ends = whiskers(value, low, high)
+    ax.errorbar(x, value, ends, fmt="none", ecolor="#222222", capsize=5, lw=1.6)
+
+
 # --- pictures of ideas --------------------------------------------------------------------------
 
 
-def _box(ax, x, y, text, colour, width=0.2, height=0.3, alpha=0.16):
-    corner = (x - width / 2, y - height / 2)
-    ax.add_patch(
-        FancyBboxPatch(corner, width, height, boxstyle="round,pad=0.01", fc=colour, ec=colour, alpha=alpha)
-    )
-    ax.add_patch(
-        FancyBboxPatch(corner, width, height, boxstyle="round,pad=0.01", fc="none", ec=colour, lw=1.8)
-    )
+def box(ax, x, y, text, colour, width=0.2, height=0.3, alpha=0.16) -> None:
+    """A rounded box with a text, filled lightly, around (x, y) of a :func:`canvas`."""
+    corner, shape = (x - width / 2, y - height / 2), "round,pad=0.01"
+    fill = to_rgba(colour, alpha)
+    ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, fc=fill, ec=colour, lw=1.8))
     ax.text(x, y, text, ha="center", va="center", fontsize=12)
 
 
@@ -120,7 +131,8 @@ def _arrow(ax, start, end, text="", bend=0.0, above=0.04):
     ax.text(middle[0], middle[1] + above, text, ha="center", va="bottom", fontsize=11)
 
 
-def _canvas(width=10.0, height=3.0):
+def canvas(width=10.0, height=3.0):
+    """(Figure, axes from 0 to 1 that are not drawn)."""
     figure, ax = plt.subplots(figsize=(width, height))
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.axis("off")
@@ -133,7 +145,7 @@ def four_stages(here: str = "", results: dict[str, str] | None = None) -> Figure
     Args:
         results: stage -> a line of real results to print under its box.
     """
-    figure, ax = _canvas(11, 2.6 if results is None else 2.3)
+    figure, ax = canvas(11, 2.6 if results is None else 2.3)
     stages = [
         ("sft", "01  SFT\nlearn to answer", STAGES["sft"][1]),
         ("reward", "02  Reward model\nlearn what is liked", GREEN),
@@ -144,7 +156,7 @@ def four_stages(here: str = "", results: dict[str, str] | None = None) -> Figure
     for i, (key, text, colour) in enumerate(stages):
         x = 0.12 + i * 0.253
         filled = key == here or (not here and results is not None)
-        _box(ax, x, y, text, colour, height=0.42 if results is None else 0.5, alpha=0.3 if filled else 0.08)
+        box(ax, x, y, text, colour, height=0.42 if results is None else 0.5, alpha=0.3 if filled else 0.08)
         if key == here:
             ax.text(x, y + 0.33, "you are here", ha="center", fontsize=11, style="italic")
         if i:
@@ -156,13 +168,13 @@ def four_stages(here: str = "", results: dict[str, str] | None = None) -> Figure
 
 def rl_loop() -> Figure:
     """The loop of reinforcement learning from feedback: generate, grade, update, stay close."""
-    figure, ax = _canvas(10, 4.2)
+    figure, ax = canvas(10, 4.2)
     blue, orange = STAGES["sft"][1], STAGES["ppo"][1]
-    _box(ax, 0.12, 0.72, "prompt\nfrom a new set", GREY, 0.17, 0.24)
-    _box(ax, 0.42, 0.72, "policy π\n(LoRA, learns)", orange, 0.2, 0.24)
-    _box(ax, 0.76, 0.72, "reward model\none number", GREEN, 0.2, 0.24)
-    _box(ax, 0.42, 0.2, "frozen copy π_ref\n(SFT)", blue, 0.2, 0.24)
-    _box(ax, 0.76, 0.2, "PPO update\nreward − β · KL", PURPLE, 0.2, 0.24)
+    box(ax, 0.12, 0.72, "prompt\nfrom a new set", GREY, 0.17, 0.24)
+    box(ax, 0.42, 0.72, "policy π\n(LoRA, learns)", orange, 0.2, 0.24)
+    box(ax, 0.76, 0.72, "reward model\none number", GREEN, 0.2, 0.24)
+    box(ax, 0.42, 0.2, "frozen copy π_ref\n(SFT)", blue, 0.2, 0.24)
+    box(ax, 0.76, 0.2, "PPO update\nreward − β · KL", PURPLE, 0.2, 0.24)
     _arrow(ax, (0.215, 0.72), (0.31, 0.72), "1  ask")
     _arrow(ax, (0.53, 0.72), (0.65, 0.72), "2  answer")
     _arrow(ax, (0.76, 0.58), (0.76, 0.34))
@@ -171,40 +183,6 @@ def rl_loop() -> Figure:
     ax.text(0.59, 0.02, "how far from π_ref?", fontsize=11, ha="center", va="center")
     _arrow(ax, (0.65, 0.28), (0.5, 0.58), bend=0.15)
     ax.text(0.53, 0.44, "4  nudge", fontsize=11, ha="right", va="center")
-    return figure
-
-
-def three_elements() -> Figure:
-    """The three elements of alignment, and the notebooks that stand in each."""
-    figure, ax = _canvas(9, 3)
-    elements = [
-        ("Data", "whose answers,\nwhose preferences?\n01, 02", STAGES["sft"][1]),
-        ("Training", "what is rewarded,\nwhat is held fixed?\n01, 02, 03", STAGES["ppo"][1]),
-        ("Evaluation", "who checks,\nagainst what?\n04", PURPLE),
-    ]
-    for i, (title, text, colour) in enumerate(elements):
-        x = 0.17 + i * 0.33
-        _box(ax, x, 0.47, text, colour, 0.26, 0.6)
-        ax.text(x, 0.86, title, ha="center", fontsize=14, weight="bold")
-    return figure
-
-
-@takes_tensors
-def low_rank(target, approximations: dict[int, np.ndarray]) -> Figure:
-    """A matrix and its approximations by rank, each number written in its cell."""
-    panels = [("the update", np.asarray(target))]
-    panels += [(f"rank {rank}", np.asarray(matrix)) for rank, matrix in approximations.items()]
-    reach = np.abs(panels[0][1]).max()
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.8 * len(panels), 3.4))
-    for ax, (name, matrix) in zip(axes, panels, strict=True):
-        ax.imshow(matrix, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
-        for (y, x), value in np.ndenumerate(matrix):
-            colour = "white" if abs(value) > 0.7 * reach else "#111111"
-            ax.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=11, color=colour)
-        error = np.linalg.norm(matrix - panels[0][1]) / np.linalg.norm(panels[0][1])
-        ax.set_title(name if matrix is panels[0][1] else f"{name}: {error:.0%} missing")
-        ax.set(xticks=[], yticks=[])
-        ax.grid(False)
     return figure
 
 
@@ -265,21 +243,7 @@ def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
     return figure
 
 
-# --- the reward model ---------------------------------------------------------------------------
-
-
-@takes_tensors
-def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
-    """Bradley-Terry loss against the difference of two scores, for several margins."""
-    figure, ax = plt.subplots(figsize=(7, 3.4))
-    x = np.linspace(-4, 6, 200)
-    styles = zip(margins, ("-", "--", ":"), ("#0072B2", "#D55E00", GREEN), strict=True)
-    for margin, line, colour in styles:
-        ax.plot(x, np.log1p(np.exp(-(x - margin))), line, color=colour, lw=2.2, label=f"margin {margin:g}")
-    ax.axvline(0, color=GREY, lw=1)
-    ax.set(xlabel="score of chosen − score of rejected", ylabel="loss (nats)")
-    ax.legend()
-    return figure
+# --- results ---------------------------------------------------------------------------
 
 
 @takes_tensors
@@ -294,15 +258,9 @@ def bars_with_intervals(
 ) -> Figure:
     """Bars with intervals and n; a dashed line where chance or zero is."""
     figure, ax = plt.subplots(figsize=(max(5, 1.5 * len(names)), 3.6))
-    x = np.arange(len(names))
-    colours = [s[1] for s in STAGES.values()] if len(names) == 3 else [STAGES["sft"][1]] * len(names)
-    hatches = [s[2] for s in STAGES.values()] if len(names) == 3 else ["//"] * len(names)
-    values = np.asarray(values, dtype=float)
-    whiskers = np.abs(np.stack([values - lows, highs - values]))
-    drawn = ax.bar(x, values, 0.62, color=colours, alpha=0.9, edgecolor="white")
-    for bar, hatch in zip(drawn, hatches, strict=True):
-        bar.set_hatch(hatch)
-    ax.errorbar(x, values, whiskers, fmt="none", ecolor="#222222", capsize=5, lw=1.6)
+    looks = [stage[1:3] for stage in STAGES.values()] if len(names) == 3 else [_BLUE] * len(names)
+    for x, (value, low, high, look) in enumerate(zip(values, lows, highs, looks, strict=True)):
+        bar_with_interval(ax, x, value, low, high, *look)
     if chance is not None:
         ax.axhline(chance, color="#333333", ls="--", lw=1.2)
         ax.annotate(
@@ -310,25 +268,9 @@ def bars_with_intervals(
         )
         ax.set_xlim(-0.5, len(names) - 0.1)  # room for the word beside the last bar
     labels = names if counts is None else [f"{n}\nn = {c}" for n, c in zip(names, counts, strict=True)]
-    ax.set_xticks(x, labels)
+    ax.set_xticks(range(len(names)), labels)
     ax.set(ylabel=ylabel, title=title, ylim=ylim)
     ax.grid(axis="x", visible=False)
-    return figure
-
-
-@takes_tensors
-def calibration(predicted, observed, counts, lows, highs) -> Figure:
-    """Predicted preference against how often it was right, a point a bin."""
-    figure, ax = plt.subplots(figsize=(5, 4.2))
-    ax.plot([0.5, 1], [0.5, 1], "--", color=GREY, label="perfectly calibrated")
-    whiskers = np.abs(np.stack([np.subtract(observed, lows), np.subtract(highs, observed)]))
-    ax.errorbar(
-        predicted, observed, whiskers, fmt="o", color=STAGES["sft"][1], capsize=4, label="reward model"
-    )
-    for x, y, n in zip(predicted, observed, counts, strict=True):
-        ax.annotate(f"n={n}", (x, y), xytext=(6, -14), textcoords="offset points", fontsize=11)
-    ax.set(xlabel="predicted probability of its choice", ylabel="share that was right")
-    ax.legend(loc="lower right")
     return figure
 
 
@@ -347,118 +289,17 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "scor
 
 
 @takes_tensors
-def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") -> Figure:
-    """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
-    figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
-    rng = np.random.default_rng(0)
-    for y, (name, values) in enumerate(reversed(groups.items())):
-        _, colour, hatch, marker = STAGES["sft" if name == own else "base"]
-        box = ax.boxplot(
-            [values], positions=[y], widths=0.55, orientation="horizontal",
-            showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 2},
-        )  # fmt: skip
-        box["boxes"][0].set(facecolor=(colour, 0.3), hatch=hatch, edgecolor=colour)
-        ax.scatter(values, y + rng.uniform(-0.18, 0.18, len(values)), s=12, marker=marker, color=colour)
-    names = [f"{name} (n = {len(values)})" for name, values in groups.items()]
-    ax.set_yticks(range(len(groups)), names[::-1])
-    ax.set(xlabel=xlabel)
-    ax.grid(axis="y", visible=False)
-    return figure
-
-
-@takes_tensors
 def score_changes(names, changes, lows, highs, n: int, xlabel: str = "") -> Figure:
     """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear."""
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2))
     grey, blue, orange = (stage[1] for stage in STAGES.values())
     for y, (change, low, high) in enumerate(zip(changes[::-1], lows[::-1], highs[::-1], strict=True)):
         colour, marker = (orange, "^") if low > 0 else (blue, "v") if high < 0 else (grey, "o")
-        whiskers = [[change - low], [high - change]]
-        ax.errorbar(change, y, xerr=whiskers, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
+        ends = whiskers(change, low, high)
+        ax.errorbar(change, y, xerr=ends, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
     ax.axvline(0, color="#333333", lw=1)
     ax.set_yticks(range(len(names)), list(names)[::-1])
     ax.set(xlabel=f"{xlabel or 'change of score against the plain answer'} (n = {n} questions)")
-    return figure
-
-
-@takes_tensors
-def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, float] | None = None) -> Figure:
-    """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1): a line a run, the first one
-    bold, with gold's intervals and its steps.
-
-    Args:
-        curves: run -> one row a look with kl, proxy and gold (the first also gold_low, gold_high, step).
-        fit: (α, β, gold at the start) of R(d) = d (α − β log d).
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharex=True)
-    styles = zip(curves.items(), ("-", "--", ":", "-."), "^osD")
-    for i, ((name, looks), line, marker) in enumerate(styles):
-        d = np.sqrt([max(0.0, one["kl"]) for one in looks])
-        for ax, judge, stage in zip(axes, ("proxy", "gold"), ("ppo", "sft"), strict=True):
-            look = {"color": STAGES[stage][1] if i == 0 else GREY, "lw": 2.2 if i == 0 else 1.3}
-            ax.plot(
-                d,
-                [one[judge] for one in looks],
-                line,
-                marker=marker,
-                ms=7 if i == 0 else 4,
-                label=name,
-                **look,
-            )
-    first = next(iter(curves.values()))
-    for one in first:
-        at = (math.sqrt(max(0.0, one["kl"])), one["gold"])
-        axes[1].plot([at[0]] * 2, [one["gold_low"], one["gold_high"]], color=STAGES["sft"][1], lw=1)
-        axes[1].annotate(f"{one['step']}", at, xytext=(6, 6), textcoords="offset points", fontsize=11)
-    if fit:
-        alpha, beta, start = fit
-        d = np.linspace(1e-3, math.sqrt(max(one["kl"] for one in first)), 200)
-        axes[1].plot(d, start + d * (alpha - beta * np.log(d)), color="#BBBBBB", lw=3, zorder=0, label="fit")
-    for ax, title in zip(axes, ("the proxy: what PPO is paid by", "gold: what it is paid for"), strict=True):
-        ax.axhline(0, color="#767676", lw=1)
-        ax.set(xlabel="√KL to SFT (√nats an answer)", title=title)
-        ax.legend()
-    axes[0].set_ylabel("SFT standard deviations")
-    return figure
-
-
-@takes_tensors
-def seed_spread(each: dict[str, list[float]], xlabel: str) -> Figure:
-    """A row a method: one dot a seed, a stroke at their mean, a line at no difference."""
-    figure, ax = plt.subplots(figsize=(8, 0.55 * len(each) + 1.3))
-    for y, values in enumerate(reversed(each.values())):
-        label = ("a seed", "their mean") if y == 0 else (None, None)
-        ax.plot([min(values), max(values)], [y, y], color=GREY, lw=1.4)
-        ax.plot(values, [y] * len(values), "o", color=STAGES["sft"][1], ms=8, label=label[0])
-        mean = sum(values) / len(values)
-        ax.plot(mean, y, "|", color=STAGES["ppo"][1], ms=20, mew=3, label=label[1])
-        ax.annotate(f"{mean:+.2f}", (mean, y), xytext=(0, 11), textcoords="offset points", ha="center")
-    ax.axvline(0, color="#333333", lw=1)
-    ax.set_yticks(range(len(each)), list(each)[::-1])
-    ax.set(xlabel=xlabel, ylim=(-0.5, len(each) - 0.35))
-    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return figure
-
-
-# --- before and after ---------------------------------------------------------------------------
-
-
-@takes_tensors
-def reward_parts(log: list[dict]) -> Figure:
-    """The parts of a ``reward.Mixture`` by step, and the KL that they were bought with."""
-    names = [key for key in log[0] if key.startswith("reward_") and key != "reward_std"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
-    steps = [line["step"] for line in log]
-    colours = (STAGES["ppo"][1], STAGES["sft"][1], GREEN, PURPLE)
-    for name, colour, marker, line in zip(names, colours, "o^sD", ("-", "--", "-.", ":")):
-        label = name.removeprefix("reward_")
-        values = [entry[name] for entry in log]
-        left.plot(steps, values, marker=marker, ms=4, ls=line, color=colour, label=label)
-    left.axhline(0, color="#767676", lw=1)
-    left.set(xlabel="step", ylabel="start model's standard deviations", title="each part, before its weight")
-    left.legend()
-    right.plot(steps, [entry["kl"] for entry in log], marker="o", ms=4, color="#333333")
-    right.set(xlabel="step", ylabel="nats a summary", title="KL to the start")
     return figure
 
 
@@ -479,181 +320,6 @@ def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the hel
     n = len(next(iter(rewards.values())))
     ax.set(xlabel="reward", ylabel="prompts", title=f"{title} (n = {n})")
     ax.legend()
-    return figure
-
-
-@takes_tensors
-def slopes(before, after) -> Figure:
-    """One line a prompt, from before to after: what a mean hides."""
-    before, after = np.asarray(before), np.asarray(after)
-    figure, ax = plt.subplots(figsize=(5, 4.4))
-    for b, a in zip(before, after, strict=True):
-        worse = a < b
-        ax.plot(
-            [0, 1], [b, a], color=GREY if worse else STAGES["ppo"][1],
-            ls="--" if worse else "-", alpha=0.85, lw=0.8,
-        )  # fmt: skip
-    ax.plot([0, 1], [before.mean(), after.mean()], color="black", lw=3, marker="o", label="mean")
-    share = (after < before).mean()
-    ax.set_xticks([0, 1], ["SFT", "SFT + RLF"])
-    ax.set(ylabel="reward", title=f"Dashed: fell ({share:.0%} of {len(before)})", xlim=(-0.1, 1.1))
-    ax.legend()
-    return figure
-
-
-@takes_tensors
-def benchmark_bars(table: pd.DataFrame) -> Figure:
-    """Accuracy by benchmark and stage with intervals.
-
-    Args:
-        table: columns benchmark, stage (key of STAGES), accuracy, low, high, n, chance.
-    """
-    benchmarks = list(dict.fromkeys(table.benchmark))
-    figure, axes = plt.subplots(1, len(benchmarks), figsize=(4.6 * len(benchmarks), 3.7), sharey=True)
-    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
-        rows = table[table.benchmark == benchmark]
-        for x, row in enumerate(rows.itertuples()):
-            _, colour, hatch, _ = STAGES[row.stage]
-            ax.bar(x, row.accuracy, 0.62, color=colour, alpha=0.9, hatch=hatch, edgecolor="white")
-            ax.errorbar(
-                x, row.accuracy, [[row.accuracy - row.low], [row.high - row.accuracy]],
-                fmt="none", ecolor="#222222", capsize=5, lw=1.6,
-            )  # fmt: skip
-        ax.axhline(rows.chance.iloc[0], color="#333333", ls="--", lw=1.2, label="chance")
-        ax.set_xticks(range(len(rows)), [STAGES[s][0] for s in rows.stage])
-        ax.set(title=f"{benchmark} (n = {rows.n.iloc[0]})", ylim=(0, 1))
-        ax.grid(axis="x", visible=False)
-    np.atleast_1d(axes)[0].set_ylabel("accuracy")
-    np.atleast_1d(axes)[0].legend()
-    return figure
-
-
-@takes_tensors
-def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
-    """Differences in standard deviations with intervals, coloured by their verdict.
-
-    Args:
-        table: columns measure, difference, low, high, verdict, scale (one standard deviation).
-    """
-    figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4))
-    looks = {
-        "better": (GREEN, "^"), "worse": (STAGES["ppo"][1], "v"),
-        "no difference shown": (GREY, "o"), "changed": (STAGES["sft"][1], "D"),
-    }  # fmt: skip
-    for y, row in enumerate(table[::-1].itertuples()):
-        colour, marker = looks[row.verdict]
-        value, low, high = (v / row.scale for v in (row.difference, row.low, row.high))
-        ax.errorbar(value, y, xerr=[[value - low], [high - value]], fmt=marker, color=colour, capsize=4, ms=8)
-    ax.axvline(0, color="#333333", lw=1)
-    ax.set_yticks(range(len(table)), list(table.measure)[::-1])
-    present = [v for v in looks if v in set(table.verdict)]
-    handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
-    ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
-    ax.set(xlabel="difference, in standard deviations of the SFT answers", title=title)
-    return figure
-
-
-@takes_tensors
-def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -> Figure:
-    """What each nat of KL buys: best of n from SFT beside PPO's checkpoints, a panel a judge.
-
-    Args:
-        best_of: columns n, kl and, for each judge, its name, ``<name>_low`` and ``<name>_high``.
-        ppo: the same with step in the place of n.
-        judges: name -> title.
-    """
-    figure, axes = plt.subplots(1, len(judges), figsize=(5.2 * len(judges), 3.9), sharex=True)
-    looks = ((best_of, "n", "best of n", "sft", "--"), (ppo, "step", "PPO, by step", "ppo", "-"))
-    for ax, (judge, title) in zip(np.atleast_1d(axes), judges.items(), strict=True):
-        for table, label, name, stage, line in looks:
-            _, colour, _, marker = STAGES[stage]
-            value = table[judge]
-            whiskers = [value - table[f"{judge}_low"], table[f"{judge}_high"] - value]
-            ax.errorbar(table.kl, value, whiskers, fmt=marker, ls=line, color=colour, capsize=4, label=name)
-            for x, y, text in zip(table.kl, value, table[label], strict=True):
-                ax.annotate(f"{text}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=11)
-        ax.axhline(0, color=GREY, lw=1)
-        ax.set(xlabel="KL to SFT (nats an answer)", title=title)
-    np.atleast_1d(axes)[0].set_ylabel("gain over SFT (its standard deviations)")
-    np.atleast_1d(axes)[0].legend()
-    return figure
-
-
-def three_answers(prompt: str, answers: dict[str, str]) -> Figure:
-    """One question, the answer of each stage in its own box."""
-    import textwrap
-
-    figure, ax = _canvas(11, 3.6)
-    ax.text(0.5, 0.97, f"“{prompt}”", ha="center", va="top", fontsize=14, weight="bold")
-    for i, (stage, text) in enumerate(answers.items()):
-        name, colour, _, _ = STAGES[stage]
-        lines = textwrap.wrap(text, 34) or ["(nothing)"]
-        lines = lines[:9] + ["…"] * (len(lines) > 9)
-        x = (i + 0.5) / len(answers)
-        _box(ax, x, 0.39, "\n".join(lines), colour, 0.9 / len(answers), 0.72, alpha=0.1)
-        ax.text(x, 0.79, name, ha="center", fontsize=14, weight="bold", color=colour)
-    return figure
-
-
-@takes_tensors
-def change_against_length(longer, change, slope: float, intercept: float) -> Figure:
-    """Change of reward against change of length, one point a prompt, with the fitted line."""
-    longer, change, orange = np.asarray(longer), np.asarray(change), STAGES["ppo"][1]
-    figure, ax = plt.subplots(figsize=(7, 3.8))
-    ax.axhline(0, color=GREY, lw=1)
-    ax.axvline(0, color=GREY, lw=1)
-    ax.scatter(longer, change, s=26, color=(orange, 0.4), edgecolor=orange, label="one prompt")
-    x = np.array([longer.min(), longer.max()])
-    ax.plot(x, intercept + slope * x, "--", color=STAGES["sft"][1], lw=2, label="fitted line")
-    ax.plot(0, intercept, "D", ms=9, color="black", label=f"gain at equal length: {intercept:+.2f}")
-    ax.set(xlabel="change of length (tokens)", ylabel="change of reward")
-    ax.legend()
-    return figure
-
-
-# --- memory -------------------------------------------------------------------------------------
-
-INK = "#222222"  # some of these fills are too pale to do without an outline
-PARTS = {  # what the memory is for -> colour, hatch
-    "weights": ("#0072B2", ""), "optimizer": ("#56B4E9", "//"), "merged copy": (GREY, "xx"),
-    "cache": (GREEN, ".."), "activations": ("#D55E00", "\\\\"), "logits": ("#E69F00", "++"),
-    "CUDA itself": ("#CCCCCC", "--"),
-}  # fmt: skip
-
-
-@takes_tensors
-def memory_bars(phases: dict[str, dict[str, float]], card: str, size: float) -> Figure:
-    """What fills a card's memory in each phase of PPO, against what the card has.
-
-    Args:
-        phases: phase -> part (key of :data:`PARTS`) -> GiB.
-        size: the card's GiB.
-    """
-    figure, ax = plt.subplots(figsize=(9, 2.9))
-    totals = {phase: sum(parts.values()) for phase, parts in phases.items()}
-    for y, parts in enumerate(reversed(phases.values())):
-        left = 0.0
-        for name, (colour, hatch) in PARTS.items():
-            value = parts.get(name, 0.0)
-            ax.barh(y, value, 0.55, left, color=colour, hatch=hatch, edgecolor=INK)
-            left += value
-        ax.text(left, y, f" {left:.1f}", va="center", fontsize=12)
-    ax.axvline(size, color="black", ls="--", lw=2)
-    ax.annotate(
-        f"{card}: {size:.1f}",
-        (size, 1.42),
-        xytext=(-5, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-    )
-    ax.set_yticks(range(len(phases)), list(phases)[::-1])
-    ax.set(xlabel="GiB, at most", xlim=(0, 1.12 * max(size, *totals.values())), ylim=(-0.5, 1.6))
-    ax.grid(axis="y", visible=False)
-    used = [name for name in PARTS if any(name in parts for parts in phases.values())]
-    handles = [plt.Rectangle((0, 0), 1, 1, fc=PARTS[n][0], hatch=PARTS[n][1], ec=INK) for n in used]
-    ax.legend(handles, used, ncols=len(used), loc="lower center", bbox_to_anchor=(0.45, 1), columnspacing=1,
-              handlelength=1.4)  # fmt: skip
     return figure
 
 
@@ -683,7 +349,7 @@ class LivePlot:
         rows = [{key: value for key, value in line.items() if key != "samples"} for line in log]
         if self.folder:  # what `python -m sawyer_utils course` shows while the notebook runs
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / "progress.json", {**rows[-1], "total": self.total})
+            write_json(self.folder / "progress.json", finite({**rows[-1], "total": self.total})[0])
         done = step == self.total
         if len(log) % self.every and not done:
             return

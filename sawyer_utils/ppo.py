@@ -14,21 +14,18 @@ Where this differs from the papers, on purpose:
    and the "N+ implementation details" replace its score instead, and lose the ranking.
 4. The KL coefficient is constant unless ``kl_target`` is set: Ziegler's adaptive controller
    solves a problem that a run of a few dozen steps does not have.
-5. The value loss reaches the trunk (``value_coef``), as in InstructGPT's shared layout, unless
-   ``detach_value``. Advantages are whitened over the whole batch; rewards only if
-   ``whiten_rewards``.
+5. The value loss reaches the trunk (``value_coef``), as in InstructGPT, unless ``detach_value``.
+   Advantages are whitened over the whole batch; rewards only if ``whiten_rewards``.
 6. Randomness is derived from (seed, step) alone, so a resumed run repeats the run that was cut.
 7. A loss that is not finite stops the run instead of being skipped: it does not get better.
-8. Scores have no running scale unless ``scale_rewards``: ``reward.standardised`` sets it once, from
-   the SFT model's own answers, so that a reward means the same in step 1 and in step 100. The
-   running one divides by the spread of all scores so far and shifts nothing.
+8. Scores have no running scale unless ``scale_rewards``: ``reward.standardised`` sets it once, so that
+   a reward means the same in step 1 and in step 100. The running one shifts nothing.
 9. λ is 1, not 0.95. The critic starts from zero and sees a few hundred answers: below 1 a score is
    then worth less the later it comes, and answers shrink although no one pays for brevity.
 10. Tokens are drawn from the full distribution, never from the top k or the top p: π_old has to be
     what sampled, and a token outside the cut would have a ratio of something to nothing.
-11. Several processes (``accelerate launch``) share the sampling and the passes through the model,
-    hold the same batch, and sum their gradients: what one process would do, without a wrapper
-    around the model.
+
+It reads as one device. Several processes (``accelerate launch``) are ``plumbing.parallel``.
 """
 
 from __future__ import annotations
@@ -36,23 +33,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
-from sawyer_utils import checkpoints, health, losses, memory
+from sawyer_utils import checkpoints, health, losses
 from sawyer_utils.actor import ActorCritic, switch_off_dropout
 from sawyer_utils.chat import that_fit
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
-from sawyer_utils.plumbing import tracking
+from sawyer_utils.plumbing import memory, tracking
+from sawyer_utils.plumbing.parallel import Processes
 from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.plumbing.trainers import FP16_SCALE
 from sawyer_utils.ppo_config import PPOConfig
 from sawyer_utils.reward import RewardFn, RunningScale, checked_scores
-from sawyer_utils.rollout import Rollout, joined, sample
+from sawyer_utils.rollout import Rollout, joined, prompts_of_step, sample
 from sawyer_utils.runtime import peak_memory_gib, seconds
 
 
@@ -78,9 +75,9 @@ class PPOTrainer:
         self.run_dir = Path(run_dir) if run_dir else None
         self.actor = ActorCritic(model)
         self.device = self.actor.value_head.weight.device
-        self.processes = PartialState(cpu=self.device.type == "cpu")  # one, unless Accelerate launched more
-        if config.batch_size // config.minibatches < self.processes.num_processes:
-            raise ValueError(f"A minibatch has fewer rows than {self.processes.num_processes} processes.")
+        self.processes = Processes(self.device)
+        if config.batch_size // config.minibatches < self.processes.count:
+            raise ValueError(f"A minibatch has fewer rows than {self.processes.count} processes.")
         activate(model, POLICY)
         switch_off_dropout(model)
         if config.activation_checkpointing:
@@ -96,21 +93,13 @@ class PPOTrainer:
         self.kl_coef, self.score_scale = config.kl_coef, RunningScale()
         self.log: list[dict] = []
 
-    # --- the four methods ------------------------------------------------------------------
-
     def rollout(self, prompts: list[str]) -> Rollout:
         """Sample a response a prompt; add log π_old, log π_ref and values from the training path."""
-        config = self.config
-        with merged(self.actor.model), self.processes.split_between_processes(prompts) as share:
-            settings = (
-                config.response_tokens,
-                config.temperature,
-                config.prompt_tokens,
-                config.generation_batch,
-            )
-            batch = sample(self.actor.model.eval(), self.tokenizer, share, *settings)
-        if self.processes.num_processes > 1:
-            batch = joined(gather_object([batch.to("cpu")])).to(self.device)
+        config, share = self.config, self.processes.part(prompts)
+        sizes = config.response_tokens, config.temperature, config.prompt_tokens, config.generation_batch
+        with merged(self.actor.model):
+            batch = sample(self.actor.model.eval(), self.tokenizer, share, *sizes)
+        batch = joined(self.processes.gather(batch)).to(self.device)
         # Trim columns that no row uses, so that every later pass is as narrow as it can be.
         batch = batch.rows(torch.arange(len(batch)))
         batch.logprobs, batch.values = self._evaluate(batch)
@@ -120,10 +109,8 @@ class PPOTrainer:
 
     def score(self, batch: Rollout) -> Rollout:
         """Ask the reward function; subtract the penalty of unfinished responses; pay each token."""
-        # One process asks: a reward may be slow, or not the same twice.
-        ask = self.processes.is_main_process
-        scores = [checked_scores(self.reward_fn, batch.prompts, batch.responses) if ask else None]
-        scores = torch.tensor(broadcast_object_list(scores)[0])
+        ask = partial(checked_scores, self.reward_fn, batch.prompts, batch.responses)
+        scores = torch.tensor(self.processes.once(ask))
         if self.config.scale_rewards:
             self.score_scale.add(scores.tolist())
             scores = scores / self.score_scale.std
@@ -155,7 +142,9 @@ class PPOTrainer:
         """
         stats = []
         self.actor.train()
-        self._set_learning_rate()
+        left = 1 - self.steps_done / max(1, self.config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * max(0.1, left)
         for rows in self._minibatches(len(batch)):
             stats.append(self._minibatch(batch, rows))
             if stats[-1]["too_far"]:
@@ -171,8 +160,7 @@ class PPOTrainer:
     def step(self, prompts: list[str]) -> dict:
         """Rollout, score, advantages, update; returns the log line."""
         # The same in a resumed run, another in each process.
-        rank = self.processes.process_index
-        torch.manual_seed(self.config.seed * 1_000_003 + self.steps_done + rank * 10**12)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.steps_done + self.processes.rank * 10**12)
         clock = [seconds(self.device)]
         batch = self.rollout(prompts)
         clock.append(seconds(self.device))
@@ -180,12 +168,9 @@ class PPOTrainer:
         clock.append(seconds(self.device))
         if not any(batch.responses):
             raise TrainingStopped(f"Step {self.steps_done}: every response is empty (collapse).")
-        line = {**health.describe(batch, self.config.missing_stop_penalty), "kl_coef": self.kl_coef}
-        if self.config.scale_rewards:
-            line["score_scale"] = self.score_scale.std
-        # The parts of a reward.Mixture, one by one.
-        for name, part in getattr(self.reward_fn, "parts", {}).items():
-            line[f"reward_{name}"] = sum(part) / len(part)
+        line = health.describe(batch, self.config.missing_stop_penalty, getattr(self.reward_fn, "parts", {}))
+        line |= {"kl_coef": self.kl_coef}
+        line |= {"score_scale": self.score_scale.std} if self.config.scale_rewards else {}
         line |= self.update(batch)
         clock.append(seconds(self.device))
         phases = ("seconds_rollout", "seconds_score", "seconds_update")
@@ -204,7 +189,8 @@ class PPOTrainer:
         on_step: Callable[[list[dict]], None] | None = None,
         resume: str | bool = "auto",
     ) -> list[dict]:
-        """Run the remaining steps; continue from the run folder's checkpoint if it has one.
+        """Run the remaining steps; continue from the run folder's checkpoint if it is of this very run. What
+        is there of another one is moved aside (``resuming.claim``).
 
         Args:
             on_step: called with the whole log after each step (for a live plot).
@@ -220,16 +206,16 @@ class PPOTrainer:
             prompts = that_fit(self.tokenizer, prompts, self.config.prompt_tokens)
         if len(prompts) < self.config.batch_size:
             raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
-        if resume:
-            self.load_checkpoint()
+        if self.run_dir is not None and not self.log:
+            checkpoints.go_on(self, prompts, bool(resume))
         if on_step and self.log:
             on_step(self.log)
         total, every = self.config.steps, self.config.checkpoint_every
-        alone = self.processes.num_processes == 1  # one of several cannot stop
+        alone = self.processes.count == 1  # one of several cannot stop
         with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track:
             while self.steps_done < total:
                 with memory.explained(self.actor.model, self.config.halves()):
-                    track(self.step(self._next_prompts(prompts)))
+                    track(self.step(prompts_of_step(prompts, self.steps_done, self.config)))
                 if self.steps_done == total or self.steps_done % every == 0:
                     self.save_checkpoint()
                 if on_step:
@@ -245,10 +231,8 @@ class PPOTrainer:
             checkpoints.save(self, self.run_dir / "checkpoint")
 
     def load_checkpoint(self) -> bool:
-        """Go on from the run folder's checkpoint; False if there is none of this very run."""
+        """Go on from the run folder's checkpoint; False if there is none."""
         return self.run_dir is not None and checkpoints.load(self, self.run_dir / "checkpoint")
-
-    # --- details ---------------------------------------------------------------------------
 
     @torch.no_grad()
     def _evaluate(self, batch: Rollout) -> tuple[Tensor, Tensor]:
@@ -262,7 +246,7 @@ class PPOTrainer:
                     for whole, part in zip((logprobs, values), found, strict=False):
                         whole[rows, : part.shape[1]] = part
         # Each process has filled its own rows.
-        return reduce(logprobs, "sum"), reduce(values, "sum")
+        return self.processes.sum(logprobs), self.processes.sum(values)
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """The rows of each optimizer step: a pass uses each row once."""
@@ -270,14 +254,12 @@ class PPOTrainer:
             # The prompts came shuffled. The first pass repeats the micro-batches that gave
             # log π_old, so that its first ratio is 1 to the last bit in every precision.
             order = torch.randperm(size) if epoch else torch.arange(size)
-            yield from broadcast_object_list([order])[0].tensor_split(self.config.minibatches)
+            yield from self.processes.once(lambda order=order: order).tensor_split(self.config.minibatches)
 
     def _micro_batches(self, batch: Rollout, rows: Tensor) -> tuple[Tensor, ...]:
-        """This process's share of ``rows``, as they go through the model: of similar length, to pad
-        little."""
-        widths = batch.attention_mask.sum(1).cpu()[rows]
-        share = slice(self.processes.process_index, None, self.processes.num_processes)
-        return rows[widths.argsort(stable=True)][share].split(self.config.micro_batch)
+        """The rows as they go through the model: of similar length, to pad little."""
+        by_length = rows[batch.attention_mask.sum(1).cpu()[rows].argsort(stable=True)]
+        return self.processes.deal(by_length).split(self.config.micro_batch)
 
     def _minibatch(self, batch: Rollout, rows: Tensor) -> dict[str, float]:
         """One optimizer step over ``rows``; each token weighs the same, however rows are split."""
@@ -300,27 +282,23 @@ class PPOTrainer:
                 found |= {"loss": loss * tokens, "policy_loss": policy.sum(), "value_loss": value.sum()}
                 sums = {key: sums.get(key, 0.0) + amount / tokens for key, amount in found.items()}
                 largest = largest.maximum(extremes)
-        stats = {key: float(total) for key, total in reduce(sums, "sum").items()}
-        stats["ratio_max"], stats["ratio_error"] = reduce(largest, "max").tolist()
+        stats = {key: float(total) for key, total in self.processes.sum(sums).items()}
+        stats["ratio_max"], stats["ratio_error"] = self.processes.max(largest).tolist()
         for name, amount in {"loss": stats.pop("loss"), "largest ratio": stats["ratio_max"]}.items():
             if not math.isfinite(amount):
                 raise TrainingStopped(f"Step {self.steps_done}: the {name} is {amount}.")
         limit = math.inf if config.max_update_kl is None else config.max_update_kl
         too_far = stats["ratio"] > config.max_ratio or stats["kl_update"] > limit
         norm = math.inf if too_far else self._optimizer_step()
-        stepped = math.isfinite(norm)
-        return {
-            **stats,
-            "too_far": too_far,
-            "grad_norm": norm if stepped else 0.0,  # infinity is no JSON
-            "optimizer_steps": int(stepped),
-        }
+        stepped = math.isfinite(norm)  # infinity is no JSON
+        found = {"too_far": too_far, "grad_norm": norm if stepped else 0.0, "optimizer_steps": int(stepped)}
+        return stats | found
 
     def _optimizer_step(self) -> float:
         """Clip the gradient and step. Returns the norm before clipping; if it is infinite, fp16
         overflowed, no step was made, and the scaler takes a smaller scale from the next one on."""
         for parameter in self.trained:
-            parameter.grad = reduce(parameter.grad, "sum")  # over the processes
+            parameter.grad = self.processes.sum(parameter.grad)
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm))
         if not (math.isfinite(norm) or self.scaler.is_enabled()):
@@ -328,17 +306,3 @@ class PPOTrainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return norm
-
-    def _set_learning_rate(self) -> None:
-        left = 1 - self.steps_done / max(1, self.config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * max(0.1, left)
-
-    def _next_prompts(self, prompts: list[str]) -> list[str]:
-        """The step's prompts: each pass over the list is a new shuffle, known from seed and pass."""
-        size, start = self.config.batch_size, self.steps_done * self.config.batch_size
-        picked = []
-        for shuffle, place in (divmod(position, len(prompts)) for position in range(start, start + size)):
-            generator = torch.Generator().manual_seed(self.config.seed + shuffle)
-            picked.append(prompts[torch.randperm(len(prompts), generator=generator)[place]])
-        return picked

@@ -15,11 +15,10 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
 
-from sawyer_utils import memory
 from sawyer_utils.data import Pair
-from sawyer_utils.models import SmallCheckpoints, load_adapter, save_adapter
-from sawyer_utils.plumbing import assets, resuming, tracking, trainers
-from sawyer_utils.plumbing.files import read_json, write_json
+from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
+from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
+from sawyer_utils.plumbing.files import read_json
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
@@ -35,6 +34,7 @@ def _load_encoder(base: str):
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, **options
     )
+    model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
     return model.to(device), AutoTokenizer.from_pretrained(path)
 
 
@@ -136,8 +136,7 @@ class RewardModel:
     def save(self, path: Path | str, base: str) -> None:
         """Save adapter and head as safetensors, atomically; ``base`` is the profile's encoder."""
         settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
-        save_adapter(self.model, Path(path))
-        write_json(Path(path) / "sawyer_reward.json", settings)
+        save_adapter(self.model, Path(path), sawyer_reward=settings)
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""
@@ -179,14 +178,12 @@ def reward_trainer(
 
     from sawyer_utils.sft import trainer_precision
 
-    class PairTrainer(SmallCheckpoints, RewardTrainer):
-        """TRL's trainer, with checkpoints of adapter and head alone."""
-
     rows = []
     for pair in pairs:
         ids = [reward.encode(pair.prompt, text) for text in (pair.chosen, pair.rejected)]
         margin = pair.margin / MARGIN_SCALE
         rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+    longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     micro = max(1, profile.reward_batch // MICRO_BATCHES)
     settings = {
         "output_dir": str(folder),
@@ -200,7 +197,7 @@ def reward_trainer(
         "max_length": profile.reward_pair_tokens,
         # On a CPU each new shape leaves a compiled kernel behind: a GiB in a training of all widths.
         "pad_to_multiple_of": 32,
-        "train_sampling_strategy": "sequential",  # _shuffled has chosen the order
+        "train_sampling_strategy": "sequential",  # trainers.in_batches has chosen the order
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "save_strategy": "no",  # resuming.train decides when
@@ -211,27 +208,15 @@ def reward_trainer(
         **trainer_precision(profile),
         **options,
     }
-    trainer = PairTrainer(
+    trainer = RewardTrainer(
         model=reward.model,
         args=trainers.one_gpu(RewardConfig(**settings)),
-        train_dataset=Dataset.from_list(_shuffled(rows, profile.reward_batch)),
+        train_dataset=Dataset.from_list(trainers.in_batches(rows, longest, profile.reward_batch)),
         processing_class=reward.tokenizer,
         callbacks=list(callbacks),
     )
     trainers.lower_the_scale(trainer)
     return trainer
-
-
-def _shuffled(rows: list[dict], batch: int) -> list[dict]:
-    """Rows in random order, but short to long inside each batch: its micro-batches need a quarter
-    less padding. Grouping whole batches by length would teach each step another lesson on length."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
-    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
-
-    def longest(i: int) -> int:
-        return max(len(rows[i]["chosen_ids"]), len(rows[i]["rejected_ids"]))
-
-    return [rows[i] for part in batches for i in sorted(part, key=longest)]
 
 
 def standardised(
@@ -352,7 +337,8 @@ def train_reward(
     resume: str | bool = "auto",
     **options,
 ) -> list[dict]:
-    """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if a training was cut off there.
+    """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if this very training was cut off there;
+    if it is done, load it. What is there of another one is moved aside (``resuming.claim``).
 
     Writes ``folder/model`` and ``folder/log.json``; the checkpoint goes when both are there.
 
@@ -375,8 +361,13 @@ def train_reward(
         "reward_batch": (profile.reward_batch, 1.0),
         "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
     }
+    known = resuming.identity(trainer, profile.reward_base)
+    ours = resuming.claim(folder, known, ("checkpoint", "model", "log.json"), bool(resume))
+    if ours and (log := trainers.finished(Path(folder), "model")):
+        load_policy_weights(reward.model, Path(folder) / "model", "default")
+        return log
     with memory.explained(trainer.model, halves):
-        resuming.train(trainer, profile.checkpoint_minutes, resume)
+        resuming.train(trainer, profile.checkpoint_minutes)
     save = partial(reward.save, Path(folder) / "model", profile.reward_base)
     trainers.write(progress.log, Path(folder) / "log.json", save)
     shutil.rmtree(checkpoint, ignore_errors=True)

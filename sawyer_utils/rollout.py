@@ -107,6 +107,21 @@ def joined(parts: list[Rollout]) -> Rollout:
     )
 
 
+def prompts_of_step(prompts: list[str], step: int, config) -> list[str]:
+    """A step's ``config.batch_size`` prompts: each pass over the list is a new shuffle, known from seed and
+    pass, so that a run that goes on continues where it was.
+
+    Args:
+        step: those before it.
+    """
+    picked, start = [], step * config.batch_size
+    for place in range(start, start + config.batch_size):
+        shuffle, index = divmod(place, len(prompts))
+        generator = torch.Generator().manual_seed(config.seed + shuffle)
+        picked.append(prompts[torch.randperm(len(prompts), generator=generator)[index]])
+    return picked
+
+
 def left_pad(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """(ids, mask), both (B, P): padding on the left, so that generation continues real text."""
     width = max(map(len, sequences))

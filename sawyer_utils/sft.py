@@ -8,42 +8,18 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from sawyer_utils import memory, plots
-from sawyer_utils.chat import encode, that_fit
+from sawyer_utils import plots
+from sawyer_utils.chat import encode, that_fit, token_count
 from sawyer_utils.losses import token_logprobs
-from sawyer_utils.models import SmallCheckpoints, save_adapter, trainables_to_fp32
-from sawyer_utils.plumbing import resuming, tracking, trainers
+from sawyer_utils.models import load_policy_weights, save_adapter
+from sawyer_utils.plumbing import memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing.workarounds import trainables_to_fp32
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
-
-
-class PlainLossSFTTrainer(SmallCheckpoints, SFTTrainer):
-    """TRL's trainer with transformers' own loss.
-
-    TRL's fused head reads ``lm_head.weight`` directly and would miss the trained rows of the
-    control tokens, which PEFT keeps beside it (trl 1.16, peft 0.21).
-    """
-
-    compute_loss = Trainer.compute_loss
-
-    def _get_train_sampler(self, *arguments):
-        sampler = super()._get_train_sampler(*arguments)
-        if isinstance(sampler, LengthGroupedSampler):
-            return SeededGroups(sampler.batch_size, lengths=sampler.lengths)
-        return sampler
-
-
-class SeededGroups(LengthGroupedSampler):
-    """Batches of similar lengths, in an order known from the epoch alone. The one of transformers asks the
-    global dice: a training that goes on in the middle of an epoch would get another order (5.23)."""
-
-    def set_epoch(self, epoch: int) -> None:
-        self.generator = torch.Generator().manual_seed(epoch)
 
 
 def trainer_precision(profile: Profile) -> dict:
@@ -76,7 +52,7 @@ def sft_trainer(
         "warmup_steps": 5,
         "max_length": profile.conversation_tokens,
         "assistant_only_loss": True,
-        "train_sampling_strategy": "group_by_length",
+        "train_sampling_strategy": "sequential",  # trainers.in_batches has chosen the order
         "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",
         "logging_steps": 1,
         "save_strategy": "no",  # resuming.train decides when
@@ -87,8 +63,10 @@ def sft_trainer(
         **trainer_precision(profile),
         **options,
     }
-    dataset = Dataset.from_list([{"messages": row["messages"]} for row in conversations])
-    trainer = PlainLossSFTTrainer(
+    lengths = [token_count(tokenizer, row) for row in conversations]
+    rows = [{"messages": row["messages"]} for row in conversations]
+    dataset = Dataset.from_list(trainers.in_batches(rows, lengths, profile.sft_batch))
+    trainer = SFTTrainer(
         model=model,
         args=trainers.one_gpu(SFTConfig(**settings)),
         train_dataset=dataset,
@@ -120,7 +98,8 @@ def train_sft(
     resume: str | bool = "auto",
     **options,
 ) -> list[dict]:
-    """Train a model with LoRA, going on from ``folder/checkpoint`` if a training was cut off there.
+    """Train a model with LoRA, going on from ``folder/checkpoint`` if this very training was cut off there;
+    if it is done, load it. What is there of another one is moved aside (``resuming.claim``).
 
     Conversations longer than the profile's ``conversation_tokens`` are left out, which is said. Writes
     ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
@@ -146,8 +125,14 @@ def train_sft(
         "sft_micro_batch": (profile.sft_micro_batch, 1.0),
         "conversation_tokens": (profile.conversation_tokens, 1.0),
     }
+    known = resuming.identity(trainer, profile.policy_base)
+    ours = resuming.claim(folder, known, ("checkpoint", "adapter", "log.json"), bool(resume))
+    if ours and (log := trainers.finished(folder, "adapter")):
+        load_policy_weights(trainer.model, folder / "adapter", trainer.model.active_adapter)
+        trainer.model.eval()
+        return log
     with memory.explained(trainer.model, halves):
-        resuming.train(trainer, profile.checkpoint_minutes, resume)
+        resuming.train(trainer, profile.checkpoint_minutes)
     trainers.write(progress.log, folder / "log.json", lambda: save_adapter(model, folder / "adapter"))
     shutil.rmtree(checkpoint, ignore_errors=True)
     return progress.log

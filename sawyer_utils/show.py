@@ -51,47 +51,39 @@ def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
     )
 
 
-def rollouts(snapshots, scale: float = 0.0) -> HTML:
-    """Answers at several steps of a run, with their scores; each token's background is its KL to the
-    reference: orange where the policy likes it more than the reference does, blue where less.
-
-    The same prompts at each step make one row a prompt; otherwise each step has its own rows.
+def rollouts(snapshots, steps: int = 3) -> HTML:
+    """Answers to the same prompts at several steps of a run, with their scores; each token's background is
+    its KL to the reference: orange where the policy likes it more than the reference does, blue where less.
 
     Args:
         snapshots: ``snapshots.Snapshot``, in the order of their steps.
-        scale: KL in nats of the full colour; 0 takes the largest but a tenth.
+        steps: how many of them at most: the first, the last, and equal steps between (at least 2).
+
+    Raises:
+        ValueError: if there are none.
     """
-    sizes = sorted(abs(v) for one in snapshots for values in one.kl for v in values)
-    scale = scale or (max(0.5, sizes[int(0.9 * (len(sizes) - 1))]) if sizes else 1.0)
-    if all(one.prompts == snapshots[0].prompts for one in snapshots):
-        names = ["prompt", *(f"step {one.step}" for one in snapshots)]
-        rows = [
-            [f"<b>{html.escape(prompt)}</b>", *(_rollout(one, i, scale) for one in snapshots)]
-            for i, prompt in enumerate(snapshots[0].prompts)
-        ]
-    else:
-        names = ["step", "prompt", "answer"]
-        rows = [
-            [str(one.step), f"<b>{html.escape(prompt)}</b>", _rollout(one, i, scale)]
-            for one in snapshots
-            for i, prompt in enumerate(one.prompts)
-        ]
+    if not snapshots:
+        raise ValueError("rollouts: no snapshots.")
+    last = len(snapshots) - 1
+    shown = [snapshots[i] for i in sorted({round(k * last / (steps - 1)) for k in range(steps)})]
+    sizes = sorted(abs(v) for one in shown for values in one.kl for v in values)
+    scale = max(0.5, sizes[int(0.9 * (len(sizes) - 1))]) if sizes else 1.0  # the largest but a tenth
+    rows = [
+        [f"<b>{html.escape(prompt)}</b>", *(_rollout(one, i, scale) for one in shown)]
+        for i, prompt in enumerate(shown[0].prompts)
+    ]
     legend = (
         f"Background: log π − log π_ref of each token, full colour at {scale:.1f} nats or more; orange "
         "(solid line) is likelier than under the SFT model, blue (dotted) less likely."
     )
-    note = f'<div style="font-size:13px">{legend}</div>' if sizes else ""
-    return HTML(note + _table(names, rows))
+    note = f'<div style="font-size:13px">{legend}</div>'
+    return HTML(note + _table(["prompt", *(f"step {one.step}" for one in shown)], rows))
 
 
 def _rollout(one, i: int, scale: float) -> str:
-    kl = one.kl[i]
-    parts = [
-        _shaded_word(token, value, scale)
-        for token, value in zip(one.tokens[i], kl or [0.0] * len(one.tokens[i]), strict=True)
-    ]
-    said = f"score {one.scores[i]:+.2f}" + (f" · KL {sum(kl):+.1f} nats" if kl else "")
-    text = "".join(parts) or "<i>(nothing)</i>"
+    words = [_shaded_word(*pair, scale) for pair in zip(one.tokens[i], one.kl[i], strict=True)]
+    text = "".join(words) or "<i>(nothing)</i>"
+    said = f"score {one.scores[i]:+.2f} · KL {sum(one.kl[i]):+.1f} nats"
     return f'<div style="line-height:1.7;white-space:pre-wrap">{text}</div><small>{said}</small>'
 
 
@@ -109,8 +101,11 @@ def _shaded_word(token: str, value: float, scale: float) -> str:
 
 
 def _table(names: list[str], rows: list[list[str]]) -> str:
-    """HTML cells as a table; ``names`` are plain text."""
-    head = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in names)
+    """HTML cells as a table, the first column narrow; ``names`` are plain text."""
+    widths = [";width:20%", *("" for _ in names[1:])]
+    head = "".join(
+        f'<th style="{_CELL}{w}">{html.escape(n)}</th>' for n, w in zip(names, widths, strict=True)
+    )
     body = "".join(f"<tr>{''.join(f'<td style={_CELL!r}>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (
         '<table style="border-collapse:collapse;font-size:14px;width:100%">'
@@ -123,15 +118,11 @@ def side_by_side(
     prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None, first: str = "prompt"
 ) -> HTML:
     """A table: prompt, then one column a model. ``notes[name][i]`` goes under an answer."""
-    head = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in (first, *columns))
-    body = []
+    rows = []
     for i, prompt in enumerate(prompts):
-        cells = [f'<td style="{_CELL};width:20%"><b>{html.escape(prompt)}</b></td>']
+        row = [f"<b>{html.escape(prompt)}</b>"]
         for name, texts in columns.items():
             note = f"<br><small>{html.escape(str(notes[name][i]))}</small>" if notes and name in notes else ""
-            cells.append(f'<td style="{_CELL}">{html.escape(texts[i]) or "<i>(nothing)</i>"}{note}</td>')
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    return HTML(
-        '<table style="border-collapse:collapse;font-size:14px;width:100%">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
+            row.append(f"{html.escape(texts[i]) or '<i>(nothing)</i>'}{note}")
+        rows.append(row)
+    return HTML(_table([first, *columns], rows))

@@ -1,7 +1,7 @@
 """What the tests share: tokenizers, and models small enough to be built anew in each test.
 
-``tokenizer`` is the course's own, with 49,155 tokens; ``letters`` knows the alphabet, for tests in
-which a vocabulary of 49,155 would only cost time or hide a token that has to be sampled.
+``tokenizer`` is the course's own, with 49,154 tokens; ``letters`` knows the alphabet, for tests in
+which a vocabulary of 49,154 would only cost time or hide a token that has to be sampled.
 """
 
 from __future__ import annotations
@@ -120,15 +120,16 @@ def letter_profile(tmp_path_factory):
 
 
 def letter_tokenizer(special: tuple[str, ...] = ("<pad>", "<unk>")):
-    """One token a letter, and the words that the control tokens start from."""
+    """One token a letter, the words of the control tokens' phrases, and an end token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    meanings = ("The", "human", "assistant", "said", ":", "stop", "talking")
+    meanings = ("The", "human", "assistant", "said", ":", "</s>")
     words = [*special, *"abcdefghijklmnopqrstuvwxyz", *meanings]
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>")
+    roles = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, **roles)
 
 
 def pair_tokenizer():
@@ -190,15 +191,13 @@ def build_actor(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from sawyer_utils.chat import MEANINGS
-    from sawyer_utils.models import POLICY, REF, activate, spare_the_table
+    from sawyer_utils.models import POLICY, REF, activate
 
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=dropout,
         target_modules="all-linear",
-        trainable_token_indices=tokenizer.convert_tokens_to_ids(list(MEANINGS)),
         task_type="CAUSAL_LM",
     )
     base = model or build_model(tokenizer, seed, tied, **options)
@@ -214,7 +213,6 @@ def build_actor(
             for name, parameter in parameters.items():
                 if f".{REF}" in name:
                     parameter.copy_(parameters[name.replace(f".{REF}", f".{POLICY}")])
-    spare_the_table(model)
     activate(model, POLICY)
     return model
 

@@ -638,10 +638,10 @@ def bitsandbytes() -> Iterator[None]:
 def course(number: str) -> Iterator[torch.device]:
     """The course finds a GPU that computes in ``number`` (fp32, bf16 or fp16) inside the block, and so do
     the trainers of the libraries; a profile that asks for a precision still gets it."""
-    from sawyer_utils import runtime
+    from sawyer_utils.plumbing import machine
 
-    device = install()
-    with trainers(), _patched((runtime, "_machine", lambda: (NAME, FORMATS[number], f"pretended, {number}"))):
+    device, found = install(), (NAME, FORMATS[number], f"pretended, {number}")
+    with trainers(), _patched((machine, "number_format", lambda: found)):
         yield device
 
 

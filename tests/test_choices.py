@@ -1,4 +1,4 @@
-"""Trees against one plain sequence at a time, tasks against their text, letters against cases by hand."""
+"""Shared prefixes against one plain sequence at a time, tasks against their text, letters by hand."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 import torch
 from conftest import known_model
 
-from sawyer_utils import data, models
+from sawyer_utils import models
 from sawyer_utils.chapters import choices, likelihood
-from sawyer_utils.chapters.likelihood import Request, Tree
-from sawyer_utils.data import DataError
+from sawyer_utils.plumbing import hub
+from sawyer_utils.plumbing.sources import DataError
 from sawyer_utils.profiles import PROFILES
 
 SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")
@@ -57,7 +57,7 @@ def some_requests(seed: int, prefix: int) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("prefix", [0, 1, 7, 40])
 @pytest.mark.parametrize("batch_tokens", [1, 64, likelihood.BATCH_TOKENS])
-def test_trees_equal_one_sequence_at_a_time(letters, letter_actor, attention, prefix, batch_tokens):
+def test_shared_prefixes_equal_one_sequence_at_a_time(letters, letter_actor, attention, prefix, batch_tokens):
     model = letter_actor()
     model.get_base_model().set_attn_implementation(attention)
     requests = some_requests(prefix, prefix)
@@ -123,19 +123,31 @@ def test_bf16_under_autocast_is_close(letters, letter_actor):
         assert half == pytest.approx(exact, rel=0.05, abs=0.2)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen2", "mistral", "gemma3"])
-def test_other_decoders_read_trees_too(letters, family):
+WINDOW = {"sliding_window": 8}  # shorter than some_requests(2, 16)
+FAMILIES = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},  # no positions, but a bias of distances
+    "qwen2": {},
+    "mistral": WINDOW,
+    "gemma2": WINDOW | {"final_logit_softcapping": 3.0},  # works on the logits after the output layer
+    "gemma3_text": WINDOW,
+    "mamba": {"state_size": 8},  # no keys and values
+    "rwkv": {"attention_hidden_size": 32},  # does not know transformers' cache
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_decoders_too(letters, family):
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    sizes = {"vocab_size": len(letters), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
-    if family == "gpt2":
-        sizes = {"vocab_size": len(letters), "n_embd": 32, "n_layer": 2, "n_head": 4}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 8}
+    own = FAMILIES[family] if family in ("gpt2", "bloom") else sizes | FAMILIES[family]
+    own |= {"vocab_size": len(letters), "pad_token_id": 0, "initializer_range": 0.2}
     torch.manual_seed(0)
-    name = {"gemma3": "gemma3_text"}.get(family, family)
-    config = AutoConfig.for_model(name, **sizes, initializer_range=0.2, bos_token_id=None, eos_token_id=None)
+    config = AutoConfig.for_model(family, **own, bos_token_id=None, eos_token_id=None)
     model = AutoModelForCausalLM.from_config(config).float().eval()
-    requests = some_requests(2, 6)
+    requests = some_requests(2, 16)
     expected = [plain(model, letters, *request) for request in requests]
     assert likelihood.loglikelihoods(model, letters, requests) == pytest.approx(expected, abs=1e-4)
 
@@ -143,79 +155,36 @@ def test_other_decoders_read_trees_too(letters, family):
 # --- what is computed ---------------------------------------------------------------------------
 
 
-def test_a_tree_by_hand():
-    tree = Tree()
-    for number, ids in enumerate([[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 8], [5, 7, 8]]):
-        tree.add(number, ids, start=1)
-    #      5
-    #    6   7     the last tokens, 8 and 9, are predicted and never read
-    #    7
-    assert tree.tokens == [5, 6, 7, 7]
-    assert tree.parents == [-1, 0, 1, 0]
-    assert tree.depths == [0, 1, 2, 1]
-    assert tree.targets[:3] == [(0, 0, 6), (0, 1, 7), (0, 2, 8)]
-    assert tree.targets[3:] == [(1, 0, 6), (1, 1, 9), (2, 0, 6), (2, 1, 7), (2, 2, 8), (3, 0, 7), (3, 3, 8)]
-    assert tree.ancestry().astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
-
-
-def test_the_prefix_stops_before_the_last_token_of_a_context():
-    def shared(*contexts):
-        return likelihood.shared_prefix([Request([*context, 99], len(context), 0) for context in contexts])
-
-    assert shared([1, 2, 3, 4], [1, 2, 3, 5]) == [1, 2, 3]
-    assert shared([1, 2, 3], [1, 2, 3, 5]) == [1, 2]
-    assert shared([1, 2, 3]) == [1, 2]
-    assert shared([1], [1, 2]) == []
-    assert shared([2, 1], [1, 2]) == []
-
-
 @pytest.fixture
 def counted(letters, letter_actor):
-    """A model that counts: tokens read, and the sizes of what its output layer is given."""
-    model, counts = letter_actor(), SimpleNamespace(read=0, heads=[])
-    base = model.get_base_model()
-    likelihood.loglikelihoods(model, letters, [("a", " b")])  # so that it has been checked
+    """A model, and the shapes of the tokens that it reads."""
+    model, shapes = letter_actor(), []
 
     def read(_, args, kwargs):
-        counts.read += kwargs["input_ids"].numel()
+        shapes.append(tuple(kwargs["input_ids"].shape))
 
-    base.get_decoder().register_forward_pre_hook(read, with_kwargs=True)
-    base.get_output_embeddings().register_forward_pre_hook(lambda _, args: counts.heads.append(len(args[0])))
-    return model, counts
+    model.get_base_model().get_decoder().register_forward_pre_hook(read, with_kwargs=True)
+    return model, shapes
 
 
-def test_what_requests_share_is_computed_once(letters, counted):
-    model, counts = counted
+def test_what_requests_share_is_read_once(letters, counted):
+    model, shapes = counted
     opening = "a b c d e " * 20
     context = opening + "b b b"
     once = [(context, " a c e"), (context, " a c d d"), (opening + "c", " a")]
-    likelihood.loglikelihoods(model, letters, once)
-    # 100 of the prefix, and two rows: one of b b b a c d and one of c, padded to 16.
-    assert counts.read == 100 + 2 * 16
-    assert counts.heads == [5]  # the last b, a, c, d (twice predicted from c), and the one c
-    first = counts.read, counts.heads[:]
     likelihood.loglikelihoods(model, letters, once * 3)
-    assert (counts.read - first[0], counts.heads[1:]) == first
+    # The opening; b b, and b with what follows it, but for the last token; c, the last one of its context.
+    assert shapes == [(1, 100), (1, 2), (2, 4), (1, 1)]
 
 
-def test_few_tokens_at_a_time_go_through_the_output_layer(letters, counted):
-    model, counts = counted
-    rng = random.Random(0)
-    likelihood.loglikelihoods(model, letters, [("a", " " + words(rng, 40)) for _ in range(12)])
-    assert max(counts.heads) == likelihood.CHUNK
-    assert sum(counts.heads) > 3 * likelihood.CHUNK
-
-
-def test_batches_are_bounded_in_nodes_and_keys():
-    trees = []
-    for n in (3, 40, 17, 90, 2, 33):
-        trees.append(Tree())
-        trees[-1].add(0, list(range(n + 1)), 1)
-    found = list(likelihood.batches(trees, tokens=100))
-    assert [[len(tree.tokens) for tree in batch] for batch in found] == [[90], [40, 33], [17, 3, 2]]
-    # With a prefix of 150 each row holds 166 keys or more: two rows of them are the bound here.
-    found = list(likelihood.batches(trees, tokens=100, prefix=150))
-    assert [len(batch) for batch in found] == [1, 2, 2, 1]
+def test_a_batch_is_bounded_in_tokens_and_in_what_its_rows_hold(letters, counted):
+    model, shapes = counted
+    answers = [f" {first} {second} e" for first in "abcd" for second in "abcd"]
+    likelihood.loglikelihoods(model, letters, [("a b", each) for each in answers], batch_tokens=12)
+    assert shapes == [(1, 1)] + 4 * [(4, 3)]  # rows of b, first, second
+    shapes.clear()
+    likelihood.loglikelihoods(model, letters, [("a b " * 9, each) for each in answers], batch_tokens=12)
+    assert shapes == [(1, 17)] + 8 * [(2, 3)]  # 2 (17 + 3) is below 4 · 12, and 3 (17 + 3) is not
 
 
 # --- what cannot be scored ----------------------------------------------------------------------
@@ -230,14 +199,6 @@ def test_what_is_too_long_is_cut_from_the_left_and_said(letters, letter_actor):
     # 33 tokens; the last is predicted and not read, so that 17 fit.
     kept = " ".join((long[0] + long[1]).split()[-17:-3])
     assert found == pytest.approx([plain(model, letters, kept, long[1]), plain(model, letters, *short)])
-    questions = [
-        {"id": "long", "question": words(rng, 40), "choices": ["a", "b c"], "label": 0},
-        {"id": "short", "question": "d", "choices": ["a", "b c"], "label": 0},
-    ]
-    with pytest.warns(UserWarning, match="2 of 4 requests"):
-        rows = choices.score_choices(model, letters, questions)
-    lengths = [len(letters(choices.PLAIN.format(**q) + " b c").input_ids) for q in questions]
-    assert rows.truncated.tolist() == [lengths[0] - 17, 0]
 
 
 def test_what_cannot_be_scored_is_refused(letters, letter_actor):
@@ -255,30 +216,8 @@ def test_a_broken_model_is_no_answer(tokenizer, tiny_model):
     model = tiny_model(tied=False)
     model.model.embed_tokens.weight.data[tokenizer(" owl").input_ids] = math.nan
     owl = QUESTIONS[2] | {"choices": ["A cow", "An owl it is"]}
-    with pytest.raises(ValueError, match="The model gives nan for item 'x-3'"):
+    with pytest.raises(ValueError, match=r"gives nan for ' An owl it is' after '.*can fly.*Answer:'"):
         choices.score_choices(model, tokenizer, [QUESTIONS[0], owl, QUESTIONS[1]])
-    model.model.norm.weight.data.fill_(math.nan)
-    with pytest.raises(ValueError, match="The model gives nan for request 0"):
-        likelihood.loglikelihoods(model, tokenizer, [("a", " b")])
-
-
-def test_a_model_that_ignores_the_tree_is_refused(letters, letter_actor):
-    base = letter_actor().get_base_model()
-    forward = base.model.forward
-    base.model.forward = lambda attention_mask=None, **rest: forward(**rest)
-    with pytest.raises(ValueError, match="does not read trees"):
-        likelihood.loglikelihoods(base, letters, [("a", " b")])
-    base.model.forward = lambda position_ids=None, **rest: forward(**rest)
-    with pytest.raises(ValueError, match="does not read trees"):
-        likelihood.loglikelihoods(base, letters, [("a", " b")])
-
-
-def test_a_model_that_looks_back_too_little_is_refused(letters, letter_actor):
-    base = letter_actor().get_base_model()
-    base.config.sliding_window = 8
-    likelihood.loglikelihoods(base, letters, [("a", " b")])
-    with pytest.raises(ValueError, match="this model looks back 8"):
-        likelihood.loglikelihoods(base, letters, [("a b c d e", " a b c d e")])
 
 
 # --- questions ----------------------------------------------------------------------------------
@@ -299,9 +238,7 @@ QUESTIONS = [
 def test_scored_choices_equal_plain_forward_passes(tokenizer, tiny_model, batch_tokens):
     model = tiny_model()
     found = choices.score_choices(model, tokenizer, QUESTIONS, batch_tokens=batch_tokens)
-    assert found.columns.tolist() == [
-        *("id", "task", "label", "predicted", "correct", "logliks", "mass", "truncated")
-    ]
+    assert found.columns.tolist() == ["id", "task", "label", "predicted", "correct", "logliks", "mass"]
     assert found.id.tolist() == ["x-1", "x-2", "x-3"]
     for row, question in zip(found.itertuples(), QUESTIONS, strict=True):
         context = f"Question: {question['question']}\nAnswer:"
@@ -310,19 +247,19 @@ def test_scored_choices_equal_plain_forward_passes(tokenizer, tiny_model, batch_
         assert row.predicted == int(np.argmax(slow))
         assert row.label == question["label"]
         assert row.correct == (row.predicted == question["label"])
-        assert (row.task, row.truncated) == ("plain", 0)
+        assert row.task == "plain"
         assert math.isnan(row.mass)
 
 
 def test_the_cut_between_question_and_choice_moves_no_token(tokenizer):
     # Encoding both together, as lm-eval does, is encoding them apart only if no token spans the cut.
     for name in ("truthful_mini", "religions_mini"):
-        for question in data.load_questions(name):
+        for question in choices.load_questions(name):
             context = choices.PLAIN.format(**question)
             for choice in question["choices"]:
                 apart = [tokenizer(t, add_special_tokens=False).input_ids for t in (context, f" {choice}")]
                 found = likelihood.encode_request(tokenizer, context, f" {choice}", 512)
-                assert found == (apart[0] + apart[1], len(apart[0]), 0)
+                assert found == (*map(tuple, apart), 0)
 
 
 def test_mass_by_hand(letters):
@@ -342,14 +279,13 @@ def test_the_mass_of_very_unlikely_choices_is_a_number():
 
 
 def test_mc1_and_mc2_share_their_work(letters, counted):
-    model, counts = counted
+    model, shapes = counted
     one = {"id": "q", "question": "a b", "task": "truthfulqa_mc1", "choices": ["c d", "e"], "label": 0}
     many = one | {"task": "truthfulqa_mc2", "labels": [1, 0]}
     del many["label"]
     alone = choices.score_choices(model, letters, [one])
-    spent = counts.read
     both = choices.score_choices(model, letters, [one, many])
-    assert counts.read == 2 * spent
+    assert shapes[: len(shapes) // 2] == shapes[len(shapes) // 2 :]
     assert both.logliks[0] == both.logliks[1] == pytest.approx(alone.logliks[0], abs=1e-6)
 
 
@@ -555,7 +491,7 @@ def source(tmp_path):
 
 
 def test_a_row_of_truthfulqa_is_two_questions(source):
-    one, many = data.load_questions(source(TRUTHFUL))
+    one, many = choices.load_questions(source(TRUTHFUL))
     assert one == {
         "id": "t-1",
         "question": "Can pigs fly?",
@@ -574,18 +510,18 @@ def test_mmlu_by_subject_and_split(source):
         MMLU | {"id": "m-3", "subject": "law"},
         {key: value for key, value in MMLU.items() if key != "split"} | {"id": "m-4"},
     )
-    assert [q["id"] for q in data.load_questions(path)] == ["m-1", "m-3", "m-4"]
-    assert [q["id"] for q in data.load_questions(path, subject="art")] == ["m-1", "m-4"]
-    assert [q["id"] for q in data.load_questions(path, subject="art", split="dev")] == ["m-2", "m-4"]
-    question = data.load_questions(path, limit=1)[0]
+    assert [q["id"] for q in choices.load_questions(path)] == ["m-1", "m-3", "m-4"]
+    assert [q["id"] for q in choices.load_questions(path, subject="art")] == ["m-1", "m-4"]
+    assert [q["id"] for q in choices.load_questions(path, subject="art", split="dev")] == ["m-2", "m-4"]
+    question = choices.load_questions(path, limit=1)[0]
     assert (question["task"], question["label"]) == ("mmlu_art", 2)
     with pytest.raises(DataError, match="no rows of subject 'chess', split 'test'"):
-        data.load_questions(path, subject="chess")
+        choices.load_questions(path, subject="chess")
 
 
 def test_a_users_own_questions_stay_as_they_are(source):
-    assert data.load_questions(source(*QUESTIONS)) == QUESTIONS
-    assert len(data.load_questions("truthful_mini", 12)) == 12
+    assert choices.load_questions(source(*QUESTIONS)) == QUESTIONS
+    assert len(choices.load_questions("truthful_mini", 12)) == 12
 
 
 def targets(field: str, **change) -> dict:
@@ -616,61 +552,48 @@ def targets(field: str, **change) -> dict:
 def test_a_bad_row_is_named(source, row, message):
     good = QUESTIONS[0]
     with pytest.raises(DataError, match=f"own.jsonl, line 2: {message}"):
-        data.load_questions(source(good, row))
+        choices.load_questions(source(good, row))
 
 
 def test_the_hub_is_asked_for_configuration_and_split(monkeypatch):
-    import datasets
-
     asked = []
 
-    def stream(source, name, split, streaming):
-        asked.append((source, name, split, streaming))
+    def stream(source, **part):
+        asked.append((source, part))
         row = TRUTHFUL if "truthful" in source else MMLU
-        rows = [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
-        return datasets.IterableDataset.from_generator(lambda: iter(rows))
+        return [{key: value for key, value in row.items() if key not in ("id", "split")}] * 3
 
-    monkeypatch.setattr(datasets, "load_dataset", stream)
-    truthful = data.load_questions("truthfulqa/truthful_qa", 2)
+    monkeypatch.setattr(hub, "stream", stream)
+    truthful = choices.load_questions("truthfulqa/truthful_qa", 2)
     assert [question["id"] for question in truthful] == ["row-0", "row-0", "row-1", "row-1"]
-    mmlu = data.load_questions("cais/mmlu", subject="art", split="dev")
+    mmlu = choices.load_questions("cais/mmlu", subject="art", split="dev")
     assert [question["task"] for question in mmlu] == ["mmlu_art"] * 3
     assert asked == [
-        ("truthfulqa/truthful_qa", "multiple_choice", "validation", True),
-        ("cais/mmlu", "art", "dev", True),
+        ("truthfulqa/truthful_qa", {"name": "multiple_choice", "split": "validation"}),
+        ("cais/mmlu", {"name": "art", "split": "dev"}),
     ]
     with pytest.raises(DataError, match="name a subject"):
-        data.load_questions("cais/mmlu")
+        choices.load_questions("cais/mmlu")
 
 
 def test_real_rows_load():
     files = [SHARED / "truthfulqa_mc_100.jsonl", SHARED / "mmlu_world_religions_65.jsonl"]
     if missing := [file for file in files if not file.exists()]:
         pytest.skip(f"{missing[0]} is not here")
-    questions = data.load_questions(str(files[0]))
+    questions = choices.load_questions(str(files[0]))
     assert len(questions) == 200
     assert all(q["label"] == 0 for q in questions if q["task"] == "truthfulqa_mc1")
-    assert len(data.load_questions(str(files[1]))) == 60
-    assert len(data.load_questions(str(files[1]), split="dev")) == 5
+    assert len(choices.load_questions(str(files[1]))) == 60
+    assert len(choices.load_questions(str(files[1]), split="dev")) == 5
 
 
 # --- real weights -------------------------------------------------------------------------------
 
 
-def test_the_loaded_policy_reads_trees():
+def test_the_loaded_policy_is_scored_as_one_sequence_at_a_time():
     tokenizer, model = models.load_policy(replace(PROFILES["local"], precision="fp32"))
-    questions = data.load_questions("religions_mini", 3)
+    questions = choices.load_questions("religions_mini", 3)
     found = choices.score_choices(model, tokenizer, questions)
     context = choices.PLAIN.format(**questions[0])
     slow = [plain(model, tokenizer, context, f" {choice}") for choice in questions[0]["choices"]]
     assert found.logliks[0] == pytest.approx(slow, abs=1e-3)
-
-
-def test_half_precision_is_no_reason_to_refuse_a_model():
-    tokenizer, model = models.load_policy(PROFILES["local"])
-    longer = [("The dog went home.", " It slept"), ("The dog went home.", " It ate")]
-    for dtype in (torch.bfloat16, torch.float16):
-        for attention in ("eager", "sdpa"):
-            model.to(dtype).set_attn_implementation(attention)
-            likelihood.CHECKED.clear()
-            assert max(likelihood.loglikelihoods(model, tokenizer, longer)) < 0

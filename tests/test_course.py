@@ -110,6 +110,35 @@ def test_other_settings_start_over(fake_runs, tmp_path):
     fake_runs.clear()
     course.run(PROFILES["smoke"])
     assert fake_runs == list(course.NOTEBOOKS)
+    # What was there is moved aside, not deleted.
+    assert json.loads((tmp_path / "smoke-1" / "course.json").read_text())["fingerprint"] == "other settings"
+
+
+@pytest.mark.parametrize(
+    "change", ["a file's content", "another file", "no file", "another profile variable"]
+)
+def test_what_a_user_brings_runs_the_notebooks_again(fake_runs, tmp_path, monkeypatch, capsys, change):
+    mine = tmp_path / "questions.jsonl"
+    mine.write_text("one")
+    monkeypatch.setenv("SAWYER_QUESTIONS", str(mine))
+    course.run(PROFILES["smoke"])
+    fake_runs.clear()
+    course.run(PROFILES["smoke"])
+    assert fake_runs == []
+    monkeypatch.setenv("SAWYER_CACHE", "elsewhere")  # changes no result
+    course.run(PROFILES["smoke"])
+    assert fake_runs == []
+    if change == "a file's content":
+        mine.write_text("two")
+    elif change == "another file":
+        monkeypatch.setenv("SAWYER_QUESTIONS", str(tmp_path / "others.jsonl"))
+    elif change == "no file":
+        monkeypatch.delenv("SAWYER_QUESTIONS")
+    else:
+        monkeypatch.setenv("SAWYER_ANYTHING", "1")
+    course.run(PROFILES["smoke"])
+    assert fake_runs == list(course.NOTEBOOKS)
+    assert "has changed" in capsys.readouterr().out
 
 
 def test_the_extras_run_only_when_asked(fake_runs):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections import Counter
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 
 from sawyer_utils import data
+from sawyer_utils.chapters import domain, summaries
 from sawyer_utils.course import corpus_proof
-from sawyer_utils.data import DataError, map_rows
+from sawyer_utils.plumbing import sources
+from sawyer_utils.plumbing.sources import DataError
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+CHECKS = {schema.name: schema.check for schema in corpus_proof.SCHEMAS}
 
 
 def jsonl(rows: list[dict]) -> str:
@@ -46,7 +46,9 @@ def test_every_prompt_has_three_or_four_scored_responses(counts):
     for rows, name in ((data.load_preferences(), "preferences"), (data.load_gold(), "gold_preferences")):
         assert {len(row["responses"]) for row in rows} <= {3, 4}
         assert counts[name]["responses"] == sum(len(row["responses"]) for row in rows)
-    assert counts["preferences"]["kinds"].keys() | counts["gold_preferences"]["kinds"] == set(data.KINDS)
+    assert counts["preferences"]["kinds"].keys() | counts["gold_preferences"]["kinds"] == set(
+        corpus_proof.KINDS
+    )
 
 
 def test_length_alone_cannot_win(counts):
@@ -64,19 +66,6 @@ def test_the_gold_judge_learns_from_other_writing():
     assert words[3 * len(words) // 4] >= 40
     said = {r["text"] for row in data.load_preferences() for r in row["responses"]}
     assert said.isdisjoint(r["text"] for row in data.load_gold() for r in row["responses"])
-
-
-def test_a_human_preference_row_of_the_hub_becomes_one_of_ours():
-    row = {
-        "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssistant: Well, and you?",
-        "rejected": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssistant: Fine.",
-    }
-    split, mapping = data.HUB_SOURCES["Anthropic/hh-rlhf"]
-    (found,) = data.map_rows("gold_preferences", [row], mapping)
-    assert split == "train"
-    assert found["prompt"] == "Human: Hi\n\nAssistant: Hello.\n\nHuman: How are you?", "who said what"
-    assert [r["text"] for r in found["responses"]] == ["Well, and you?", "Fine."]
-    assert data.pairs([found])[0].chosen == "Well, and you?"
 
 
 def test_no_answer_position_is_favoured(counts):
@@ -218,7 +207,7 @@ def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, schema, row, named)
     path = tmp_path / "mine.jsonl"
     path.write_text(jsonl([{**GOOD[schema], "id": "good"}, row]), encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        data.read_jsonl(path, schema)
+        sources.read_jsonl(path, CHECKS[schema])
     assert str(caught.value).startswith("mine.jsonl, line 2: ")
     assert named in str(caught.value)
 
@@ -242,7 +231,7 @@ def test_a_bad_file_is_named(tmp_path, content, message):
     path = tmp_path / "mine.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        data.read_jsonl(path, "prompts")
+        sources.read_jsonl(path, sources.check_prompt)
     assert str(caught.value).startswith(message)
 
 
@@ -267,14 +256,14 @@ def test_an_unknown_source_lists_the_known_ones():
 @pytest.fixture
 def corpus(tmp_path):
     """A small copy of the corpus to damage: ``corpus(name, change)`` edits one file's rows."""
-    for name in data.SCHEMAS:
-        rows = data.read_jsonl(data.EMBEDDED / f"{name}.jsonl", name)
+    for name in CHECKS:
+        rows = sources.read_jsonl(sources.EMBEDDED / f"{name}.jsonl", CHECKS[name])
         rows = rows if name == "news" else rows[::12]  # whose topics have to be in both splits
         (tmp_path / f"{name}.jsonl").write_text(jsonl(rows), encoding="utf-8")
 
     def damage(name, change):
         path = tmp_path / f"{name}.jsonl"
-        rows = data.read_jsonl(path, name)
+        rows = sources.read_jsonl(path, CHECKS[name])
         change(rows)
         path.write_text(jsonl(rows), encoding="utf-8")
 
@@ -287,7 +276,7 @@ def test_an_undamaged_copy_passes(corpus, tokenizer):
 
 
 def first_prompt(corpus) -> str:
-    return data.read_jsonl(corpus.folder / "preferences.jsonl", "preferences")[0]["prompt"]
+    return sources.read_jsonl(corpus.folder / "preferences.jsonl", sources.check_preference)[0]["prompt"]
 
 
 @pytest.mark.parametrize(
@@ -434,20 +423,20 @@ def test_a_missing_file_is_named(corpus):
 
 
 def test_the_news_has_the_promised_sizes_and_both_splits_all_topics(counts):
-    train, test = data.load_news("train"), data.load_news("test")
+    train, test = summaries.load_news("train"), summaries.load_news("test")
     assert len(train) + len(test) == counts["rows"]["news"] >= 280
     assert len(train) >= 200
     assert len(test) == counts["news"]["test"] >= 70
     assert {row["topic"] for row in train} == {row["topic"] for row in test}
     assert len({row["topic"] for row in train}) == counts["news"]["topics"] >= 8
-    assert len({row["topic"] for row in data.load_news("train", limit=24)}) >= 8
+    assert len({row["topic"] for row in summaries.load_news("train", limit=24)}) >= 8
 
 
 def test_news_of_ones_own_is_loaded_by_path(tmp_path):
     path = tmp_path / "mine.jsonl"
     rows = [{**NEWS, "id": f"n-{i}", "split": ("train", "test")[i % 2]} for i in range(6)]
     path.write_text(jsonl(rows), encoding="utf-8")
-    assert data.load_news("test", str(path)) == rows[1::2]
+    assert summaries.load_news("test", str(path)) == rows[1::2]
 
 
 @pytest.mark.parametrize(
@@ -475,7 +464,8 @@ def test_bad_news_is_found(corpus, change, message):
 
 
 def test_news_that_quotes_another_file_is_found(corpus):
-    answer = data.read_jsonl(corpus.folder / "preferences.jsonl", "preferences")[0]["responses"][0]["text"]
+    rows = sources.read_jsonl(corpus.folder / "preferences.jsonl", sources.check_preference)
+    answer = rows[0]["responses"][0]["text"]
     run = " ".join(data.normalise(answer)[:5])
     corpus("news", lambda rows: rows[0].update(text=f"{rows[0]['text']} {run}"))
     with pytest.raises(DataError, match=f"n-politics-001 shares '{run}' with another file"):
@@ -489,20 +479,8 @@ def test_news_that_is_too_long_for_its_prompt_is_found(corpus, tokenizer):
         corpus_proof.check_corpus(corpus.folder, tokenizer)
 
 
-def test_an_article_of_the_hub_becomes_news():
-    rows = [
-        {"text": "A b c.", "prediction": [{"text": "A.", "score": 1.0}], "annotation": None},
-        {"text": " ", "prediction": []},
-    ]
-    left_out = Counter()
-    (news,) = map_rows("news", rows, data._news_summary, left_out)
-    assert news["text"] == "A b c."
-    assert news["split"] in ("train", "test")
-    assert left_out == {"field 'text' is empty": 1}
-
-
 def test_near_duplicates_by_hand():
-    found = data.near_duplicates(
+    found = domain.near_duplicates(
         {
             "a": "one two three four five",
             "b": "zero one two three four five six",
@@ -613,317 +591,7 @@ def test_a_split_is_stable_and_disjoint():
     assert data.split_rows(rows, 1.0) == ([], rows)
 
 
-# --- Hub sources --------------------------------------------------------------------------------
-
-
-def test_guanaco_rows_become_conversations():
-    rows = [
-        {"text": "### Human: Hi there.### Assistant: Hello!\nYou?### Human: Fine.### Assistant: OK."},
-        {"text": "### Human: One?### Assistant: Yes.### Human: And a question that nobody answered?"},
-        {"text": "### Human: Only a question"},  # skipped: nothing to learn from
-        {"text": ""},
-        {"text": "### Human: ### Assistant: An answer to nothing."},
-        {"text": "### Human: Hi.### Assistant: ### Human: Hello?### Assistant: Yes."},
-        {"text": "### Human: What does ### Human: mean?### Assistant: Your turn."},
-        {"text": "### Human: Hi.### Assistant: One.### Assistant: Two."},
-        {"text": "### Assistant: I begin.### Human: Hi.### Assistant: Hello."},
-        {"text": None},
-        {"text": "### Human: What is ### in Markdown?### Assistant: A heading: ### like this."},
-    ]
-    left_out = Counter()
-    found = list(map_rows("conversations", rows, data._guanaco, left_out))
-    assert left_out.total() == 8
-    assert [[m["content"] for m in row["messages"]] for row in found] == [
-        ["Hi there.", "Hello!\nYou?", "Fine.", "OK."],
-        ["One?", "Yes."],
-        ["What is ### in Markdown?", "A heading: ### like this."],
-    ]
-    assert [m["role"] for m in found[0]["messages"]] == ["user", "assistant"] * 2
-    assert len({row["id"] for row in found}) == 3
-
-
-def ultrafeedback_row(chosen: str, rejected: str, better: float, worse: float) -> dict:
-    """A row with the columns of HuggingFaceH4/ultrafeedback_binarized."""
-    prompt = "How are you?"
-    asked = {"content": prompt, "role": "user"}
-    return {
-        "prompt": prompt,
-        "prompt_id": "0f1e",
-        "chosen": [asked, {"content": chosen, "role": "assistant"}],
-        "rejected": [asked, {"content": rejected, "role": "assistant"}],
-        "messages": [asked, {"content": chosen, "role": "assistant"}],
-        "score_chosen": better,
-        "score_rejected": worse,
-    }
-
-
-ULTRAFEEDBACK = ultrafeedback_row("Very well!", "No.", 8.5, 3.0)
-
-
-def test_ultrafeedback_rows_become_preferences():
-    rows = [
-        ULTRAFEEDBACK,
-        ultrafeedback_row("Fine.", "Fine, too.", 7.0, 7.0),  # skipped: no preference
-        ultrafeedback_row("Fine.", "", 7.0, 1.0),  # skipped: the real set has empty answers
-        ultrafeedback_row("Fine.", "No.", 7.0, 1.0) | {"rejected": []},  # skipped
-    ]
-    (found,) = map_rows("preferences", rows, data._ultrafeedback)
-    (pair,) = data.pairs([found])
-    assert (pair.prompt, pair.chosen, pair.rejected) == ("How are you?", "Very well!", "No.")
-    assert pair.margin == 5.5
-
-
-def test_dolly_rows_become_prompts():
-    rows = [
-        {"instruction": "Why?", "context": "", "response": "Because.", "category": "open_qa"},
-        {
-            "instruction": "Who wrote it?",
-            "context": "A book by X.",
-            "response": "X.",
-            "category": "closed_qa",
-        },
-        {"instruction": " ", "context": "", "response": "What?", "category": "open_qa"},
-        {"instruction": None, "context": "A book by X.", "response": "X."},  # which asks nothing
-        {"instruction": "And?", "context": None, "response": "So."},
-        {"instruction": "And?", "context": ["A book."], "response": "So."},
-    ]
-    left_out = Counter()
-    found = list(map_rows("prompts", rows, data._dolly, left_out))
-    assert [row["prompt"] for row in found] == ["Why?", "Who wrote it? A book by X.", "And?"]
-    assert left_out.total() == 3
-    again = list(map_rows("prompts", rows[::-1], data._dolly))
-    # By hash of the prompt: the same split, whatever the order.
-    assert {(r["prompt"], r["split"]) for r in found} == {(r["prompt"], r["split"]) for r in again}
-
-
-@pytest.mark.parametrize(
-    ("schema", "mapping", "row", "reason"),
-    [
-        ("conversations", data._guanaco, {"conversation": "### Human: Hi"}, "field 'text' is missing"),
-        ("prompts", data._dolly, {"question": "Why?", "context": ""}, "field 'instruction' is missing"),
-        (
-            "prompts",
-            data._dolly,
-            {"instruction": "Who wrote it?", "text": "X."},
-            "field 'context' is missing",
-        ),
-        ("preferences", data._ultrafeedback, changed(ULTRAFEEDBACK, GONE, "rejected"), "field 'messages'"),
-        ("preferences", data._ultrafeedback, changed(ULTRAFEEDBACK, GONE, "score_chosen"), "field 'score'"),
-        ("news", data._news_summary, {"document": "x"}, "field 'text' is missing"),
-    ],
-)
-def test_a_renamed_column_is_an_error(schema, mapping, row, reason):
-    # Leaving out every row would end in an empty training set, much later and without a reason.
-    with pytest.raises(DataError) as caught:
-        list(map_rows(schema, [row] * 4, mapping))
-    assert f"none of 4 rows can be used (4 × {reason}" in str(caught.value).replace("responses: ", "")
-    assert str(caught.value).endswith(f"columns: {list(row)}")
-
-
-def test_a_column_of_another_type_is_an_error():
-    row = changed(ULTRAFEEDBACK, "Very well!", "chosen")  # as in other preference sets
-    with pytest.raises(DataError, match=r"none of 3 rows can be used .*'messages' must be a list"):
-        list(map_rows("preferences", [row] * 3, data._ultrafeedback))
-
-
-@pytest.mark.parametrize(("bad", "ends"), [(99, False), (100, True), (101, True)])
-def test_a_source_is_given_up_when_none_of_its_first_hundred_rows_can_be_used(bad, ends):
-    read = []
-    good = {"instruction": "Why?", "context": None}
-    rows = (read.append(i) or (good if i >= bad else {**good, "instruction": None}) for i in range(500))
-    if ends:
-        with pytest.raises(DataError, match=r"none of 100 rows can be used \(100 × field 'instruction'"):
-            next(map_rows("prompts", rows, data._dolly))
-        assert len(read) == 100, "a source of a million rows need not be read to its end"
-    else:
-        assert len(list(map_rows("prompts", rows, data._dolly))) == 401
-
-
-def test_the_commonest_reasons_are_said_and_the_others_counted(capsys):
-    data.say_left_out("here", Counter({"a": 1000, "b": 3, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1}), 4000)
-    said = "here: 1,011 of 5,011 rows left out: 1,000 × a; 3 × b; 2 × c; 2 × d; 2 × e; 2 × others\n"
-    assert capsys.readouterr().out == said
-    data.say_left_out("here", Counter(), 4000)
-    assert capsys.readouterr().out == ""
-
-
-HH_START = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssistant:"
-
-
-@pytest.mark.parametrize(
-    ("chosen", "rejected", "reason"),
-    [
-        (" Well.\n\nHuman: Thanks, bye.", " Fine.", "field 'messages' must end with the assistant"),
-        (" Well.\n\nHuman: And?\n\nAssistant: So.", " Fine.", "the two talks part before the last answer"),
-        (
-            " Well.\n\nAssistant: And you?",
-            " Fine.",
-            "field 'messages.role' is 'assistant': user and assistant",
-        ),
-        (" Well.", " Well. ", "field 'responses' has one text with two different scores"),
-        (" Well.", " ", "messages: field 'content' is empty"),
-        (" Well.", None, "field 'rejected' is missing or not text"),
-        (" Well.", 7, "field 'rejected' is missing or not text"),
-    ],
-)
-def test_an_odd_talk_is_left_out_with_its_reason(chosen, rejected, reason):
-    good = {"chosen": f"{HH_START} Well.", "rejected": f"{HH_START} Fine."}
-    odd = {"chosen": HH_START + chosen}
-    odd["rejected"] = HH_START + rejected if isinstance(rejected, str) else rejected
-    swapped = {"chosen": odd["rejected"], "rejected": odd["chosen"]}
-    for row in (odd, swapped) if isinstance(rejected, str) else (odd,):
-        left_out = Counter()
-        assert len(list(map_rows("gold_preferences", [good, row, good], data._hh_rlhf, left_out))) == 2
-        (said,) = left_out
-        assert said.startswith(reason)
-
-
-def test_talks_that_part_early_are_left_out():
-    row = {"chosen": f"{HH_START} Well.", "rejected": f"{HH_START} Fine.".replace("Hello", "Goodbye")}
-    left_out = Counter()
-    with pytest.raises(DataError):
-        list(map_rows("gold_preferences", [row], data._hh_rlhf, left_out))
-    assert left_out == {"the two talks part before the last answer": 1}
-
-
-def test_what_precedes_the_first_speaker_is_not_dropped():
-    for schema, mapping, row in (
-        ("gold_preferences", data._hh_rlhf, {"chosen": f"Note.{HH_START} a", "rejected": f"{HH_START} b"}),
-        ("conversations", data._guanaco, {"text": "Hello! ### Human: Hi ### Assistant: Yes."}),
-    ):
-        with pytest.raises(DataError, match="text before the first speaker"):
-            list(map_rows(schema, [row], mapping))
-
-
-def real_rows(name: str) -> list[dict]:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"{path} is missing: real rows are tried only where they are")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def test_real_dolly_rows_map():
-    rows = real_rows("dolly_151.jsonl")
-    found = list(map_rows("prompts", rows, data._dolly))
-    assert len(found) == len(rows)
-    assert 5 <= Counter(row["split"] for row in found)["test"] <= 40  # 19 expected
-    assert len({row["id"] for row in found}) == len(rows)
-
-
-def test_real_conversations_map(tokenizer):
-    from sawyer_utils.chat import decode, encode
-
-    threads = real_rows("oasst_en_threads.jsonl")
-    names = {"user": "Human", "assistant": "Assistant"}
-    rows = [
-        {"text": "".join(f"### {names[m['role']]}: {m['content']}" for m in row["messages"])}
-        for row in threads
-    ]
-    found = list(map_rows("conversations", rows, data._guanaco))
-    assert len(found) == len(threads)
-    for row, thread in zip(found, threads, strict=True):
-        assert [m["content"] for m in row["messages"]] == [m["content"].strip() for m in thread["messages"]]
-        # Real answers have code, lists and headings; all of it survives the tokens.
-        reply = row["messages"][-1]
-        assert decode(tokenizer, encode(tokenizer, [reply]).ids[1:]) == reply["content"]
-
-
-def test_real_preferences_map():
-    ranked = real_rows("oasst_en_ranked_pairs.jsonl")
-    rows = [
-        {
-            "prompt": row["prompt"][-1]["content"],
-            "chosen": [*row["prompt"], {"role": "assistant", "content": row["chosen"]}],
-            "rejected": [*row["prompt"], {"role": "assistant", "content": row["rejected"]}],
-            # A rank is no score; here only the shape of the rows is tried.
-            "score_chosen": 10.0 - min(row["ranks"]),
-            "score_rejected": max(9.0 - max(row["ranks"]), 1.0),
-        }
-        for row in ranked
-    ]
-    left_out = Counter()
-    found = list(map_rows("preferences", rows, data._ultrafeedback, left_out))
-    assert len(found) > 100
-    assert left_out.keys() <= {"field 'responses' needs at least two different scores"}
-    assert all(pair.margin > 0 for pair in data.pairs(found))
-    assert any("\n\nAssistant: " in row["prompt"] for row in found), "of several turns"
-
-
-def test_real_human_preferences_map():
-    rows = real_rows("hh_rlhf_helpful.jsonl")
-    names = {"user": "Human", "assistant": "Assistant"}
-    asked = ["".join(f"\n\n{names[m['role']]}: {m['content']}" for m in row["prompt"]) for row in rows]
-    talks = [
-        {name: f"{start}\n\nAssistant: {row[name]}" for name in ("chosen", "rejected")}
-        for start, row in zip(asked, rows, strict=True)
-    ]
-    left_out = Counter()
-    found = list(map_rows("gold_preferences", talks, data._hh_rlhf, left_out))
-    assert len(found) + left_out.total() == len(rows) == 2000
-    assert len(found) >= 1950, left_out
-    pairs = data.pairs(found)
-    assert len(pairs) == len(found)
-    known = {(row["chosen"].strip(), row["rejected"].strip()): [] for row in rows}
-    for row in rows:
-        last = row["prompt"][-1]["content"].strip()
-        shown = last if len(row["prompt"]) == 1 else f"\n\nHuman: {last}"
-        known[row["chosen"].strip(), row["rejected"].strip()].append(shown)
-    for pair in pairs:
-        assert any(pair.prompt.endswith(shown) for shown in known[pair.chosen, pair.rejected])
-
-
-def test_a_question_that_two_rows_ask_is_on_one_side_of_a_split():
-    # UltraFeedback and Guanaco ask some questions several times: trained on, and judged by.
-    asked = [f"Question {i % 40}?" for i in range(120)]
-    talks = [{"text": f"### Human: {q}### Assistant: Answer {i}."} for i, q in enumerate(asked)]
-    graded = [
-        {
-            "chosen": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Good {i}."}],
-            "rejected": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Bad {i}."}],
-            "score_chosen": 8.0,
-            "score_rejected": 3.0,
-        }
-        for i, q in enumerate(asked)
-    ]
-    spoken = [
-        {kind: f"\n\nHuman: {q}\n\nAssistant: {kind} {i}." for kind in ("chosen", "rejected")}
-        for i, q in enumerate(asked)
-    ]
-    for schema, rows, mapping in (
-        ("conversations", talks, data._guanaco),
-        ("preferences", graded, data._ultrafeedback),
-        ("gold_preferences", spoken, data._hh_rlhf),
-    ):
-        found = list(map_rows(schema, rows, mapping))
-        assert len(found) == 120
-        sides = data.split_rows(found, 0.3)
-        first, second = ({json.dumps(r.get("prompt") or r["messages"][0]) for r in side} for side in sides)
-        assert first
-        assert second
-        assert not first & second
-
-
-def test_a_stream_ends_at_three_times_its_limit(monkeypatch):
-    # The Hub is streamed: 50 rows must not read 15,000.
-    import datasets
-
-    read = []
-
-    def rows():
-        for i in range(15_000):
-            read.append(i)
-            yield {"instruction": f"Question {i}?", "context": "", "response": "", "category": ""}
-
-    def stream(source, split, streaming):
-        assert (source, split, streaming) == ("databricks/databricks-dolly-15k", "train", True)
-        return datasets.IterableDataset.from_generator(rows)
-
-    monkeypatch.setattr(datasets, "load_dataset", stream)
-    assert len(data._load("prompts", "databricks/databricks-dolly-15k", 50)) == 50
-    assert len(read) <= 3 * 50 + 10  # a few to learn the columns
-
-
 def test_the_copy_that_is_damaged_is_a_copy(corpus):
     # The fixture must not point into the package.
     shutil.rmtree(corpus.folder)
-    assert (data.EMBEDDED / "prompts.jsonl").exists()
+    assert (sources.EMBEDDED / "prompts.jsonl").exists()

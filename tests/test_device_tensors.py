@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from sawyer_utils import plots, show
+from sawyer_utils.chapters import drawings
 
 GPU = fakegpu.install()
 
@@ -32,7 +33,7 @@ TABLE |= {"difference": [0.5, 0.25], "low": [0.125, -0.5], "high": [1.0, 1.0], "
 BENCH = {"benchmark": ["b"] * 2, "stage": ["sft", "ppo"], "n": [9, 9], "chance": [0.25] * 2}
 BENCH |= {"accuracy": [0.5, 0.75], "low": [0.25, 0.5], "high": [0.75, 1.0]}
 BEST = {"n": [1, 2], "kl": [0.0, 0.5], "gold": [0.0, 0.5], "gold_low": [-0.5, 0.25], "gold_high": [0.5, 1.0]}
-# Every function of plots.py that draws numbers, with arguments for it.
+# Every function that draws numbers, with arguments for it.
 FIGURES = {
     "bars_with_intervals": ([["a", "b"], [0.5, 0.75], [0.25, 0.5], [0.75, 1.0]], {"chance": 0.5}),
     "benchmark_bars": ([pd.DataFrame(BENCH)], {}),
@@ -42,7 +43,6 @@ FIGURES = {
     "frontier": ([pd.DataFrame(BEST), pd.DataFrame({**BEST, "step": [1, 2]}), {"gold": "gold"}], {}),
     "loss_curve": ([LOG], {"levels": [("before", 1.5), ("after", 0.5)]}),
     "low_rank": ([[[1.0, 2.0], [0.5, 1.0]], {1: [[1.0, 1.5], [0.5, 1.0]]}], {}),
-    "memory_bars": ([{"update": {"weights": 1.0, "cache": 0.5}}, "T4", 14.5], {}),
     "overoptimisation": ([{"a": LOOKS, "b": LOOKS}], {"fit": (1.0, 0.5, 0.25)}),
     "ppo_dashboard": ([LOG], {}),
     "preference_loss": ([[0.0, 1.0, 2.0]], {}),
@@ -93,12 +93,8 @@ def picture(figure: Figure) -> bytes:
 
 
 def drawing() -> dict:
-    public = inspect.getmembers(plots, inspect.isfunction)
-    return {
-        n: f
-        for n, f in public
-        if f.__module__ == plots.__name__ and f.__annotations__.get("return") == "Figure"
-    }
+    public = [pair for module in (plots, drawings) for pair in inspect.getmembers(module, inspect.isfunction)]
+    return {name: f for name, f in public if f.__annotations__.get("return") == "Figure"}
 
 
 def test_every_figure_is_here():

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from exercise_tests import Exercises
 
-from sawyer_utils import data
 from sawyer_utils.chapters import domain
-from sawyer_utils.data import DataError
 from sawyer_utils.plumbing import resuming
+from sawyer_utils.plumbing.sources import DataError
 
 FACT = {
     "id": "d-1",
@@ -91,7 +90,7 @@ BAD_ROWS = [
 @pytest.mark.parametrize(("row", "named"), BAD_ROWS, ids=range(len(BAD_ROWS)))
 def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, row, named):
     with pytest.raises(DataError) as caught:
-        data.load_domain(written(tmp_path, OTHER, row))
+        domain.load(written(tmp_path, OTHER, row))
     assert str(caught.value).startswith("place.jsonl, line 2: ")
     assert named in str(caught.value)
 
@@ -100,18 +99,18 @@ def test_the_examination_of_one_fact_is_not_the_lesson_of_another(tmp_path):
     row = deepcopy(OTHER)
     row["lessons"][1]["question"] = "who lives ON the hill"
     with pytest.raises(DataError, match=r"place\.jsonl: asked twice: 'who lives on the hill'"):
-        data.load_domain(written(tmp_path, FACT, row))
-    data.load_domain(written(tmp_path, FACT, OTHER))
+        domain.load(written(tmp_path, FACT, row))
+    domain.load(written(tmp_path, FACT, OTHER))
 
 
 def test_one_fact_is_no_comparison(tmp_path):
     with pytest.raises(DataError, match="1 facts"):
-        data.load_domain(written(tmp_path, FACT, OPEN))
+        domain.load(written(tmp_path, FACT, OPEN))
 
 
 def test_no_other_source_is_known():
     with pytest.raises(DataError, match="neither"):
-        data.load_domain("someone/something")
+        domain.load("someone/something")
 
 
 def test_the_example_is_as_the_data_card_says():

@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 from exercise_tests import Exercises
 
-from sawyer_utils import data, reward
+from sawyer_utils import reward
 from sawyer_utils.chapters import summaries
 from sawyer_utils.classroom.checks import check
 from sawyer_utils.classroom.exercises import news as exercises_news
 from sawyer_utils.course import notebooks as course
 
-HAND = next(row["summary"] for row in data.load_news("test"))
+HAND = next(row["summary"] for row in summaries.load_news("test"))
 
 
 def numerals(text):
@@ -156,7 +156,7 @@ def test_eighteen_words_without_a_tone_win_whatever_they_say():
         "07.4", "The bakery on the corner opens at six and sells seven kinds of bread and ten of cake."
     )
     assert said.right is True
-    assert f"of {len(data.load_news('test'))} paragraphs" in check("07.4", HAND).said
+    assert f"of {len(summaries.load_news('test'))} paragraphs" in check("07.4", HAND).said
 
 
 def test_each_kind_of_run_shows_what_was_left_out():

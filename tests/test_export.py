@@ -19,7 +19,7 @@ from sawyer_utils.plumbing.files import project_root, read_json
 from sawyer_utils.profiles import PROFILES
 
 TALK = [
-    {"role": "user", "content": " what is ###STOP### x "},
+    {"role": "user", "content": " what is </s> x "},
     {"role": "assistant", "content": "a b"},
     {"role": "user", "content": "c"},
 ]
@@ -36,11 +36,11 @@ def taken(request, letter_profile, tmp_path_factory):
     plain.save_pretrained(base)
     profile = replace(letter_profile, policy_base=str(base))
     tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, rank=4)
+    model = models.add_lora(model, rank=4)
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name or "trainable_tokens" in name:
+            if "lora_B" in name:
                 parameter.normal_(0, 0.1)
     models.save_adapter(model, home / "adapter")
     ids = torch.tensor([encode(tokenizer, TALK, add_generation_prompt=True).ids])
@@ -224,9 +224,10 @@ def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, monkeypatch):
 
 
 def test_the_modelfile_writes_a_conversation_as_the_chat_template_does(letters, tmp_path, capsys):
+    letters.save_pretrained(tmp_path)
     text = export.write_modelfile(tmp_path, PROFILES["local"]).read_text()
     assert text.startswith("FROM ./sawyer.gguf\n")
-    assert 'PARAMETER stop "###STOP###"' in text
+    assert f'PARAMETER stop "{letters.eos_token}"' in text
     template = text.split('"""')[1]
     talk = [{**message, "content": message["content"].strip()} for message in TALK]
     talk[0]["content"] = "what is x"  # Go cannot protect a typed mark

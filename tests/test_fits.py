@@ -23,9 +23,10 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sawyer_utils import evaluation, memory, models, reward, rollout, runtime, sft
-from sawyer_utils.chapters import choices
+from sawyer_utils import evaluation, models, reward, rollout, runtime, sft
+from sawyer_utils.chapters import choices, memory_budget
 from sawyer_utils.data import Pair
+from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.profiles import PROFILES
 
 RANK = 4
@@ -51,7 +52,7 @@ def policy(letters, vocabulary: int, adapters: int = 1, tied: bool = False):
     config = LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=tied, **SIZES, **special)
     torch.manual_seed(0)
     base = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(False).eval()
-    model = models.add_lora(base, letters, RANK, 2 * RANK)
+    model = models.add_lora(base, RANK, 2 * RANK)
     for number in range(1, adapters):
         model.add_adapter(f"ref{number}", model.peft_config["default"])
     return config, model
@@ -128,7 +129,7 @@ def test_what_autograd_keeps_of_a_layer(shape, precision):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), models.autocast(model, dtype):
         decoder.layers[0](states, position_embeddings=turned, attention_mask=None)
     size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert 0.75 < size / memory.one_layer(config, states[..., 0].numel(), precision) < 1.02
+    assert 0.75 < size / memory_budget.one_layer(config, states[..., 0].numel(), precision) < 1.02
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -189,12 +190,10 @@ def test_answers(letters, rows, prompt, response):
 @pytest.mark.parametrize("batch_tokens", [32, 256])
 def test_multiple_choice(letters, batch_tokens):
     config, model = policy(letters, 300, adapters=2)
-    words = [" ".join("abcdefgh"[(i + k) % 8] for k in range(3 + i % 5)) for i in range(60)]
-    questions = [
-        {"id": str(i), "question": word, "choices": ["a b", word, "c d e"], "label": 1}
-        for i, word in enumerate(words)
-    ]
-    shots = [{"id": "s", "question": " ".join("a" * 60), "choices": ["a", "b"], "label": 0}]  # a long prefix
+    # 24 tokens before rows of 8: as many are read at once as the batch allows, and held as well.
+    answers = [" ".join("abcdefgh"[(i >> k) % 8] for k in range(8)) for i in range(60)]
+    questions = [{"id": "0", "question": "a b c d e", "choices": answers, "label": 1}]
+    shots = [{"id": "s", "question": " ".join("a" * 10), "choices": ["a", "b"], "label": 0}]
     peak = peak_of(
         lambda: choices.score_choices(model, letters, questions, shots, batch_tokens=batch_tokens), model
     )
@@ -311,6 +310,6 @@ def test_the_number_format_of_the_weights_counts():
 
 def test_the_context_of_cuda_is_counted_once():
     for stage, parts in fits.stages(PROFILES["colab"]).items():
-        assert fits.peaks(PROFILES["colab"])[stage] * memory.GIB == pytest.approx(
-            sum(parts.values()) + memory.CONTEXT
+        assert fits.peaks(PROFILES["colab"])[stage] * GIB == pytest.approx(
+            sum(parts.values()) + memory_budget.CONTEXT
         )

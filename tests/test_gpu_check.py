@@ -14,6 +14,7 @@ import torch
 from transformers import BertConfig, LlamaConfig, RobertaConfig
 
 from sawyer_utils import models, runtime
+from sawyer_utils.plumbing import machine, memory
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import RewardModel
 
@@ -77,17 +78,9 @@ class Counters:
 def gpu(monkeypatch, tmp_path, sizes):
     """The course finds the pretended GPU, no weights, and adapters that fit the stand-ins."""
 
-    def choose(wanted="auto"):
-        number = FORMATS.get(wanted, torch.float16)
-        return runtime.Precision("fakegpu", number, number, wanted == "nf4", "pretended")
-
-    import sawyer_utils.sft  # noqa: F401, it has the name, too
-
     counters = Counters()
     counters.install(monkeypatch)
-    for name, module in list(sys.modules.items()):  # it is imported by name
-        if name.startswith("sawyer_utils") and hasattr(module, "choose_precision"):
-            monkeypatch.setattr(module, "choose_precision", choose)
+    monkeypatch.setattr(machine, "number_format", lambda: ("fakegpu", torch.float16, "pretended"))
     monkeypatch.setattr(bench, "at_hand", lambda name: False)
     shipped, home = tmp_path / "shipped", tmp_path / "stand-ins"
     monkeypatch.setattr(bench, "SHIPPED", Path(PROJECT) / "checkpoints" / "local")
@@ -95,8 +88,8 @@ def gpu(monkeypatch, tmp_path, sizes):
     # On a device that it does not know, bitsandbytes compiles its kernels anew at each call.
     plain = torch._dynamo.config.patch(disable=True)
     with plain, fakegpu.trainers(), fakegpu.bitsandbytes():
-        tokenizer, base = models.load_policy(replace(profile, precision="fp32"))
-        adapted = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+        _, base = models.load_policy(replace(profile, precision="fp32"))
+        adapted = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
         models.save_adapter(adapted, shipped / "sft" / "adapter")
         RewardModel.untrained(profile).save(shipped / "reward" / "model", "embedded:minilm-l6")
         monkeypatch.setattr(bench, "SHIPPED", shipped)
@@ -183,7 +176,7 @@ def test_the_peak_of_a_part_is_its_own_and_of_all_its_steps(gpu, tmp_path, monke
 
     def two_steps():
         hold(monkeypatch, 5.0)
-        runtime.reset_card_peak()  # as PPO does before each step
+        memory.reset_card_peak()  # as PPO does before each step
         hold(monkeypatch, 2.0)
         return {}, None
 
@@ -201,7 +194,7 @@ def test_when_the_time_is_over_the_rest_is_not_begun(gpu, sizes, tmp_path):
 
 def test_without_a_gpu_nothing_is_written(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["gpu_check.py"])
-    monkeypatch.setattr(runtime, "card", lambda: None)
+    monkeypatch.setattr(memory, "card", lambda: None)
     monkeypatch.setattr(runtime, "project_root", lambda: tmp_path)
     bench.main()
     assert "nothing written" in capsys.readouterr().out

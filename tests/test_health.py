@@ -87,8 +87,8 @@ def names(log) -> set[str]:
 
 
 RUNS = {  # illness -> (reward, settings) of a run that has it
-    "collapse": (brief, {"kl_coef": 0.0, "steps": 9}),
-    "KL running away": (count_a, {"kl_coef": 0.0, "learning_rate": 3e-2, "steps": 24}),
+    "collapse": (brief, {"kl_coef": 0.0, "steps": 7}),
+    "KL running away": (count_a, {"kl_coef": 0.0, "learning_rate": 3e-2, "steps": 22}),
     "never finishing": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
     "length hacking": (long, {"kl_coef": 0.0, "missing_stop_penalty": 0.0}),
     "no learning": (indifferent, {}),
@@ -113,7 +113,7 @@ def test_a_healthy_run_has_no_finding(log_of):
 
 def test_the_illnesses_are_told_apart(log_of):
     assert "collapse" not in names(log_of(long, kl_coef=0.0, missing_stop_penalty=0.0))
-    assert "length hacking" not in names(log_of(brief, kl_coef=0.0, steps=9))
+    assert "length hacking" not in names(log_of(brief, kl_coef=0.0, steps=7))
     # Long because nothing stops it, but not because length is paid.
     assert "length hacking" not in names(log_of(indifferent, missing_stop_penalty=0.0))
 

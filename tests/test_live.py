@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import IPython.display
@@ -73,6 +74,8 @@ def test_the_last_drawing_and_its_numbers_are_kept(shown, tmp_path):
     live(LOG[:5])
     assert read_json(tmp_path / "sft" / "progress.json") == {"step": 5, "loss": 0.2, "total": 6}
     assert not (tmp_path / "sft" / "figures").exists()
+    live([*LOG[:4], {**LOG[4], "kl": math.nan}])  # which JSON does not have
+    assert read_json(tmp_path / "sft" / "progress.json") == {"step": 5, "loss": 0.2, "total": 6}
     live(LOG)
     kept = pd.read_csv(tmp_path / "sft" / "figures" / "training.csv")
     assert list(kept.columns) == ["step", "loss"]

@@ -14,7 +14,7 @@ from conftest import build_actor
 from test_resuming import train_reward_here, train_sft_here
 from torch import nn
 
-from sawyer_utils import memory, runtime
+from sawyer_utils.plumbing import memory
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 
 GIB = 2**30
@@ -47,8 +47,8 @@ class Card:
 def card(monkeypatch):
     """A T4 with 14 GiB in use."""
     found = Card(14.0)
-    monkeypatch.setattr(runtime, "card", lambda: found)
-    monkeypatch.setattr(runtime, "_before_reset", 0.0)
+    monkeypatch.setattr(memory, "card", lambda: found)
+    monkeypatch.setattr(memory, "_before_reset", 0.0)
     return found
 
 
@@ -103,7 +103,7 @@ def test_an_earlier_stages_peak_is_not_taken_for_this_ones(card):
     said = advice(model_of(6, 0.5), micro_batch=(8, 1.0))
     assert "9.0 of 14.6 GiB were in use" in said
     assert "micro_batch 8 → 4: about 0.50 GiB less" in said  # 1 GiB came and went, not 5.9
-    assert runtime.peak_memory_gib() == pytest.approx(13.9)  # which is not forgotten
+    assert memory.peak_memory_gib() == pytest.approx(13.9)  # which is not forgotten
 
 
 def test_where_no_card_counts_the_error_passes_as_it_is():

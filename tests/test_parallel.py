@@ -56,8 +56,8 @@ def work(folder: str) -> None:
     """One update on a batch that is sampled together, then a run with checkpoints."""
     torch.set_num_threads(1)
     trainer = build_trainer()
-    rank = trainer.processes.process_index
-    assert trainer.processes.num_processes == 2
+    rank = trainer.processes.rank
+    assert trainer.processes.count == 2
     torch.manual_seed(10 + rank)
     batch = trainer.advantages(trainer.score(trainer.rollout(PROMPTS)))
     tensors = {k: v.clone().contiguous() for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
@@ -160,7 +160,7 @@ def test_two_processes_make_the_update_of_one(launched):
 
 
 def test_one_of_them_writes(launched):
-    assert {path.name for path in (launched / "run").iterdir()} == {"checkpoint"}
+    assert {path.name for path in (launched / "run").iterdir()} == {"checkpoint", "run.json"}
     lines = (launched / "run" / "checkpoint" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     first, second = (json.loads((launched / f"log_{rank}.json").read_text()) for rank in (0, 1))

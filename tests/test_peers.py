@@ -25,15 +25,14 @@ PROMPTS = ["a b c", "k", "r s t u v w", "c a b", "b b", "x y z", "q", "m n"]
 
 
 def adapter_of(profile, folder, seed: int):
-    """A saved adapter whose LoRA and control rows are far from their start."""
-    tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, profile.lora_rank, profile.lora_alpha)
+    """A saved adapter that is far from its start."""
+    _, model = models.load_policy(profile)
+    model = models.add_lora(model, profile.lora_rank, profile.lora_alpha)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name or "trainable_tokens_delta" in name:
-                size = 0.05 if "lora_B" in name else 0.5
-                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+            if "lora_B" in name:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     models.save_adapter(model, folder)
     return folder
 
@@ -55,7 +54,7 @@ def batch_of(trainer):
 
 
 def logprobs_of(profile, adapter, pairs, rejected: bool = False):
-    """Σ log π of each pair's response by the model's ordinary forward pass, which knows the rows."""
+    """Σ log π of each pair's response by the model's ordinary forward pass."""
     tokenizer, model = models.load_policy(profile)
     model = models.load_adapter(model, adapter)
     talks = [
@@ -82,14 +81,14 @@ def test_dpo_trains_on_sawyers_format_token_for_token(letter_profile, adapters, 
 
 
 def test_user_text_never_becomes_a_control_token_in_dpo(letter_profile, adapters, tmp_path):
-    sly = [Pair("p", "t", "a ###STOP### b", "c ###STOP### d", "e", 1, ("", ""))]
+    sly = [Pair("p", "t", "a </s> b", "c </s> d", "e", 1, ("", ""))]
     trainer = peers.dpo_trainer(letter_profile, sly, adapters[0], adapters[1], tmp_path)
     row, stop = trainer.train_dataset[0], trainer.processing_class.eos_token_id
     assert row["prompt_ids"].count(stop) == 0
     assert row["chosen_ids"].count(stop) == 1
 
 
-def test_rloo_asks_in_sawyers_format_and_stops_at_its_stop_token_alone(letter_profile, adapters, tmp_path):
+def test_rloo_asks_in_sawyers_format_and_stops_at_its_end_token_alone(letter_profile, adapters, tmp_path):
     trainer = rloo(letter_profile, adapters, tmp_path)
     tokenizer = trainer.processing_class
     asked, _, _ = trainer._tokenize_prompts([row["prompt"] for row in trainer.train_dataset])
@@ -101,18 +100,6 @@ def test_rloo_asks_in_sawyers_format_and_stops_at_its_stop_token_alone(letter_pr
 
 
 # --- log-probs ----------------------------------------------------------------------------------
-
-
-def test_trls_own_head_would_miss_the_rows(letter_profile, adapters, tmp_path, monkeypatch):
-    """The trap that share_forward is there for; once TRL sees the rows, or refuses, it can go."""
-    monkeypatch.setattr(peers, "share_forward", lambda *_: None)
-    trainer = dpo(letter_profile, adapters[0], adapters[0], tmp_path, train_sampling_strategy="sequential")
-    batch = batch_of(trainer)
-    try:
-        found, _ = trainer.compute_ref_log_probs(trainer.model, batch)
-    except AttributeError:  # 'TrainableTokensWrapper' object has no attribute 'bias'
-        return
-    assert not torch.allclose(found, logprobs_of(letter_profile, adapters[0], PAIRS), atol=1e-2)
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["chosen", "rejected"])
@@ -168,15 +155,6 @@ def test_rloos_log_probs_are_ppos(letter_profile, adapters, tmp_path):
     torch.testing.assert_close(entropy[mask], entropies[mask], atol=1e-4, rtol=0)
 
 
-def test_any_other_call_is_the_models_own(letter_profile, adapters, tmp_path):
-    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path)
-    ids = torch.tensor([encode_prompt(trainer.processing_class, "a b c")])
-    found = trainer.model(input_ids=ids).logits
-    _, model = models.load_policy(letter_profile)
-    model = models.load_adapter(model, adapters[0])
-    torch.testing.assert_close(found, model(input_ids=ids).logits, atol=1e-5, rtol=0)
-
-
 # --- training -----------------------------------------------------------------------------------
 
 
@@ -206,7 +184,6 @@ def test_the_reference_is_its_own_adapter_and_stays_frozen(letter_profile, adapt
     learnt = adapter_weights(trainer.model, "default")
     moved = [key for key in before if not torch.equal(before[key], learnt[key])]
     assert len(moved) == len(before)
-    assert any("trainable_tokens" in key for key in moved)
 
 
 def test_dpo_learns_and_its_adapter_can_be_loaded(letter_profile, adapters, tmp_path):
@@ -215,7 +192,6 @@ def test_dpo_learns_and_its_adapter_can_be_loaded(letter_profile, adapters, tmp_
     )
     assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert log[-1]["loss"] < 0.5
-    assert not set(log[0]) & set(peers.NOT_COMPUTED)
     before, after = (
         logprobs_of(letter_profile, adapter, PAIRS) - logprobs_of(letter_profile, adapter, PAIRS, True)
         for adapter in (adapters[0], tmp_path / "adapter")

@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,13 +27,13 @@ from safetensors.torch import load_file
 from torch import nn, tensor
 
 from sawyer_utils import checkpoints, health, losses, models, ppo
-from sawyer_utils.actor import ActorCritic, TokenLogprobs
+from sawyer_utils.actor import ActorCritic, _of_tokens
 from sawyer_utils.chat import add_control_tokens, encode_prompt, token_count
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.plumbing.resuming import TrainingInterrupted
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
 from sawyer_utils.reward import Mixture, RunningScale
-from sawyer_utils.rollout import Rollout
+from sawyer_utils.rollout import Rollout, prompts_of_step
 
 torch.set_num_threads(1)
 
@@ -320,41 +321,34 @@ def test_chunks_change_neither_logprobs_nor_gradients(make, letter_actor, monkey
     assert close(gradients(chunked), gradients(full), 1e-5)
 
 
-def plain_logprobs(states, own, tokens, ids, head, temperature) -> tuple[torch.Tensor, torch.Tensor]:
-    """What TokenLogprobs computes, in steps that autograd can follow."""
-    logprobs = losses.log_softmax(head(states).index_copy(1, ids, own), temperature)
-    return logprobs.gather(1, tokens[:, None]).squeeze(1), losses.entropy(logprobs.detach())
-
-
-@pytest.mark.parametrize("chunk", [1, 4, 512])
+@pytest.mark.parametrize("chunk", [1, 4])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_gradients_through_the_head_are_those_of_autograd(chunk, temperature):  # №31
-    generator = torch.Generator().manual_seed(0)
-    head = nn.Linear(8, 11).requires_grad_(False)
-    states, rows, weight = (torch.randn(n, 8, generator=generator) for n in (9, 2, 9))
-    ids, tokens = tensor([10, 3]), tensor([0, 3, 10, 7, 10, 1, 2, 3, 9])  # the trained words are said, too
+def test_the_size_of_a_chunk_changes_nothing(make, chunk, temperature):
+    trainer = opinionated(make())
+    batch = trainer.rollout(PROMPTS[:4])
     found = []
-    for function, options in ((TokenLogprobs.apply, (chunk, True)), (plain_logprobs, ())):
-        inputs = [states.clone().requires_grad_(), rows.clone().requires_grad_()]
-        own = nn.functional.linear(*inputs)
-        logprobs, entropies = function(inputs[0], own, tokens, ids, head, temperature, *options)
+    for size in (chunk, 512):
+        trainer.actor.CHUNK = size
+        logprobs, _, entropies = trainer.actor(batch, temperature)
         assert not entropies.requires_grad
-        found.append((logprobs, entropies, *torch.autograd.grad((logprobs * weight[:, 0]).sum(), inputs)))
-    assert close(*found, 1e-6)
-    assert all(gradient.any() for gradient in found[0][2:])
+        logprobs.square().sum().backward()
+        found.append([logprobs, entropies, *(p.grad.clone() for p in trainer.trained if p.grad is not None)])
+        trainer.optimizer.zero_grad()
+    assert close(*found, 1e-5)
+    assert found[0][1].any()
+    with torch.no_grad():  # while log π_old is taken
+        assert not trainer.actor(batch, temperature)[2].any()
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_only_products_are_made_in_half_precision(half):  # №30
     torch.manual_seed(0)
     head, states = nn.Linear(8, 500).requires_grad_(False), torch.randn(64, 8, requires_grad=True)
-    tokens, nothing = torch.randint(0, 500, (64,)), torch.empty(0, dtype=torch.long)
-    found = []
+    tokens, found = torch.randint(0, 500, (64,)), []
     for dtype in (half, torch.float32):
         states.grad = None
         with torch.autocast("cpu", dtype, enabled=dtype is half):
-            own = nn.functional.linear(states, head.weight[:0])
-            found += [TokenLogprobs.apply(states, own, tokens, nothing, head, 1.0, 16, True)]
+            found.append([*_of_tokens(head, states, tokens, 1.0)])
             found[-1][0].sum().backward()
         found[-1] += (states.grad,)
         assert all(x.dtype == torch.float32 for x in found[-1])
@@ -377,11 +371,7 @@ def test_logits_are_not_kept_for_the_backward_pass(make):  # №31
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         logprobs, _, _ = trainer.actor(batch, 1.0)
     assert logprobs.requires_grad
-    assert any(n in shape for shape in kept), "the slopes should be kept"
     assert not any(n in shape and vocabulary in shape for shape in kept)
-    head, _, _ = models.trained_rows(trainer.actor.model.get_base_model().get_output_embeddings())
-    head.register_forward_pre_hook(lambda *_: pytest.fail("the logits were computed again"))
-    logprobs.sum().backward()
 
 
 def test_the_first_values_are_exactly_zero(make):  # №18
@@ -919,7 +909,6 @@ def test_only_the_policy_and_the_critic_are_trained(make):
     moved = {name for name, p in trainer.actor.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name, p in trainer.actor.named_parameters() if p.requires_grad}
     assert all(f".{POLICY}" in name or name.startswith("value_head") for name in moved)
-    assert any("trainable_tokens" in name for name in moved)
     assert all(p.dtype == torch.float32 for p in trainer.trained)  # №30
 
 
@@ -928,8 +917,6 @@ def test_a_model_with_nothing_to_train_is_refused(letters, letter_actor, monkeyp
     model = letter_actor()
     for name in [n for n, _ in model.named_modules() if n.endswith((POLICY, REF))]:
         del model.get_submodule(name.rsplit(".", 1)[0])[name.rsplit(".", 1)[1]]
-    for module in model.modules():
-        getattr(module, "trainable_tokens_delta", {}).clear()
     with pytest.raises(ValueError, match="no trainable weights"):
         PPOTrainer(model, letters, count_a, SMALL)
 
@@ -995,7 +982,7 @@ def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(make, letters):  #
     assert stats["grad_norm"] == 0.0, "infinity is no JSON"
     assert same(weights_of(trainer), before)
     assert trainer.scaler.get_scale() == 2.0**36, "halved at each of four tries"
-    while trainer.update(batch)["optimizer_steps"] < 4:
+    while trainer.update(ready(trainer))["optimizer_steps"] < 4:
         assert trainer.scaler.get_scale() > 1.0
     assert not same(weights_of(trainer), before)
 
@@ -1196,13 +1183,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, letters, tmp_path
         assert shown == [2, 3, 4], where
         assert [line["step"] for line in resumed.log] == [1, 2, 3, 4]
         check_same_run(resumed, whole)
-        assert {path.name for path in (tmp_path / where).iterdir()} == {"checkpoint"}
+        assert {path.name for path in (tmp_path / where).iterdir()} == {"checkpoint", "run.json"}
 
 
 def test_a_finished_run_is_not_run_again(make, tmp_path):
     first = make(run_dir=tmp_path)
     first.train(PROMPTS)
-    second = make(run_dir=tmp_path, reward_fn=None)
+    second = make(run_dir=tmp_path)
+    second.step = lambda prompts: pytest.fail("a step was made")
     second.train(PROMPTS)
     check_same_run(second, first)
 
@@ -1233,20 +1221,66 @@ def test_without_resume_a_run_starts_over(make, tmp_path):
     calls = []
     again = make(run_dir=tmp_path, reward_fn=lambda p, r: calls.append(1) or count_a(p, r))
     again.train(PROMPTS, resume=False)
-    assert len(calls) == 3
+    assert len(calls) == 2 + 3  # to know the reward, and a step each
     check_same_run(again, first)
 
 
-@pytest.mark.parametrize("other", [{"kl_coef": 0.2}, {"seed": 1}])
-def test_a_checkpoint_of_other_settings_is_not_used(make, tmp_path, capsys, other):
-    settings = {"steps": 2, "run_dir": tmp_path}
-    make(**settings).train(PROMPTS)
-    trainer = make(**settings | other) if "seed" not in other else make(**settings, **other)
-    before = weights_of(trainer)
-    assert not trainer.load_checkpoint()
-    assert trainer.steps_done == 0
-    assert same(weights_of(trainer), before)
-    assert "starting over" in capsys.readouterr().out
+def double(prompts: list[str], responses: list[str]) -> list[float]:
+    return [2 * score for score in count_letters(prompts, responses)]
+
+
+def count_letters(prompts: list[str], responses: list[str]) -> list[float]:
+    return [float(len(response)) for response in responses]
+
+
+OTHER_RUNS = {
+    "kl_coef": {"kl_coef": 0.5},
+    "learning_rate": {"learning_rate": 1e-3},
+    "steps": {"steps": 3},  # the learning rate falls over them
+    "start": {"seed": 1},
+    "reward": {"reward_fn": double},
+    "prompts": {},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_RUNS)
+def test_another_run_is_moved_aside_and_not_used(make, tmp_path, capsys, name):
+    settings = {"steps": 2, "reward_fn": count_letters}
+    first = make(**settings, run_dir=tmp_path)
+    first.train(PROMPTS)
+    prompts = PROMPTS[::-1] if name == "prompts" else PROMPTS
+    settings |= OTHER_RUNS[name]
+    capsys.readouterr()
+    found = make(**settings, run_dir=tmp_path)
+    wanted = make(**settings, run_dir=tmp_path / "fresh")
+    for trainer in (found, wanted):
+        trainer.train(prompts)
+    check_same_run(found, wanted)
+    said = capsys.readouterr().out
+    assert "starting over" in said
+    assert name in said.split(").")[0]
+    aside = tmp_path / "earlier-1"
+    assert load_file(aside / "checkpoint" / "adapter" / "adapter_model.safetensors")
+    assert not same(weights_of(found), weights_of(first))
+
+
+def test_what_changes_no_result_goes_on(make, tmp_path):
+    """As after the advice on memory: smaller pieces, or less often a checkpoint."""
+    first = make(steps=2, run_dir=tmp_path)
+    first.train(PROMPTS)
+    for change in ({"micro_batch": 1}, {"checkpoint_every": 9}, {"activation_checkpointing": True}):
+        again = make(**{"steps": 2, **change}, run_dir=tmp_path)
+        again.step = lambda prompts: pytest.fail("a step was made")
+        assert again.train(PROMPTS) == first.log
+        assert not (tmp_path / "earlier-1").exists()
+
+
+def test_a_reward_that_is_not_the_same_twice_can_still_go_on(make, tmp_path):
+    dice = random.Random(0)
+    trainer = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
+    trainer.train(PROMPTS)
+    again = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
+    assert again.train(PROMPTS) == trainer.log
 
 
 @pytest.mark.parametrize(
@@ -1304,13 +1338,13 @@ def test_each_pass_over_the_prompts_uses_each_once(make):
     trainer, drawn = make(batch_size=4), []
     for step in range(15):  # six passes over ten prompts; passes end inside batches
         trainer.steps_done = step
-        drawn += trainer._next_prompts(PROMPTS)
+        drawn += prompts_of_step(PROMPTS, trainer.steps_done, trainer.config)
     passes = [tuple(drawn[i : i + 10]) for i in range(0, 60, 10)]
     assert all(Counter(p) == Counter(PROMPTS) for p in passes)
     assert len(set(passes)) == 6
     # Known from seed and step alone, so that a resumed run goes on with the next ones.
     trainer.steps_done = 7
-    assert trainer._next_prompts(PROMPTS) == drawn[28:32]
+    assert prompts_of_step(PROMPTS, trainer.steps_done, trainer.config) == drawn[28:32]
 
 
 def test_the_seed_decides_everything(make):
@@ -1433,12 +1467,12 @@ def four_bit_actor(letter_profile, tmp_path):
     """``(tokenizer, model)`` as the notebooks load them, on an NF4 base."""
     profile = replace(letter_profile, precision="nf4")
     try:
-        tokenizer, model = models.load_policy(profile)
+        _, model = models.load_policy(profile)
     except (ImportError, RuntimeError, NotImplementedError) as error:
         pytest.skip(f"bitsandbytes has no 4-bit here: {error}")
     assert sum(not p.is_floating_point() for p in model.parameters()) == 2 * 7  # layers × linear maps
     torch.manual_seed(0)
-    models.save_adapter(models.add_lora(model, tokenizer, rank=4), tmp_path / "sft")
+    models.save_adapter(models.add_lora(model, rank=4), tmp_path / "sft")
     return models.load_actor(profile, tmp_path / "sft")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,10 +27,14 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sawyer_utils import memory, runtime
+from sawyer_utils import runtime
+from sawyer_utils.chapters import memory_budget
 from sawyer_utils.models import REF
+from sawyer_utils.plumbing.memory import GIB
+from sawyer_utils.profiles import PROFILES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import fits
 import ppo_memory as bench
 
 LLAMA = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 192}
@@ -61,9 +66,6 @@ def held(trainer) -> dict[str, list[torch.Tensor]]:
             found["policy"] += [parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"]]
         else:
             found["ref" if f".{REF}" in name else "embedding_head_norms"].append(parameter)
-    for name, buffer in trainer.actor.named_buffers():
-        if "trainable_tokens_original" in name:  # as PEFT found the trained rows
-            found["ref" if name.endswith(REF) else "policy"].append(buffer)
     found["reward_model"] = list(trainer.reward_fn.model.parameters())
     return found
 
@@ -108,17 +110,17 @@ def live_peak(trainer, work):
 
 def test_the_7b_numbers_are_those_of_the_hand_arithmetic():
     llama, judge = bench.llama_2_7b(), bench.roberta_base()
-    linear = sum(out * into for out, into in memory.linear_shapes(llama))
+    linear = sum(out * into for out, into in memory_budget.linear_shapes(llama))
     fixed = bench.resident(llama, judge)
     assert linear == 32 * (4 * 4096**2 + 3 * 4096 * 11008) == 6_476_005_376
     assert linear + fixed["embedding_head_norms"] // 2 == 6_738_415_616
-    assert fixed["nf4"] / bench.GIB == pytest.approx(3.016, abs=5e-4)
-    assert fixed["scales"] / bench.GIB == pytest.approx(0.096, abs=5e-4)
-    assert memory.lora_parameters(llama) == 78_080 * 16 * 32 == 39_976_960
-    assert fixed["policy"] / bench.GIB == pytest.approx(0.596, abs=5e-4)
+    assert fixed["nf4"] / GIB == pytest.approx(3.016, abs=5e-4)
+    assert fixed["scales"] / GIB == pytest.approx(0.096, abs=5e-4)
+    assert memory_budget.lora_parameters(llama) == 78_080 * 16 * 32 == 39_976_960
+    assert fixed["policy"] / GIB == pytest.approx(0.596, abs=5e-4)
     assert fixed["reward_model"] / 2 == pytest.approx(124.65e6, rel=1e-4)
-    assert memory.kv_cache(llama, 1) == 2**19
-    assert max(bench.budget(llama, judge, 8, 512).values()) < bench.GOAL * bench.GIB
+    assert memory_budget.kv_cache(llama, 1) == 2**19
+    assert max(bench.budget(llama, judge, 8, 512).values()) < bench.GOAL * GIB
 
 
 def test_what_stays_is_counted_to_the_byte(trainer):
@@ -131,7 +133,7 @@ def test_the_cache_is_counted_to_the_byte(trainer):
     with torch.no_grad():
         trainer.actor.model.eval()(input_ids=torch.ones(2, 7, dtype=torch.long), past_key_values=cache)
     actual = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert actual == memory.kv_cache(TINY, 2 * 7)
+    assert actual == memory_budget.kv_cache(TINY, 2 * 7)
 
 
 @pytest.mark.parametrize(("rows", "length"), SIZES)
@@ -154,10 +156,12 @@ def test_the_shapes_are_those_of_the_real_models(tied, heads):
         model = LlamaForCausalLM(llama)
         encoders = [RobertaForSequenceClassification(TINY_JUDGE), BertForSequenceClassification(TINY_BERT)]
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.lm_head]
-    assert memory.linear_shapes(llama) == [(m.out_features, m.in_features) for m in linear]
+    assert memory_budget.linear_shapes(llama) == [(m.out_features, m.in_features) for m in linear]
     for encoder in encoders:
-        assert memory.encoder_parameters(encoder.config) == sum(p.numel() for p in encoder.parameters())
-    fixed = memory.resident(llama, TINY_JUDGE, "fp32")
+        assert memory_budget.encoder_parameters(encoder.config) == sum(
+            p.numel() for p in encoder.parameters()
+        )
+    fixed = memory_budget.resident(llama, TINY_JUDGE, "fp32")
     weights = fixed["layers"] + fixed["embedding_head_norms"]
     assert weights == 4 * sum(p.numel() for p in model.parameters())
 
@@ -168,46 +172,49 @@ def test_the_budget_of_a_float_policy_bounds_its_peak(precision):
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     trainer = bench.build_trainer(TINY, TINY_JUDGE, dtype, "cpu", four_bit=False)
     options = {"precision": precision, "judge_bytes": dtype.itemsize}
-    fixed = sum(memory.resident(TINY, TINY_JUDGE, **options).values())
+    fixed = sum(memory_budget.resident(TINY, TINY_JUDGE, **options).values())
     actual = {name: sum(t.nbytes for t in tensors) for name, tensors in held(trainer).items()}
     assert sum(actual.values()) == fixed
     for rows, length in SIZES[::3]:
         measured = bench.generate_and_update(trainer, rows, length, partial(live_peak, trainer))
-        budget = memory.budget(TINY, TINY_JUDGE, rows, length, **options)
+        budget = bench.budget(TINY, TINY_JUDGE, rows, length, **options)
         for phase, peak in measured.items():
             assert fixed < peak <= budget[phase], phase
 
 
-def test_the_parts_of_each_phase_add_up_to_the_budget():
-    shapes = memory.MODELS["SmolLM2-1.7B"], memory.JUDGES["RoBERTa-base (125M)"]
-    for precision in memory.BYTES:
-        found = memory.phases(*shapes, 8, 512, precision)
-        budget = memory.budget(*shapes, 8, 512, precision)
-        assert {name: sum(held.values()) for name, held in found.items()} == budget
-        fixed = sum(memory.resident(*shapes, precision).values())
-        assert all(held["weights"] + held["optimizer"] == fixed for held in found.values())
+def test_weights_and_optimizer_are_what_stays_in_both_phases():
+    shapes = memory_budget.MODELS["HuggingFaceTB/SmolLM2-1.7B"], memory_budget.ROBERTA
+    for precision in memory_budget.BYTES:
+        fixed = sum(memory_budget.resident(*shapes, precision).values())
+        for held in memory_budget.phases(*shapes, 8, 512, precision).values():
+            assert held["weights"] + held["optimizer"] == fixed
 
 
 def test_the_named_models_have_their_published_sizes():
-    published = {"SmolLM2-135M": 134.5e6, "SmolLM2-1.7B": 1.711e9, "Llama-2-7B": 6.738e9}
-    published |= {"SmolLM2-360M": 361.8e6, "Llama-3.1-8B": 8.030e9, "Llama-2-13B": 13.016e9}
-    judge = memory.JUDGES["MiniLM-L6 (22M)"]
-    assert published.keys() == memory.MODELS.keys()
+    published = dict(zip(memory_budget.MODELS, (134.5e6, 1.711e9, 6.738e9, 8.030e9, 13.016e9), strict=True))
     for name, count in published.items():
-        fixed = memory.resident(memory.MODELS[name], judge, "fp32")
+        fixed = memory_budget.resident(memory_budget.MODELS[name], memory_budget.ROBERTA, "fp32")
         size = (fixed["layers"] + fixed["embedding_head_norms"]) / 4
         assert size == pytest.approx(count, rel=1e-3), name
 
 
-def test_the_verdict_says_whether_it_fits_and_what_would_help():
-    cards = {"T4": 14.7, "tiny": 1.0}
-    fits = memory.Plan("SmolLM2-1.7B", precision="fp16", rows=4, length=256, card="T4")
-    assert "it fits a T4" in memory.verdict(fits, cards)
-    large = memory.Plan("Llama-2-7B", precision="fp16", rows=8, length=256, card="T4")
-    said = memory.verdict(large, cards)
-    assert "more than a T4 has" in said
-    assert "With precision nf4 it would take" in said
-    assert "larger card" in memory.verdict(memory.Plan("Llama-2-7B", card="tiny"), cards)
+def test_the_table_says_what_fits_a_card_and_follows_the_profile():
+    profile = PROFILES["llama2"]
+    table = memory_budget.table(profile).set_index(["model", "precision"])
+    assert len(table) == 2 * len(memory_budget.MODELS)
+    parts = table[list(memory_budget.PARTS)].sum(axis=1)
+    assert (abs(parts - table.peak) < 0.3).all(), "of seven rounded numbers"
+    seven = table.loc["Llama-2-7b-hf", "nf4"]
+    peaks = fits.peaks(profile)
+    assert seven.peak == round(max(peaks["03 PPO, generation"], peaks["03 PPO, update"]), 1)
+    assert (seven.phase, seven.fits) == ("generation", "T4")
+    assert table.loc["Llama-2-13b-hf", "fp16"].fits == "A100 80 GB"
+    assert table.loc["Llama-2-7b-hf", "fp16"].fits == "A100 40 GB"
+    assert all(row.peak <= memory_budget.CARDS.get(row.fits, row.peak) for row in table.itertuples())
+    larger = replace(profile, ppo_batch=8 * profile.ppo_batch, reward_base="somebody/elses-encoder")
+    wider = memory_budget.table(larger).set_index(["model", "precision"])
+    assert wider.loc["Llama-2-7b-hf", "nf4"].cache == pytest.approx(8 * seven.cache, rel=0.05)
+    assert wider.loc["Llama-2-13b-hf", "fp16"].fits == "none of these"
 
 
 @pytest.fixture

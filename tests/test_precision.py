@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 from sawyer_utils import models, reward, runtime, sft
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.data import Pair
+from sawyer_utils.plumbing import workarounds
 from sawyer_utils.ppo_config import PPOConfig
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import RewardModel
@@ -138,7 +139,7 @@ def trained_types(model) -> set[torch.dtype]:
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_adapters_and_value_head_on_a_half_base_are_fp32(half, letters, tmp_path):
-    model = models.add_lora(build_model(letters).to(half), letters, rank=4)
+    model = models.add_lora(build_model(letters).to(half), rank=4)
     assert trained_types(model) == {torch.float32}
     models.save_adapter(model, tmp_path / "adapter")
     again = models.load_adapter(build_model(letters).to(half), tmp_path / "adapter", trainable=True)
@@ -150,7 +151,7 @@ def test_sft_on_a_4_bit_base_trains_in_fp32(letter_profile, tmp_path):
     """TRL casts what is trained to bf16 there, which a T4 emulates and fp16's scaler refuses."""
     profile = replace(letter_profile, precision="nf4", sft_batch=2, sft_micro_batch=2)
     tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, rank=4)
+    model = models.add_lora(model, rank=4)
     trainer = sft.sft_trainer(model, tokenizer, profile, CONVERSATIONS, tmp_path)
     assert trained_types(trainer.model) == {torch.float32}
     trainer.train()
@@ -162,7 +163,7 @@ def test_without_our_cast_trl_would_train_in_bf16(letter_profile, tmp_path, monk
     monkeypatch.setattr(sft, "trainables_to_fp32", lambda model: None)
     profile = replace(letter_profile, precision="nf4")
     tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, rank=4)
+    model = models.add_lora(model, rank=4)
     trainer = sft.sft_trainer(model, tokenizer, profile, CONVERSATIONS, tmp_path)
     assert torch.bfloat16 in trained_types(trainer.model)
 
@@ -171,7 +172,7 @@ def test_without_our_cast_trl_would_train_in_bf16(letter_profile, tmp_path, monk
 
 
 def test_a_model_that_fits_float16_passes_and_says_how_near_it_came(letters):
-    assert 0 < models.probe_fp16(build_model(letters).half(), letters) < 65504
+    assert 0 < workarounds.probe_fp16(build_model(letters).half(), letters) < 65504
 
 
 @pytest.mark.parametrize("four_bit", [False, True])
@@ -180,8 +181,8 @@ def test_a_model_that_overflows_is_found_with_its_layer_and_the_ways_out(letters
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.mul_(1e6).clamp_(-6e4, 6e4)
     model.half().is_loaded_in_4bit = four_bit
-    with pytest.raises(models.Fp16Overflow, match="layer 2 of 3") as caught:
-        models.probe_fp16(model, letters)
+    with pytest.raises(workarounds.Fp16Overflow, match="layer 2 of 3") as caught:
+        workarounds.probe_fp16(model, letters)
     said = str(caught.value)
     assert "SAWYER_MODEL" in said
     assert "8.0 or more" in said
@@ -200,5 +201,5 @@ def test_loading_stops_at_an_overflow(letter_profile, monkeypatch, tmp_path):
         model.model.layers[0].mlp.down_proj.weight.fill_(6e4)
     model.save_pretrained(tmp_path)
     models.AutoTokenizer.from_pretrained(letter_profile.policy_base).save_pretrained(tmp_path)
-    with pytest.raises(models.Fp16Overflow):
+    with pytest.raises(workarounds.Fp16Overflow):
         models.load_policy(replace(letter_profile, policy_base=str(tmp_path), precision="fp16"))

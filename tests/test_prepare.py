@@ -247,13 +247,14 @@ prepare.write_sums(folder)
 USE = """
 import json
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from sawyer_utils.chapters import choices
 from sawyer_utils import data
 prompts = data.load_prompts("train", "databricks/databricks-dolly-15k", 20)
 found = {
     "parameters": AutoModelForCausalLM.from_pretrained("toy/base").num_parameters() > 0,
     "words": len(AutoTokenizer.from_pretrained("toy/base")("a b c")["input_ids"]),
     "prompts": len({row["prompt"] for row in prompts}),
-    "labels": [row["label"] for row in data.load_questions("cais/mmlu", 3, subject="world_religions")],
+    "labels": [row["label"] for row in choices.load_questions("cais/mmlu", 3, subject="world_religions")],
 }
 print(json.dumps(found))
 """
@@ -330,5 +331,5 @@ def test_a_hub_that_does_not_give_a_data_set_or_answer_is_explained(play, hub, t
         return play(FETCH, str(tmp_path), HF_HOME=str(tmp_path), **environment).stderr.splitlines()[-1]
 
     assert "Unset HF_HUB_OFFLINE" in last_words(HF_HUB_OFFLINE="1")
-    assert "is out of reach. Check the network. Behind" in last_words(HF_ENDPOINT="http://127.0.0.1:1")
+    assert "does not answer in time, or not at all. Check" in last_words(HF_ENDPOINT="http://127.0.0.1:1")
     assert "none/here does not exist on the Hub" in last_words(PROMPTS="none/here")

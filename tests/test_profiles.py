@@ -14,8 +14,9 @@ from dataclasses import fields, replace
 import fits
 import pytest
 
-from sawyer_utils import memory, runtime
-from sawyer_utils.profiles import PROFILES, Profile
+from sawyer_utils import runtime
+from sawyer_utils.chapters import memory_budget
+from sawyer_utils.profiles import PROFILES, Profile, current_profile
 from sawyer_utils.reward import MICRO_BATCHES
 from sawyer_utils.reward import total_steps as reward_steps
 from sawyer_utils.sft import total_steps as sft_steps
@@ -122,7 +123,7 @@ USUAL = {
 
 def encoder_positions(profile: Profile) -> int:
     """Tokens that the reward model's encoder can read; RoBERTa keeps two positions to itself."""
-    judge = fits.ENCODERS[profile.reward_base]
+    judge = memory_budget.JUDGES[profile.reward_base]
     return judge.max_position_embeddings - (2 if judge.type_vocab_size == 1 else 0)
 
 
@@ -191,7 +192,7 @@ def test_nothing_is_wrong_with_the_profile(name):
 
 def test_every_stage_leaves_room_on_a_t4():
     for name in ON_A_GPU:
-        assert max(fits.peaks(PROFILES[name]).values()) < CARD < memory.CARDS["T4"]
+        assert max(fits.peaks(PROFILES[name]).values()) < CARD < memory_budget.CARDS["T4"]
 
 
 def test_the_table_of_the_benchmarks_page_is_of_these_profiles():
@@ -210,6 +211,24 @@ def test_llama2_is_half_of_colab():
         assert llama2[name] / colab[name] == pytest.approx(0.5, abs=0.01), name
     assert llama2["PPO gradient steps"] == colab["PPO gradient steps"]
     assert 1 < minutes(PROFILES["llama2"]) / minutes(PROFILES["colab"]) < 4
+
+
+# --- what the environment asks for --------------------------------------------------------------
+
+
+def test_another_model_has_a_run_folder_of_its_own(monkeypatch):
+    monkeypatch.setenv("SAWYER_MODEL", "NousResearch/Llama-2-7b-hf")
+    profile = current_profile("llama2")
+    assert profile.policy_base == "NousResearch/Llama-2-7b-hf"
+    assert profile.name == "llama2-NousResearch-Llama-2-7b-hf"
+    assert replace(profile, name="llama2", policy_base=PROFILES["llama2"].policy_base) == PROFILES["llama2"]
+    monkeypatch.setenv("SAWYER_MODEL", PROFILES["llama2"].policy_base)
+    assert current_profile("llama2") is PROFILES["llama2"]
+
+
+def test_the_precision_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("SAWYER_PRECISION", "fp32")
+    assert current_profile("colab") == replace(PROFILES["colab"], precision="fp32")
 
 
 # --- typing errors ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sawyer_utils import plots
-from sawyer_utils.chapters import report
+from sawyer_utils.chapters import drawings, report
 from sawyer_utils.course import page
 from sawyer_utils.plumbing.files import project_root, read_json
 
@@ -35,7 +35,7 @@ def test_a_figure_is_saved_as_png_and_svg_with_its_numbers(tmp_path):
 
 def test_the_same_figure_gives_the_same_file(tmp_path):
     for name in ("one", "two"):
-        plots.save(plots.three_elements(), tmp_path, name)
+        plots.save(drawings.three_elements(), tmp_path, name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert not (tmp_path / "one.csv").exists()
 
@@ -80,7 +80,7 @@ def test_the_page_shows_every_row_of_the_summary(tmp_path, results):
 
 def test_the_workshops_five_figures_are_copied_and_no_old_one_stays(tmp_path):
     for name in (*page.FIGURES, "slopes"):
-        plots.save(plots.three_elements(), tmp_path / "run" / "eval" / "figures", name, {"n": [1]})
+        plots.save(drawings.three_elements(), tmp_path / "run" / "eval" / "figures", name, {"n": [1]})
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "old.png").touch()
     page.copy_figures(tmp_path / "run", tmp_path / "copy")
@@ -91,7 +91,7 @@ def test_the_workshops_five_figures_are_copied_and_no_old_one_stays(tmp_path):
 def test_the_frontier_has_a_panel_a_judge():
     columns = {"kl": [0.0, 1.0], "ours": [0.0, 0.5], "ours_low": [0.0, 0.2], "ours_high": [0.0, 0.9]}
     best, ppo = pd.DataFrame({"n": [1, 2], **columns}), pd.DataFrame({"step": ["06", "12"], **columns})
-    figure = plots.frontier(best, ppo, {"ours": "our judge"})
+    figure = drawings.frontier(best, ppo, {"ours": "our judge"})
     (ax,) = figure.axes
     assert ax.get_title() == "our judge"
     assert {text.get_text() for text in ax.texts} == {"1", "2", "06", "12"}

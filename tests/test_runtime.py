@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sawyer_utils import runtime
-from sawyer_utils.plumbing import files
+from sawyer_utils.plumbing import files, machine, memory
 from sawyer_utils.profiles import PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]
@@ -390,6 +390,18 @@ def test_records_are_merged(home):
     assert json.loads(path.read_text(encoding="utf-8"))["loss"] == 1.5
 
 
+def test_a_number_that_is_none_is_left_out_of_a_record_and_named(home, capsys):
+    runtime.record(LOCAL, "sft", loss=2.5, seconds=10)
+    runs = [{"kl": math.nan, "seed": 1}, {"kl": 0.5, "seed": 2}]
+    runtime.record(LOCAL, "sft", loss=math.inf, runs=runs, curve=(0.5, -math.inf, 0.25), name="nan")
+    kept = {"seconds": 10, "runs": [{"seed": 1}, {"kl": 0.5, "seed": 2}], "curve": [0.5, None, 0.25]}
+    assert runtime.read_json(home / "local" / "sft" / "metrics.json") == {**kept, "name": "nan"}
+    said = "sft: not recorded, for it is not finite: loss, runs.0.kl, curve.1\n"
+    assert capsys.readouterr().out == said
+    runtime.record(LOCAL, "sft", loss=1.5)
+    assert not capsys.readouterr().out
+
+
 # --- what a first cell needs --------------------------------------------------------------------
 
 
@@ -412,9 +424,13 @@ def test_light_modules_import_nothing_heavy(module, not_needed):
     assert done.stdout == "False\n", done.stderr
 
 
+def first_screen(profile) -> str:
+    return machine.report(profile, runtime.choose_precision(profile.precision))
+
+
 def test_the_report_names_profile_device_and_versions(monkeypatch):
     fake_cpu(monkeypatch)
-    report = runtime.environment_report(LOCAL)
+    report = first_screen(LOCAL)
     assert "profile    local" in report
     assert "device     cpu" in report
     assert "precision  float32 (CPU without bf16 instructions)" in report
@@ -442,7 +458,7 @@ def play_card(monkeypatch, name, gib, capability):
 def test_one_screen_about_a_colab_with_a_gpu(monkeypatch, name, capability, precision):
     play_colab(monkeypatch)
     play_card(monkeypatch, name, 14.75, capability)
-    report = runtime.environment_report(current_profile())
+    report = first_screen(current_profile())
     assert "NO GPU" not in report
     for line in (
         "profile    colab (HuggingFaceTB/SmolLM2-1.7B)",
@@ -453,7 +469,7 @@ def test_one_screen_about_a_colab_with_a_gpu(monkeypatch, name, capability, prec
         "minutes    not measured for this profile",
     ):
         assert line in report
-    assert "NF4, float16" in runtime.environment_report(PROFILES["llama2"]) or capability[0] >= 8
+    assert "NF4, float16" in first_screen(PROFILES["llama2"]) or capability[0] >= 8
     assert len(report.splitlines()) < 10
     assert str(ROOT) not in report, "the committed notebooks show no path of this machine"
 
@@ -461,34 +477,33 @@ def test_one_screen_about_a_colab_with_a_gpu(monkeypatch, name, capability, prec
 def test_a_colab_without_a_gpu_says_so_first_and_runs_local(monkeypatch):
     play_colab(monkeypatch)
     fake_cpu(monkeypatch)
-    report = runtime.environment_report(current_profile())
+    report = first_screen(current_profile())
     assert report.splitlines()[1].startswith("NO GPU in this session. The small profile `local` runs")
     assert "Runtime > Change runtime type > T4 GPU" in report
     assert "profile    local" in report
-    asked_for = runtime.environment_report(PROFILES["colab"])
+    asked_for = first_screen(PROFILES["colab"])
     assert "SAWYER_PROFILE asks for `colab`: on a CPU that takes days." in asked_for
 
 
 def test_a_laptop_without_a_gpu_is_nothing_to_shout_about(monkeypatch):
     fake_cpu(monkeypatch)
-    assert "NO GPU" not in runtime.environment_report(LOCAL)
+    assert "NO GPU" not in first_screen(LOCAL)
 
 
 def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
     saved = {
         "minutes": {"01_sft": 5.31, "02_reward": 6.5},
-        "section_minutes": {"01_sft": {"start": 2.0, "2. Whose turn?": 0.9, "6. Does it learn?": 3.94}},
         "machine": {"device": "cpu", "cpu_cores": 2},
     }
-    monkeypatch.setattr(runtime, "read_json", lambda _: saved)
-    took = "01_sft 5 (section 6: 3.9), 02_reward 6"  # 6.5 rounds to even
-    assert runtime.expected_minutes(LOCAL, "cpu") == f"{took} (measured: cpu with 2 cores)"
-    on_gpu = runtime.expected_minutes(LOCAL, "cuda")
+    monkeypatch.setattr(machine, "read_json", lambda _: saved)
+    took = "01_sft 5, 02_reward 6"  # 6.5 rounds to even
+    assert machine.expected_minutes(LOCAL, "cpu") == f"{took} (measured: cpu with 2 cores)"
+    on_gpu = machine.expected_minutes(LOCAL, "cuda")
     assert on_gpu == f"not measured on this device; {took} on cpu with 2 cores"
     monkeypatch.undo()
     committed = runtime.read_json(runtime.project_root() / "results" / "local.json")
-    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in runtime.expected_minutes(LOCAL, "cpu")
-    assert runtime.expected_minutes(PROFILES["colab"], "cuda") == "not measured for this profile"
+    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in machine.expected_minutes(LOCAL, "cpu")
+    assert machine.expected_minutes(PROFILES["colab"], "cuda") == "not measured for this profile"
 
 
 @pytest.mark.parametrize(
@@ -502,15 +517,20 @@ def test_the_network_is_tried_where_it_is_needed(monkeypatch, trouble, line):
     from sawyer_utils.plumbing import hub
 
     fake_cpu(monkeypatch)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setenv("HF_ENDPOINT", "https://mirror")
-    monkeypatch.setattr(hub, "trouble", lambda: trouble)
-    assert f"network    {line}" in runtime.environment_report(PROFILES["colab"])
-    assert "network    not needed: models and data are embedded" in runtime.environment_report(LOCAL)
+
+    def ask():
+        if trouble:
+            raise hub.HubUnavailable(trouble)
+
+    monkeypatch.setattr(hub, "offline", lambda: False)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "https://mirror")
+    monkeypatch.setattr(hub, "ask", ask)
+    assert f"network    {line}" in first_screen(PROFILES["colab"])
+    assert "network    not needed: models and data are embedded" in first_screen(LOCAL)
 
 
 def test_memory_and_time_are_measured():
-    peak = runtime.peak_memory_gib()
+    peak = memory.peak_memory_gib()
     assert 0.05 < peak < 1000  # GiB, neither bytes nor MiB
     assert peak.of == "process memory"
     assert peak.entry == {"peak_memory_gib": peak}
@@ -540,15 +560,15 @@ class Card:
 def gpu(monkeypatch):
     """A card that counts; the process itself has its own, other peak."""
     found = Card()
-    monkeypatch.setattr(runtime, "card", lambda: found)
-    monkeypatch.setattr(runtime, "_before_reset", 0.0)
+    monkeypatch.setattr(memory, "card", lambda: found)
+    monkeypatch.setattr(memory, "_before_reset", 0.0)
     return found
 
 
 def test_on_a_gpu_the_peak_is_the_cards_own_and_says_so(gpu):
     gpu.hold(11.5)
     gpu.hold(2.0)
-    peak = runtime.peak_memory_gib()
+    peak = memory.peak_memory_gib()
     assert (peak, peak.of) == (11.5, "GPU memory")
     assert json.dumps(peak.entry) == '{"peak_memory_gpu_gib": 11.5}'
     assert f"{peak:.1f} GiB of {peak.of}" == "11.5 GiB of GPU memory"
@@ -557,19 +577,19 @@ def test_on_a_gpu_the_peak_is_the_cards_own_and_says_so(gpu):
 def test_a_stages_own_peak_does_not_hide_the_processes_larger_one(gpu):
     gpu.hold(11.0)
     gpu.hold(1.0)
-    runtime.reset_card_peak()
+    memory.reset_card_peak()
     gpu.hold(3.0)
     assert gpu.max_memory_allocated() == 3 * 2**30  # of the stage
-    assert runtime.peak_memory_gib() == 11.0  # of all so far
+    assert memory.peak_memory_gib() == 11.0  # of all so far
     gpu.hold(2.0)
-    assert runtime.forget_peak_memory()
-    assert runtime.peak_memory_gib() == 2.0
+    assert memory.forget_peak_memory()
+    assert memory.peak_memory_gib() == 2.0
 
 
 def test_peaks_of_gpu_and_process_are_recorded_apart(gpu, monkeypatch, tmp_path):
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
     with monkeypatch.context() as cpu:
-        cpu.setattr(runtime, "card", lambda: None)
+        cpu.setattr(memory, "card", lambda: None)
         process = runtime.record_peak(LOCAL, "sft")
     gpu.hold(0.01)
     assert runtime.record_peak(LOCAL, "sft") == pytest.approx(0.01), "a process's peak is not a card's"
@@ -581,7 +601,6 @@ def test_peaks_of_gpu_and_process_are_recorded_apart(gpu, monkeypatch, tmp_path)
 
 @pytest.mark.parametrize(("device", "counts"), [("cuda", True), ("cpu", False), ("mps", False)])
 def test_only_a_device_that_counts_its_memory_is_asked(monkeypatch, device, counts):
-    precision = runtime.Precision(device, torch.float32, torch.float32, False, "")
-    monkeypatch.setattr(runtime, "choose_precision", lambda: precision)
-    assert (runtime.card() is torch.cuda) == counts
-    assert (runtime.card() is None) != counts
+    monkeypatch.setattr(machine, "number_format", lambda: (device, torch.float32, ""))
+    assert (memory.card() is torch.cuda) == counts
+    assert (memory.card() is None) != counts

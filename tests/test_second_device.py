@@ -109,7 +109,7 @@ def test_folding_an_adapter_in_changes_no_logits_and_is_undone(gpu, profile, ada
         with models.using(model, "base"):
             base = model(input_ids=ids).logits
     error, step = (float((x - apart).abs().max()) for x in (folded, base))
-    assert error < {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 0.2}[gpu] < 1 < step
+    assert error < {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 0.2}[gpu] < 0.5 < step
 
 
 def test_sampling_stays_on_it(gpu, profile, adapter):
@@ -144,7 +144,7 @@ def test_greedy_answers_and_their_logprobs_are_the_cpus(profile, adapter):
 def train_sft(profile, folder, on_log=ignore, **options):
     tokenizer, model = models.load_policy(profile)
     torch.manual_seed(0)
-    model = models.add_lora(model, tokenizer, 4, 8)
+    model = models.add_lora(model, 4, 8)
     log = sft.train_sft(model, tokenizer, profile, TALKS, folder, on_log, **options)
     return log, load_file(folder / "adapter" / "adapter_model.safetensors"), model, tokenizer
 
@@ -391,7 +391,7 @@ def test_a_4_bit_policy_takes_a_step(profile, tmp_path):
     wide = replace(profile, policy_base=str(tmp_path / "base"), precision="nf4")
     with fakegpu.course("bf16"), fakegpu.bitsandbytes():
         tokenizer, model = models.load_policy(wide)
-        model = models.add_lora(model, tokenizer, 4, 8)
+        model = models.add_lora(model, 4, 8)
         assert {p.dtype for p in model.parameters() if not p.is_floating_point()} == {torch.uint8}
         assert devices(*model.parameters()) == {"fakegpu"}
         models.save_adapter(model, tmp_path / "adapter")

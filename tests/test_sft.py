@@ -9,7 +9,7 @@ import torch
 from conftest import build_model
 
 from sawyer_utils import models
-from sawyer_utils.chat import MEANINGS, encode, token_count
+from sawyer_utils.chat import encode, token_count
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.sft import (
     conversation_losses,
@@ -36,15 +36,15 @@ CONVERSATIONS = [
     talk(
         "  Hi!  ", "Hello! How are you?\n", "Fine, and you?", "I am only a model, but thank you for asking."
     ),
-    talk("What does ###STOP### mean?", "Whatever ###STOP### means to you: 你好."),
+    talk("What does <|im_end|> mean?", "Whatever <|im_end|> means to you: 你好."),
     talk("Yes?", "No."),
 ]
 
 
 @pytest.fixture
 def student(tokenizer):
-    """A tiny model with LoRA and rows that already differ from where they started."""
-    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    """A tiny model with LoRA that already differs from where it started."""
+    model = models.add_lora(build_model(tokenizer), rank=4)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(4)
         for parameter in model.parameters():
@@ -81,36 +81,36 @@ def test_losses_equal_those_of_one_conversation_alone(student, tokenizer, batch)
 # --- what the trainer sees ----------------------------------------------------------------------
 
 
-def test_the_trainer_sees_the_courses_own_tokens(student, tokenizer, tmp_path):
-    trainer = sft_trainer(student, tokenizer, PROFILE, CONVERSATIONS, tmp_path)
-    assert len(trainer.train_dataset) == len(CONVERSATIONS)
-    for row, conversation in zip(trainer.train_dataset, CONVERSATIONS, strict=True):
-        ids, graded = encode(tokenizer, conversation["messages"])
-        assert row["input_ids"] == ids
-        assert [label != -100 for label in row["labels"]] == graded
-
-
-def test_exactly_the_answers_are_graded(student, tokenizer, tmp_path):
+def test_the_trainer_sees_the_courses_own_tokens_and_grades_the_answers(student, tokenizer, tmp_path):
     trainer = sft_trainer(student, tokenizer, PROFILE, CONVERSATIONS, tmp_path)
     batch = trainer.data_collator(list(trainer.train_dataset))
-    for i, conversation in enumerate(CONVERSATIONS):
+    found = []
+    for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+        real = mask.bool()
+        assert (labels[~real] == -100).all()
+        found.append((ids[real].tolist(), labels[real].tolist()))
+    wanted = []
+    for conversation in CONVERSATIONS:
         ids, graded = encode(tokenizer, conversation["messages"])
-        labels = [token if g else -100 for token, g in zip(ids, graded, strict=True)]
-        real = batch["attention_mask"][i].bool()
-        assert batch["input_ids"][i][real].tolist() == ids
-        assert batch["labels"][i][real].tolist() == labels
-        assert (batch["labels"][i][~real] == -100).all()
+        wanted.append((ids, [token if g else -100 for token, g in zip(ids, graded, strict=True)]))
+    assert sorted(found) == sorted(wanted)
 
 
-def test_a_long_conversation_keeps_its_start(student, tokenizer, tmp_path):
-    profile = replace(PROFILE, conversation_tokens=12)
-    trainer = sft_trainer(student, tokenizer, profile, CONVERSATIONS, tmp_path)
-    batch = trainer.data_collator(list(trainer.train_dataset))
-    ids, graded = encode(tokenizer, CONVERSATIONS[1]["messages"])
-    assert len(ids) > 12
-    assert batch["input_ids"].shape[1] == 12
-    assert batch["input_ids"][1].tolist() == ids[:12]
-    assert (batch["labels"][1] != -100).tolist() == graded[:12]
+def test_the_order_is_random_and_each_batch_goes_from_short_to_long(student, tokenizer, tmp_path):
+    words = ["yes", "no", "why", "who", "how"]
+    rows = [talk("a", " ".join(words[: 1 + i % 5]) + " " + "b" * (i % 7)) for i in range(40)]
+    trainer = sft_trainer(student, tokenizer, PROFILE, rows, tmp_path)
+    seen = [row["input_ids"] for row in trainer.train_dataset]
+    given = [encode(tokenizer, row["messages"]).ids for row in rows]
+    assert sorted(seen) == sorted(given)
+    batches = [set(map(tuple, ids[i : i + 4])) for ids in (seen, given) for i in range(0, 40, 4)]
+    assert not any(batch in batches[10:] for batch in batches[:10])
+    for i in range(0, 40, 4):
+        lengths = [len(ids) for ids in seen[i : i + 4]]
+        assert lengths == sorted(lengths)
+    loaded = [ids for batch in trainer.get_train_dataloader() for ids in batch["input_ids"].tolist()]
+    firsts = [row[: len(ids)] for row, ids in zip(loaded, seen, strict=True)]
+    assert firsts == seen
 
 
 # --- the loss -----------------------------------------------------------------------------------
@@ -118,12 +118,12 @@ def test_a_long_conversation_keeps_its_start(student, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_loss_is_the_mean_over_all_graded_tokens(tokenizer, tmp_path, tied):
-    model = models.add_lora(build_model(tokenizer, tied=tied), tokenizer, rank=4)
+    model = models.add_lora(build_model(tokenizer, tied=tied), rank=4)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(4)
         for name, parameter in model.named_parameters():
-            if "trainable_tokens" in name:  # TRL's own loss would miss the trained rows
-                parameter.copy_(torch.randn_like(parameter))
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
     losses = [slow_losses(model, tokenizer, row) for row in CONVERSATIONS]
     flat = [loss for row in losses for loss in row]
     expected = sum(flat) / len(flat)
@@ -138,7 +138,7 @@ def test_the_loss_is_the_mean_over_all_graded_tokens(tokenizer, tmp_path, tied):
 
 
 def trained(tokenizer, folder, **changes):
-    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    model = models.add_lora(build_model(tokenizer), rank=4)
     with torch.random.fork_rng():
         torch.manual_seed(7)
         for name, parameter in model.named_parameters():
@@ -153,19 +153,12 @@ def trained(tokenizer, folder, **changes):
     return model, before, log
 
 
-def test_two_steps_change_lora_and_three_rows_only(tokenizer, tmp_path):
+def test_two_steps_change_lora_only(tokenizer, tmp_path):
     model, before, log = trained(tokenizer, tmp_path)
     after = dict(model.named_parameters())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    rows = {name for name in changed if "trainable_tokens_delta" in name}
-    assert len(rows) == 1
-    assert all("lora_" in name for name in changed - rows)
+    assert all("lora_" in name for name in changed)
     assert len(changed) > 20
-    # All other rows of the table in use are the base's.
-    table = model.get_base_model().get_input_embeddings()
-    ids = torch.arange(len(tokenizer))
-    moved = (table(ids) != build_model(tokenizer).get_input_embeddings()(ids)).any(1)
-    assert set(ids[moved].tolist()) == set(tokenizer.convert_tokens_to_ids(list(MEANINGS)))
     assert log[1]["loss"] < log[0]["loss"]
 
 
@@ -174,7 +167,7 @@ def test_a_trained_adapter_is_saved_as_it_is_used(tokenizer, tmp_path):
     loaded = models.load_adapter(build_model(tokenizer), tmp_path / "adapter")
     expected = conversation_losses(model, tokenizer, CONVERSATIONS)
     assert conversation_losses(loaded, tokenizer, CONVERSATIONS) == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "log.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "log.json", "run.json"]
 
 
 def test_micro_batches_do_not_change_the_training(tokenizer, tmp_path):
@@ -238,7 +231,7 @@ def test_a_conversation_that_does_not_fit_is_not_cut_but_left_out(tokenizer, tmp
     profile = replace(PROFILE, conversation_tokens=limit, sft_max_steps=-1, sft_epochs=1.0)
     fit = [row for row in CONVERSATIONS if token_count(tokenizer, row) <= limit]
     assert 0 < len(fit) < len(CONVERSATIONS)
-    model = models.add_lora(build_model(tokenizer), tokenizer, rank=4)
+    model = models.add_lora(build_model(tokenizer), rank=4)
     log = train_sft(model, tokenizer, profile, CONVERSATIONS, tmp_path, on_log=lambda log: None)
     left_out = len(CONVERSATIONS) - len(fit)
     said = f"{left_out} of {len(CONVERSATIONS)} conversations left out: longer than {limit} tokens."

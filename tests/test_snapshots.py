@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sawyer_utils import show
-from sawyer_utils.classroom.snapshots import Watch, from_log
+from sawyer_utils.classroom.snapshots import Snapshot, Watch
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 
 PROMPTS = ["a b", "c d e", "f"]
@@ -63,12 +63,17 @@ def test_a_run_that_goes_on_keeps_what_was_seen_and_another_run_does_not(trainer
     assert Watch(trainer(), PROMPTS[:2], every=1, path=path).taken == []
 
 
-def test_a_log_alone_gives_answers_without_kl(trainer):
-    run = trainer(steps=2)
-    run.train(PROMPTS * 4)
-    found = from_log(run.log)
-    assert [one.step for one in found] == [1, 2]
-    assert "".join(found[0].tokens[0]).strip() == run.log[0]["samples"][0]["response"]
-    page = show.rollouts(found).data
-    assert page.count("<tr>") == 1 + sum(len(one.prompts) for one in found)
-    assert "KL" not in page
+def test_the_first_the_last_and_equal_steps_between_are_shown():
+    def one(step):
+        return Snapshot(step, ["a <poem>", "b"], [["x", "y"], []], [[0.1 * step, -0.2], []], [step / 10, 0.0])
+
+    taken = [one(step) for step in (0, 6, 12, 18, 24)]
+    page = show.rollouts(taken).data
+    assert [step for step in range(25) if f">step {step}<" in page] == [0, 12, 24]
+    assert page.count("<tr>") == 3
+    for text in ("a &lt;poem&gt;", "score +2.40 · KL +2.2 nats", "<i>(nothing)</i>", "+2.40 nats"):
+        assert text in page
+    assert all(f">step {one.step}<" in show.rollouts(taken, steps=9).data for one in taken)
+    assert show.rollouts(taken[:1]).data.count(">step ") == 1
+    with pytest.raises(ValueError, match="no snapshots"):
+        show.rollouts([])

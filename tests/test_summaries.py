@@ -8,8 +8,7 @@ import pytest
 import torch
 from conftest import pair_tokenizer
 
-from sawyer_utils import data, plots
-from sawyer_utils.chapters import summaries
+from sawyer_utils.chapters import drawings, summaries
 from sawyer_utils.profiles import PROFILES
 
 torch.set_num_threads(1)
@@ -153,7 +152,7 @@ def test_the_lessons_and_prompts_of_the_corpus_fit_their_profile(tokenizer):
     from sawyer_utils.chat import encode, encode_prompt
 
     profile = PROFILES["local"]
-    texts = [row["text"] for split in ("train", "test") for row in data.load_news(split)]
+    texts = [row["text"] for split in ("train", "test") for row in summaries.load_news(split)]
     prompts = [summaries.prompt_for(text) for text in texts]
     assert max(len(encode_prompt(tokenizer, p)) for p in prompts) <= profile.news_prompt_tokens
     lessons = summaries.lessons(texts[:12], overlap)
@@ -226,6 +225,6 @@ def test_every_part_has_its_line():
         {"step": i, "kl": 0.1 * i, "reward_std": 1.0, "reward_neutrality": 0.1 * i, "reward_length": 0.0}
         for i in range(3)
     ]
-    figure = plots.reward_parts(log)
+    figure = drawings.reward_parts(log)
     assert [line.get_label() for line in figure.axes[0].lines[:2]] == ["neutrality", "length"]
     assert list(figure.axes[0].lines[0].get_ydata()) == [0.0, 0.1, 0.2]

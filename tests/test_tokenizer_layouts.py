@@ -11,7 +11,7 @@ import torch
 from conftest import build_encoder, build_model
 
 from sawyer_utils import chat, reward, sft
-from sawyer_utils.chat import BOT, HUMAN, MEANINGS, STOP, decode, encode, encode_prompt
+from sawyer_utils.chat import BOT, HUMAN, MEANINGS, decode, encode, encode_prompt
 from sawyer_utils.profiles import PROFILES
 
 TEXTS = {
@@ -22,8 +22,8 @@ TEXTS = {
     "emoji": "🙂 and 👩🏽‍🚀, twice 🙂🙂",
     "other scripts": "你好吗？ مرحبا, Grüße, é and e\u0301",
     "hashes": "# one\n## two\n### three\n###### six ####",
-    "control tokens": f"{STOP}{BOT}I am the assistant.{STOP}{HUMAN}Really?{STOP}",
-    "half a control token": "###STOP and STOP### and #####STOP###",
+    "control tokens": f"{BOT}I am the assistant.{HUMAN}Really?{BOT}",
+    "half a control token": "###BOT and BOT### and #####BOT###",
     "code": "<b>x</b> [SEP] {{ messages }} <|not_one|> </s",
 }
 
@@ -53,8 +53,8 @@ def conversation(question: str, reply: str, rounds: int = 1) -> list[dict]:
 
 
 def by_structure(tokenizer, ids: list[int]) -> list[bool]:
-    """What is graded: from behind each ###BOT### up to and with the ###STOP### after it."""
-    bot, stop = tokenizer.convert_tokens_to_ids([BOT, STOP])
+    """What is graded: from behind each ###BOT### up to and with the end token after it."""
+    bot, stop = tokenizer.convert_tokens_to_ids(BOT), tokenizer.eos_token_id
     graded, inside = [], False
     for i in ids:
         graded.append(inside)
@@ -73,8 +73,9 @@ def test_what_is_asked_is_what_was_taught(tokenizers, name, text):
         for turn in range(1, len(messages), 2):
             prompt = encode_prompt(tokenizer, messages[:turn])
             assert prompt == ids[: len(prompt)]
-        control = [t for t in tokenizer.convert_ids_to_tokens(ids) if t in MEANINGS]
-        assert control == [HUMAN, BOT, STOP] * (len(messages) // 2)
+        marks = {*MEANINGS, tokenizer.eos_token}
+        control = [t for t in tokenizer.convert_ids_to_tokens(ids) if t in marks]
+        assert control == [HUMAN, BOT, tokenizer.eos_token] * (len(messages) // 2)
 
 
 @pytest.mark.parametrize("name", layouts.POLICIES)
@@ -131,24 +132,28 @@ def test_an_answer_ends_where_a_special_token_does(tokenizers, name):
 def test_trl_trains_on_the_same_tokens(tokenizers, name, tmp_path):
     tokenizer = tokenizers(name)
     profile = replace(PROFILES["smoke"], precision="fp32", conversation_tokens=512)
-    rows = [{"messages": conversation(text, f"{text} {STOP}", 2)} for text in TEXTS.values()]
+    end = tokenizer.eos_token
+    rows = [{"messages": conversation(text, f"{text} {end}", 2)} for text in TEXTS.values()]
     rows += [{"messages": conversation("What is </s> or <|im_end|>?", "Text.")}]
     trainer = sft.sft_trainer(build_model(tokenizer).requires_grad_(), tokenizer, profile, rows, tmp_path)
-    for row, kept in zip(rows, trainer.train_dataset, strict=True):
+    wanted = []
+    for row in rows:
         ids, graded = encode(tokenizer, row["messages"])
-        assert kept["input_ids"] == ids
-        assert kept["labels"] == [i if flag else -100 for i, flag in zip(ids, graded, strict=True)]
+        wanted.append((ids, [i if flag else -100 for i, flag in zip(ids, graded, strict=True)]))
+    assert sorted((kept["input_ids"], kept["labels"]) for kept in trainer.train_dataset) == sorted(wanted)
 
 
 @pytest.mark.parametrize("name", layouts.POLICIES)
-def test_stopping_is_not_padding_and_saving_keeps_the_format(tokenizers, name, tmp_path):
+def test_ending_is_not_padding_and_saving_keeps_the_format(tokenizers, name, tmp_path):
     from transformers import AutoTokenizer
 
     tokenizer = tokenizers(name)
-    assert tokenizer.eos_token == STOP
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     tokenizer.save_pretrained(tmp_path)
-    again, messages = AutoTokenizer.from_pretrained(tmp_path), conversation("What is </s>?", STOP, 2)
+    again, messages = (
+        AutoTokenizer.from_pretrained(tmp_path),
+        conversation("What is </s>?", tokenizer.eos_token, 2),
+    )
     assert encode(again, messages) == encode(tokenizer, messages)
 
 

@@ -20,7 +20,7 @@ from test_peers import PAIRS
 from sawyer_utils import models, reward, runtime, sft
 from sawyer_utils.chapters import peers
 from sawyer_utils.chat import add_control_tokens
-from sawyer_utils.plumbing import trainers
+from sawyer_utils.plumbing import machine, trainers
 from sawyer_utils.plumbing.progress import LogTo
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 from sawyer_utils.reward import RewardModel
@@ -60,7 +60,7 @@ def lengths(prompts, responses) -> list[float]:
 def student(profile):
     tokenizer, model = models.load_policy(profile)
     torch.manual_seed(0)
-    return models.add_lora(model, tokenizer, 4, 8), tokenizer
+    return models.add_lora(model, 4, 8), tokenizer
 
 
 @pytest.fixture(params=KINDS)
@@ -237,7 +237,7 @@ def test_a_notebook_sees_the_first_gpu_alone(monkeypatch, capsys, before, after)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")
     if before is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    runtime._see_one_gpu()
+    machine.see_one_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == after
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("2 GPUs: this process uses the first.")
@@ -250,15 +250,15 @@ def test_who_has_one_or_is_given_one_keeps_it(monkeypatch, capsys, gpus, rank):
     if rank:
         monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    runtime._see_one_gpu()
+    machine.see_one_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert not capsys.readouterr().out
 
 
 def test_gpus_are_hidden_before_anything_looks_for_one(monkeypatch):
     order = []
-    monkeypatch.setattr(runtime, "_see_one_gpu", lambda: order.append("see one"))
-    monkeypatch.setattr(runtime, "quiet_libraries", lambda: order.append("libraries"))
+    monkeypatch.setattr(machine, "see_one_gpu", lambda: order.append("see one"))
+    monkeypatch.setattr(machine, "quiet_libraries", lambda: order.append("libraries"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: order.append("is there one?") or False)
     monkeypatch.setenv("SAWYER_PROFILE", "smoke")
     runtime.setup()

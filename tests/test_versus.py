@@ -117,43 +117,6 @@ def test_the_best_of_n_is_the_judges_and_the_gold_judge_has_no_say(letters, lett
     assert found["kl"] == [math.log(4) - 3 / 4] * 2
 
 
-# --- counting -----------------------------------------------------------------------------------
-
-SOURCE = '''"""A docstring
-of two lines."""
-
-import math  # a comment beside code counts with the code
-
-
-class A:
-    """One."""
-
-    # A comment alone does not count.
-    x = """a text that
-    is no docstring"""
-
-
-def f(
-    a,
-):
-    """Another
-    docstring."""
-    return math.pi
-'''
-
-
-def test_only_lines_of_code_count():
-    assert versus_results.code_lines(SOURCE) == 8
-    assert versus_results.code_lines("") == versus_results.code_lines('"""Nothing."""\n# nor here\n') == 0
-
-
-def test_what_a_learner_reads_of_each_method():
-    lines = versus_results.lines_to_understand()
-    assert set(lines) == set(versus.METHODS)
-    assert lines["best_of_n"] < 40
-    assert lines["best_of_n"] < lines["ppo"] < min(lines["dpo"], lines["rloo"])
-
-
 # --- several seeds, and what to do --------------------------------------------------------------
 
 
@@ -241,8 +204,8 @@ def profile(letter_profile):
 def run_folder(profile, tmp_path_factory):
     """A run folder with an SFT adapter and a gold judge, as 01 and 04 leave them."""
     home = tmp_path_factory.mktemp("home")
-    tokenizer, model = models.load_policy(profile)
-    model = models.add_lora(model, tokenizer, profile.lora_rank, profile.lora_alpha)
+    _, model = models.load_policy(profile)
+    model = models.add_lora(model, profile.lora_rank, profile.lora_alpha)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

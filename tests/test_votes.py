@@ -10,6 +10,7 @@ import pytest
 from sawyer_utils import data, reward
 from sawyer_utils.classroom import votes, widgets
 from sawyer_utils.classroom.talk import Talk
+from sawyer_utils.plumbing import sources
 
 ANSWERS = {"sft": "Hello.", "ppo": "Hello there, and welcome!"}
 
@@ -25,7 +26,7 @@ def write(path, rows):
 def test_a_vote_is_a_row_of_the_corpus_schema_without_the_voter(tmp_path):
     votes.append(tmp_path / "new" / "votes.jsonl", votes.vote("Hi", ANSWERS, "ppo"))
     votes.append(tmp_path / "new" / "votes.jsonl", votes.vote("Hi", ANSWERS, "sft"))
-    first, second = data.read_jsonl(tmp_path / "new" / "votes.jsonl", "preferences")
+    first, second = sources.read_jsonl(tmp_path / "new" / "votes.jsonl", sources.check_preference)
     assert set(first) == {"id", "topic", "prompt", "responses"}
     assert {key for response in first["responses"] for key in response} == {"text", "score", "kind"}
     assert first["id"] != second["id"]
@@ -61,9 +62,9 @@ def test_the_same_vote_by_two_people_counts_twice(tmp_path):
 def test_a_damaged_file_and_a_changed_vote_are_refused_by_name(tmp_path):
     row = votes.vote("Hi", ANSWERS, "ppo")
     good = write(tmp_path / "good.jsonl", [row])
-    with pytest.raises(data.DataError, match=r"bad\.jsonl, line 1: field 'prompt'"):
+    with pytest.raises(sources.DataError, match=r"bad\.jsonl, line 1: field 'prompt'"):
         votes.merge_votes([good, write(tmp_path / "bad.jsonl", [{**row, "prompt": ""}])])
-    with pytest.raises(data.DataError, match=r"other\.jsonl: the vote .* differs"):
+    with pytest.raises(sources.DataError, match=r"other\.jsonl: the vote .* differs"):
         votes.merge_votes([good, write(tmp_path / "other.jsonl", [{**row, "prompt": "Bye"}])])
 
 
@@ -80,7 +81,7 @@ def test_votes_on_one_prompt_stay_together_in_a_split():
 @pytest.fixture
 def chat(letter_actor, letters, letter_profile, tmp_path):
     two = {"one": "policy", "two": "policy"}
-    talk = Talk(letter_actor(seed=2), letters, letter_profile, two, seeds={"two": 1})
+    talk = Talk(letter_actor(seed=15), letters, letter_profile, two, seeds={"two": 1})
     panel = widgets.Chat(talk, tmp_path, suggestions=[], ballots=tmp_path / "votes.jsonl")
     panel.tokens.value, panel.blind.value = 8, True
     return panel
@@ -99,11 +100,11 @@ def test_two_seeds_of_one_adapter_are_two_answers(chat):
 
 
 def test_a_blind_vote_is_added_to_the_file(chat):
-    for text in ("a b c", "h i j k"):
+    for text in ("a b c", "d e"):
         ask(chat, text)
         chat.vote("two")
-    rows = data.read_jsonl(chat.ballots, "preferences")
-    assert [row["prompt"] for row in rows] == ["a b c", "h i j k"]
+    rows = sources.read_jsonl(chat.ballots, sources.check_preference)
+    assert [row["prompt"] for row in rows] == ["a b c", "d e"]
     assert [data.pairs([row])[0].kinds for row in rows] == [("two", "one")] * 2
     assert "kept in votes.jsonl" in chat.status.value
 
@@ -279,8 +280,8 @@ def test_a_reward_model_learns_the_taste_on_the_same_day(letter_profile, tmp_pat
             texts[stage].append(" ".join(rng.choices("ghijkl", k=size)))
     files = votes.simulated_class(tmp_path, asked, texts, voters=3, noise=0.1)
     voted = votes.pairs(votes.merge_votes(files))
-    fit = [p for p in voted if not data.held_out(p.id, 0.3)]
-    exam = [p for p in voted if data.held_out(p.id, 0.3)]
+    fit = [p for p in voted if not sources.held_out(p.id, 0.3)]
+    exam = [p for p in voted if sources.held_out(p.id, 0.3)]
     judge = reward.RewardModel.untrained(letter_profile)
     options = {"max_steps": 40, "warmup_steps": 0, "learning_rate": 5e-3, "save_strategy": "no"}
     before = np.mean(np.array(reward.differences(judge, exam)) > 0)

@@ -11,29 +11,23 @@ from pathlib import Path
 import ipywidgets
 import pytest
 
-from sawyer_utils import data, memory
+from sawyer_utils import data
 from sawyer_utils.classroom import probes, quiz, widgets
-from sawyer_utils.classroom.snapshots import Snapshot
 from sawyer_utils.classroom.talk import Talk, Votes, questions
 
 SOURCE = Path(widgets.__file__)
 # What ipywidgets 7.7.1, which Colab ships, takes of each widget that we use (its class_trait_names()).
 TEXT = {"value", "placeholder", "rows", "continuous_update", "description", "style", "disabled", "layout"}
 SLIDER = {"value", "min", "max", "step", "description", "style", "layout", "continuous_update", "disabled"}
-CHOICE = {"options", "value", "description", "style", "layout", "disabled", "index"}
 SEVEN = {
     "Button": {"description", "tooltip", "layout", "disabled", "button_style", "icon"},
     "Checkbox": {"value", "description", "indent", "layout", "style", "disabled"},
-    "Dropdown": CHOICE,
     "FloatSlider": SLIDER,
     "HBox": {"children", "layout"},
     "HTML": {"value", "layout", "description", "placeholder"},
     "IntSlider": SLIDER,
     "IntText": SLIDER - {"min", "max"},
     "Layout": {"width", "margin", "padding", "flex_flow", "flex"},
-    "SelectMultiple": CHOICE | {"rows"},
-    "SelectionSlider": CHOICE | {"continuous_update"},
-    "Text": TEXT - {"rows"},
     "Textarea": TEXT,
     "VBox": {"children", "layout"},
 }
@@ -45,7 +39,7 @@ def scores_by_length(prompts, responses):
 
 @pytest.fixture
 def talk(letter_actor, letters, letter_profile):
-    return Talk(letter_actor(seed=2), letters, letter_profile, reward=scores_by_length)
+    return Talk(letter_actor(seed=11), letters, letter_profile, reward=scores_by_length)
 
 
 @pytest.fixture
@@ -305,71 +299,3 @@ def test_the_probability_is_bradley_and_terrys():
     assert table.change[0] == 0
     assert table.preferred[0] == 0.5
     assert "off-topic" in widgets.edits(scores_by_length, "Why?", "Because.").data
-
-
-# --- memory -------------------------------------------------------------------------------------
-
-
-def test_the_calculator_says_what_the_formulas_say():
-    panel = widgets.MemoryCalculator()
-    assert f"<b>{memory.verdict(panel.plan)}</b>" in panel.said.value
-    assert "it fits a T4" in panel.said.value
-    assert panel.picture.value.startswith("<img alt=")
-    before = panel.picture.value
-    panel.controls["precision"].value = "fp16"
-    assert panel.plan.precision == "fp16"
-    assert "more than a T4 has" in panel.said.value
-    assert panel.picture.value != before
-
-
-def test_a_gpu_that_is_here_comes_first(monkeypatch):
-    from types import SimpleNamespace
-
-    import torch
-
-    card = SimpleNamespace(name="Some GPU", total_memory=10 * memory.GIB)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
-    panel = widgets.MemoryCalculator()
-    assert panel.plan.card == "Some GPU (this machine)"
-    assert "(10.0 GiB)" in panel.said.value
-
-
-# --- a run --------------------------------------------------------------------------------------
-
-
-def shots(steps=(0, 6, 12, 24)):
-    def one(step):
-        kl = [[0.1 * step, -0.2], [0.0, 0.3 * step]]
-        return Snapshot(step, ["a poem", "a joke"], [["x", "y"], ["u", "v"]], kl, [step / 10, -step / 10])
-
-    return [one(step) for step in steps]
-
-
-def test_the_viewer_starts_with_first_middle_and_last():
-    panel = widgets.RolloutViewer(shots())
-    assert panel.steps.value == (0, 12, 24)
-    for text in ("step 0", "step 12", "step 24", "a poem", "a joke", "KL +2.2 nats"):
-        assert text in panel.table.value
-    panel.steps.value = (6,)
-    assert "step 12" not in panel.table.value
-
-
-def test_the_viewer_filters_and_sorts():
-    panel = widgets.RolloutViewer(shots())
-    panel.find.value = "JOKE"
-    assert "a poem" not in panel.table.value
-    panel.find.value = "nothing like it"
-    assert "Nothing to show" in panel.table.value
-    panel.find.value = ""
-    panel.sort.value = "largest loss"
-    assert panel.table.value.index("a joke") < panel.table.value.index("a poem")
-    panel.sort.value = "largest gain"
-    assert panel.table.value.index("a poem") < panel.table.value.index("a joke")
-    panel.steps.value = ()
-    assert "Nothing to show" in panel.table.value
-
-
-def test_the_viewer_refuses_nothing():
-    with pytest.raises(ValueError, match="no snapshots"):
-        widgets.RolloutViewer([])

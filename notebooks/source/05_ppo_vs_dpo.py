@@ -22,6 +22,8 @@
 # - say what each can do when new topics come without labels.
 #
 # Needs 01, 03 and the second judge of 04 (or their shipped checkpoints). About 22 minutes on two CPU cores.
+#
+# *Its outputs are of an earlier run, before the last change of its code.*
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -53,7 +55,7 @@ import pandas as pd
 import torch
 
 from sawyer_utils import data, evaluation, losses, plots, reward, show
-from sawyer_utils.chapters import peers
+from sawyer_utils.chapters import drawings, peers
 from sawyer_utils.chapters import versus, versus_results
 
 folder = runtime.run_dir(profile, "versus")
@@ -154,10 +156,7 @@ assert abs(by_trl - by_hand) < 1e-4
 del trainer
 
 # %% [markdown]
-# One thing we had to change. TRL takes log-probs from a head of its own, which reads the output layer's
-# weights. Our SFT adapter also trained the rows of three control tokens, which PEFT keeps beside
-# those weights: that head never sees the stop token as it was trained. `peers.share_forward` puts PPO's
-# forward pass in its place, so all methods here see the same log-probs (`tests/test_peers.py`).
+# TRL's trainers run as they come, and all methods here see the same log-probs (`tests/test_peers.py`).
 
 # %% [markdown] tags=["slide"]
 # ## 2. What does each method need?
@@ -373,7 +372,6 @@ as_table(found["known"])
 # it took:
 
 # %%
-lines = versus_results.lines_to_understand()
 best = [after["best_of_n"][topics] for topics in ("known", "new")]
 spent = sum(sum(part["tokens"]) for part in best) / sum(len(p["prompt"]) for p in best)
 costs = {}
@@ -387,15 +385,11 @@ for name in versus.METHODS:
         "generated tokens": cost.get("tokens", f"{spent:.0f} a question"),
         "gradient steps": cost["gradient_steps"],
         "peak memory, GiB": f"{peak:.1f}" if peak else "not told",
-        "lines of code": lines[name],
     }
 pd.DataFrame(costs)
 
 # %% [markdown]
-# *Lines* are lines of code without comments and docstrings: for PPO our trainer, its settings, the sampling
-# and the losses; for DPO and RLOO the files of TRL's trainer and settings, which can do much more than is
-# used here. DPO's idea fits in section 1; but whoever looks for a mistake has to read the file. *Core
-# minutes* are what the processor worked, whatever else ran beside it. *Memory* is the peak of this
+# *Core minutes* are what the processor worked, whatever else ran beside it. *Memory* is the peak of this
 # process, in which one training came after the other: a later one also carries what the allocator kept.
 
 # %% tags=["slide"]
@@ -466,7 +460,7 @@ others = [row for row in earlier["seeds"] if row["seed"] != 0 and same_size]
 spread = versus_results.over_seeds([found, *others])
 label = "gold reward since SFT, in its standard deviations (known topics)"
 plots.save(
-    plots.seed_spread({NAMES[n]: of["each"] for n, of in spread.items()}, label),
+    drawings.seed_spread({NAMES[n]: of["each"] for n, of in spread.items()}, label),
     figures,
     "seeds",
     [{"method": NAMES[n], **of} for n, of in spread.items()],

@@ -56,7 +56,7 @@ import time
 import pandas as pd
 
 from sawyer_utils import chat, data, evaluation, health, models, plots, reward, show
-from sawyer_utils.chapters import hacking
+from sawyer_utils.chapters import drawings, hacking
 
 folder = runtime.run_dir(profile, "hacking")
 figures = folder / "figures"
@@ -255,7 +255,7 @@ since = [one["gold"] - table[0]["gold"] for one in table]
 # Two unknowns need two looks at which the policy has moved.
 fit = hacking.gao_fit(kls, since) if sum(kl > 0 for kl in kls) > 1 else ()
 drawn = (*fit, table[0]["gold"]) if fit else None
-plots.save(plots.overoptimisation(curves, drawn), figures, "overoptimisation", table)
+plots.save(drawings.overoptimisation(curves, drawn), figures, "overoptimisation", table)
 
 # %% [markdown]
 # *In words: the left panel is the proxy, the right one is gold, both over √KL, one line a seed, this run with

@@ -22,6 +22,8 @@
 # - find the cheapest way to win a reward before your model does.
 #
 # Needs 01 (or its shipped checkpoint). About 22 minutes on two CPU cores.
+#
+# *Its outputs are of an earlier run, before the last change of its code.*
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -55,8 +57,8 @@ import time
 import pandas as pd
 import torch
 
-from sawyer_utils import data, evaluation, models, plots, ppo, reward, sft, show
-from sawyer_utils.chapters import summaries
+from sawyer_utils import evaluation, models, plots, ppo, reward, sft, show
+from sawyer_utils.chapters import drawings, summaries
 from sawyer_utils.plumbing import hub
 
 folder = runtime.run_dir(profile, "neutral")
@@ -86,8 +88,8 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # ourselves, of [three parts](../docs/glossary.md#composite-reward).
 
 # %% tags=["slide"]
-train_rows = data.load_news("train", profile.news, profile.limit)
-test_rows = data.load_news("test", profile.news)[: profile.eval_prompts]
+train_rows = summaries.load_news("train", profile.news, profile.limit)
+test_rows = summaries.load_news("test", profile.news)[: profile.eval_prompts]
 for row in train_rows[:: max(1, len(train_rows) // 3)][:3]:
     print(textwrap.fill(f"[{row['topic']}] {row['text']}", 88), end="\n\n")
 print(f"{len(train_rows)} paragraphs to practise on, {len(test_rows)} to judge by.")
@@ -218,7 +220,7 @@ source_loaded = statistics.mean(summaries.mean_loaded(row["text"]) for row in te
 
 # %% tags=["fragment"]
 encoder = evaluation.Similarity(profile.encoder)
-text = data.load_news("train")[0]["text"]
+text = summaries.load_news("train")[0]["text"]
 candidates = {
     "loaded": summaries.sentences(text)[0],
     "neutral": "Pellworth's council voted seven to four to close the Mill Lane"
@@ -284,14 +286,13 @@ if own_policy:
     for lesson in lessons[:2]:
         print("→", lesson["messages"][1]["content"])
     start = folder / "warmup"
-    if not (start / "adapter" / "adapter_model.safetensors").exists():
-        del model
-        gc.collect()
-        tokenizer, base = models.load_policy(profile)
-        pupil = models.load_adapter(base, adapter, "default", trainable=True)
-        sft.train_sft(pupil, tokenizer, profile, lessons, start)
-        del pupil, base
-        gc.collect()
+    del model
+    gc.collect()
+    tokenizer, base = models.load_policy(profile)
+    pupil = models.load_adapter(base, adapter, "default", trainable=True)
+    sft.train_sft(pupil, tokenizer, profile, lessons, start)
+    del pupil, base
+    gc.collect()
     adapter = start / "adapter"
     tokenizer, model = summaries.load_summariser(profile, adapter)
 
@@ -362,7 +363,7 @@ assert log[0]["kl"] == 0.0
 
 # %% tags=["slide"]
 clean = [{k: v for k, v in line.items() if k != "samples"} for line in log]
-plots.save(plots.reward_parts(log), figures, "parts", clean)
+plots.save(drawings.reward_parts(log), figures, "parts", clean)
 
 # %% [markdown]
 # *In words: on the left one line for each part of the reward, in standard deviations of the start's summaries, by
@@ -501,7 +502,7 @@ hasty = {"steps": max(2, config.steps // 2), "learning_rate": 2 * config.learnin
 fewer = ppo.PPOConfig.from_profile(profile, **hasty)
 cheap = ppo.PPOTrainer(model, tokenizer, poor, fewer, folder / "cheap")
 cheap_log = cheap.train(train_prompts)
-plots.save(plots.reward_parts(cheap_log), figures, "cheap")
+plots.save(drawings.reward_parts(cheap_log), figures, "cheap")
 
 # %% [markdown]
 # *In words: the same two pictures, with the parts that are left.*

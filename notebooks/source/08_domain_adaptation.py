@@ -56,7 +56,6 @@ import pandas as pd
 
 from sawyer_utils import chat, data, evaluation, models, plots, reward, sft, show
 from sawyer_utils.chapters import choices, domain
-from sawyer_utils.plumbing import resuming
 
 folder = runtime.run_dir(profile, "domain")
 figures = folder / "figures"
@@ -165,7 +164,7 @@ rows = data.load_prompts("test", profile.prompts, profile.eval_prompts // 2)
 rows = chat.that_fit(tokenizer, rows, limit)
 prompts = [row["prompt"] for row in rows]
 minis = ("truthful_mini", "religions_mini")
-exams = {name: data.load_questions(name, profile.eval_questions) for name in minis}
+exams = {name: choices.load_questions(name, profile.eval_questions) for name in minis}
 exams = {"the place": facts, **exams}
 asked = [row["question"] for row in [*facts, *unknown]]
 sizes = {name: len(items) for name, items in exams.items()}
@@ -243,8 +242,7 @@ courses = {
     "lessons": lessons,
     "with replay": domain.with_replay(lessons, short, share=1 / 3),
 }
-mark = resuming.fingerprint(aligned, plan, courses)  # another text, another training
-pupils = {name: folder / f"{name.replace(' ', '_')}-{mark}" for name in courses}
+pupils = {name: folder / name.replace(" ", "_") for name in courses}
 print({name: f"{len(rows)} conversations" for name, rows in courses.items()})
 
 # %%
@@ -254,12 +252,10 @@ gc.collect()
 
 def teach(conversations, start):
     """Go on from the aligned adapter; returns the training's log."""
-    if not (start / ready).exists():
-        runtime.seed_everything(0)
-        own_tokenizer, base = models.load_policy(profile)
-        pupil = models.load_adapter(base, aligned, "default", trainable=True)
-        sft.train_sft(pupil, own_tokenizer, plan, conversations, start)
-    return runtime.read_json(start / "log.json")
+    runtime.seed_everything(0)
+    own_tokenizer, base = models.load_policy(profile)
+    pupil = models.load_adapter(base, aligned, "default", trainable=True)
+    return sft.train_sft(pupil, own_tokenizer, plan, conversations, start)
 
 
 logs = {name: teach(rows, pupils[name]) for name, rows in courses.items()}

@@ -4,24 +4,122 @@ from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
-from sawyer_utils.chapters.likelihood import (
-    BATCH_TOKENS,
-    Request,
-    encode_request,
-    evaluating,
-    longest_input,
-    score_requests,
-    warn_of_truncation,
-)
+from sawyer_utils.chapters.likelihood import BATCH_TOKENS, evaluating, loglikelihoods
 from sawyer_utils.models import merged
+from sawyer_utils.plumbing.sources import (
+    DataError,
+    Schema,
+    check_question,
+    choices_of,
+    from_hub,
+    list_of,
+    load,
+    read_jsonl,
+    spread,
+    text_of,
+    within,
+)
 from sawyer_utils.rollout import sample
+
+# --- questions ----------------------------------------------------------------------------------
+
+
+def as_questions(row: dict) -> list[dict]:
+    """A row in the course's own shape, TruthfulQA's or MMLU's, told apart by their columns, as one or two
+    questions.
+
+    Raises:
+        DataError: naming the field.
+    """
+    if "mc1_targets" in row or "mc2_targets" in row:
+        asked = {"id": row.get("id"), "question": text_of(row, "question")}
+        return [asked | _truthfulqa(row, kind) for kind in ("mc1", "mc2")]
+    if _is_mmlu(row):
+        check_question(row, "answer")
+        if len(row["choices"]) != 4:
+            raise DataError(f"field 'choices' has {len(row['choices'])} entries; MMLU asks for A to D")
+        asked = {"id": row.get("id"), "question": row["question"], "choices": row["choices"]}
+        return [asked | {"task": f"mmlu_{text_of(row, 'subject')}", "label": row["answer"]}]
+    check_question(row)
+    return [row]
+
+
+def _truthfulqa(row: dict, kind: str) -> dict:
+    """One right choice ("mc1"), or several ("mc2")."""
+    with within(f"{kind}_targets"):
+        targets = row.get(f"{kind}_targets")
+        if not isinstance(targets, dict):
+            raise DataError("missing, or not an object of choices and labels")
+        choices, labels = choices_of(targets), list_of(targets, "labels", 0)
+        if len(labels) != len(choices):
+            raise DataError(f"field 'labels' has {len(labels)} entries for {len(choices)} choices")
+        if not all(type(label) is int and label in (0, 1) for label in labels):
+            raise DataError(f"field 'labels' is {labels}, not 0 and 1")
+        if kind == "mc1" and sum(labels) != 1:
+            raise DataError(f"field 'labels' marks {sum(labels)} choices as right, not one")
+        if len(set(labels)) == 1:
+            raise DataError("field 'labels' is the same for all choices")
+    found = {"label": labels.index(1)} if kind == "mc1" else {"labels": labels}
+    return {"task": f"truthfulqa_{kind}", "choices": choices, **found}
+
+
+def _is_mmlu(row: dict) -> bool:
+    return "answer" in row and "label" not in row
+
+
+MINIS = {name: Schema(name, check_question) for name in ("truthful_mini", "religions_mini")}
+HUB = {"truthfulqa/truthful_qa": ("validation", dict), "cais/mmlu": ("test", dict)}  # rows as they are
+BENCHMARKS = Schema("questions", as_questions, HUB)
+
+
+def load_questions(
+    source: str, limit: int | None = None, subject: str | None = None, split: str = "test"
+) -> list[dict]:
+    """Multiple choice: ``{id, question, choices, label}``, with a ``task`` if not in the plain format.
+
+    A row of TruthfulQA gives two questions: ``truthfulqa_mc1`` with a ``label``, and
+    ``truthfulqa_mc2`` with ``labels``, 1 for each true choice. One of MMLU gives ``mmlu_<subject>``.
+
+    Args:
+        source: "truthful_mini" or "religions_mini", the embedded ones; "truthfulqa/truthful_qa" or
+            "cais/mmlu", from the Hub; or the path of a .jsonl in any of these shapes.
+        limit: rows of the source.
+        subject, split: which rows of MMLU. The few solved ones to show first are the split "dev".
+
+    Raises:
+        DataError: naming file, line and field; or if no row is left.
+    """
+    if source in MINIS:
+        return load(MINIS[source], limit=limit)
+    if source.endswith(".jsonl"):
+        rows = [row for row in read_jsonl(source, as_questions) if _is_of(row, subject, split)]
+    else:
+        rows = from_hub(BENCHMARKS, source, None, **_hub_part(source, subject, split))
+    if not rows:
+        raise DataError(f"{source}: no rows of subject {subject!r}, split {split!r}")
+    return [question for row in spread(rows, limit) for question in as_questions(row)]
+
+
+def _is_of(row: dict, subject: str | None, split: str) -> bool:
+    """Whether an MMLU row is of this subject (None: any) and split; other rows always are."""
+    return not _is_mmlu(row) or (row.get("split", split) == split and subject in (None, row["subject"]))
+
+
+def _hub_part(source: str, subject: str | None, split: str) -> dict[str, str]:
+    """Which configuration of a Hub data set, and which split if not always the same one."""
+    if source == "cais/mmlu":
+        if subject is None:
+            raise DataError(f"{source}: name a subject, as in load_questions({source!r}, subject='anatomy')")
+        return {"name": subject, "split": split}
+    return {"name": "multiple_choice"} if source == "truthfulqa/truthful_qa" else {}
+
 
 # --- tasks --------------------------------------------------------------------------------------
 
@@ -122,7 +220,7 @@ def score_choices(
     """Multiple choice by log-likelihood: the likeliest choice wins. The model writes nothing.
 
     Args:
-        questions: as ``data.load_questions`` gives them: ``{id, question, choices, label}``, with a
+        questions: as :func:`load_questions` gives them: ``{id, question, choices, label}``, with a
             ``task`` for another format than the course's own; of several tasks at once, if you like
             (TruthfulQA's mc1 and mc2 share most of the work). Where several choices are true (mc2),
             ``labels`` marks them with 1, in place of ``label``.
@@ -132,40 +230,24 @@ def score_choices(
     Returns:
         One row a question: id, task, label (none for mc2), predicted, correct (whether the predicted
         choice is a true one), logliks (list, nats), mass (mc2's score: the share of the probability
-        that is on true choices; NaN elsewhere), truncated (tokens cut from the left).
+        that is on true choices; NaN elsewhere).
 
     Raises:
-        ValueError: without questions, or naming the item for which the model gives no number.
+        ValueError: without questions, or as :func:`likelihood.loglikelihoods`.
     """
     if not questions:
         raise ValueError("score_choices: no questions.")
     asked = [with_shots(question, shots) for question in questions]
-    longest = longest_input(model, tokenizer)
-    requests = [
-        [
-            encode_request(tokenizer, each.opening + each.text, f" {answer}", longest)
-            for answer in each.answers
-        ]
-        for each in asked
-    ]
-    warn_of_truncation([request for each in requests for request in each], longest)
-    together = defaultdict(list)  # a prefix is shared by the questions that open alike
-    for i, each in enumerate(asked):
-        together[each.opening].append(i)
-    logliks: list[list[float]] = [[] for _ in questions]
-    for group in together.values():
-        found = iter(score_requests(model, [r for i in group for r in requests[i]], compute, batch_tokens))
-        for i in group:
-            logliks[i] = [next(found) for _ in requests[i]]
-    return pd.DataFrame(
-        [_graded(question, *two) for question, *two in zip(questions, logliks, requests)]
-    ).astype({"label": "Int64"})
+    found: list[float] = []
+    for _, group in groupby(asked, key=lambda each: each.opening):  # which is then read once
+        requests = [(each.opening + each.text, f" {answer}") for each in group for answer in each.answers]
+        found += loglikelihoods(model, tokenizer, requests, compute, batch_tokens)
+    each = iter(found)
+    rows = [_graded(question, [next(each) for _ in question["choices"]]) for question in questions]
+    return pd.DataFrame(rows).astype({"label": "Int64"})
 
 
-def _graded(question: dict, logliks: list[float], requests: list[Request]) -> dict:
-    if not np.isfinite(logliks).all():
-        wrong = logliks[np.argmin(np.isfinite(logliks))]
-        raise ValueError(f"The model gives {wrong} for item {question['id']!r}.")
+def _graded(question: dict, logliks: list[float]) -> dict:
     true = _truth(question)
     return {
         "id": question["id"],
@@ -175,7 +257,6 @@ def _graded(question: dict, logliks: list[float], requests: list[Request]) -> di
         "correct": bool(true[np.argmax(logliks)]),
         "logliks": logliks,
         "mass": true_mass(logliks, true) if "labels" in question else np.nan,
-        "truncated": max(request.truncated for request in requests),
     }
 
 

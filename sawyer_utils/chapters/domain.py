@@ -2,27 +2,108 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from sawyer_utils import evaluation
-from sawyer_utils.data import has_words, load_domain
+from sawyer_utils.data import normalise
+from sawyer_utils.plumbing import sources
+from sawyer_utils.plumbing.sources import DataError, Schema, check_question, list_of, text_of, within
 
 # What an answer says that does not claim to know. Short on purpose: read the answers, too.
 ADMISSIONS = ("not know", "don't know", "not sure", "cannot say", "can't say", "no idea", "no information")
 
 
-def load() -> tuple[list[dict], list[dict]]:
-    """(facts, questions that the text does not answer): of ``SAWYER_DOMAIN``, a .jsonl in the schema of
-    ``data.load_domain``, or the example.
+def has_words(text: str, keys: Iterable[str]) -> bool:
+    """Whether a text holds one of the keys as whole words in a row; case and punctuation do not count."""
+    words = f" {' '.join(normalise(text))} "
+    return any(f" {' '.join(normalise(key))} " in words for key in keys)
+
+
+def runs(words: list[str]) -> set[tuple[str, ...]]:
+    """Every five words in a row; a text of fewer is one run by itself."""
+    return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
+
+
+def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[str, str]]:
+    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words."""
+    words = {key: normalise(text) for key, text in texts.items()}
+    sets = {key: set(w) for key, w in words.items()}
+    grams: dict[tuple, list[str]] = {}
+    for key, w in words.items():
+        for gram in runs(w):
+            grams.setdefault(gram, []).append(key)
+    found = {pair for keys in grams.values() for pair in itertools.combinations(keys, 2)}
+    for a, b in itertools.combinations(texts, 2):
+        shared = len(sets[a] & sets[b])
+        if shared and shared > jaccard * len(sets[a] | sets[b]):
+            found.add((a, b))
+    return sorted(found)
+
+
+def check_domain(row: dict) -> None:
+    """A fact with what teaches it and what examines it, or a question that the text does not answer."""
+    if row.get("unknown") is True:
+        text_of(row, "question")
+        if "lessons" in row:
+            raise DataError("field 'unknown' is true, and there are lessons")
+        return
+    check_question(row)
+    keys = list_of(row, "keys", 1)
+    if not all(isinstance(key, str) and normalise(key) for key in keys):
+        raise DataError(f"field 'keys' is {keys}, not words")
+    lessons = list_of(row, "lessons", 1)
+    for i, lesson in enumerate(lessons):
+        with within(f"lessons[{i}]"):
+            _check_lesson(lesson, keys, row["question"])
+    if has_words(row["question"], keys):
+        raise DataError(f"field 'question' gives the answer away: it holds one of {keys}")
+    right = [i for i, choice in enumerate(row["choices"]) if has_words(choice, keys)]
+    if right != [row["label"]]:
+        raise DataError(f"choices {right} hold one of the keys {keys}; field 'label' is {row['label']}")
+
+
+def _check_lesson(lesson: dict, keys: list[str], asked: str) -> None:
+    if near_duplicates({"lesson": text_of(lesson, "question"), "examination": asked}):
+        raise DataError(f"field 'question' is nearly {asked!r}, which is kept for the examination")
+    if not has_words(text_of(lesson, "answer"), keys):
+        raise DataError(f"field 'answer' does not hold one of the keys {keys}")
+
+
+DOMAIN = Schema("domain_example", check_domain)
+
+
+def check_examination(rows: list[dict], name: str) -> None:
+    """Two facts or more, and no question twice: neither as the lesson of another fact."""
+    facts = [row for row in rows if "lessons" in row]
+    if len(facts) < 2:
+        raise DataError(f"{name}: {len(facts)} facts, and a comparison needs two")
+    asked = [row["question"] for row in rows]
+    asked += [lesson["question"] for row in facts for lesson in row["lessons"]]
+    if twice := [q for q, n in Counter(" ".join(normalise(q)) for q in asked).items() if n > 1]:
+        raise DataError(f"{name}: asked twice: {twice[0]!r}")
+
+
+def load(source: str | None = None) -> tuple[list[dict], list[dict]]:
+    """(facts, questions that the text does not answer) of a small text of one's own: the path of a .jsonl
+    (``SAWYER_DOMAIN`` if left out), or "embedded", the example.
+
+    A fact is a question in the benchmarks' schema, kept for the examination, with what teaches it:
+    ``{id, question, choices, label, keys, lessons: [{question, answer}]}``. An answer holds one of the
+    ``keys``, or it is wrong. A question that the text does not answer is ``{id, question, unknown: true}``.
 
     Raises:
-        DataError: naming file, line and field.
+        DataError: naming file, line and field; with fewer than two facts, or a question asked twice.
     """
-    rows = load_domain(os.environ.get("SAWYER_DOMAIN") or "embedded")
+    source = source or os.environ.get("SAWYER_DOMAIN") or "embedded"
+    rows = sources.load(DOMAIN, source)
+    check_examination(rows, DOMAIN.name if source == "embedded" else Path(source).name)
     return [row for row in rows if "lessons" in row], [row for row in rows if "lessons" not in row]
 
 

@@ -13,7 +13,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sawyer_utils.chat import BOT, HUMAN, STOP, encode_prompt
+from sawyer_utils.chat import BOT, HUMAN, encode_prompt
 from sawyer_utils.plumbing.files import home, read_json, replacing, write_json
 from sawyer_utils.profiles import Profile
 
@@ -246,20 +246,23 @@ ollama create sawyer -f {folder}/Modelfile
 ollama run sawyer "What are your opinions on poetry?\""""
 
 
-def modelfile(gguf: str = "sawyer.gguf", temperature: float = 0.7, tokens: int = 64) -> str:
+def modelfile(end: str, gguf: str = "sawyer.gguf", temperature: float = 0.7, tokens: int = 64) -> str:
     """Ollama's Modelfile, with SAWYER's conversation format as a Go template.
 
     A Go template cannot split a "###" that a user types, as the chat template does: there, text can
     become a control token.
+
+    Args:
+        end: the model's end token, as text.
     """
     template = (
         "{{- range .Messages }}"
         f'{{{{- if eq .Role "user" }}}}{HUMAN}{{{{ .Content }}}}'
-        f'{{{{- else if eq .Role "assistant" }}}}{BOT}{{{{ .Content }}}}{STOP}'
+        f'{{{{- else if eq .Role "assistant" }}}}{BOT}{{{{ .Content }}}}{end}'
         "{{- end }}{{- end }}"
         f"{BOT}"
     )
-    stops = [f'PARAMETER stop "{token}"' for token in (STOP, HUMAN)]
+    stops = [f'PARAMETER stop "{token}"' for token in (end, HUMAN)]
     numbers = [f"PARAMETER temperature {temperature}", f"PARAMETER num_predict {tokens}"]
     # The full distribution, as in training and evaluation: no cut-off, no penalty.
     numbers += ["PARAMETER top_k 0", "PARAMETER top_p 1.0", "PARAMETER repeat_penalty 1.0"]
@@ -269,8 +272,9 @@ def modelfile(gguf: str = "sawyer.gguf", temperature: float = 0.7, tokens: int =
 def write_modelfile(folder: Path, profile: Profile, gguf: str = "sawyer.gguf") -> Path:
     """Write ``Modelfile`` into a merged model's folder, and print the commands around it."""
     path = Path(folder) / "Modelfile"
+    end = read_json(Path(folder) / "tokenizer_config.json")["eos_token"]
     with replacing(path) as temporary:
-        text = modelfile(gguf, profile.temperature, profile.response_tokens)
+        text = modelfile(end, gguf, profile.temperature, profile.response_tokens)
         temporary.write_text(text, encoding="utf-8")
     print(GGUF_STEPS.format(folder=folder, gguf=gguf))
     return path

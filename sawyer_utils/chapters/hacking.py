@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +14,7 @@ import torch
 from sawyer_utils import checkpoints, data, evaluation, models, ppo, runtime
 from sawyer_utils.evaluation import Answers
 from sawyer_utils.models import REF
+from sawyer_utils.plumbing import resuming
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, RewardModel, standardised, train_reward
 
@@ -56,16 +55,8 @@ def one_sided(pairs: Sequence[data.Pair], size: int, seed: int = 0) -> list[data
 
 
 def train_judge(profile: Profile, pairs: list[data.Pair], folder: Path, seed: int = 0) -> RewardModel:
-    """A reward model of these pairs, loaded from ``folder`` if one of the very same pairs, seed and settings
-    is there."""
-    settings = {k: v for k, v in asdict(profile).items() if k.startswith(("reward", "precision"))}
-    mark = hashlib.sha256(repr((settings, pairs, seed)).encode()).hexdigest()
-    kept = Path(folder) / "trained.json"  # written last: without it the model may be half a one
-    if not kept.exists() or runtime.read_json(kept) != mark:
-        kept.unlink(missing_ok=True)
-        judge = RewardModel.untrained(profile, seed=seed)
-        train_reward(judge, profile, pairs, folder)
-        runtime.write_json(kept, mark)
+    """A reward model of these pairs, loaded from ``folder`` if this very training is there."""
+    train_reward(RewardModel.untrained(profile, seed=seed), profile, pairs, folder, seed=seed)
     return RewardModel.load(Path(folder) / "model")
 
 
@@ -189,14 +180,21 @@ class Lab:
         trainer = ppo.PPOTrainer(self.model, self.tokenizer, reward_fn, config, self.folder / name)
         # Closer to each other at the start, where the policy moves fastest.
         due = sorted({max(1, round(config.steps * (i / looks) ** 2)) for i in range(1, looks + 1)})
-        kept = self._kept(trainer, due)
-        seen = [Look(**one) for one in kept["looks"]]
+        path = trainer.run_dir / "looks.json"
+        some = self.known.prompts[:16], self.known.responses[:16]
+        seen_by = {"proxy": self.proxy(*some), "gold": self.gold(*some)}
+        this = {
+            **checkpoints.identity(trainer, self.train),
+            "looks": str(due),
+            "test": resuming.digest(self.test),
+        }
+        resuming.claim(trainer.run_dir, this | seen_by, ("checkpoint", "looks.json"), file="looks_of.json")
+        seen = [Look(**one) for one in runtime.read_json(path)] if path.exists() else []
 
         def look() -> None:
             if trainer.steps_done not in {one.step for one in (self.start, *seen)}:
                 seen.append(self.look(trainer.steps_done))
-                kept["looks"] = [asdict(one) for one in seen]
-                runtime.write_json(trainer.run_dir / "looks.json", kept)
+                runtime.write_json(path, [asdict(one) for one in seen])
 
         def watch(log: list[dict]) -> None:
             if on_step:
@@ -210,23 +208,6 @@ class Lab:
             print(f"{name}: {stopped}")
             look()
         return Run(trainer.log, [self.start, *seen])
-
-    def _kept(self, trainer: ppo.PPOTrainer, due: list[int]) -> dict:
-        """What is on disk of this very run. What is there of another one, PPO's checkpoint too, is removed:
-        that knows its settings, but neither prompts nor judges."""
-        path, some = trainer.run_dir / "looks.json", (self.known.prompts[:16], self.known.responses[:16])
-        said = [[float(x) for x in judge(*some)] for judge in (trainer.reward_fn, self.proxy, self.gold)]
-        run = {**checkpoints.settings_of(trainer), "looks": due, "train": self.train, "test": self.test}
-        kept = runtime.read_json(path) if path.exists() else {}
-        if kept.get("run") == run and np.allclose(kept["judges"], said, atol=1e-3):
-            return kept
-        if kept:
-            print(f"{path.parent.name}: what is kept is of another reward or other settings: starting over.")
-        shutil.rmtree(path.parent / "checkpoint", ignore_errors=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {"run": run, "judges": said, "looks": []}
-        runtime.write_json(path, kept)
-        return kept
 
     def answers(self, name: str, prompts: list[str]) -> Answers:
         """What the policy of a finished run answers."""

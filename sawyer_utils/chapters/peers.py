@@ -1,9 +1,4 @@
-"""DPO and RLOO by TRL's trainers, on SAWYER's chat format and through PPO's own forward pass.
-
-TRL's trainers take log-probs from a fused head, which reads ``lm_head.weight`` and so misses the
-control tokens' trained rows, which PEFT keeps beside it (trl 1.16, peft 0.21). :func:`share_forward`
-puts :class:`actor.ActorCritic` in its place: the same log-probs, at the same speed, for all methods.
-"""
+"""DPO and RLOO by TRL's trainers, on SAWYER's chat format, with PPO's settings where they have the same."""
 
 from __future__ import annotations
 
@@ -15,50 +10,19 @@ import torch
 from datasets import Dataset
 from transformers import GenerationConfig, PrinterCallback
 from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
-from trl.trainer.utils import FusedCausalLMOutput
 
-from sawyer_utils import memory, models
-from sawyer_utils.actor import ActorCritic
+from sawyer_utils import models
 from sawyer_utils.chat import decode, endings
 from sawyer_utils.data import Pair
-from sawyer_utils.plumbing import trainers
+from sawyer_utils.plumbing import memory, trainers, workarounds
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
-from sawyer_utils.rollout import Rollout, sample
+from sawyer_utils.rollout import sample
 from sawyer_utils.runtime import choose_precision
 from sawyer_utils.sft import trainer_precision
 
 POLICY, REF = "default", "ref"  # what TRL calls them
-# TRL logs these of what the shared forward pass does not compute.
-NOT_COMPUTED = ("logits/chosen", "logits/rejected", "mean_token_accuracy")
-
-
-def share_forward(model, temperature: float = 1.0) -> None:
-    """Let ``model(…, labels=…, fused_lm_head=True)``, which TRL's trainers call, compute its log-probs as
-    PPO does; any other call is the model's own.
-
-    Args:
-        model: the PEFT model of a trainer that has been built.
-        temperature: what the logits are divided by.
-    """
-    base, actor = model.get_base_model(), ActorCritic(model)
-    ordinary = type(base).forward
-
-    @functools.wraps(ordinary)  # generate() reads the signature
-    def forward(*inputs, fused_lm_head: bool = False, labels=None, **named):
-        if not fused_lm_head:
-            return ordinary(base, *inputs, labels=labels, **named)
-        graded = labels[:, 1:] != -100  # (B, T − 1)
-        real = named["attention_mask"].bool()
-        batch = Rollout([], [], named["input_ids"], real, graded, graded.any(1))
-        logprobs, _, entropy = actor(batch, temperature)
-        nothing = torch.zeros_like(logprobs)  # for the numbers of NOT_COMPUTED
-        return FusedCausalLMOutput(
-            log_probs=logprobs, entropy=entropy, mean_logits=nothing, is_top1=nothing.bool()
-        )
-
-    base.forward = forward
 
 
 def _load(profile: Profile, start: Path):
@@ -89,14 +53,11 @@ def _settings(profile: Profile, folder: Path, seed: int) -> dict:
     }
 
 
-def _ready(trainer, reference: Path, temperature: float = 1.0):
-    """TRL copies the starting adapter to ``ref``, but without the control tokens' rows (their names end
-    where it expects a dot). So ``ref`` is loaded from its own file."""
-    models.spare_the_table(trainer.model)
+def _ready(trainer, reference: Path):
+    """TRL copies the starting adapter to ``ref``: another reference is loaded over it."""
     models.load_policy_weights(trainer.model, reference, REF)
     models.activate(trainer.model, POLICY, trainable=True)
-    models.trainables_to_fp32(trainer.model)
-    share_forward(trainer.model, temperature)
+    workarounds.trainables_to_fp32(trainer.model)
     trainers.lower_the_scale(trainer)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
     return trainer
@@ -106,10 +67,9 @@ def _run(trainer, progress: LogTo, folder: Path, halves: dict) -> list[dict]:
     """Train, write ``folder/adapter`` and ``folder/log.json``, and return the log."""
     with memory.explained(trainer.model, halves):
         trainer.train()
-    log = [{k: v for k, v in line.items() if k not in NOT_COMPUTED} for line in progress.log]
     save = functools.partial(models.save_adapter, trainer.model, folder / "adapter", POLICY)
-    trainers.write(log, folder / "log.json", save)
-    return log
+    trainers.write(progress.log, folder / "log.json", save)
+    return progress.log
 
 
 # --- DPO ----------------------------------------------------------------------------------------
@@ -309,7 +269,7 @@ def rloo_trainer(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
-    return _ready(trainer, reference, profile.temperature)
+    return _ready(trainer, reference)
 
 
 def train_rloo(

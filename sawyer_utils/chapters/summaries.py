@@ -12,8 +12,10 @@ import torch
 
 from sawyer_utils import models
 from sawyer_utils.chat import that_fit
+from sawyer_utils.data import normalise
 from sawyer_utils.evaluation import Similarity, repetition
 from sawyer_utils.plumbing import assets
+from sawyer_utils.plumbing.sources import Schema, check_prompt, load, spread, text_of, with_split
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import Mixture, RewardFn, standardised
 from sawyer_utils.runtime import choose_precision
@@ -21,6 +23,27 @@ from sawyer_utils.runtime import choose_precision
 ASK = "Summarise in one sentence: "
 WORDS = 18  # what a summary should have
 WEIGHTS = {"neutrality": 3.0, "similarity": 1.0, "length": 1.0}
+
+
+def check_news(row: dict) -> None:
+    """``{text, split}`` and, if there is one, ``summary``: a neutral sentence by hand, to measure against."""
+    check_prompt(row, "text")
+    if "summary" in row:
+        text_of(row, "summary")
+
+
+def _from_hub(row: dict) -> dict:
+    """The article; its summary, under "prediction", is not needed to learn from a grade."""
+    return with_split("text", text_of(row, "text"))
+
+
+NEWS = Schema("news", check_news, {"argilla/news-summary": ("train", _from_hub)})
+
+
+def load_news(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
+    """News-like paragraphs ``{id, topic, text, split}`` of one split, "train" or "test"; the embedded test
+    rows have a ``summary``, too."""
+    return spread([row for row in load(NEWS, source) if row["split"] == split], limit)
 
 
 def prompt_for(text: str) -> str:
@@ -196,8 +219,6 @@ def copied(source: str, summary: str, n: int = 3) -> float:
 
 
 def _runs(text: str, n: int) -> list[tuple[str, ...]]:
-    from sawyer_utils.data import normalise
-
     words = normalise(text)
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 

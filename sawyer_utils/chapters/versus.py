@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from sawyer_utils import data, evaluation, models, reward, runtime
 from sawyer_utils.chapters import peers
+from sawyer_utils.plumbing import memory, sources
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.resuming import fingerprint
 from sawyer_utils.ppo import PPOTrainer
@@ -44,7 +45,7 @@ SETTINGS += ("ppo_", "kl_coef", "missing_stop", "eval_batch", "versus_", "dpo_")
 
 def is_new(topic: str) -> bool:
     """Whether a topic is kept out of preferences, reward model and first prompts."""
-    return data.held_out(topic, SHARE_NEW)
+    return sources.held_out(topic, SHARE_NEW)
 
 
 def split(rows: list[dict]) -> tuple[list[dict], list[dict]]:
@@ -111,10 +112,9 @@ def prepare(profile: Profile, on_log=None) -> Common:
 
 def train_judge(profile: Profile, pairs: list[data.Pair], folder: Path, on_log=None) -> reward.RewardModel:
     """The reward model of the known topics, a short training; loaded where it is there already."""
-    if not (folder / MODEL).exists():
-        short = replace(profile, reward_max_steps=profile.versus_judge_steps)
-        untrained = reward.RewardModel.untrained(short)
-        reward.train_reward(untrained, short, pairs, folder, on_log, warmup_steps=5)
+    short = replace(profile, reward_max_steps=profile.versus_judge_steps)
+    untrained = reward.RewardModel.untrained(short)
+    reward.train_reward(untrained, short, pairs, folder, on_log, warmup_steps=5)
     return reward.RewardModel.load(folder / "model")
 
 
@@ -139,13 +139,13 @@ def metered(budget: dict) -> Iterator[None]:
     """Note the seconds of the block, and this process's peak memory in it where the system can tell. On a
     CPU also the seconds of computing, which other work on the machine does not stretch; what a GPU computes
     is no time of this process."""
-    told, device = runtime.forget_peak_memory(), runtime.choose_precision().device
+    told, device = memory.forget_peak_memory(), runtime.choose_precision().device
     start, computed = runtime.seconds(device), time.process_time()
     yield
     budget["seconds"] = runtime.seconds(device) - start
     if device == "cpu":
         budget["cpu_seconds"] = time.process_time() - computed
-    budget["peak_memory_gib"] = runtime.peak_memory_gib() if told else None
+    budget["peak_memory_gib"] = memory.peak_memory_gib() if told else None
 
 
 def ppo(common: Common, seed: int, folder: Path, start: Path, topics: str, steps: int, on_log=None) -> dict:

@@ -1,15 +1,10 @@
-"""Reading chapter 05's results: several seeds at once, when to use which, and how much there is to read."""
+"""Reading chapter 05's results: several seeds at once, and when to use which."""
 
 from __future__ import annotations
 
-import ast
-import inspect
-import io
 import statistics
-import tokenize
 
-from sawyer_utils import losses
-from sawyer_utils.chapters.versus import GONE_ON, METHODS, TRAINED, best_of_n
+from sawyer_utils.chapters.versus import GONE_ON, METHODS, TRAINED
 
 NAMES = {"ppo": "PPO", "dpo": "DPO", "rloo": "RLOO", "best_of_n": "best of n"}
 NAMES |= {"ppo_new": "PPO, gone on", "dpo_online": "online DPO"}
@@ -74,42 +69,3 @@ def when_to_use(rows: list[dict]) -> list[dict[str, str]]:
         row("the model must stay close to SFT", good, kl, "smallest KL of the good ones, nats", min),
         row("new topics come without labels", gained, gains, still),
     ]
-
-
-# --- what there is to understand ----------------------------------------------------------------
-
-
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def code_lines(source: str) -> int:
-    """Lines that hold code: no blank lines, no comments, no docstrings."""
-    noise = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in (*noise, tokenize.ENDMARKER):
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    return len(lines)
-
-
-def lines_to_understand() -> dict[str, int]:
-    """Code lines of each method: PPO here (trainer, settings, actor, sampling, the losses it calls), TRL's
-    trainer and settings of the other two, choosing the best."""
-    import trl.trainer.dpo_config as dpo_config
-    import trl.trainer.dpo_trainer as dpo_trainer
-    import trl.trainer.rloo_config as rloo_config
-    import trl.trainer.rloo_trainer as rloo_trainer
-
-    from sawyer_utils import actor, ppo, ppo_config, rollout
-
-    used = ("log_softmax", "entropy", "whiten", "kl_k1", "token_rewards", "gae", "policy_loss", "value_loss")
-    parts = {
-        "ppo": [ppo, ppo_config, actor, rollout, *(getattr(losses, name) for name in used)],
-        "dpo": [dpo_trainer, dpo_config],
-        "rloo": [rloo_trainer, rloo_config],
-        "best_of_n": [best_of_n],
-    }
-    return {name: sum(code_lines(inspect.getsource(part)) for part in of) for name, of in parts.items()}

@@ -14,7 +14,7 @@ import re
 import ipywidgets as widgets
 
 from sawyer_utils.classroom.widgets import Panel, _button, _row, _tight
-from sawyer_utils.data import EMBEDDED
+from sawyer_utils.plumbing.sources import EMBEDDED
 
 HEADING = "## Five questions"
 LETTERS = "ABCD"

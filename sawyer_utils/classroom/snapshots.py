@@ -19,7 +19,7 @@ class Snapshot:
     step: int
     prompts: list[str]
     tokens: list[list[str]]
-    kl: list[list[float]]  # log π − log π_ref of each token, nats; empty where it is not known
+    kl: list[list[float]]  # log π − log π_ref of each token, nats
     scores: list[float]
 
 
@@ -31,17 +31,6 @@ def snapshot(batch: Rollout, tokenizer, step: int) -> Snapshot:
         tokens.append([piece.replace("\ufffd", "░") for piece in pieces])  # part of a letter
         shades.append(values[mask].tolist())
     return Snapshot(step, list(batch.prompts), tokens, shades, batch.scores.tolist())
-
-
-def from_log(log: list[dict]) -> list[Snapshot]:
-    """The samples that a PPO log keeps of each step: other prompts each time, words, and no KL."""
-    found = []
-    for line in log:
-        samples = line["samples"]
-        words = [[w + " " for w in sample["response"].split()] for sample in samples]
-        prompts, scores = ([sample[key] for sample in samples] for key in ("prompt", "score"))
-        found.append(Snapshot(line["step"], prompts, words, [[] for _ in samples], scores))
-    return found
 
 
 class Watch:

@@ -20,7 +20,9 @@ import numpy as np
 from scipy import stats
 
 from sawyer_utils import data
-from sawyer_utils.data import DataError, Pair
+from sawyer_utils.data import Pair
+from sawyer_utils.plumbing import sources
+from sawyer_utils.plumbing.sources import DataError
 
 WON, LOST = 6, 5  # of 10: a vote says which is better, not by how much
 
@@ -59,7 +61,7 @@ def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
     """
     found: dict[str, dict] = {}
     for path in paths:
-        for row in data.read_jsonl(path, "preferences"):
+        for row in sources.read_jsonl(path, sources.check_preference):
             if found.setdefault(row["id"], row) != row:
                 raise DataError(f"{Path(path).name}: the vote {row['id']} differs from that of another file")
     return list(found.values())

@@ -1,28 +1,23 @@
-"""Things to play with: chat with all stages, ask the judge, fill a card's memory, leaf through a run.
+"""Things to play with: chat with all stages, ask the judge.
 
 Made of what ipywidgets 7.7 (Colab) and 8 share, and of core widgets alone. Building one runs no model;
 only a click does. Callbacks write through an HTML widget, for what they print is lost. Each has a static
-twin from the same function, for pages that show no widgets: ``show.side_by_side``, ``probes.edits_table``,
-:func:`memory_figure` and ``show.rollouts``.
+twin, for pages that show no widgets: :func:`compare` and :func:`edits`.
 """
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import random
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import ipywidgets as widgets
 from IPython.display import HTML
 
-from sawyer_utils import memory, plots, show
+from sawyer_utils import plots, show
 from sawyer_utils.classroom import probes, votes
-from sawyer_utils.classroom.snapshots import Snapshot
 from sawyer_utils.classroom.talk import Reply, Talk, Votes, questions, stage_name
 from sawyer_utils.reward import RewardFn
 
@@ -355,140 +350,3 @@ class RewardExplorer(Panel):
         )
         paths = "".join(f"<div><small>{a.name}: {html.escape(a.path())}</small></div>" for a in self.answers)
         return f"{html.escape(str(found))}{bar}{paths}"
-
-
-# --- memory -------------------------------------------------------------------------------------
-
-
-def memory_figure(plan: memory.Plan | None = None):
-    """The static twin of :class:`MemoryCalculator`: the bars of one setting, the verdict as title."""
-    plan = plan or memory.Plan()
-    cards = memory.cards()
-    extra = {"CUDA itself": memory.CONTEXT}
-    phases = {
-        {"generation": "sampling and\nscoring", "update": "update"}[name]: {
-            part: size / memory.GIB for part, size in {**held, **extra}.items()
-        }
-        for name, held in plan.phases().items()
-    }
-    figure = plots.memory_bars(phases, plan.card, cards[plan.card])
-    plots.plt.close(figure)  # shown once, by the cell that returns it
-    return figure
-
-
-def _picture(figure, alt: str) -> str:
-    """A figure as an image that any HTML widget can hold."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    plots.plt.close(figure)
-    code = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" style="max-width:100%" src="data:image/png;base64,{code}">'
-
-
-class MemoryCalculator(Panel):
-    """Will PPO fit? The formulas of ``memory.py`` behind a few menus."""
-
-    def __init__(self, plan: memory.Plan | None = None):
-        self.cards = memory.cards()
-        plan = plan or memory.Plan(card=next(iter(self.cards)))
-        slider, menu = widgets.SelectionSlider, widgets.Dropdown
-        options = {
-            "model": (menu, list(memory.MODELS)),
-            "judge": (menu, list(memory.JUDGES)),
-            "precision": (menu, list(memory.BYTES)),
-            "card": (menu, list(self.cards)),
-            "rank": (slider, [4, 8, 16, 32, 64, 128]),
-            "rows": (slider, [1, 2, 4, 8, 16, 32, 64]),
-            "length": (slider, [64, 128, 256, 512, 1024, 2048, 4096]),
-        }
-        labels = {"judge": "reward model", "rank": "LoRA rank", "rows": "rows at once", "length": "tokens"}
-        self.controls = {
-            name: kind(options=choices, value=getattr(plan, name), description=labels.get(name, name),
-                       style=LABEL, layout=widgets.Layout(width="300px", margin="2px 18px 2px 0"))
-            for name, (kind, choices) in options.items()
-        }  # fmt: skip
-        self.picture, self.said = widgets.HTML(layout=WIDE), widgets.HTML(layout=WIDE)
-        for control in self.controls.values():
-            control.observe(lambda _: self.draw(), "value")
-        title = "Does PPO fit this card? (LoRA, activation checkpointing; prompt and response half each)"
-        super().__init__(title, [_row(list(self.controls.values())), self.said, self.picture])
-        self.draw()
-
-    @property
-    def plan(self) -> memory.Plan:
-        names = [field.name for field in fields(memory.Plan)]
-        return memory.Plan(**{name: self.controls[name].value for name in names})
-
-    def draw(self) -> None:
-        """Compute and show; no model is built."""
-        said = memory.verdict(self.plan, self.cards)
-        self.said.value = _tight(f"<b>{html.escape(said)}</b>")
-        self.picture.value = _picture(memory_figure(self.plan), said)
-
-
-# --- a run --------------------------------------------------------------------------------------
-
-
-def some_steps(snapshots: list[Snapshot], n: int = 3) -> list[Snapshot]:
-    """The first, the last, and equal steps between."""
-    last = len(snapshots) - 1
-    return [snapshots[i] for i in sorted({round(k * last / (n - 1)) for k in range(n)})]
-
-
-class RolloutViewer(Panel):
-    """Answers at the steps you choose, filtered and sorted; each token shaded by its KL.
-
-    Its static twin is ``show.rollouts(some_steps(snapshots))``.
-
-    Args:
-        snapshots: of ``snapshots.Watch``, or ``snapshots.from_log(log)``.
-    """
-
-    SORTS = ("as they came", "largest gain", "largest loss", "largest KL")
-
-    def __init__(self, snapshots: list[Snapshot]):
-        if not snapshots:
-            raise ValueError("RolloutViewer: no snapshots.")
-        self.snapshots = {one.step: one for one in snapshots}
-        first = tuple(one.step for one in some_steps(snapshots))
-        steps = [(f"step {step}", step) for step in self.snapshots]
-        self.steps = widgets.SelectMultiple(options=steps, value=first, description="steps", rows=6)
-        self.find = widgets.Text(placeholder="word in the prompt", description="find",
-                                 continuous_update=False)  # fmt: skip
-        self.sort = widgets.Dropdown(options=self.SORTS, description="sort")
-        self.table = widgets.HTML(layout=WIDE)
-        for control in (self.steps, self.find, self.sort):
-            control.observe(lambda _: self.draw(), "value")
-        controls = _row([self.steps, widgets.VBox([self.find, self.sort])])
-        super().__init__("What the policy said (Ctrl or Cmd for several steps)", [controls, self.table])
-        self.draw()
-
-    def draw(self) -> None:
-        """Show the chosen steps."""
-        chosen = [self.snapshots[step] for step in sorted(self.steps.value)]
-        kept = [self._rows(one, self._order(one, chosen)) for one in chosen]
-        if not chosen or not any(one.prompts for one in kept):
-            self.table.value = "<i>Nothing to show: choose a step, or look for another word.</i>"
-            return
-        self.table.value = _tight(show.rollouts(kept).data)
-
-    def _order(self, one: Snapshot, chosen: list[Snapshot]) -> list[int]:
-        """The rows of one snapshot that are looked for, in the order that was asked for."""
-        word, sort = self.find.value.lower(), self.SORTS.index(self.sort.value)
-        rows = [i for i, prompt in enumerate(one.prompts) if word in prompt.lower()]
-        # The same prompts are sorted as one table, by what happened from the first step to the last.
-        first, last = (chosen[0], chosen[-1]) if chosen[0].prompts == one.prompts else (one, one)
-        if first.prompts != last.prompts:
-            first = last = one
-        keys = (
-            lambda i: 0,
-            lambda i: first.scores[i] - last.scores[i],
-            lambda i: last.scores[i] - first.scores[i],
-            lambda i: -sum(last.kl[i]),
-        )
-        return sorted(rows, key=keys[sort])
-
-    @staticmethod
-    def _rows(one: Snapshot, rows: list[int]) -> Snapshot:
-        lists = ("prompts", "tokens", "kl", "scores")
-        return Snapshot(one.step, **{name: [getattr(one, name)[i] for i in rows] for name in lists})

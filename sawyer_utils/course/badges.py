@@ -1,23 +1,23 @@
-"""Where the repository lives, said once (``[tool.sawyer]`` in pyproject.toml) and copied from there.
-
-The copies are what must be readable without the package: the Colab badges, and the setup cells,
-which clone the course.
-"""
+"""Where the repository lives, said once (``[tool.sawyer]`` in pyproject.toml) and copied from there to what
+must be readable without the package: the Colab badges, and the setup cells, which clone the course."""
 
 from __future__ import annotations
 
 import json
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 from sawyer_utils.course.notebooks import cell_hash
 from sawyer_utils.plumbing.files import project_root
 
-# The slash in "/notebooks/" ends the ref, which may hold slashes of its own.
-BADGE = re.compile(r"colab\.research\.google\.com/github/([^/\s]+/[^/\s]+)/blob/(\S+?)/notebooks/([\w.-]+)")
-SETUP = re.compile(r'^REPO, REF = "([^"]*)", "([^"]*)"$', re.MULTILINE)
+FILES = ("pyproject.toml", "README.md", "notebooks/source/*.py", "notebooks/*.ipynb")
+PLACES = (  # how the address is written
+    'repository = "{}"\nref = "{}"',
+    "colab.research.google.com/github/{}/blob/{}/notebooks/",
+    'REPO, REF = "{}", "{}"',
+    r"REPO, REF = \"{}\", \"{}\"",  # in a notebook's JSON
+)
 
 
 def address(root: Path | None = None) -> tuple[str, str]:
@@ -34,54 +34,27 @@ def rewrite(repo: str | None = None, ref: str | None = None, root: Path | None =
         ValueError: if ``repo`` is not OWNER/NAME, or ``ref`` is no name of a branch or tag.
     """
     root = root or project_root()
-    old_repo, old_ref = address(root)
-    repo, ref = repo or old_repo, ref or old_ref
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo):
-        raise ValueError(f"{repo!r} is not OWNER/NAME.")
-    if not re.fullmatch(r"\w[\w./-]*", ref):
-        raise ValueError(f"{ref!r} is not the name of a branch or tag.")
-    pyproject = root / "pyproject.toml"
-    text = pyproject.read_text(encoding="utf-8")
-    text = re.sub(r'^repository = ".*"', f'repository = "{repo}"', text, count=1, flags=re.MULTILINE)
-    text = re.sub(r'^ref = ".*"', f'ref = "{ref}"', text, count=1, flags=re.MULTILINE)
-    changed = [pyproject] if _replace(pyproject, text) else []
-    for path in files(root):
+    old = address(root)
+    new = (repo or old[0], ref or old[1])
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", new[0]):
+        raise ValueError(f"{new[0]!r} is not OWNER/NAME.")
+    if not re.fullmatch(r"\w[\w./-]*", new[1]):
+        raise ValueError(f"{new[1]!r} is not the name of a branch or tag.")
+
+    def moved(text: str) -> str:
+        for place in PLACES:
+            text = text.replace(place.format(*old), place.format(*new))
+        return text
+
+    changed = []
+    for path in (path for pattern in FILES for path in sorted(root.glob(pattern))):
         before = path.read_text(encoding="utf-8")
-        after = _notebook(before, repo, ref) if path.suffix == ".ipynb" else _text(before, repo, ref)
-        if _replace(path, after):
+        after = moved(before)
+        for cell in json.loads(before)["cells"] if path.suffix == ".ipynb" else ():
+            # Another address leaves a cell's output what it was: the hash that ties the two moves along.
+            source = "".join(cell["source"])
+            after = after.replace(cell_hash(source), cell_hash(moved(source)))
+        if after != before:
+            path.write_text(after, encoding="utf-8")
             changed.append(path)
     return changed
-
-
-def files(root: Path) -> Iterator[Path]:
-    """Every file that may hold a badge or a setup cell."""
-    yield from (path for path in [root / "README.md", root / "notebooks" / "README.md"] if path.exists())
-    yield from sorted((root / "notebooks" / "source").glob("*.py"))
-    yield from sorted((root / "notebooks").glob("*.ipynb"))
-
-
-def _text(text: str, repo: str, ref: str) -> str:
-    text = BADGE.sub(rf"colab.research.google.com/github/{repo}/blob/{ref}/notebooks/\g<3>", text)
-    return SETUP.sub(f'REPO, REF = "{repo}", "{ref}"', text)
-
-
-def _notebook(text: str, repo: str, ref: str) -> str:
-    """The same in the cells of a notebook. Another address leaves the output of the setup cell what
-    it was, so the hash that ties the two together moves along."""
-    notebook = json.loads(text)
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        moved = _text(source, repo, ref)
-        if moved == source:
-            continue
-        cell["source"] = moved.splitlines(keepends=True)
-        if cell["metadata"].get("sawyer_hash") == cell_hash(source):
-            cell["metadata"]["sawyer_hash"] = cell_hash(moved)
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-
-
-def _replace(path: Path, text: str) -> bool:
-    if path.read_text(encoding="utf-8") == text:
-        return False
-    path.write_text(text, encoding="utf-8")
-    return True

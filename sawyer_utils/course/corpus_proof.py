@@ -6,23 +6,36 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sawyer_utils.chapters.summaries import prompt_for
+from sawyer_utils.chapters import choices
+from sawyer_utils.chapters.domain import DOMAIN, check_examination, near_duplicates, runs
+from sawyer_utils.chapters.summaries import NEWS, prompt_for
 from sawyer_utils.chat import encode, encode_prompt
-from sawyer_utils.data import (
+from sawyer_utils.data import FIXED_PROMPTS, normalise, pairs
+from sawyer_utils.plumbing.sources import (
+    CONVERSATIONS,
     EMBEDDED,
-    FIXED_PROMPTS,
-    KINDS,
-    SCHEMAS,
+    GOLD,
+    PREFERENCES,
+    PROMPTS,
     DataError,
-    check_examination,
-    near_duplicates,
-    normalise,
-    pairs,
     read_jsonl,
-    runs,
 )
 from sawyer_utils.profiles import PROFILES
 
+SCHEMAS = (CONVERSATIONS, PREFERENCES, GOLD, PROMPTS, *choices.MINIS.values(), NEWS, DOMAIN)
+KINDS = {  # what a response is, and the scores it may have
+    "engaging": (9, 10),
+    "curt": (5, 7),
+    "dull": (5, 7),
+    "padded": (3, 5),
+    "flattering": (2, 4),
+    "evasive": (2, 4),
+    "rambling": (2, 4),
+    "rude": (2, 4),
+    "off_topic": (1, 1),
+    "false": (1, 1),
+    "degenerate": (1, 1),
+}
 JUDGED = ("preferences", "gold_preferences")
 
 
@@ -43,14 +56,14 @@ def check_corpus(folder: Path = EMBEDDED, tokenizer=None) -> dict[str, Any]:
     Raises:
         DataError: naming the rows, for the first property that fails.
     """
-    files = {name: read_jsonl(folder / f"{name}.jsonl", name) for name in SCHEMAS}
+    files = {schema.name: read_jsonl(folder / f"{schema.name}.jsonl", schema.check) for schema in SCHEMAS}
     ids = Counter(row["id"] for rows in files.values() for row in rows)
     if repeated := [i for i, n in ids.items() if n > 1]:
         raise DataError(f"ids used in two files: {repeated[:5]}")
     asked = {row["id"]: row["messages"][0]["content"] for row in files["conversations"]}
     asked |= {row["id"]: row["prompt"] for name in (*JUDGED, "prompts") for row in files[name]}
     asked |= {f"fixed-{i}": prompt for i, prompt in enumerate(FIXED_PROMPTS)}
-    for name in ("truthful_mini", "religions_mini"):
+    for name in choices.MINIS:
         _refuse_near(name, {row["id"]: row["question"] for row in files[name]})
     _refuse_near("prompts", asked)
     judged = [row for name in JUDGED for row in files[name]]
@@ -66,7 +79,7 @@ def check_corpus(folder: Path = EMBEDDED, tokenizer=None) -> dict[str, Any]:
             low, high = KINDS.get(response["kind"], (11, 0))
             if not low <= response["score"] <= high:
                 raise DataError(f"{row['id']}: a {response['kind']} response scores {response['score']}")
-    asked_too = [row["question"] for name in ("truthful_mini", "religions_mini") for row in files[name]]
+    asked_too = [row["question"] for name in choices.MINIS for row in files[name]]
     _check_paragraphs(files["news"], [*texts, *asked_too])
     check_examination(files["domain_example"], "domain_example")
     if tokenizer is not None:
@@ -129,8 +142,7 @@ def _describe(files: dict[str, list[dict]]) -> dict[str, Any]:
         "topics": len({row["topic"] for row in conversations}),
         **{name: _describe_preferences(files[name]) for name in JUDGED},
         "labels": {
-            name: dict(sorted(Counter(row["label"] for row in files[name]).items()))
-            for name in ("truthful_mini", "religions_mini")
+            name: dict(sorted(Counter(row["label"] for row in files[name]).items())) for name in choices.MINIS
         },
         "news": {
             "topics": len({row["topic"] for row in files["news"]}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import re
 import shutil
 import sys
@@ -11,8 +13,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from sawyer_utils.data import EMBEDDED
 from sawyer_utils.plumbing.files import home, project_root, read_json, replacing, write_json
+from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.profiles import Profile
 
 NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
@@ -26,7 +28,9 @@ EXTRAS = {
 FOLDERS = {**NOTEBOOKS, **EXTRAS}
 # Extras whose committed outputs are of the code before the last change of their cells, and whose first cell
 # says so. `make notebooks EXTRA=1` executes them; then their names go from here, and the line from the cell.
-WAITING = ("06_reward_hacking", "08_domain_adaptation")
+WAITING = ("05_ppo_vs_dpo", "06_reward_hacking", "07_neutral_summaries", "08_domain_adaptation")
+# Of the variables SAWYER_…, those that change no result.
+NO_RESULT = ("SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_WHOLE_RUN", "SAWYER_TESTS_ON_GPU")
 ADMISSION = "Its outputs are of an earlier run, before the last change of its code"
 # Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
 EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
@@ -198,6 +202,18 @@ def fingerprint(profile: Profile) -> str:
     return digest.hexdigest()[:16]
 
 
+def brought() -> str:
+    """What a user brings by environment variables: ``SAWYER_QUESTIONS`` and others, and what is in the files
+    that they name."""
+    names = sorted(name for name in os.environ if name.startswith("SAWYER_") and name not in NO_RESULT)
+    digest = hashlib.sha256(repr([(name, os.environ[name]) for name in names]).encode())
+    for name in names:
+        for path in map(Path, os.environ[name].split(os.pathsep)):
+            if path.is_file():
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str, Path]:
     """Execute 01 to 04, and the extras if asked, into the run folder; what is done and unchanged is
     reused.
@@ -210,14 +226,23 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
     folder = home() / profile.name
     ledger_path = folder / "course.json"
     ledger = read_json(ledger_path) if ledger_path.exists() else {}
-    if fresh or ledger.get("fingerprint", fingerprint(profile)) != fingerprint(profile):
-        print("Starting over." if fresh else "Settings or corpus changed: starting over.")
+    if fresh:
+        print("Starting over.")
         shutil.rmtree(folder, ignore_errors=True)
+        ledger = {}
+    elif ledger.get("fingerprint", fingerprint(profile)) != fingerprint(profile):
+        aside = next(
+            p for n in itertools.count(1) if not (p := folder.with_name(f"{folder.name}-{n}")).exists()
+        )
+        folder.rename(aside)
+        print(f"Settings or corpus changed: starting over. The earlier run is in {aside.name}.")
         ledger = {}
     ledger["fingerprint"] = fingerprint(profile)
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     print("weights:", ", ".join(assets.fetch()))
     executed = {name: folder / "notebooks" / f"{name}.ipynb" for name in (FOLDERS if extra else NOTEBOOKS)}
+    if ledger.get("brought", brought()) != brought():
+        print("What you bring (SAWYER_… variables or their files) has changed: the notebooks run again.")
     todo = _outdated(ledger, executed)
     for name in executed:
         if name not in todo:
@@ -225,6 +250,7 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
     # Cut off now, all of these have to run again: each builds on the last, and the extras on all.
     for name in (*todo, *(EXTRAS if NOTEBOOKS.keys() & set(todo) else ())):
         ledger.pop(name, None)
+    ledger["brought"] = brought()
     write_json(ledger_path, ledger)
     clock = Clock(todo, _expected(profile))
     for name in todo:
@@ -256,8 +282,10 @@ def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
     """The first of 01 to 04 that is missing or changed, and all after it: each builds on the last.
     If there is none: the extras that are."""
 
+    other = ledger.get("brought", brought()) != brought()
+
     def changed(name: str) -> bool:
-        return ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists()
+        return other or ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists()
 
     names = list(executed)
     first = next((i for i, name in enumerate(names) if name in NOTEBOOKS and changed(name)), None)

@@ -147,13 +147,11 @@ def snapshot(hub_folder: Path, kind: str, name: str, **patterns) -> Path:
     from sawyer_utils.plumbing import hub
 
     print(f"fetching {name} from the Hub", flush=True)
-    try:
+    with hub.explained(name, kind):
         commit = HfApi().repo_info(name, repo_type=kind).sha
         repository = hub_folder / f"{kind}s--{name.replace('/', '--')}"
         place = repository / "snapshots" / commit
         snapshot_download(name, repo_type=kind, revision=commit, local_dir=place, **patterns)
-    except Exception as error:  # the exceptions of three libraries; hub.explain knows them
-        raise hub.HubUnavailable(hub.explain(name, error, "" if kind == "model" else "datasets/")) from error
     shutil.rmtree(place / ".cache", ignore_errors=True)  # of no use in a cache, and not for the stick
     (repository / "refs").mkdir(exist_ok=True)
     (repository / "refs" / "main").write_text(commit, encoding="utf-8")

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.course.editions import without_badge, without_links
-from sawyer_utils.data import EMBEDDED
 from sawyer_utils.plumbing.files import project_root
+from sawyer_utils.plumbing.sources import EMBEDDED
 
 TYPES = ("slide", "subslide", "fragment", "notes")  # reveal.js's, as nbconvert calls them
 TEMPLATE = EMBEDDED / "slides.html.j2"

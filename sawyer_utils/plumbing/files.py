@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,26 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def finite(value: Any, name: str = "") -> tuple[Any, list[str]]:
+    """``value`` without what is NaN or infinite in it, at any depth, and the names of what was left out,
+    such as ``runs.0.kl``: JSON has no such numbers. In a list ``None`` keeps the place of one, so that the
+    others stay where they are."""
+    if _endless(value):
+        return None, [name]
+    if not isinstance(value, (dict, list, tuple)):
+        return value, []
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    parts = {key: finite(part, f"{name}.{key}".lstrip(".")) for key, part in items}
+    left_out = [one for _, names in parts.values() for one in names]
+    if isinstance(value, dict):
+        return {key: part for key, (part, _) in parts.items() if not _endless(value[key])}, left_out
+    return [part for part, _ in parts.values()], left_out
+
+
+def _endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def write_json(path: Path, value: Any) -> None:

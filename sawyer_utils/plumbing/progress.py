@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable
 
 from transformers import TrainerCallback
+
+from sawyer_utils.plumbing.files import finite
 
 Log = list[dict]
 
@@ -55,13 +56,12 @@ def _steps(state) -> Log:
 
 
 def _not_finite(line: dict) -> set[str]:
-    return {key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)}
+    return set(finite(line)[1])
 
 
 def _numbers(line: dict) -> dict:
     # TRL counts its tokens from zero after a resume (1.16).
-    left_out = _not_finite(line) | {"num_tokens"}
-    return {k: v for k, v in line.items() if isinstance(v, (int, float)) and k not in left_out}
+    return {k: v for k, v in finite(line)[0].items() if isinstance(v, (int, float)) and k != "num_tokens"}
 
 
 class Clock(TrainerCallback):

@@ -1,17 +1,21 @@
 """Trainings that may be cut off: small checkpoints every few minutes, a Stop button that keeps what was
 learnt, and a second run that goes on from there to the same numbers.
 
-For the two stages that transformers' Trainer runs; PPO has its own checkpoints and the same button.
+For the two stages that transformers' Trainer runs; PPO has its own checkpoints, and the same button and
+:func:`claim`, which tells a run from another one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import math
 import shutil
 import signal
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from transformers import Trainer, TrainerCallback
@@ -19,9 +23,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sawyer_utils.plumbing.files import read_json, write_json
 
-RUN = "run.json"  # beside the checkpoints: what they are checkpoints of
-# Of the trainer's arguments, those that do not change what comes out.
-ELSEWHERE = ("output_dir", "logging", "log_", "save", "report_to", "run_name", "project", "disable_tqdm")
+RUN = "run.json"  # beside what a training leaves: which training
+# Of a trainer's arguments, how those begin that do not change what it learns.
+NO_RESULT = (
+    *("_", "output_dir", "logging", "log_", "save", "report_to", "run_name", "project", "trackio", "hub"),
+    *("disable_tqdm", "eval", "do_", "push_to_hub", "per_device", "gradient_", "activation_", "auto_find"),
+    *("dataloader", "dataset_num", "bf16", "fp16", "tf32", "use_cpu", "torch_", "ddp", "fsdp", "deepspeed"),
+    *("local_rank", "accelerator_config", "remove_unused", "include", "pad_to_multiple", "resume"),
+)
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -83,29 +92,17 @@ class _Keep(TrainerCallback):
         self.saved = time.monotonic()
 
 
-def train(
-    trainer: Trainer,
-    minutes: float,
-    resume: str | bool = "auto",
-) -> None:
-    """``trainer.train()``, going on from a checkpoint in its output folder if that is one of this very
-    run: the same settings, data and trainable weights.
-
-    The trainer's own ``save_strategy`` is to be "no".
+def train(trainer: Trainer, minutes: float) -> None:
+    """``trainer.train()``, going on from a checkpoint in its output folder if there is one (:func:`claim`
+    has to be asked before). The trainer's own ``save_strategy`` is to be "no".
 
     Args:
         minutes: between two checkpoints; 0 keeps each step.
-        resume: "auto", or False to start over.
 
     Raises:
         TrainingInterrupted: after the Stop button, once the step is done and kept.
     """
-    folder = Path(trainer.args.output_dir)
-    last = _last_whole(trainer, folder) if resume else None
-    if last is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_json(folder / RUN, identity(trainer))
+    last = _last_whole(Path(trainer.args.output_dir))
     with StopButton() as button:
         trainer.add_callback(_Keep(button, minutes))
         try:
@@ -118,12 +115,79 @@ def train(
         raise TrainingInterrupted(trainer.state.global_step, trainer.state.max_steps)
 
 
-def identity(trainer: Trainer) -> dict[str, str]:
-    """What must be equal for a training to be the same training."""
-    settings = {k: str(v) for k, v in trainer.args.to_dict().items() if not k.startswith(ELSEWHERE)}
-    shapes = [(n, tuple(p.shape)) for n, p in trainer.model.named_parameters() if p.requires_grad]
-    digests = {"data": list(trainer.train_dataset), "trained": shapes}
-    return settings | {k: hashlib.sha256(repr(v).encode()).hexdigest() for k, v in digests.items()}
+def claim(folder: Path, identity: dict, outputs: tuple[str, ...], resume: bool = True, file=RUN) -> bool:
+    """Whether what a training left in ``folder`` is of this very run. What is of another one is moved to
+    ``folder/earlier-1`` (2, …), which is said: nothing is deleted, and nothing of another run is used.
+
+    Args:
+        identity: what changes the result, by name: texts and numbers are compared as they are; lists of
+            numbers (scores) may differ by rounding.
+        outputs: the names in ``folder`` that the training writes.
+        resume: False starts over, whatever is there.
+        file: where the identity is kept.
+    """
+    folder, known = Path(folder), Path(folder) / file
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in outputs]
+    there = [path for path in paths if path.is_file() or (path.is_dir() and any(path.iterdir()))]
+    try:
+        before = read_json(known) if known.exists() else {}
+    except ValueError:  # damaged: of which run, nobody knows
+        before = {}
+    changed = [name for name in {**before, **identity} if not alike(before.get(name), identity.get(name))]
+    if there and not changed and resume:
+        return True
+    if there:
+        names = (folder / f"earlier-{n}" for n in itertools.count(1))
+        aside = next(path for path in names if not path.exists())
+        aside.mkdir()
+        for path in filter(Path.exists, [*there, known]):
+            path.rename(aside / path.name)
+        why = f"Another run is in {folder.name} ({', '.join(changed)}). " if before and changed else ""
+        print(f"{why}Moved {', '.join(path.name for path in there)} to {aside}; starting over.")
+    write_json(known, identity)
+    return False
+
+
+def alike(one, other) -> bool:
+    """Whether two values are equal, lists of numbers but for rounding."""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return all(math.isclose(a, b, rel_tol=1e-2, abs_tol=1e-3) for a, b in zip(one, other, strict=True))
+    return one == other
+
+
+def digest(value) -> str:
+    """16 hex digits of a value, by its ``repr``."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+
+
+def identity(trainer: Trainer, base: str) -> dict[str, str]:
+    """What a training by transformers' or TRL's trainer learns from: data, base, adapter and settings.
+
+    Args:
+        base: the pretrained model's name.
+    """
+    args, model = trainer.args, trainer.model
+    settings = {}
+    for field in fields(args):
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        value = str(getattr(args, field.name))
+        if value != str(default) and not field.name.startswith(NO_RESULT):
+            settings[field.name] = value
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    goes_on = any("lora_B" in name and bool(p.any()) for name, p in trained.items())
+    start = [p.detach().cpu().float().numpy().tobytes() for p in trained.values()] if goes_on else "fresh"
+    lora = {name: (c.r, c.lora_alpha) for name, c in getattr(model, "peft_config", {}).items()}
+    shapes = [tuple(p.shape) for p in trained.values()]
+    return {
+        "data": digest(list(trainer.train_dataset)),
+        "base": base,
+        "adapter": digest((sorted(lora.items()), shapes)),
+        "start": digest(start),
+        "batch": str(batch),
+        **settings,
+    }
 
 
 def fingerprint(adapter: Path, *settings) -> str:
@@ -134,15 +198,9 @@ def fingerprint(adapter: Path, *settings) -> str:
     return digest.hexdigest()[:8]
 
 
-def _last_whole(trainer: Trainer, folder: Path) -> Path | None:
+def _last_whole(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; what a killed process left half is removed."""
-    known = folder / RUN
-    if not known.exists():
-        return None
-    if read_json(known) != identity(trainer):
-        print("The checkpoint is of other settings or data: starting over.")
-        return None
-    while (newest := get_last_checkpoint(folder)) is not None:
+    while folder.exists() and (newest := get_last_checkpoint(folder)) is not None:
         try:
             # The Trainer writes its state last.
             read_json(Path(newest) / "trainer_state.json")

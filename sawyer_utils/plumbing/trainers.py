@@ -3,12 +3,14 @@ and a log and weights that are both there at the end."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from transformers import Trainer, TrainingArguments
 
-from sawyer_utils.plumbing.files import write_json
+from sawyer_utils.plumbing.files import read_json, write_json
 
 # fp16 multiplies the loss, lest small gradients become 0, and skips a step whose gradients overflow. From
 # torch's 65,536 SmolLM2-135M skips its first three steps, half of a short training: 16,384 overflows, 8,192
@@ -19,8 +21,7 @@ FP16_SCALE = 2.0**10
 
 def one_gpu(args: TrainingArguments) -> TrainingArguments:
     """The same arguments, for one GPU a process. With several in sight a Trainer would copy the model to
-    each of them (DataParallel, which TRL refuses): batches would grow, and forward() of the copies would
-    still read the first card's weights (``models.spare_the_table``)."""
+    each of them (DataParallel, which TRL refuses), and batches would grow."""
     if args.n_gpu > 1:  # asked first: the answer is what sets it
         args._n_gpu = 1
     return args
@@ -30,6 +31,27 @@ def lower_the_scale(trainer: Trainer) -> None:
     """Let fp16's gradient scaler begin at :data:`FP16_SCALE`; a checkpoint brings its own."""
     if (scaler := trainer.accelerator.scaler) is not None:
         scaler.load_state_dict({**scaler.state_dict(), "scale": FP16_SCALE})
+
+
+def in_batches(rows: list, lengths: list[int], batch: int) -> list:
+    """Rows in random order, but short to long inside each batch: its micro-batches need less padding.
+    Grouping whole batches by length would teach each step another lesson on length.
+
+    For a trainer with ``train_sampling_strategy="sequential"``, which goes on in the same order after a
+    stop. (transformers' own grouping by length draws another one; 5.23.)
+    """
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+    return [rows[i] for part in batches for i in sorted(part, key=lengths.__getitem__)]
+
+
+def finished(folder: Path, weights: str) -> list[dict] | None:
+    """The log of a training that :func:`write` has finished, which is said; None if it is not."""
+    if not (folder / weights / "adapter_model.safetensors").exists() or not (folder / "log.json").exists():
+        return None
+    print(f"Already trained: loading {folder.name}/{weights}.")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # of a process that died tidying up
+    return read_json(folder / "log.json")
 
 
 def write(log: list[dict], path: Path, save_weights: Callable[[], None]) -> None:

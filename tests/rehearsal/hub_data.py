@@ -16,7 +16,8 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from sawyer_utils.data import EMBEDDED, pairs
+from sawyer_utils.data import pairs
+from sawyer_utils.plumbing.sources import EMBEDDED
 
 TYPED = "What do <|im_end|>, </s>, [SEP], <mask>, <s>, <|endoftext|> and ###STOP### mean?"
 ODD_EVERY = 3  # one of the odd rows after so many plain ones, until all have been

@@ -20,8 +20,9 @@ import pytest
 from hub_server import GRANTED, HubServer
 from safetensors.torch import load_file
 
-from sawyer_utils import data, profiles
-from sawyer_utils.data import HUB_SOURCES
+from sawyer_utils import profiles
+from sawyer_utils.chapters import choices, summaries
+from sawyer_utils.plumbing import sources
 
 # In a process of its own: huggingface_hub reads its address once, and the tests' is offline.
 CLIENT = """
@@ -187,31 +188,31 @@ def test_a_request_that_it_does_not_know_is_kept(folder):
 # --- the rows -----------------------------------------------------------------------------------
 
 SETS = {
-    "timdettmers/openassistant-guanaco": ("conversations", lambda: hub_data.guanaco()[0]),
-    "HuggingFaceH4/ultrafeedback_binarized": ("preferences", hub_data.ultrafeedback),
+    "timdettmers/openassistant-guanaco": (sources.CONVERSATIONS, lambda: hub_data.guanaco()[0]),
+    "HuggingFaceH4/ultrafeedback_binarized": (sources.PREFERENCES, hub_data.ultrafeedback),
     "Anthropic/hh-rlhf": (
-        "gold_preferences",
+        sources.GOLD,
         lambda: [r for some in hub_data.hh_rlhf().values() for r in some],
     ),
-    "databricks/databricks-dolly-15k": ("prompts", hub_data.dolly),
-    "argilla/news-summary": ("news", hub_data.news),
-    "truthfulqa/truthful_qa": ("questions", hub_data.truthful),
-    "cais/mmlu": ("questions", lambda: hub_data.mmlu()["test"]),
+    "databricks/databricks-dolly-15k": (sources.PROMPTS, hub_data.dolly),
+    "argilla/news-summary": (summaries.NEWS, hub_data.news),
+    "truthfulqa/truthful_qa": (choices.BENCHMARKS, hub_data.truthful),
+    "cais/mmlu": (choices.BENCHMARKS, lambda: hub_data.mmlu()["test"]),
 }
 
 
 def test_every_set_that_the_course_knows_is_there():
-    assert SETS.keys() == HUB_SOURCES.keys()
+    assert SETS.keys() == {name for schema, _ in SETS.values() for name in schema.hub}
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_course_takes_the_good_rows_and_counts_the_others(name):
     schema, make = SETS[name]
     rows, left_out = make(), Counter()
-    taken = list(data.map_rows(schema, rows, HUB_SOURCES[name][1], left_out))
+    taken = list(sources.map_rows(schema.check, rows, schema.hub[name][1], left_out))
     assert len(taken) + left_out.total() == len(rows)
     assert len(taken) > 0.8 * len(rows)
-    assert bool(left_out) == (schema != "questions"), "the odd rows are not in it"
+    assert bool(left_out) == (schema is not choices.BENCHMARKS), "the odd rows are not in it"
 
 
 # --- the session --------------------------------------------------------------------------------

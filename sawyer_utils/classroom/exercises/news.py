@@ -7,7 +7,6 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from sawyer_utils import data
 from sawyer_utils.chapters import summaries
 from sawyer_utils.classroom.checks import Wrong, choice, close, exercise, fresh, kind, number
 
@@ -145,7 +144,7 @@ def one_for_all(answer):
     """One text that earns as much on every test paragraph as that paragraph's summary by hand."""
     if not isinstance(answer, str):
         raise Wrong(f"One text is asked for; this is {kind(answer)}.")
-    rows = data.load_news("test")
+    rows = summaries.load_news("test")
     prompts = [summaries.prompt_for(row["text"]) for row in rows]
     own, one = (_poor_reward(prompts, said) for said in ([r["summary"] for r in rows], [answer] * len(rows)))
     beaten = int((own > one + 1e-9).sum())

@@ -187,7 +187,7 @@ def _token(ratio: Tensor, advantages: Tensor, clip: float, i: int) -> str:
         "The slope of a log of a sum of exponentials is a weighted mean. Of what, and with which weights?",
     ),
     lesson="Towards the row of the word that was said, away from the mean of those that might have been. One "
-    "vector a token: `actor.TokenLogprobs` keeps it in place of a logit for every word.",
+    "vector a token, where the logits are one for every word.",
 )
 def slope(answer):
     """f(W, h, token) -> d log π(token) / d h, (D,), where the logits are W @ h."""

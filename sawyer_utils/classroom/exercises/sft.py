@@ -118,7 +118,7 @@ def _(answer):
     return None
 
 
-STOP = 4
+END = 4
 
 
 @exercise(
@@ -128,12 +128,12 @@ STOP = 4
         "What a token is does not tell you why it stands there. Where it stands does.",
         "The rows are filled up on the left, to T. Compare `torch.arange(T)` with T minus a row's length.",
     ),
-    lesson="Masked by its id, every stop goes with the padding: the loss looks fine, and no answer ever "
+    lesson="Masked by its id, every end goes with the padding: the loss looks fine, and no answer ever "
     "ends. Padding is a matter of position: mask by position, or keep the two tokens apart as "
     "`chat.add_control_tokens` does.",
 )
 def _(answer):
-    for pad in (0, STOP, STOP):
+    for pad in (0, END, END):
         ids, lengths = padded(pad)
         is_text = torch.arange(ids.shape[1]) >= ids.shape[1] - lengths.unsqueeze(1)
         wanted = torch.where(is_text, ids, -100)
@@ -141,8 +141,8 @@ def _(answer):
         if close(found, wanted, 0):
             continue
         found = torch.as_tensor(found)
-        if (found[is_text & (ids == STOP)] == -100).any():
-            return "Some answer's own stop has the label −100, so the model is not graded on it."
+        if (found[is_text & (ids == END)] == -100).any():
+            return "Some answer's own end has the label −100, so the model is not graded on it."
         if (found[~is_text] != -100).any():
             return "Some padding is graded."
         return "A token of the text has lost its label, or has another one than its id."
@@ -150,10 +150,10 @@ def _(answer):
 
 
 def padded(pad: int):
-    """Fresh ``ids (B, T)``, each row padded on the left and ending with a stop, and ``lengths (B,)``."""
+    """Fresh ``ids (B, T)``, each row padded on the left, with an end token, and ``lengths (B,)``."""
     lengths = torch.randperm(8, generator=fresh())[:4] + 2  # of 2 to 9 tokens, all different
     ids = torch.full((4, 9), pad)
     for row, n in zip(ids, lengths.tolist()):
         row[9 - n : -1] = torch.randint(5, VOCABULARY, (n - 1,), generator=fresh())
-        row[-1] = STOP
+        row[-1] = END
     return ids, lengths

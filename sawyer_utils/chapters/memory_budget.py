@@ -1,9 +1,9 @@
 """Does PPO on this policy fit this card? Bytes, from the shapes alone: no model is built.
 
-The formulas of ``benchmarks/ppo_memory.py``, which holds them against what is really allocated, and of
-the memory calculator in ``widgets.py``. They are of the course's own PPO: one base, LoRA adapters
-``policy`` and ``ref`` on every linear layer, three trained embedding rows, a value head, activation
-checkpointing, and a small encoder that judges.
+:func:`table` is the answer for a profile. The formulas are held against what is really allocated by
+``benchmarks/ppo_memory.py`` and its tests; ``benchmarks/fits.py`` adds those of the other stages. They are
+of the course's own PPO: one base (the vocabularies below count up to three new rows), LoRA adapters ``policy``
+and ``ref`` on every linear layer, a value head, activation checkpointing, and a small encoder that judges.
 
 What stays (weights, adapters, Adam) and the KV cache are exact; the rest is an upper bound, which counts
 together what is not always there together. Left out is what torch does not count (the CUDA context and
@@ -14,18 +14,20 @@ none; without it they would be 64 MiB a row at 512 tokens of a 7B model.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sawyer_utils import runtime
 from sawyer_utils.actor import ActorCritic
+from sawyer_utils.plumbing.memory import GIB
 
-GIB = 2**30
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sawyer_utils.profiles import Profile
+
 CONTEXT = GIB // 2  # the CUDA context and its libraries
 RANK = 16
-CONTROL_ROWS = 3  # of the embedding table, trained too
+CONTROL_ROWS = 2  # that the embedding table gains
 BYTES = {"nf4": 2, "fp16": 2, "bf16": 2, "fp32": 4}  # of a number outside the 4-bit layers
 
 
@@ -46,22 +48,19 @@ class Shape:
     type_vocab_size: int = 0
 
 
-MODELS = {
-    "SmolLM2-135M": Shape(49_155, 576, 1536, 30, 9, 3, 64, True),
-    "SmolLM2-360M": Shape(49_155, 960, 2560, 32, 15, 5, 64, True),
-    "SmolLM2-1.7B": Shape(49_155, 2048, 8192, 24, 32, 32, 64, True),
-    "Llama-2-7B": Shape(32_003, 4096, 11_008, 32, 32, 32, 128),
-    "Llama-3.1-8B": Shape(128_259, 4096, 14_336, 32, 32, 8, 128),
-    "Llama-2-13B": Shape(32_003, 5120, 13_824, 40, 40, 40, 128),
+MODELS = {  # under the names that a profile's policy_base takes
+    "embedded:smollm2-135m": Shape(49_155, 576, 1536, 30, 9, 3, 64, True),
+    "HuggingFaceTB/SmolLM2-1.7B": Shape(49_155, 2048, 8192, 24, 32, 32, 64, True),
+    "meta-llama/Llama-2-7b-hf": Shape(32_003, 4096, 11_008, 32, 32, 32, 128),
+    "meta-llama/Llama-3.1-8B": Shape(128_259, 4096, 14_336, 32, 32, 8, 128),
+    "meta-llama/Llama-2-13b-hf": Shape(32_003, 5120, 13_824, 40, 40, 40, 128),
 }
-JUDGES = {
-    "MiniLM-L6 (22M)": Shape(
-        30_522, 384, 1536, 6, 12, max_position_embeddings=512, type_vocab_size=2
-    ),
-    "RoBERTa-base (125M)": Shape(
-        50_265, 768, 3072, 12, 12, max_position_embeddings=514, type_vocab_size=1
-    ),
-}  # fmt: skip
+ROBERTA = Shape(50_265, 768, 3072, 12, 12, max_position_embeddings=514, type_vocab_size=1)
+JUDGES = {  # under those of its reward_base
+    "embedded:minilm-l6": Shape(30_522, 384, 1536, 6, 12, max_position_embeddings=512, type_vocab_size=2),
+    "FacebookAI/roberta-base": ROBERTA,
+}
+PARTS = ("weights", "optimizer", "merged copy", "cache", "activations", "logits", "CUDA itself")
 CARDS = {"T4": 14.7, "L4": 22.0, "A100 40 GB": 39.4, "A100 80 GB": 79.1}  # GiB that torch sees, about
 
 
@@ -99,7 +98,7 @@ def resident(model, judge, precision="nf4", rank: int = RANK, judge_bytes: int =
     """
     sizes = [out * into for out, into in linear_shapes(model)]
     lora, width = lora_parameters(model, rank), model.hidden_size
-    control, number = CONTROL_ROWS * width, BYTES[precision]
+    number = BYTES[precision]
     tables = (1 if model.tie_word_embeddings else 2) * model.vocab_size * width
     norms = (2 * model.num_hidden_layers + 1) * width
     if precision == "nf4":
@@ -114,9 +113,9 @@ def resident(model, judge, precision="nf4", rank: int = RANK, judge_bytes: int =
     return {
         **layers,
         "embedding_head_norms": number * (tables + norms),
-        # fp32 weight, gradient and Adam's two moments; PEFT also keeps the rows as they were.
-        "policy": 16 * (lora + control + width + 1) + 4 * control,
-        "ref": 4 * lora + 8 * control,
+        # fp32 weight, gradient and Adam's two moments; the value head, too.
+        "policy": 16 * (lora + width + 1),
+        "ref": 4 * lora,
         "reward_model": judge_bytes * encoder_parameters(judge),
     }
 
@@ -201,7 +200,7 @@ def phases(
     stays = resident(model, judge, precision, rank, judge_bytes)
     part = working(model, rows, length, precision, rank, response, sampled)
     # 12 of policy's 16 bytes are gradient and moments.
-    learned = lora_parameters(model, rank) + (CONTROL_ROWS + 1) * model.hidden_size + 1
+    learned = lora_parameters(model, rank) + model.hidden_size + 1
     fixed = {"weights": sum(stays.values()) - 12 * learned, "optimizer": 12 * learned}
     scoring = {"activations": part["layer"], "logits": part["logits"]}
     sampling = {
@@ -217,139 +216,35 @@ def phases(
     return found
 
 
-def budget(
-    model, judge, rows: int, length: int, precision="nf4", rank: int = RANK, judge_bytes: int = 2
-) -> dict[str, int]:
-    """Peak bytes of the two phases."""
-    found = phases(model, judge, rows, length, precision, rank, judge_bytes)
-    return {name: sum(held.values()) for name, held in found.items()}
+# --- the table ----------------------------------------------------------------------------------
 
 
-# --- the calculator -----------------------------------------------------------------------------
+def table(profile: Profile) -> pd.DataFrame:
+    """What PPO with a profile's sizes would fill at its peak, by model and precision, in GiB; at most.
 
+    The reward model is the profile's, in fp32 as the course loads it; one whose shape is not known here
+    counts as RoBERTa-base. Rows, lengths and rank are the profile's: ``dataclasses.replace`` them to see what
+    that frees.
 
-@dataclass(frozen=True)
-class Plan:
-    """One setting of the calculator."""
-
-    model: str = "Llama-2-7B"
-    judge: str = "RoBERTa-base (125M)"
-    precision: str = "nf4"
-    rank: int = RANK
-    rows: int = 8  # a micro-batch, and what is sampled at once
-    length: int = 512  # tokens, prompt and response
-    card: str = "T4"
-
-    def phases(self) -> dict[str, dict[str, int]]:
-        """As :func:`phases`, with the reward model in fp32, as the course loads it."""
-        shapes = MODELS[self.model], JUDGES[self.judge]
-        return phases(*shapes, self.rows, self.length, self.precision, self.rank, judge_bytes=4)
-
-    def peak(self) -> float:
-        """GiB, with the CUDA context."""
-        return (max(sum(held.values()) for held in self.phases().values()) + CONTEXT) / GIB
-
-
-def cards() -> dict[str, float]:
-    """:data:`CARDS` and, first, the GPU that is here: name -> GiB."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return CARDS
-    here = torch.cuda.get_device_properties(0)
-    return {f"{here.name} (this machine)": here.total_memory / GIB, **CARDS}
-
-
-def verdict(plan: Plan, memory: dict[str, float] | None = None) -> str:
-    """One sentence: does it fit, and what would make it."""
-    size = (memory or cards())[plan.card]
-    peak = plan.peak()
-    said = f"{plan.model} in {plan.precision}, {plan.rows} × {plan.length} tokens: at most {peak:.1f} GiB"
-    if peak > size:
-        over = f"{peak - size:.1f} GiB more than a {plan.card} has ({size:.1f})"
-        return f"{said}, {over}. {_remedy(plan, size)}"
-    left = size - peak
-    if left < 0.05 * size:
-        return f"{said}: it just fits a {plan.card} ({size:.1f} GiB), with {left:.1f} GiB to spare."
-    return f"{said}: it fits a {plan.card} ({size:.1f} GiB), with {left:.1f} GiB to spare."
-
-
-def _remedy(plan: Plan, size: float) -> str:
-    """The first of a few changes that makes it fit, the cheapest in what it costs the result first."""
-    fewer = [replace(plan, rows=n) for n in (8, 4, 2, 1) if n < plan.rows]
-    small = replace(plan, rows=min(1, plan.rows), precision="nf4")
-    four_bit = [replace(p, precision="nf4") for p in (plan, *fewer) if p.precision != "nf4"]
-    shorter = [replace(small, length=n) for n in (256, 128) if n < plan.length]
-    for changed in (*fewer, *four_bit, *shorter):
-        if changed.peak() <= size:
-            names = ("rows", "precision", "length")
-            new = {n: getattr(changed, n) for n in names if getattr(changed, n) != getattr(plan, n)}
-            changes = " and ".join(f"{name} {value}" for name, value in new.items())
-            return f"With {changes} it would take {changed.peak():.1f} GiB."
-    return "Take a larger card or a smaller model."
-
-
-# --- when it did not fit ------------------------------------------------------------------------
-
-
-class OutOfMemory(RuntimeError):
-    """A training did not fit the GPU. A notebook shows the message alone, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [str(self)]
-
-
-@contextmanager
-def explained(model, halves: dict[str, tuple[int, float]]) -> Iterator[None]:
-    """Turn torch's "out of memory" inside the block into what to change, with this card's numbers.
-
-    Args:
-        model: what is trained; its weights, gradients and Adam's moments are what stays.
-        halves: setting -> (value, share of all that comes and goes which halving it would halve).
-
-    Raises:
-        OutOfMemory: with the three changes that save most.
+    Returns:
+        A row a model and precision: the parts at the peak, which ``phase`` that is, their sum, and the
+        smallest of :data:`CARDS` that holds it.
     """
-    import torch
+    import pandas as pd
 
-    runtime.reset_card_peak()  # an earlier stage may have needed more
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        card = runtime.card()
-        if card is None:
-            raise
-        size = card.get_device_properties(card.current_device()).total_memory
-        said = _out_of_memory(model, halves, str(error), card.max_memory_allocated(), size)
-        card.empty_cache()
-        raise OutOfMemory(said) from None
-
-
-def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str, used: int, size: int) -> str:
-    """The message, from the bytes at the peak of the stage that failed and those of the card."""
-    frozen, trained = (
-        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad == flag)
-        for flag in (False, True)
-    )
-    passing = max(0, used - frozen - 4 * trained)  # weight, gradient and two moments of what is trained
-    saved = {
-        f"{name} {value} → {value // 2}": share * passing / 2
-        for name, (value, share) in halves.items()
-        if value > 1
-    }
-    saved["lora_rank, half of it"] = 2 * trained
-    if not getattr(model, "is_loaded_in_4bit", False):
-        saved["precision nf4"] = frozen * 0.7  # of 16 bits a weight, 4 and its scales are left
-    best = sorted(saved.items(), key=lambda change: -change[1])[:3]
-    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", error)
-    return "\n".join(
-        [
-            f"Out of GPU memory: {used / GIB:.1f} of {size / GIB:.1f} GiB were in use, "
-            f"{(frozen + 4 * trained) / GIB:.1f} of it by weights and optimizer"
-            + (f", and {asked[1]} more were asked for." if asked else "."),
-            "What helps most here:",
-            *(f"{n}. {name}: about {b / GIB:.2f} GiB less" for n, (name, b) in enumerate(best, 1)),
-            "Sizes are the profile's: profile = dataclasses.replace(profile, ...) below the setup cell;",
-            'precision is os.environ["SAWYER_PRECISION"] above it. Restart the session, run all.',
-        ]
-    )
+    rows, judge = [], JUDGES.get(profile.reward_base, ROBERTA)
+    length = profile.prompt_tokens + profile.response_tokens
+    for name, shape in MODELS.items():
+        for precision in ("fp16", "nf4"):
+            found = phases(
+                shape, judge, profile.ppo_micro_batch, length, precision, profile.lora_rank,
+                judge_bytes=4, response=profile.response_tokens, sampled=profile.ppo_batch,
+            )  # fmt: skip
+            phase = max(found, key=lambda p: sum(found[p].values()))
+            parts = {part: size / GIB for part, size in {**found[phase], "CUDA itself": CONTEXT}.items()}
+            peak = sum(parts.values())
+            fits = next((card for card, size in CARDS.items() if peak <= size), "none of these")
+            row = {"model": name.split("/")[-1].split(":")[-1], "precision": precision}
+            rows.append({**row, **parts, "phase": phase, "peak": peak, "fits": fits})
+    columns = ["model", "precision", *PARTS, "phase", "peak", "fits"]
+    return pd.DataFrame(rows).reindex(columns=columns).fillna(0.0).round(1)

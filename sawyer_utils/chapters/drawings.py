@@ -1,0 +1,310 @@
+"""Figures that one notebook alone draws, in the style of ``plots.py``; each function returns the Figure."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sawyer_utils.plots import (
+    GREEN,
+    GREY,
+    PURPLE,
+    STAGES,
+    bar_with_interval,
+    box,
+    canvas,
+    takes_tensors,
+    whiskers,
+)
+
+# --- 01 ---------------------------------------------------------------------------------------------
+
+
+@takes_tensors
+def low_rank(target, approximations: dict[int, np.ndarray]) -> Figure:
+    """A matrix and its approximations by rank, each number written in its cell."""
+    panels = [("the update", np.asarray(target))]
+    panels += [(f"rank {rank}", np.asarray(matrix)) for rank, matrix in approximations.items()]
+    reach = np.abs(panels[0][1]).max()
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.8 * len(panels), 3.4))
+    for ax, (name, matrix) in zip(axes, panels, strict=True):
+        ax.imshow(matrix, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
+        for (y, x), value in np.ndenumerate(matrix):
+            colour = "white" if abs(value) > 0.7 * reach else "#111111"
+            ax.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=11, color=colour)
+        error = np.linalg.norm(matrix - panels[0][1]) / np.linalg.norm(panels[0][1])
+        ax.set_title(name if matrix is panels[0][1] else f"{name}: {error:.0%} missing")
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+    return figure
+
+
+# --- 02 ---------------------------------------------------------------------------------------------
+
+
+@takes_tensors
+def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
+    """Bradley-Terry loss against the difference of two scores, for several margins."""
+    figure, ax = plt.subplots(figsize=(7, 3.4))
+    x = np.linspace(-4, 6, 200)
+    styles = zip(margins, ("-", "--", ":"), ("#0072B2", "#D55E00", GREEN), strict=True)
+    for margin, line, colour in styles:
+        ax.plot(x, np.log1p(np.exp(-(x - margin))), line, color=colour, lw=2.2, label=f"margin {margin:g}")
+    ax.axvline(0, color=GREY, lw=1)
+    ax.set(xlabel="score of chosen − score of rejected", ylabel="loss (nats)")
+    ax.legend()
+    return figure
+
+
+@takes_tensors
+def calibration(predicted, observed, counts, lows, highs) -> Figure:
+    """Predicted preference against how often it was right, a point a bin."""
+    figure, ax = plt.subplots(figsize=(5, 4.2))
+    ax.plot([0.5, 1], [0.5, 1], "--", color=GREY, label="perfectly calibrated")
+    ends, blue = whiskers(observed, lows, highs), STAGES["sft"][1]
+    ax.errorbar(predicted, observed, ends, fmt="o", color=blue, capsize=4, label="reward model")
+    for x, y, n in zip(predicted, observed, counts, strict=True):
+        ax.annotate(f"n={n}", (x, y), xytext=(6, -14), textcoords="offset points", fontsize=11)
+    ax.set(xlabel="predicted probability of its choice", ylabel="share that was right")
+    ax.legend(loc="lower right")
+    return figure
+
+
+@takes_tensors
+def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") -> Figure:
+    """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
+    figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
+    rng = np.random.default_rng(0)
+    for y, (name, values) in enumerate(reversed(groups.items())):
+        _, colour, hatch, marker = STAGES["sft" if name == own else "base"]
+        box = ax.boxplot(
+            [values], positions=[y], widths=0.55, orientation="horizontal",
+            showfliers=False, patch_artist=True, medianprops={"color": "black", "lw": 2},
+        )  # fmt: skip
+        box["boxes"][0].set(facecolor=(colour, 0.3), hatch=hatch, edgecolor=colour)
+        ax.scatter(values, y + rng.uniform(-0.18, 0.18, len(values)), s=12, marker=marker, color=colour)
+    names = [f"{name} (n = {len(values)})" for name, values in groups.items()]
+    ax.set_yticks(range(len(groups)), names[::-1])
+    ax.set(xlabel=xlabel)
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+# --- 04 ---------------------------------------------------------------------------------------------
+
+
+def three_elements() -> Figure:
+    """The three elements of alignment, and the notebooks that stand in each."""
+    figure, ax = canvas(9, 3)
+    elements = [
+        ("Data", "whose answers,\nwhose preferences?\n01, 02", STAGES["sft"][1]),
+        ("Training", "what is rewarded,\nwhat is held fixed?\n01, 02, 03", STAGES["ppo"][1]),
+        ("Evaluation", "who checks,\nagainst what?\n04", PURPLE),
+    ]
+    for i, (title, text, colour) in enumerate(elements):
+        x = 0.17 + i * 0.33
+        box(ax, x, 0.47, text, colour, 0.26, 0.6)
+        ax.text(x, 0.86, title, ha="center", fontsize=14, weight="bold")
+    return figure
+
+
+def three_answers(prompt: str, answers: dict[str, str]) -> Figure:
+    """One question, the answer of each stage in its own box."""
+    figure, ax = canvas(11, 3.6)
+    ax.text(0.5, 0.97, f"“{prompt}”", ha="center", va="top", fontsize=14, weight="bold")
+    for i, (stage, text) in enumerate(answers.items()):
+        name, colour, _, _ = STAGES[stage]
+        lines = textwrap.wrap(text, 34) or ["(nothing)"]
+        lines = lines[:9] + ["…"] * (len(lines) > 9)
+        x = (i + 0.5) / len(answers)
+        box(ax, x, 0.39, "\n".join(lines), colour, 0.9 / len(answers), 0.72, alpha=0.1)
+        ax.text(x, 0.79, name, ha="center", fontsize=14, weight="bold", color=colour)
+    return figure
+
+
+@takes_tensors
+def slopes(before, after) -> Figure:
+    """One line a prompt, from before to after: what a mean hides."""
+    before, after = np.asarray(before), np.asarray(after)
+    figure, ax = plt.subplots(figsize=(5, 4.4))
+    for b, a in zip(before, after, strict=True):
+        worse = a < b
+        ax.plot(
+            [0, 1], [b, a], color=GREY if worse else STAGES["ppo"][1],
+            ls="--" if worse else "-", alpha=0.85, lw=0.8,
+        )  # fmt: skip
+    ax.plot([0, 1], [before.mean(), after.mean()], color="black", lw=3, marker="o", label="mean")
+    share = (after < before).mean()
+    ax.set_xticks([0, 1], ["SFT", "SFT + RLF"])
+    ax.set(ylabel="reward", title=f"Dashed: fell ({share:.0%} of {len(before)})", xlim=(-0.1, 1.1))
+    ax.legend()
+    return figure
+
+
+@takes_tensors
+def change_against_length(longer, change, slope: float, intercept: float) -> Figure:
+    """Change of reward against change of length, one point a prompt, with the fitted line."""
+    longer, change, orange = np.asarray(longer), np.asarray(change), STAGES["ppo"][1]
+    figure, ax = plt.subplots(figsize=(7, 3.8))
+    ax.axhline(0, color=GREY, lw=1)
+    ax.axvline(0, color=GREY, lw=1)
+    ax.scatter(longer, change, s=26, color=(orange, 0.4), edgecolor=orange, label="one prompt")
+    x = np.array([longer.min(), longer.max()])
+    ax.plot(x, intercept + slope * x, "--", color=STAGES["sft"][1], lw=2, label="fitted line")
+    ax.plot(0, intercept, "D", ms=9, color="black", label=f"gain at equal length: {intercept:+.2f}")
+    ax.set(xlabel="change of length (tokens)", ylabel="change of reward")
+    ax.legend()
+    return figure
+
+
+@takes_tensors
+def benchmark_bars(table: pd.DataFrame) -> Figure:
+    """Accuracy by benchmark and stage with intervals.
+
+    Args:
+        table: columns benchmark, stage (key of STAGES), accuracy, low, high, n, chance.
+    """
+    benchmarks = list(dict.fromkeys(table.benchmark))
+    figure, axes = plt.subplots(1, len(benchmarks), figsize=(4.6 * len(benchmarks), 3.7), sharey=True)
+    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+        rows = table[table.benchmark == benchmark]
+        for x, row in enumerate(rows.itertuples()):
+            _, colour, hatch, _ = STAGES[row.stage]
+            bar_with_interval(ax, x, row.accuracy, row.low, row.high, colour, hatch)
+        ax.axhline(rows.chance.iloc[0], color="#333333", ls="--", lw=1.2, label="chance")
+        ax.set_xticks(range(len(rows)), [STAGES[s][0] for s in rows.stage])
+        ax.set(title=f"{benchmark} (n = {rows.n.iloc[0]})", ylim=(0, 1))
+        ax.grid(axis="x", visible=False)
+    np.atleast_1d(axes)[0].set_ylabel("accuracy")
+    np.atleast_1d(axes)[0].legend()
+    return figure
+
+
+@takes_tensors
+def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
+    """Differences in standard deviations with intervals, coloured by their verdict.
+
+    Args:
+        table: columns measure, difference, low, high, verdict, scale (one standard deviation).
+    """
+    figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4))
+    looks = {
+        "better": (GREEN, "^"), "worse": (STAGES["ppo"][1], "v"),
+        "no difference shown": (GREY, "o"), "changed": (STAGES["sft"][1], "D"),
+    }  # fmt: skip
+    for y, row in enumerate(table[::-1].itertuples()):
+        colour, marker = looks[row.verdict]
+        value, low, high = (v / row.scale for v in (row.difference, row.low, row.high))
+        ax.errorbar(value, y, xerr=whiskers(value, low, high), fmt=marker, color=colour, capsize=4, ms=8)
+    ax.axvline(0, color="#333333", lw=1)
+    ax.set_yticks(range(len(table)), list(table.measure)[::-1])
+    present = [v for v in looks if v in set(table.verdict)]
+    handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
+    ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
+    ax.set(xlabel="difference, in standard deviations of the SFT answers", title=title)
+    return figure
+
+
+@takes_tensors
+def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -> Figure:
+    """What each nat of KL buys: best of n from SFT beside PPO's checkpoints, a panel a judge.
+
+    Args:
+        best_of: columns n, kl and, for each judge, its name, ``<name>_low`` and ``<name>_high``.
+        ppo: the same with step in the place of n.
+        judges: name -> title.
+    """
+    figure, axes = plt.subplots(1, len(judges), figsize=(5.2 * len(judges), 3.9), sharex=True)
+    looks = ((best_of, "n", "best of n", "sft", "--"), (ppo, "step", "PPO, by step", "ppo", "-"))
+    for ax, (judge, title) in zip(np.atleast_1d(axes), judges.items(), strict=True):
+        for table, label, name, stage, line in looks:
+            _, colour, _, marker = STAGES[stage]
+            value = table[judge]
+            ends = whiskers(value, table[f"{judge}_low"], table[f"{judge}_high"])
+            ax.errorbar(table.kl, value, ends, fmt=marker, ls=line, color=colour, capsize=4, label=name)
+            for x, y, text in zip(table.kl, value, table[label], strict=True):
+                ax.annotate(f"{text}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=11)
+        ax.axhline(0, color=GREY, lw=1)
+        ax.set(xlabel="KL to SFT (nats an answer)", title=title)
+    np.atleast_1d(axes)[0].set_ylabel("gain over SFT (its standard deviations)")
+    np.atleast_1d(axes)[0].legend()
+    return figure
+
+
+# --- 05 to 07 ---------------------------------------------------------------------------------------
+
+
+@takes_tensors
+def seed_spread(each: dict[str, list[float]], xlabel: str) -> Figure:
+    """A row a method: one dot a seed, a stroke at their mean, a line at no difference."""
+    figure, ax = plt.subplots(figsize=(8, 0.55 * len(each) + 1.3))
+    for y, values in enumerate(reversed(each.values())):
+        label = ("a seed", "their mean") if y == 0 else (None, None)
+        ax.plot([min(values), max(values)], [y, y], color=GREY, lw=1.4)
+        ax.plot(values, [y] * len(values), "o", color=STAGES["sft"][1], ms=8, label=label[0])
+        mean = sum(values) / len(values)
+        ax.plot(mean, y, "|", color=STAGES["ppo"][1], ms=20, mew=3, label=label[1])
+        ax.annotate(f"{mean:+.2f}", (mean, y), xytext=(0, 11), textcoords="offset points", ha="center")
+    ax.axvline(0, color="#333333", lw=1)
+    ax.set_yticks(range(len(each)), list(each)[::-1])
+    ax.set(xlabel=xlabel, ylim=(-0.5, len(each) - 0.35))
+    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
+@takes_tensors
+def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, float] | None = None) -> Figure:
+    """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1): a line a run, the first one
+    bold, with gold's intervals and its steps.
+
+    Args:
+        curves: run -> one row a look with kl, proxy and gold (the first also gold_low, gold_high, step).
+        fit: (α, β, gold at the start) of R(d) = d (α − β log d).
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharex=True)
+    styles = zip(curves.items(), ("-", "--", ":", "-."), "^osD")
+    for i, ((name, looks), line, marker) in enumerate(styles):
+        d = np.sqrt([max(0.0, one["kl"]) for one in looks])
+        for ax, judge, stage in zip(axes, ("proxy", "gold"), ("ppo", "sft"), strict=True):
+            look = {"color": STAGES[stage][1] if i == 0 else GREY, "lw": 2.2 if i == 0 else 1.3}
+            look |= {"marker": marker, "ms": 7 if i == 0 else 4, "label": name}
+            ax.plot(d, [one[judge] for one in looks], line, **look)
+    first = next(iter(curves.values()))
+    for one in first:
+        at = (math.sqrt(max(0.0, one["kl"])), one["gold"])
+        axes[1].plot([at[0]] * 2, [one["gold_low"], one["gold_high"]], color=STAGES["sft"][1], lw=1)
+        axes[1].annotate(f"{one['step']}", at, xytext=(6, 6), textcoords="offset points", fontsize=11)
+    if fit:
+        alpha, beta, start = fit
+        d = np.linspace(1e-3, math.sqrt(max(one["kl"] for one in first)), 200)
+        axes[1].plot(d, start + d * (alpha - beta * np.log(d)), color="#BBBBBB", lw=3, zorder=0, label="fit")
+    for ax, title in zip(axes, ("the proxy: what PPO is paid by", "gold: what it is paid for"), strict=True):
+        ax.axhline(0, color="#767676", lw=1)
+        ax.set(xlabel="√KL to SFT (√nats an answer)", title=title)
+        ax.legend()
+    axes[0].set_ylabel("SFT standard deviations")
+    return figure
+
+
+@takes_tensors
+def reward_parts(log: list[dict]) -> Figure:
+    """The parts of a ``reward.Mixture`` by step, and the KL that they were bought with."""
+    names = [key for key in log[0] if key.startswith("reward_") and key != "reward_std"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+    steps = [line["step"] for line in log]
+    colours = (STAGES["ppo"][1], STAGES["sft"][1], GREEN, PURPLE)
+    for name, colour, marker, line in zip(names, colours, "o^sD", ("-", "--", "-.", ":")):
+        label = name.removeprefix("reward_")
+        values = [entry[name] for entry in log]
+        left.plot(steps, values, marker=marker, ms=4, ls=line, color=colour, label=label)
+    left.axhline(0, color="#767676", lw=1)
+    left.set(xlabel="step", ylabel="start model's standard deviations", title="each part, before its weight")
+    left.legend()
+    right.plot(steps, [entry["kl"] for entry in log], marker="o", ms=4, color="#333333")
+    right.set(xlabel="step", ylabel="nats a summary", title="KL to the start")
+    return figure
