@@ -2,8 +2,8 @@
 
 :func:`table` is the answer for a profile. The formulas are held against what is really allocated by
 ``benchmarks/ppo_memory.py`` and its tests; ``benchmarks/fits.py`` adds those of the other stages. They are
-of the course's own PPO: one base (the vocabularies below count up to three new rows), LoRA adapters ``policy``
-and ``ref`` on every linear layer, a value head, activation checkpointing, and a small encoder that judges.
+of the course's own PPO: one base (its vocabulary counts up to three new rows), LoRA adapters ``policy`` and
+``ref`` on every linear layer, a value head, activation checkpointing, and a small encoder that judges.
 
 What stays (weights, adapters, Adam) and the KV cache are exact; the rest is an upper bound, which counts
 together what is not always there together. Left out is what torch does not count (the CUDA context and
