@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -118,9 +117,6 @@ def identity(trainer: PPOTrainer, prompts: list[str]) -> dict:
 
 def settings_of(trainer: PPOTrainer) -> dict[str, str]:
     """The settings that change a run's result, and its start."""
-    digest = hashlib.sha256()
-    for name, parameter in trainer.actor.model.named_parameters():
-        if f".{REF}" in name:
-            digest.update(parameter.detach().cpu().float().numpy().tobytes())
+    start = resuming.digest_of(p for n, p in trainer.actor.model.named_parameters() if f".{REF}" in n)
     settings = {k: str(v) for k, v in asdict(trainer.config).items() if k not in NO_RESULT}
-    return {"start": digest.hexdigest()[:16], **settings}
+    return {"start": start, **settings}

@@ -126,6 +126,7 @@ def test_what_a_user_brings_runs_the_notebooks_again(fake_runs, tmp_path, monkey
     course.run(PROFILES["smoke"])
     assert fake_runs == []
     monkeypatch.setenv("SAWYER_CACHE", "elsewhere")  # changes no result
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")  # says what is known
     course.run(PROFILES["smoke"])
     assert fake_runs == []
     if change == "a file's content":

@@ -100,7 +100,7 @@ def test_a_policy_is_loaded_onto_it_in_its_number_format(gpu, profile, adapter):
 
 def test_folding_an_adapter_in_changes_no_logits_and_is_undone(gpu, profile, adapter):
     _, model = models.load_actor(profile, adapter)
-    ids = torch.tensor([[5, 6, 7, 8]], device="fakegpu")
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]], device="fakegpu")
     with torch.no_grad():
         apart = model(input_ids=ids).logits
         with models.merged(model):
@@ -109,7 +109,7 @@ def test_folding_an_adapter_in_changes_no_logits_and_is_undone(gpu, profile, ada
         with models.using(model, "base"):
             base = model(input_ids=ids).logits
     error, step = (float((x - apart).abs().max()) for x in (folded, base))
-    assert error < {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 0.2}[gpu] < 0.5 < step
+    assert error < {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 0.2}[gpu] < 1 < step
 
 
 def test_sampling_stays_on_it(gpu, profile, adapter):

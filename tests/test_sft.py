@@ -96,6 +96,17 @@ def test_the_trainer_sees_the_courses_own_tokens_and_grades_the_answers(student,
     assert sorted(found) == sorted(wanted)
 
 
+def test_a_long_conversation_keeps_its_start(student, tokenizer, tmp_path):
+    profile = replace(PROFILE, conversation_tokens=12)
+    trainer = sft_trainer(student, tokenizer, profile, CONVERSATIONS, tmp_path)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    ids, graded = encode(tokenizer, CONVERSATIONS[1]["messages"])
+    assert len(ids) > 12
+    assert batch["input_ids"].shape[1] == 12
+    row = batch["input_ids"].tolist().index(ids[:12])
+    assert (batch["labels"][row] != -100).tolist() == graded[:12]
+
+
 def test_the_order_is_random_and_each_batch_goes_from_short_to_long(student, tokenizer, tmp_path):
     words = ["yes", "no", "why", "who", "how"]
     rows = [talk("a", " ".join(words[: 1 + i % 5]) + " " + "b" * (i % 7)) for i in range(40)]

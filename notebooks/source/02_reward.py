@@ -1098,8 +1098,8 @@ show.side_by_side(
 # All pairs so far came from one data set, made for this course by one recipe. If you have votes of
 # real people, point `SAWYER_HUMAN_PAIRS` at them: JSONL files (several are separated as in `PATH`) with
 # `prompt` (a list of `{role, content}`), `chosen` and `rejected` on each line. The run that you see
-# had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of OpenAssistant's rankings, neither of which
-# comes with this course.
+# had none; an earlier one, with this very judge, had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of
+# OpenAssistant's rankings, neither of which comes with this course, and on them it was no better than a coin.
 
 
 # %%

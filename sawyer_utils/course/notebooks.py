@@ -29,8 +29,9 @@ FOLDERS = {**NOTEBOOKS, **EXTRAS}
 # Extras whose committed outputs are of the code before the last change of their cells, and whose first cell
 # says so. `make notebooks EXTRA=1` executes them; then their names go from here, and the line from the cell.
 WAITING = ("05_ppo_vs_dpo", "06_reward_hacking", "07_neutral_summaries", "08_domain_adaptation")
-# Of the variables SAWYER_…, those that change no result.
-NO_RESULT = ("SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_WHOLE_RUN", "SAWYER_TESTS_ON_GPU")
+# Of the variables SAWYER_…, those that change no result, or the profile, which is looked at anyway.
+NO_RESULT = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_WHOLE_RUN", "SAWYER_TESTS_ON_GPU"}
+NO_RESULT |= {"SAWYER_PROFILE", "SAWYER_MODEL", "SAWYER_PRECISION"}
 ADMISSION = "Its outputs are of an earlier run, before the last change of its code"
 # Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
 EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
@@ -208,9 +209,10 @@ def brought() -> str:
     names = sorted(name for name in os.environ if name.startswith("SAWYER_") and name not in NO_RESULT)
     digest = hashlib.sha256(repr([(name, os.environ[name]) for name in names]).encode())
     for name in names:
-        for path in map(Path, os.environ[name].split(os.pathsep)):
-            if path.is_file():
-                digest.update(path.read_bytes())
+        for path in os.environ[name].split(os.pathsep):
+            file = project_root() / "notebooks" / path  # where a kernel looks for a relative one
+            if file.is_file():
+                digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

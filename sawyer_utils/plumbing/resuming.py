@@ -15,9 +15,11 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
+from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -161,6 +163,14 @@ def digest(value) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
+def digest_of(parameters: Iterable[Tensor]) -> str:
+    """16 hex digits of weights, by their numbers in fp32."""
+    found = hashlib.sha256()
+    for parameter in parameters:
+        found.update(parameter.detach().cpu().float().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 def identity(trainer: Trainer, base: str) -> dict[str, str]:
     """What a training by transformers' or TRL's trainer learns from: data, base, adapter and settings.
 
@@ -177,14 +187,13 @@ def identity(trainer: Trainer, base: str) -> dict[str, str]:
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     goes_on = any("lora_B" in name and bool(p.any()) for name, p in trained.items())
-    start = [p.detach().cpu().float().numpy().tobytes() for p in trained.values()] if goes_on else "fresh"
     lora = {name: (c.r, c.lora_alpha) for name, c in getattr(model, "peft_config", {}).items()}
     shapes = [tuple(p.shape) for p in trained.values()]
     return {
         "data": digest(list(trainer.train_dataset)),
         "base": base,
         "adapter": digest((sorted(lora.items()), shapes)),
-        "start": digest(start),
+        "start": digest_of(trained.values()) if goes_on else "fresh",
         "batch": str(batch),
         **settings,
     }
