@@ -124,7 +124,8 @@ def spell_short(prompts, responses):
 
 def test_a_mixture_teaches_it_and_each_part_is_logged(t5, plain_letters):
     reward = Mixture(letter_a=(count_a, 1.0), short=(spell_short, 0.25))
-    log = PPOTrainer(t5, plain_letters, reward, replace(SETTINGS, learning_rate=5e-3, steps=40)).train(PROMPTS)
+    settings = replace(SETTINGS, learning_rate=5e-3, steps=40)
+    log = PPOTrainer(t5, plain_letters, reward, settings).train(PROMPTS)
     for line in log:
         assert line["reward"] == pytest.approx(
             line["reward_letter_a"] + 0.25 * line["reward_short"], abs=1e-5
