@@ -53,9 +53,10 @@ import pandas as pd
 import torch
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
-from sawyer_utils.chapters import drawings
+from sawyer_utils.chapters import drawings, surface
 from sawyer_utils.evaluation import bootstrap_interval
 from sawyer_utils.losses import bradley_terry
+from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.reward import (
     MARGIN_SCALE,
     RewardModel,
@@ -152,21 +153,49 @@ show.side_by_side(
 # The `kind` says what the writer was asked to write; the reward model never sees it. We keep it
 # to find out later *which* bad habits the model has learned to notice.
 #
-# One property of the data deserves a look now, for it comes back in sections 6 and 7: how often
-# is the better answer also the longer one?
+# ## 0. How far does one get without reading?
+#
+# Before anything is trained: two judges that **cannot read a word** try the same task. The first knows
+# only which of nine bands of length an answer is in. The second counts: marks, capitals,
+# sentences, repetition, words that the question has too, the first word; its weights are trained with
+# the loss of section 1. Each learns from the training prompts and is asked about the held-out ones. The
+# *exhibit* is a part of the first preferences that were written for this course.
 
 # %% tags=["slide"]
-short_share = np.mean([pair.shorter_wins for pair in train_pairs])
-by_kind = pd.DataFrame(r for row in preferences for r in row["responses"])
-by_kind["characters"] = by_kind.text.str.len()
-print(f"The better answer is the shorter one in {short_share:.0%} of the pairs.\n")
-table = by_kind.groupby("kind")[["score", "characters"]].mean().round(1)
-table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending=False)
+exhibit = data.load_preferences(str(EMBEDDED / "length_tells.jsonl"))
+unread = {}
+for name, some in (("exhibit", exhibit), ("these preferences", preferences)):
+    learn, test = data.split_rows(some, 0.2)
+    test_pairs = data.pairs(test)
+    blind = {
+        "bands of length": surface.words_alone(learn, test_pairs),
+        "surface": surface.surface(learn, test_pairs),
+    }
+    unread[name] = {what: surface.share_right(gaps) for what, gaps in blind.items()}
+runtime.record(profile, "reward", without_reading=unread)
+assert len(exhibit) > 100
+pd.DataFrame(unread).round(3)
+
+# %%
+plots.save(
+    drawings.score_by_length({"exhibit": exhibit, "these preferences": preferences}),
+    figures,
+    "score_by_length",
+)
+
+# %% [markdown]
+# *Two lines over nine bands of length: the mean score of the answers in each band.*
+#
+# In the exhibit the good answers have 31 to 45 words, the bare ones fewer than 11, and nearly everything
+# between is bad. "The shorter one wins in 57 % of the pairs" was true of it, and proved nothing: length does
+# not have to act along a line. A judge trained on it was right on 92 % of the held-out pairs, **and so is
+# the one that cannot read.** PPO then learned to write answers of 35 words.
+#
+# In the preferences that we use, the writers were given the length, the number of sentences, the first word and
+# the marks of each answer by lot, whatever its quality. What the two blind judges reach on them is the bar:
+# only what our judge adds to it can be reading.
 
 # %% [markdown] tags=["slide"]
-# Read the two middle columns against each other: length alone must not give the score away. If
-# it did, a ruler would make a fine reward model, and you would have no way to notice.
-#
 # ## 1. How does a vote become a number?
 #
 # We want a model that gives each answer one number, its **score**. A vote says nothing about
@@ -422,8 +451,8 @@ bars(judges, [len(held_pairs)] * 2, "question_or_not")
 # %% [markdown]
 # *Two bars with their intervals, and a dashed line at chance; the numbers stand above them.*
 #
-# A judge that never sees the question can still spot rude, rambling or looping text: manner shows
-# in the answer. What it cannot see is whether the answer *fits*. The next table splits the pairs
+# A judge that never sees the question can still spot a rude answer, one that contradicts itself or one that
+# says nothing: manner shows in the answer. What it cannot see is whether the answer *fits*. The next table splits the pairs
 # by what was wrong with the rejected answer; look at the row of answers to another question.
 # Rows with few pairs are hints, not findings.
 
@@ -441,7 +470,7 @@ seen.sort_values("gained", ascending=False).round(2)
 # %% [markdown] tags=["slide"]
 # Now take manner away. Each held-out question gets one of its own good answers and, as the
 # opponent, an equally good answer to *another* question: an engaging one meets an engaging one, a
-# curt one a curt one. Only reading the question can tell which belongs. **Predict first:** how
+# plain one a plain one. Only reading the question can tell which belongs. **Predict first:** how
 # often is the judge that sees both texts right?
 
 # %% tags=["fragment"]
@@ -463,9 +492,9 @@ assert all(pair.chosen != pair.rejected for pair in strangers_held)
 # One half is a coin. Below it is worse: some habit of the bad answers, perhaps that they chew on the
 # question's own words, is then held against good ones.
 #
-# The wrong answers in our data can be recognised by their manner alone, so a judge that learns from
-# them has no reason to look at the question. **Nobody reads who does not have to.** A policy
-# trained on such a judge could please it without listening.
+# Many of the wrong answers in our data can be recognised without the question, so a judge that learns from
+# them has little reason to look at it. **Nobody reads who does not have to.** A policy trained on such a
+# judge could please it without listening.
 #
 # The remedy is data. We make the same kind of pair from the *training* prompts. They cost nothing
 # to write; retrieval models learn from such pairs, and call the strangers *[negatives](../docs/glossary.md#negatives)* (Karpukhin
@@ -595,7 +624,7 @@ bars(by_words, sizes, "by_words")
 # left, far more on the right.*
 #
 # And the strangers of section 3? It has practised on such pairs, of other prompts. **Predict
-# first:** is it surer of engaging answers, or of bare, curt ones, which hold little to recognise?
+# first:** is it surer of engaging answers, or of plain ones, which hold less to recognise?
 
 # %%
 gaps_strangers = np.array(differences(reward, strangers_held))

@@ -24,17 +24,15 @@ from sawyer_utils.profiles import PROFILES
 
 SCHEMAS = (CONVERSATIONS, PREFERENCES, GOLD, PROMPTS, *choices.MINIS.values(), NEWS, DOMAIN)
 KINDS = {  # what a response is, and the scores it may have
-    "engaging": (9, 10),
-    "curt": (5, 7),
-    "dull": (5, 7),
-    "padded": (3, 5),
-    "flattering": (2, 4),
-    "evasive": (2, 4),
-    "rambling": (2, 4),
-    "rude": (2, 4),
+    "engaging": (8, 10),
+    "plain": (6, 7),
+    "slip": (3, 4),
+    "evasive": (3, 3),
+    "flattering": (2, 2),
+    "rude": (2, 2),
+    "muddled": (2, 2),
     "off_topic": (1, 1),
     "false": (1, 1),
-    "degenerate": (1, 1),
 }
 JUDGED = ("preferences", "gold_preferences")
 
