@@ -1,4 +1,8 @@
-"""The reward model: a small encoder that reads question and answer together and gives one number."""
+"""The reward model: it reads question and answer together and gives one number.
+
+Its base is an encoder (BERT, RoBERTa), which is given the two as a pair, or a causal language model (Llama,
+GPT-2), which is given them as one text and answers at its last token.
+"""
 
 from __future__ import annotations
 
@@ -28,26 +32,52 @@ MICRO_BATCHES = 4  # a batch is computed in this many pieces
 MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a difference of 2.25
 
 
-def _load_encoder(base: str):
+def _load_base(base: str):
+    """A base with a new head of one number, and its tokenizer."""
     path, device = assets.resolve(base), choose_precision().device
     options = {} if device == "cpu" else {"attn_implementation": "sdpa"}
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, **options
     )
+    tokenizer = _load_tokenizer(path)
+    if tokenizer.sep_token is None:  # a causal model's head reads the last token that is no padding
+        model.config.pad_token_id = tokenizer.pad_token_id
     model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
-    return model.to(device), AutoTokenizer.from_pretrained(path)
+    return model.to(device), tokenizer
+
+
+def _load_tokenizer(path: str | Path):
+    """A judge's tokenizer; a causal model's pads at the end, if it can with another token than the last."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.sep_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token or tokenizer.eos_token
+        tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -> list[int]:
-    """``[CLS] question [SEP] answer [SEP]``; of a pair that is too long, the longer text loses its end.
+    """What the model reads: ``[CLS] question [SEP] answer [SEP]``; for a causal model, which has no token
+    between two texts, ``Question: …``, ``Answer: …`` and its end token. Of a pair that is too long, the
+    longer text loses its end.
 
     A "[SEP]" or "</s>" that the texts spell stays text: it is not the token.
 
     Args:
         max_tokens: None cuts nothing.
     """
-    cut = {"truncation": "longest_first", "max_length": max_tokens} if max_tokens else {}
-    return tokenizer(prompt, response, split_special_tokens=True, **cut).input_ids
+    if tokenizer.sep_token is not None:
+        cut = {"truncation": "longest_first", "max_length": max_tokens} if max_tokens else {}
+        return tokenizer(prompt, response, split_special_tokens=True, **cut).input_ids
+    plain = partial(tokenizer, split_special_tokens=True)
+    question = plain(f"Question: {prompt}").input_ids  # with the token that begins a text, if there is one
+    middle = plain("\nAnswer:", add_special_tokens=False).input_ids
+    answer = plain(f" {response}", add_special_tokens=False).input_ids
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token != tokenizer.pad_token else []
+    too_many = len(question + middle + answer + end) - (max_tokens or math.inf)
+    while too_many > 0:
+        (question if len(question) > len(answer) else answer).pop()
+        too_many -= 1
+    return question + middle + answer + end
 
 
 def longest_input(model: nn.Module) -> int | None:
@@ -67,7 +97,7 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
 
     Says in one line how many responses are cut and how many rows are left out.
     """
-    tokenizer = AutoTokenizer.from_pretrained(assets.resolve(profile.reward_base))
+    tokenizer = _load_tokenizer(assets.resolve(profile.reward_base))
     longest = profile.reward_pair_tokens
     kept, cut = [], 0
     for row in preferences:
@@ -110,9 +140,9 @@ class RewardModel:
 
     @classmethod
     def untrained(cls, profile: Profile, see_prompt: bool = True, seed: int = 0) -> RewardModel:
-        """The pretrained encoder with LoRA and a fresh, random head: a few MB to save."""
+        """The pretrained base with LoRA and a fresh, random head: a few MB to save."""
         torch.manual_seed(seed)
-        model, tokenizer = _load_encoder(profile.reward_base)
+        model, tokenizer = _load_base(profile.reward_base)
         config = LoraConfig(
             r=profile.reward_rank,
             lora_alpha=2 * profile.reward_rank,
@@ -124,17 +154,17 @@ class RewardModel:
 
     @classmethod
     def load(cls, path: Path | str) -> RewardModel:
-        """Load a saved reward model onto its base encoder.
+        """Load a saved reward model onto its base.
 
         Raises:
             ValueError: if a file is damaged, naming the folder.
         """
         settings = read_json(Path(path) / "sawyer_reward.json")
-        model, tokenizer = _load_encoder(settings.pop("base"))
+        model, tokenizer = _load_base(settings.pop("base"))
         return cls(load_adapter(model, Path(path), "default"), tokenizer, **settings)
 
     def save(self, path: Path | str, base: str) -> None:
-        """Save adapter and head as safetensors, atomically; ``base`` is the profile's encoder."""
+        """Save adapter and head as safetensors, atomically; ``base`` is the profile's."""
         settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
         save_adapter(self.model, Path(path), sawyer_reward=settings)
 
@@ -211,7 +241,7 @@ def reward_trainer(
     trainer = RewardTrainer(
         model=reward.model,
         args=trainers.one_gpu(RewardConfig(**settings)),
-        train_dataset=Dataset.from_list(trainers.in_batches(rows, longest, profile.reward_batch)),
+        train_dataset=Dataset.from_list(trainers.in_batches(rows, longest)),
         processing_class=reward.tokenizer,
         callbacks=list(callbacks),
     )

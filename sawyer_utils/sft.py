@@ -65,7 +65,7 @@ def sft_trainer(
     }
     lengths = [token_count(tokenizer, row) for row in conversations]
     rows = [{"messages": row["messages"]} for row in conversations]
-    dataset = Dataset.from_list(trainers.in_batches(rows, lengths, profile.sft_batch))
+    dataset = Dataset.from_list(trainers.in_batches(rows, lengths))
     trainer = SFTTrainer(
         model=model,
         args=trainers.one_gpu(SFTConfig(**settings)),

@@ -121,7 +121,7 @@ def test_the_judge_is_loaded_in_fp32_with_sdpa(card, monkeypatch):
 
     monkeypatch.setattr(reward.AutoModelForSequenceClassification, "from_pretrained", note)
     with pytest.raises(Told) as caught:
-        reward._load_encoder("some/encoder")
+        reward._load_base("some/base")
     assert caught.value.args[0] == {"num_labels": 1, "dtype": torch.float32, "attn_implementation": "sdpa"}
 
 

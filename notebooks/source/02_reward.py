@@ -53,7 +53,7 @@ import pandas as pd
 import torch
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
-from sawyer_utils.chapters import drawings
+from sawyer_utils.chapters import drawings, surface
 from sawyer_utils.evaluation import bootstrap_interval
 from sawyer_utils.losses import bradley_terry
 from sawyer_utils.reward import (
@@ -165,8 +165,37 @@ table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending
 
 # %% [markdown] tags=["slide"]
 # Read the two middle columns against each other: length alone must not give the score away. If
-# it did, a ruler would make a fine reward model, and you would have no way to notice.
+# it did, a ruler would make a fine reward model, and you would have no way to notice. The share above sounds
+# as if it did not. **Do not believe it yet.**
 #
+# ## How far does one get without reading?
+#
+# Before anything is trained, two judges that **cannot read a word** try the task. The first knows
+# only in which of nine bands of length an answer is. The second counts marks, capitals, sentences,
+# repetition, words that the question has too, and looks at the first word; its weights are trained with the
+# loss of section 1. Both learn from the training prompts and are asked about the held-out ones.
+
+# %% tags=["slide"]
+blind = {
+    "bands of length alone": surface.words_alone(train, held_pairs),
+    "the surface": surface.surface(train, held_pairs),
+}
+unread = {name: surface.share_right(gaps) for name, gaps in blind.items()}
+for name, share in unread.items():
+    print(f"right on held-out pairs, {name:<21} {share:.3f}")
+runtime.record(profile, "reward", without_reading=unread)
+figure = drawings.score_by_length({"these preferences": preferences})
+plots.save(figure, figures, "score_by_length", unread)
+
+# %% [markdown]
+# *One line over nine bands of length: the mean score of the answers in each.*
+#
+# "The shorter one is better in half of the pairs" says that length does not act along a *line*. It can act
+# all the same: in the course's own preferences the good answers have 31 to 45 words, the bare ones fewer than
+# eleven, and nearly everything between is bad. Keep the two numbers: **what our judge gets right beyond them
+# is the most that can be reading.**
+
+# %% [markdown] tags=["slide"]
 # ## 1. How does a vote become a number?
 #
 # We want a model that gives each answer one number, its **score**. A vote says nothing about
@@ -550,6 +579,19 @@ bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 # %% [markdown]
 # *Four bars with their intervals, and a dashed line at chance: untrained, trained, and the trained one
 # where the shorter and where the longer answer is better.*
+
+# %%
+beyond = (gaps > 0).astype(float) - (blind["the surface"] > 0)
+beyond_low, beyond_high = bootstrap_interval(beyond, groups=ids_held)
+more = float(beyond.mean()), beyond_low, beyond_high
+print(f"our judge minus the one that sees the surface alone: {text(more)}")
+print("It adds something." if beyond_low > 0 else "Nothing beyond the surface is shown.")
+runtime.record(profile, "reward", beyond_the_surface=more)
+
+# %% [markdown]
+# Where this interval holds zero, the accuracy above is no sign that anything was read: a high number on
+# *these* pairs can be had by counting. (The strangers of section 3 are the better witness.) And PPO climbs
+# whatever the judge really sees: expect answers that move to the lengths of the figure.
 #
 # Two more cuts. A pair with scores 10 and 1 should be easier than one with 7 and 6. **Predict
 # first:** by how much does accuracy fall for the closest pairs?

@@ -61,7 +61,7 @@ from IPython.display import Markdown
 from scipy import stats
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
-from sawyer_utils.chapters import choices, drawings, likelihood
+from sawyer_utils.chapters import choices, drawings, likelihood, surface
 from sawyer_utils.reward import (
     RewardModel,
     differences,
@@ -712,6 +712,9 @@ for name, judge in judges.items():
         trial[name, whose] = accuracy(judge, held)
         found = "{:.3f} [{:.3f}, {:.3f}]".format(*trial[name, whose])
         print(f"{name:>11} on the held-out pairs of the {whose:<5} writers: {found}")
+blind = surface.surface(gold_train, data.pairs(gold_held))  # sees no word, only what can be counted
+unread = surface.share_right(blind)
+print(f"  no reading on the held-out pairs of the gold  writers: {unread:.3f}")
 
 # %%
 golden = {stage: gold.score(prompts, a.responses) for stage, a in sampled.items()}
@@ -738,6 +741,7 @@ runtime.record(
     gold_at_equal_length=at_equal,
     judges_agree=agree,
     judges_on_trial={f"{name} on {whose}": t for (name, whose), t in trial.items()},
+    gold_without_reading=unread,
 )
 kept = by_gold.effect_size / comparison.effect_size if comparison.effect_size else 0.0
 both = {"first judge": comparison, "gold judge": by_gold}
@@ -754,6 +758,8 @@ print(f"In words: {kept:.0%} of the first judge's effect is left with the second
 # That is no accident but the rule: whatever is optimised stops being a fair measure ([Goodhart](../docs/glossary.md#goodharts-law)). Mind
 # what the gold judge is not: it has the same small encoder as the first, so a blind spot of that
 # encoder (facts, above all) is a blind spot of both.
+# And look at what counting alone gets right on the gold pairs: where the gold judge is hardly better, it has
+# hardly read, and what it says of PPO is about manner.
 #
 # Now witnesses that need no training at all, by hand on two small texts first:
 # - **[repetition](../docs/glossary.md#repetition)**: the share of three-word runs that a text has said before;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sawyer_utils.chapters import surface
 from sawyer_utils.plots import (
     GREEN,
     GREY,
@@ -72,6 +74,24 @@ def calibration(predicted, observed, counts, lows, highs) -> Figure:
         ax.annotate(f"n={n}", (x, y), xytext=(6, -14), textcoords="offset points", fontsize=11)
     ax.set(xlabel="predicted probability of its choice", ylabel="share that was right")
     ax.legend(loc="lower right")
+    return figure
+
+
+def score_by_length(sets: dict[str, list[dict]]) -> Figure:
+    """Mean score of the responses in each band of length, a line for each set of preferences."""
+    ends = ["", *map(str, surface.EDGES)]
+    names = [f"{int(low or 0) + 1}–{high}" for low, high in itertools.pairwise(ends)] + [f"over {ends[-1]}"]
+    figure, ax = plt.subplots(figsize=(8, 3.4))
+    for (name, rows), stage in zip(sets.items(), ("base", "sft"), strict=False):
+        scores: dict[int, list[float]] = {}
+        for response in itertools.chain.from_iterable(row["responses"] for row in rows):
+            scores.setdefault(surface.band(response["text"]), []).append(response["score"])
+        bands = sorted(scores)
+        _, colour, _, marker = STAGES[stage]
+        ax.plot(bands, [np.mean(scores[b]) for b in bands], color=colour, marker=marker, label=name)
+    ax.set(xticks=range(len(names)), xticklabels=names, xlabel="words of the response")
+    ax.set(ylabel="mean score", ylim=(0, 10.5))
+    ax.legend()
     return figure
 
 
