@@ -66,6 +66,9 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
     that read the same once they are cut to ``reward_pair_tokens``, the first stays; a row needs two scores.
 
     Says in one line how many responses are cut and how many rows are left out.
+
+    Raises:
+        ValueError: if none is left.
     """
     tokenizer = AutoTokenizer.from_pretrained(assets.resolve(profile.reward_base))
     longest = profile.reward_pair_tokens
@@ -82,6 +85,8 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
         left_out = f"{len(preferences) - len(kept)} of {len(preferences)} rows left out"
         print(f"{cut} responses are cut: with their question they are longer than {longest} tokens.")
         print(f"{left_out}: what is read of their responses is the same.")
+    if not kept:
+        raise ValueError(f"Of {len(preferences)} preferences none can be told apart in {longest} tokens.")
     return kept
 
 
@@ -182,7 +187,12 @@ def reward_trainer(
     for pair in pairs:
         ids = [reward.encode(pair.prompt, text) for text in (pair.chosen, pair.rejected)]
         margin = pair.margin / MARGIN_SCALE
-        rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+        if ids[0] != ids[1]:
+            rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+    if len(rows) < len(pairs):
+        print(f"{len(pairs) - len(rows)} of {len(pairs)} pairs left out: cut, both answers read the same.")
+    if not rows:
+        raise ValueError(f"None of {len(pairs)} pairs can be told apart in {reward.max_tokens} tokens.")
     longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     micro = max(1, profile.reward_batch // MICRO_BATCHES)
     settings = {

@@ -9,7 +9,12 @@ import subprocess
 import sys
 
 from sawyer_utils.plumbing.files import project_root
-from sawyer_utils.profiles import PROFILES, current_profile
+from sawyer_utils.plumbing.reading import named_files
+from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
+
+# The files of ``--data FOLDER``, without their endings, and the variables that they stand for.
+KINDS = {variable.removeprefix("SAWYER_").lower(): variable for variable in list(BROUGHT.values())[2:]}
+KINDS |= {kind: f"SAWYER_{kind.upper()}" for kind in ("questions", "domain", "human_pairs")}
 
 
 def course(args) -> None:
@@ -17,6 +22,9 @@ def course(args) -> None:
 
     if args.profile:  # the notebooks' kernels read it there
         os.environ["SAWYER_PROFILE"] = args.profile
+    for kind, path in named_files(args.data, KINDS).items() if args.data else ():
+        print(f"{kind}: {path.name}")
+        os.environ[KINDS[kind]] = str(path)
     runner.course(_profile(args), fresh=args.fresh, extra=args.extra)
 
 
@@ -24,7 +32,7 @@ def notebooks(args) -> None:
     from sawyer_utils.course import publish as runner
 
     os.environ["SAWYER_PROFILE"] = "local"
-    for name in ("SAWYER_MODEL", "SAWYER_PRECISION"):
+    for name in (*BROUGHT.values(), "SAWYER_PRECISION"):
         os.environ.pop(name, None)
     runner.publish(PROFILES["local"], extra=args.extra)
 
@@ -156,6 +164,10 @@ def main(argv: list[str] | None = None) -> None:
             command.add_argument("--all", action="store_true", help="also a pretended GPU, and a rehearsal")
         if function is course:
             command.add_argument("--fresh", action="store_true", help="start over")
+            kinds = ", ".join(f"{kind}.*" for kind in KINDS)
+            command.add_argument(
+                "--data", metavar="FOLDER", help=f"your own data: a folder with any of {kinds}"
+            )
         if function is prepare:
             command.add_argument("--to", metavar="DIR", required=True, help="the folder")
         if function in (course, prepare):

@@ -210,9 +210,10 @@ def brought() -> str:
     digest = hashlib.sha256(repr([(name, os.environ[name]) for name in names]).encode())
     for name in names:
         for path in os.environ[name].split(os.pathsep):
-            file = project_root() / "notebooks" / path  # where a kernel looks for a relative one
-            if file.is_file():
-                digest.update(file.read_bytes())
+            named = project_root() / "notebooks" / Path(path).expanduser()  # where a kernel looks for it
+            for file in sorted(named.rglob("*")) if path and named.is_dir() else [named]:
+                if file.is_file():
+                    digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
