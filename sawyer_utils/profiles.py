@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+
+from sawyer_utils.plumbing import paths
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Profile:
 
 
 def _from_hub(source: str) -> bool:
-    return not (source.startswith("embedded") or source.endswith(".jsonl") or Path(source).exists())
+    return not (source.startswith("embedded") or paths.looks_local(source) or paths.is_there(source))
 
 
 _LOCAL = Profile("local")
@@ -245,9 +247,17 @@ def current_profile(name: str | None = None) -> Profile:
     model = os.environ.get("SAWYER_MODEL")
     if model and model != profile.policy_base:
         # Another base has other adapters: they need a run folder of their own.
-        own = f"{name}-{re.sub('[^A-Za-z0-9.]+', '-', model).strip('-.')}"
-        profile = replace(profile, policy_base=model, name=own)
+        profile = replace(profile, policy_base=model, name=f"{name}-{_as_name(model)}")
     return profile
+
+
+def _as_name(model: str) -> str:
+    """A base as part of a folder's name: a Hub id whole; of a path the end, and eight hex digits of all."""
+    last, digest = model, ""
+    if paths.looks_local(model):
+        whole = os.path.abspath(os.path.expanduser(model))
+        last, digest = re.split(r"[/\\]", whole)[-1], "-" + hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return re.sub("[^A-Za-z0-9.]+", "-", last).strip("-.") + digest
 
 
 def rehearsed(profile: Profile) -> Profile:
