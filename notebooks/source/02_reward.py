@@ -1118,8 +1118,10 @@ def human_pairs(path: Path, limit: int = 300) -> tuple[list, int]:
 
 
 # %%
-where = os.environ.get("SAWYER_HUMAN_PAIRS", "").split(os.pathsep)
-files = [Path(name) for name in where if name and Path(name).is_file()]
+from sawyer_utils.plumbing import paths
+
+where = paths.separate(os.environ.get("SAWYER_HUMAN_PAIRS", ""))
+files = [paths.existing(name, "SAWYER_HUMAN_PAIRS") or Path(name) for name in where]
 with_people = {}
 for path in files:
     people, turns = human_pairs(path)

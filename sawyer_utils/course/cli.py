@@ -133,7 +133,7 @@ def _profile(args):
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command. Paths in the environment are made absolute first, for the notebooks' kernels run in
-    another folder; and what this console cannot show is replaced, for a summary shall not break on an arrow."""
+    another folder; and what this console cannot show is replaced: a summary shall not break on an arrow."""
     machine.show_anything()
     paths.settle()
     parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)

@@ -10,8 +10,8 @@ import argparse
 import hashlib
 import json
 import os
-import shlex
 import platform
+import shlex
 import shutil
 import subprocess
 import sys

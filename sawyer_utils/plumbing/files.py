@@ -18,8 +18,8 @@ def project_root() -> Path:
 
 
 class DriveNotMounted(RuntimeError):
-    """``SAWYER_HOME`` lies on a Google Drive that is not there. A folder of that name would be on the session's
-    own disk, and be gone with it."""
+    """``SAWYER_HOME`` lies on a Google Drive that is not there. A folder of that name would be on the
+    session's own disk, and be gone with it."""
 
 
 def home() -> Path:
@@ -31,8 +31,8 @@ def home() -> Path:
     wanted = wanted_home()
     if on_drive(wanted) and not os.path.ismount(DRIVE):
         raise DriveNotMounted(
-            f"SAWYER_HOME asks for Google Drive, which is not mounted at {DRIVE} (any more). In Colab run the "
-            "setup cell again and allow it; or take SAWYER_HOME out: runs are then kept on this machine."
+            f"SAWYER_HOME asks for Google Drive, which is not mounted at {DRIVE} (any more). In Colab run "
+            "the setup cell again and allow it; or take SAWYER_HOME out: runs are then kept on this machine."
         )
     return wanted
 

@@ -142,8 +142,8 @@ PLAIN = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "±": "+-
 
 
 def show_anything() -> None:
-    """Let what is printed survive any encoding: a sign that it lacks (an arrow, redirected to a file on Windows)
-    is written plainly, or as "?"."""
+    """Let what is printed survive any encoding: a sign that it lacks (an arrow, redirected to a file on
+    Windows) is written plainly, or as "?"."""
     codecs.register_error("sawyer-plain", _plainly)
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's is in UTF-8, and has it not
         sys.stdout.reconfigure(errors="sawyer-plain")
