@@ -79,10 +79,11 @@ def load_prompts(split: str, source: str = "embedded", limit: int | None = None)
 def _shared_ids(rows: list[dict]) -> list[str]:
     """The id of each row; of rows that ask the same the first id in the alphabet."""
     ids: dict[str, str] = {}
-    for row in rows:
-        key = key_of(row)
-        ids[key] = min(row["id"], ids.get(key, row["id"]))
-    return [ids[key_of(row)] for row in rows]
+    keys = [key_of(row) for row in rows]
+    for key, row in zip(keys, rows, strict=True):
+        name = row.get("id") or key
+        ids[key] = min(name, ids.get(key, name))
+    return [ids[key] for key in keys]
 
 
 def split_rows(rows: list[dict], share: float) -> tuple[list[dict], list[dict]]:

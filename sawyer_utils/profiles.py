@@ -1,8 +1,9 @@
 """Profiles: one frozen dataclass says how big everything is. Nothing else asks which profile it is.
 
 ``SAWYER_PROFILE`` picks one; otherwise Colab with a GPU takes ``colab``, everything else ``local``.
-``SAWYER_MODEL`` replaces its policy base (a Hub id or a folder), ``SAWYER_PRECISION`` its precision, and
-:data:`BROUGHT` its other models and data; ``SAWYER_REHEARSAL=1`` cuts it to ``smoke``'s few steps and rows, for tests/rehearsal.
+``SAWYER_MODEL`` replaces its policy base (a Hub id or a folder), ``SAWYER_PRECISION`` its precision, and the
+other variables of :data:`BROUGHT` its judge's base and its data; ``SAWYER_REHEARSAL=1`` cuts it to the few
+steps and rows of ``smoke``, for tests/rehearsal.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import os
 import re
 import sys
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
+from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.reading import locate
 
 # What a user brings in place of a profile's own: setting -> environment variable.
@@ -139,7 +140,7 @@ class Profile:
 
 
 def _from_hub(source: str) -> bool:
-    return not (source.startswith("embedded") or source.endswith(".jsonl") or Path(source).exists())
+    return not (source.startswith("embedded") or paths.looks_local(source) or paths.is_there(source))
 
 
 _LOCAL = Profile("local")
@@ -265,16 +266,23 @@ def _whole(setting: str, source: str) -> str:
 
 
 def _own_name(name: str, brought: dict[str, str]) -> str:
-    """After the base, and after the files' names with a hash of the whole: two files may have one name."""
+    """After the base, and after the other sources' names, with a hash of all, for two may have one name."""
     others = {setting: source for setting, source in brought.items() if setting != "policy_base"}
-    words = [
-        brought.get("policy_base", ""),
-        *(Path(source).stem for source in dict.fromkeys(others.values())),
-    ]
-    slugs = [re.sub("[^A-Za-z0-9.]+", "-", word).strip("-.") for word in words]
+    words = [_as_name(brought["policy_base"])] if "policy_base" in brought else []
     if others:
-        slugs = [slug[:24] for slug in slugs] + [hashlib.sha256(repr(others).encode()).hexdigest()[:6]]
-    return "-".join(filter(None, (name, *slugs)))
+        stems = (os.path.splitext(os.path.basename(source))[0] for source in dict.fromkeys(others.values()))
+        words += [re.sub("[^A-Za-z0-9.]+", "-", stem).strip("-.")[:24] for stem in stems]
+        words.append(hashlib.sha256(repr(others).encode()).hexdigest()[:8])
+    return "-".join(filter(None, (name, *words)))
+
+
+def _as_name(model: str) -> str:
+    """A base as part of a folder's name: a Hub id whole; of a path the end, and eight hex digits of all."""
+    last, digest = model, ""
+    if paths.looks_local(model):
+        whole = os.path.abspath(os.path.expanduser(model))
+        last, digest = re.split(r"[/\\]", whole)[-1], "-" + hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return re.sub("[^A-Za-z0-9.]+", "-", last).strip("-.") + digest
 
 
 def rehearsed(profile: Profile) -> Profile:

@@ -108,9 +108,9 @@ def test_one_fact_is_no_comparison(tmp_path):
         domain.load(written(tmp_path, FACT, OPEN))
 
 
-def test_no_other_source_is_known():
-    with pytest.raises(DataError, match="neither"):
-        domain.load("someone/something")
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(DataError, match=r"no file or folder \./place\.jsonl"):
+        domain.load("./place.jsonl")
 
 
 def test_the_example_is_as_the_data_card_says():

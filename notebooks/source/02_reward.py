@@ -1096,43 +1096,37 @@ show.side_by_side(
 # ## 9. Would people agree?
 #
 # All pairs so far came from one data set, made for this course by one recipe. If you have votes of
-# real people, point `SAWYER_HUMAN_PAIRS` at them: JSONL files (several are separated as in `PATH`) with
-# `prompt` (a list of `{role, content}`), `chosen` and `rejected` on each line. The run that you see
-# had none; an earlier one, with this very judge, had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of
-# OpenAssistant's rankings, neither of which comes with this course, and on them it was no better than a coin.
+# real people, point `SAWYER_HUMAN_PAIRS` at them: files or Hub data sets (several are separated as in `PATH`)
+# in any form that the README's "Your own data" names, such as `prompt`, `chosen` and `rejected`. The run that
+# you see had none; an earlier one, with this very judge, had 300 pairs of Anthropic's HH-RLHF (helpful) and 180
+# of OpenAssistant's rankings, neither of which comes with this course, and on them it was no better than a coin.
 
 
 # %%
-def human_pairs(path: Path, limit: int = 300) -> tuple[list, int]:
+def human_pairs(source: str, limit: int = 300) -> tuple[list, int]:
     """(pairs, how many of them have several turns); single-turn prompts come first."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    rows = [row for row in rows if row["chosen"].strip() and row["rejected"].strip()]
-    rows = sorted(rows, key=lambda row: len(row["prompt"]))[:limit]
-    found = []
-    for row in rows:
-        prompt = "\n".join(message["content"] for message in row["prompt"])
-        texts = (row["chosen"], row["rejected"])
-        found.append(data.Pair(prompt, "", prompt, *texts, 0.0, ("", "")))
-    return found, sum(len(row["prompt"]) > 1 for row in rows)
+    rows = pairs_that_fit(profile, data.load_preferences(source))
+    rows = sorted(rows, key=lambda row: row.get("turns", 1))[:limit]
+    return data.pairs(rows), sum(row.get("turns", 1) > 1 for row in rows)
 
 
 # %%
-where = os.environ.get("SAWYER_HUMAN_PAIRS", "").split(os.pathsep)
-files = [Path(name) for name in where if name and Path(name).is_file()]
+from sawyer_utils.plumbing import paths
+
 with_people = {}
-for path in files:
-    people, turns = human_pairs(path)
+for source in paths.separate(os.environ.get("SAWYER_HUMAN_PAIRS", "")):
+    people, turns = human_pairs(source)
     agreed = accuracy(differences(reward, people), people)
     ruler = accuracy([len(p.chosen) - len(p.rejected) for p in people], people)
-    print(f"{path.stem}: {len(people)} pairs, {turns} with several turns")
+    print(f"{len(people)} pairs, {turns} with several turns")
     print("    our model agrees with people", text(agreed))
     print("    'the longer one wins' agrees", text(ruler))
-    with_people[path.stem] = {"pairs": len(people), "agreed": agreed, "ruler": ruler}
-if files:
+    name = f"{len(with_people) + 1} {Path(source).stem}"
+    with_people[name] = {"pairs": len(people), "agreed": agreed, "ruler": ruler}
+if with_people:
     runtime.record(profile, "reward", people=with_people)
 else:
-    print("No human preferences here (SAWYER_HUMAN_PAIRS names no file): not tested.")
+    print("No human preferences here (SAWYER_HUMAN_PAIRS is not set): not tested.")
 
 # %% [markdown]
 # Expect a humbling number. Human votes compare two serious attempts, whose difference is small and

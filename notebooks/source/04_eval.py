@@ -903,8 +903,7 @@ means.round(3)
 # %%
 def load(benchmark):
     """Its questions with one right choice; "source:subject" for a subject of MMLU."""
-    source, _, subject = benchmark.partition(":")
-    rows = choices.load_questions(source, profile.eval_questions, subject or None)
+    rows = choices.load_questions(benchmark, profile.eval_questions)
     return [row for row in rows if "label" in row]
 
 

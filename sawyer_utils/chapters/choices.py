@@ -13,6 +13,7 @@ import torch
 
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS, evaluating, loglikelihoods
 from sawyer_utils.models import merged
+from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.sources import (
     DataError,
     Schema,
@@ -104,13 +105,16 @@ def load_questions(
     Args:
         source: "truthful_mini" or "religions_mini", the embedded ones; "truthfulqa/truthful_qa" or
             "cais/mmlu", from the Hub; or a file or a folder in any of these shapes, or with the columns
-            "question", "A", "B", … and "answer" (a letter).
+            "question", "A", "B", … and "answer" (a letter). A subject of MMLU
+            may stand behind a colon.
         limit: rows of the source.
         subject, split: which rows of MMLU. The few solved ones to show first are the split "dev".
 
     Raises:
         DataError: naming file, line and field; or if no row is left.
     """
+    source, named = paths.split_subject(source)
+    subject = subject or named or None
     if source in MINIS:
         return load(MINIS[source], limit=limit)
     if path := locate(source):

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 
-from sawyer_utils.plumbing.files import project_root
-from sawyer_utils.plumbing.reading import named_files
+from sawyer_utils.plumbing import assets, machine, paths
+from sawyer_utils.plumbing.files import DriveNotMounted, project_root
+from sawyer_utils.plumbing.reading import DataError, named_files
 from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
 
 # The files of ``--data FOLDER``, without their endings, and the variables that they stand for.
@@ -38,8 +39,6 @@ def notebooks(args) -> None:
 
 
 def fetch(args) -> None:
-    from sawyer_utils.plumbing import assets
-
     for name, folder in assets.fetch().items():
         print(f"{name:14s} {folder}")
 
@@ -141,6 +140,10 @@ def _profile(args):
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run one command. Paths in the environment are made absolute first, for the notebooks' kernels run in
+    another folder; and what this console cannot show is replaced: a summary shall not break on an arrow."""
+    machine.show_anything()
+    paths.settle()
     parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     known = [
@@ -182,4 +185,7 @@ def main(argv: list[str] | None = None) -> None:
             command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
             command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
     args = parser.parse_args(argv)
-    args.function(args)
+    try:
+        args.function(args)
+    except (DataError, paths.NoSuchPath, DriveNotMounted, assets.WeightsUnavailable) as problem:
+        sys.exit(f"\n{problem}")

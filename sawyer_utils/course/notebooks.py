@@ -13,6 +13,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from sawyer_utils.plumbing import assets, paths
 from sawyer_utils.plumbing.files import home, project_root, read_json, replacing, write_json
 from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.profiles import Profile
@@ -209,9 +210,8 @@ def brought() -> str:
     names = sorted(name for name in os.environ if name.startswith("SAWYER_") and name not in NO_RESULT)
     digest = hashlib.sha256(repr([(name, os.environ[name]) for name in names]).encode())
     for name in names:
-        for path in os.environ[name].split(os.pathsep):
-            named = project_root() / "notebooks" / Path(path).expanduser()  # where a kernel looks for it
-            for file in sorted(named.rglob("*")) if path and named.is_dir() else [named]:
+        for path in map(Path, paths.separate(os.environ[name])):
+            for file in [path, *sorted(path.rglob("*"))]:
                 if file.is_file():
                     digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
@@ -224,8 +224,7 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
     Returns:
         notebook name -> executed file
     """
-    from sawyer_utils.plumbing import assets
-
+    paths.settle()
     folder = home() / profile.name
     ledger_path = folder / "course.json"
     ledger = read_json(ledger_path) if ledger_path.exists() else {}

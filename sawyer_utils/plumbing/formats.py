@@ -74,8 +74,9 @@ def text_of(row: Any, name: str) -> str:
 
 
 def first_of(row: dict, names: str) -> tuple[str, Any]:
-    """(name, value) of the first of the fields that a row has."""
-    name = next((name for name in names.split("|") if row.get(name) is not None), names.split("|")[0])
+    """(name, value) of the first of the fields that a row has, and that is not null."""
+    known = [name for name in names.split("|") if name in row] or names.split("|")
+    name = next((name for name in known if row.get(name) is not None), known[0])
     return name, row.get(name)
 
 

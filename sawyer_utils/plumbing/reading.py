@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import project_root
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 # Of a CSV: columns whose cells may hold JSON, and those that hold a number or true and false.
 NESTED = {"messages", "conversations", "prompt", "completion", "chosen", "rejected", "responses", "choices"}
 NESTED |= {"completions", "keys", "lessons"}
@@ -57,19 +57,18 @@ def locate(source: str, what: str = "") -> Path | None:
         what: the setting that said so, for the message.
 
     Raises:
-        DataError: if there is no such file, with the places that were looked at.
+        DataError: if it can only be a path, and there is none, with the places that were looked at.
     """
-    path = Path(os.path.expanduser(source))
-    places = list(dict.fromkeys((Path.cwd() / path, project_root() / path)))
-    if found := next((place for place in places if source.strip() and place.exists()), None):
-        return found.resolve()
-    if HUB_ID.fullmatch(source) and kind_of(Path(source)) not in READERS:
-        return None
-    looked = " nor ".join(map(str, places))
-    raise DataError(
-        f"{what and what + '='}{source}: no such file or folder: neither {looked}. "
-        "(A data set of the Hub is called owner/name.)"
-    )
+    at_root = project_root() / os.path.expanduser(source)
+    try:
+        found = paths.existing(source, what)
+    except paths.NoSuchPath as error:
+        if not (source.strip() and at_root.exists()):
+            raise DataError(
+                f"{error} Nor is there {at_root}." if source.strip() else "no file is named"
+            ) from None
+        found = at_root
+    return (found or (at_root if at_root.exists() else None)) and (found or at_root).resolve()
 
 
 def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:

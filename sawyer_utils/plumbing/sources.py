@@ -294,9 +294,6 @@ def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> lis
     except DataError as error:
         changed = f". The data set has changed. {hub.EMBEDDED_WAY}" if source in schema.hub else ""
         raise DataError(f"{source}: {error}{changed}") from None
-    except hub.HubUnavailable as error:
-        known = "" if source in schema.hub else f"{source} is no file or folder here: the Hub was asked. "
-        raise hub.HubUnavailable(f"{known}{error}") from error
     told.say(source, schema.name)
     if limit is not None and limit < len(rows):
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), limit))]
