@@ -25,7 +25,7 @@ from sawyer_utils.plumbing.sources import (
     spread,
 )
 
-__all__ = ["held_out", "normalise"]  # for the notebooks and the chapters
+__all__ = ["held_of", "held_out", "normalise"]  # for the notebooks and the chapters
 
 GOOD = 5  # from this score on a response is a fair answer to its prompt, if not an engaging one
 # The workshop's question and four others, kept out of every data set, asked in every notebook.

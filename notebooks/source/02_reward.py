@@ -357,6 +357,8 @@ print(f"Two judges, {profile.reward_trials} steps each.")
 # %%
 def accuracy(gaps, pairs) -> tuple[float, float, float]:
     """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
+    if not pairs:  # of one's own data, a group may have none
+        return math.nan, math.nan, math.nan
     right = np.asarray(gaps) > 0
     low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
     return float(right.mean()), low, high
@@ -557,11 +559,11 @@ bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 # %%
 margin = np.array([pair.margin for pair in held_pairs])
 by_margin, sizes = {}, []
-for low, high in ((0, 2), (2, 4), (4, 6), (6, 9)):
+for low, high in ((-1, 0), (0, 2), (2, 4), (4, 6), (6, 9)):
     rows = (margin > low) & (margin <= high)
     if rows.any():
         some = [pair for pair, keep in zip(held_pairs, rows) if keep]
-        by_margin[f"{low} to {high}"] = accuracy(gaps[rows], some)
+        by_margin[f"{low} to {high}" if high else "no scores"] = accuracy(gaps[rows], some)
         sizes.append(int(rows.sum()))
 assert sum(sizes) == len(held_pairs)
 runtime.record(profile, "reward", by_margin=by_margin)
@@ -693,6 +695,8 @@ assert match["size"].sum() == len(held_pairs)
 # %% tags=["nbval-check-output"]
 def ece(said, right, bins: int = 5) -> float:
     """Mean |said − right| over equal bins of [0.5, 1], weighted by their calls."""
+    if not len(said):
+        return math.nan
     where = np.minimum(((np.asarray(said) - 0.5) * 2 * bins).astype(int), bins - 1)
     distances = np.bincount(where, np.asarray(right) - said)  # summed in each bin
     return float(np.abs(distances).sum() / len(where))
@@ -765,7 +769,8 @@ assert 0 <= error_low <= error_high <= 1
 # is made (*[temperature scaling](../docs/glossary.md#temperature-scaling)*). We pick T on half of the prompts and test it on the other half.
 
 # %%
-half = np.array([data.held_out("half " + pair.id, 0.5) for pair in held_pairs])
+of_half = data.held_of(["half " + name for name in ids_held], 0.5)
+half = np.array(["half " + name in of_half for name in ids_held])
 temperatures = np.geomspace(0.25, 8, 60)
 logloss = [np.logaddexp(0, -gaps[half] / t).mean() for t in temperatures]
 best_t = float(temperatures[np.argmin(logloss)])
@@ -952,7 +957,7 @@ widgets.edits(reward.score, question, short_answer)
 #   pairs is a true preference.
 
 # %% tags=["subslide"]
-long_only = [pair for pair in train_pairs if not pair.shorter_wins]
+long_only = [p for p in train_pairs if not p.shorter_wins] or train_pairs
 print(f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer wins.")
 broken = trial("no_short_winners", long_only)
 
@@ -961,7 +966,7 @@ probe_models = {
     "all pairs": both_texts.score([question] * 5, hollow_series),
     "no short winners": broken.score([question] * 5, hollow_series),
 }
-assert len(long_only) < len(train_pairs)
+assert 0 < len(long_only) <= len(train_pairs)
 climb(probe_models, "hollow sentences added to 'Tell them Hello!'", "broken_probe")
 
 # %% [markdown]
