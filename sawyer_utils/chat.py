@@ -199,14 +199,14 @@ def that_fit(tokenizer, rows: list, limit: int) -> list:
         rows: prompts (texts, or rows with a "prompt" or a "question"), or conversations (with "messages").
 
     Raises:
-        ValueError: if none fits, or there is none.
+        ValueError: if none fits.
     """
     kept = [row for row in rows if token_count(tokenizer, row) <= limit]
-    what = "conversations" if any(isinstance(row, dict) and "messages" in row for row in rows) else "prompts"
     if left_out := len(rows) - len(kept):
+        what = "conversations" if isinstance(rows[0], dict) and "messages" in rows[0] else "prompts"
         print(f"{left_out} of {len(rows)} {what} left out: longer than {limit} tokens.")
-    if not kept:
-        raise ValueError(f"None of {len(rows)} {what} fits into {limit} tokens.")
+        if not kept:
+            raise ValueError(f"None of {len(rows)} {what} fits into {limit} tokens.")
     return kept
 
 

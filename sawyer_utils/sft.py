@@ -40,7 +40,12 @@ def sft_trainer(
     Args:
         model: with LoRA added.
         options: anything of ``trl.SFTConfig`` to override.
+
+    Raises:
+        ValueError: without conversations.
     """
+    if not conversations:
+        raise ValueError("No conversation to learn from.")
     settings = {
         "output_dir": str(folder),
         "num_train_epochs": profile.sft_epochs,

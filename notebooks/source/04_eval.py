@@ -676,6 +676,7 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 
 # %%
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
+gold_rows = [row for row in gold_rows if row["prompt"] not in prompts]
 gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
 lessons = data.pairs(gold_train) + data.strangers(gold_train)
