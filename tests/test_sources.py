@@ -486,6 +486,22 @@ def test_a_fault_is_named_by_file_line_and_field(tmp_path, name, content, said):
     assert said in str(caught.value)
 
 
+def test_small_things_that_programs_write_do_not_matter(tmp_path):
+    """A BOM where files were put together, capitals in a table's head, an id that is a number, a null."""
+    bom = b"\xef\xbb\xbf"
+    (tmp_path / "m.jsonl").write_bytes(
+        bom + ONE + bom + ONE.replace(b'"a"', b'"b"').replace(b"{", b'{"id": 3, "topic": null, ')
+    )
+    (tmp_path / "m.csv").write_bytes(b"Prompt , CHOSEN,Rejected\na,A,B\nb,A,B\n")
+    for name in ("m.jsonl", "m.csv"):
+        found = data.load_preferences(tmp_path / name)
+        assert [row["prompt"] for row in found] == ["a", "b"]
+        assert len({row["id"] for row in found}) == 2
+        assert {row["topic"] for row in found} == {"own"}
+        jsonl(tmp_path / "again.jsonl", found)
+        assert data.load_preferences(str(tmp_path / "again.jsonl")) == found
+
+
 def test_a_whole_emoji_is_no_half_one(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"prompt": "\\ud83d\\ude00", "chosen": "A", "rejected": "B"}')
     assert data.load_preferences(str(tmp_path / "m.jsonl"))[0]["prompt"] == "\U0001f600"

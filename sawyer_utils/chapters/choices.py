@@ -113,7 +113,7 @@ def load_questions(
     Raises:
         DataError: naming file, line and field; or if no row is left.
     """
-    source, named = paths.split_subject(source)
+    source, named = paths.split_subject(str(source))
     subject = subject or named or None
     if source in MINIS:
         return load(MINIS[source], limit=limit)

@@ -204,7 +204,7 @@ def _conversation(row: dict, done: Counter) -> dict:
 
 
 def _answered(row: dict, done: Counter) -> dict:
-    if not row.get("label", True):
+    if row.get("label") in (False, 0):
         raise Unusable("an answer that is labelled as bad")
     asked, (name, answer) = _asked(row, done), first_of(row, ANSWERED)
     if not isinstance(answer, list):
@@ -243,7 +243,8 @@ def _scored(row: dict, done: Counter) -> dict:
         responses = [{"kind": "answer", **r} if isinstance(r, dict) else r for r in responses]
         if any(isinstance(r, dict) and not isinstance(r["kind"], str) for r in responses):
             responses = [{**r, "kind": "answer"} for r in responses]
-    return {"prompt": prompt, "responses": responses}
+    kept = {name: row[name] for name in ("scored", "turns") if row.get(name) is not None}
+    return {"prompt": prompt, "responses": responses, **kept}
 
 
 def _completions(row: dict, done: Counter) -> dict:

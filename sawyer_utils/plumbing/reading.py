@@ -152,7 +152,7 @@ def _json(path: Path) -> Rows:
         if line.strip():
             with within(f"{path.name}, line {number}"):
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line.removeprefix("\ufeff"))  # of files that were put together
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"not JSON ({error})") from None
             yield _checked(f"{path.name}, line {number}", row)
@@ -189,6 +189,7 @@ def _csv(path: Path) -> Rows:
         for cells in table:
             if cells and names is None:
                 names = [cell.strip() for cell in cells]
+                names = [name if len(name) == 1 else name.lower() for name in names]
                 if len(set(names)) < len(names) or "" in names:
                     raise DataError(f"{path.name}, line {line}: a column without a name, or twice: {names}")
             elif cells:
