@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from test_hub_rows import GONE, damaged, places
 
 from sawyer_utils import data
 from sawyer_utils.chapters import choices, domain, summaries
@@ -505,6 +506,34 @@ def test_small_things_that_programs_write_do_not_matter(tmp_path):
 def test_a_whole_emoji_is_no_half_one(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"prompt": "\\ud83d\\ude00", "chosen": "A", "rejected": "B"}')
     assert data.load_preferences(str(tmp_path / "m.jsonl"))[0]["prompt"] == "\U0001f600"
+
+
+ODD = (None, 3, 2.5, True, "", " \n", [], [None], {}, {"a": 1}, float("nan"), "### Human: Q")
+FORMS = [(sources.CONVERSATIONS, row) for _, row, _ in CONVERSATION_FORMS]
+FORMS += [(sources.PREFERENCES, row) for _, row, *_ in PREFERENCE_FORMS]
+FORMS += [(sources.PREFERENCES, {"prompt": "Q", "completion": "A", "label": True})]
+FORMS += [
+    (sources.PROMPTS, row)
+    for row in ({"prompt": TALK[:3], "split": "train"}, {"messages": TALK}, {"text": "Q"})
+]
+FORMS += [(summaries.NEWS, {"text": "It rained.", "summary": "Rain.", "split": "test"})]
+
+
+@pytest.mark.parametrize(("schema", "row"), FORMS)
+def test_a_row_damaged_anywhere_is_used_left_out_or_named(schema, row):
+    """Whatever stands in a field, there is no other error; and what is used passes the check."""
+    for path in places(row):
+        for value in (*ODD, GONE):
+            told, place = sources.Told(), ("mine.jsonl, line 1", damaged(row, path, value))
+            found, said = [], ""
+            try:
+                found = list(sources.map_rows(schema, iter([place]), told, strict=True))
+            except DataError as error:
+                said = str(error)
+            assert bool(found) != bool(re.match("mine.jsonl, line 1: |none of 1 rows", said)), (path, value)
+            for one in found:
+                schema.check(one)
+                assert sources.key_of(one)
 
 
 DOORS = {

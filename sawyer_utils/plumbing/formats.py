@@ -240,18 +240,19 @@ def _scored(row: dict, done: Counter) -> dict:
     prompt = as_prompt(talk(prompt, done)) if isinstance(prompt, list) else prompt
     responses = row.get("responses")
     if isinstance(responses, list):
-        responses = [{"kind": "answer", **r} if isinstance(r, dict) else r for r in responses]
-        if any(isinstance(r, dict) and not isinstance(r["kind"], str) for r in responses):
-            responses = [{**r, "kind": "answer"} for r in responses]
+        kinds = (r.get("kind") if isinstance(r, dict) else None for r in responses)
+        kinds = (kind if isinstance(kind, str) else "answer" for kind in kinds)
+        responses = [{**r, "kind": k} if isinstance(r, dict) else r for r, k in zip(responses, kinds)]
     kept = {name: row[name] for name in ("scored", "turns") if row.get(name) is not None}
     return {"prompt": prompt, "responses": responses, **kept}
 
 
 def _completions(row: dict, done: Counter) -> dict:
     """UltraFeedback before it was made into pairs."""
+    given = row["completions"]
     responses = [
         {"text": text_of(one, "response"), "score": first_of(one, "overall_score|fine-grained_score")[1]}
-        for one in row["completions"] or ()
+        for one in (given if isinstance(given, list) else ())
     ]
     return _scored({"prompt": as_prompt(_asked(row, done)), "responses": responses}, done)
 
