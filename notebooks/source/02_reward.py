@@ -563,7 +563,8 @@ for low, high in ((-1, 0), (0, 2), (2, 4), (4, 6), (6, 9)):
     rows = (margin > low) & (margin <= high)
     if rows.any():
         some = [pair for pair, keep in zip(held_pairs, rows) if keep]
-        by_margin[f"{low} to {high}" if high else "no scores"] = accuracy(gaps[rows], some)
+        name = f"{low} to {high}" if high else "no scores"
+        by_margin[name] = accuracy(gaps[rows], some)
         sizes.append(int(rows.sum()))
 assert sum(sizes) == len(held_pairs)
 runtime.record(profile, "reward", by_margin=by_margin)
