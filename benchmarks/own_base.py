@@ -2,8 +2,8 @@
 
     SAWYER_PROFILE=local SAWYER_MODEL=embedded:gemma3-270m python benchmarks/own_base.py --steps 24
 
-The SFT stage of notebook 01 on the base that SAWYER_MODEL names, whole or its first steps. Greedy answers before and after, minutes and
-memory go to results/own_base.json, one entry a base; docs/your_model.md shows Gemma's.
+The SFT stage of notebook 01 on the base that SAWYER_MODEL names, whole or a shorter one. Greedy answers
+before and after, minutes and memory go to results/own_base.json, one entry a base.
 """
 
 from __future__ import annotations
