@@ -16,7 +16,6 @@ from pathlib import Path
 
 from sawyer_utils.plumbing import assets, paths
 from sawyer_utils.plumbing.files import home, project_root, read_json, replacing, write_json
-from sawyer_utils.plumbing.progress import FILE, SHOWN
 from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.profiles import Profile
 
@@ -114,6 +113,8 @@ def execute(notebook, profile: Profile, name: str, clock: Clock) -> None:
     """Run every cell in a fresh kernel, showing the cell, how far it is and the time left."""
     import nbclient
 
+    from sawyer_utils.plumbing.progress import FILE  # which imports transformers
+
     progress = (home() / profile.name / "progress.json").absolute()
     progress.parent.mkdir(parents=True, exist_ok=True)
     sections = section_of_each(notebook)
@@ -180,6 +181,8 @@ def _tell(name: str, state: dict, progress: Path, clock: Clock, stop: threading.
 
 def progress_line(name: str, state: dict, progress: Path, clock: Clock) -> str:
     """What is said while a notebook runs: the cell, how far it is, the time left."""
+    from sawyer_utils.plumbing.progress import SHOWN
+
     try:
         now = json.loads(progress.read_text(encoding="utf-8"))
     except (OSError, ValueError):
