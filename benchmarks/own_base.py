@@ -1,9 +1,9 @@
 """What does notebook 01's training make of another base? Its answers to the five fixed questions.
 
-    SAWYER_PROFILE=local SAWYER_MODEL=embedded:gemma3-270m python benchmarks/own_base.py
+    SAWYER_PROFILE=local SAWYER_MODEL=embedded:gemma3-270m python benchmarks/own_base.py --steps 24
 
-The SFT stage of notebook 01 on the base that SAWYER_MODEL names. Greedy answers before and after, minutes and
-memory go to results/own_base.json, one entry a base; docs/your_model.md shows Gemma's.
+The SFT stage of notebook 01 on the base that SAWYER_MODEL names, whole or a shorter one. Greedy answers
+before and after, minutes and memory go to results/own_base.json, one entry a base.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from sawyer_utils import data, evaluation, models, runtime, sft
@@ -53,9 +54,11 @@ def run(profile: Profile, conversations: list[dict]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--steps", type=int, help="of the training; default: the profile's")
     options = parser.parse_args()
     machine.quiet_libraries()
     profile = current_profile()
+    profile = replace(profile, sft_max_steps=options.steps or profile.sft_max_steps)
     found = run(profile, data.load_conversations(profile.conversations, profile.limit))
     precision = runtime.choose_precision(profile.precision)
     on = {"device": precision.device, "compute": str(precision.compute), "cpu_cores": os.cpu_count()}

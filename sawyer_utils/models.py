@@ -77,13 +77,13 @@ def load_policy(profile: Profile, device: str | None = None):
     model.requires_grad_(False)
     workarounds.spare_the_head(model)
     model.eval()
-    check_output_layer(model)
     # PEFT writes it into each adapter: this machine's path. And finding the base there, with fewer rows than
     # now, it would save the embedding with each adapter (113 MB for the 135M model; peft 0.21).
     model.name_or_path = ""
     if precision.compute == torch.float16:
         largest = workarounds.probe_fp16(model, tokenizer)
         print(f"fp16 probe: the largest activation is {largest:,.0f} of at most 65,504.")
+    check_output_layer(model)
     return tokenizer, model
 
 

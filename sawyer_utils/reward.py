@@ -19,7 +19,7 @@ from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
 from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json
-from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing.progress import Clock, LogTo, each
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
@@ -158,7 +158,7 @@ class RewardModel:
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # little padding
         device = next(self.model.parameters()).device
         scores = [0.0] * len(encoded)
-        for start in range(0, len(order), batch):
+        for start in each("batches scored", range(0, len(order), batch)):
             rows = order[start : start + batch]
             inputs = self.tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
             logits = self.model(**inputs.to(device)).logits.squeeze(-1).float().cpu()

@@ -14,6 +14,7 @@ import torch
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS, evaluating, loglikelihoods
 from sawyer_utils.models import merged
 from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing.progress import each
 from sawyer_utils.plumbing.sources import (
     DataError,
     Schema,
@@ -325,7 +326,7 @@ def ask_for_letter(
     prompts = [_by_letter(*two) for two in zip(questions, orders)]
     answers = []
     with merged(model), evaluating(model):
-        for start in range(0, len(prompts), batch):
+        for start in each("batches of letters", range(0, len(prompts), batch)):
             part = prompts[start : start + batch]
             answers += sample(model, tokenizer, part, max_new_tokens, temperature=0.0).responses
     rows = []

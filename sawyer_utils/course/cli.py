@@ -139,11 +139,7 @@ def _profile(args):
     return current_profile(args.profile)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run one command. Paths in the environment are made absolute first, for the notebooks' kernels run in
-    another folder; and what this console cannot show is replaced: a summary shall not break on an arrow."""
-    machine.show_anything()
-    paths.settle()
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     known = [
@@ -184,7 +180,15 @@ def main(argv: list[str] | None = None) -> None:
         if function is badges:
             command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
             command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command. Paths in the environment are made absolute first, for the notebooks' kernels run in
+    another folder; and what this console cannot show is replaced: a summary shall not break on an arrow."""
+    machine.show_anything()
+    paths.settle()
+    args = _parser().parse_args(argv)
     try:
         args.function(args)
     except (DataError, paths.NoSuchPath, DriveNotMounted, assets.WeightsUnavailable) as problem:

@@ -86,8 +86,8 @@ def separate(value: str) -> list[str]:
         first, *others = several.split(os.pathsep)
         found.append(first)
         for part in others:
-            if _one_source(found[-1], part):
-                found[-1] += os.pathsep + part
+            if os.pathsep == ":" and _one_source(found[-1], part):
+                found[-1] += ":" + part
             else:
                 found.append(part)
     return [part for part in found if part.strip()]
