@@ -23,7 +23,7 @@ from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
 from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json
-from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing.progress import Clock, LogTo, each
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
@@ -96,6 +96,9 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
     that read the same once they are cut to ``reward_pair_tokens``, the first stays; a row needs two scores.
 
     Says in one line how many responses are cut and how many rows are left out.
+
+    Raises:
+        ValueError: if none is left.
     """
     tokenizer = _load_tokenizer(assets.resolve(profile.reward_base))
     longest = profile.reward_pair_tokens
@@ -112,6 +115,8 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
         left_out = f"{len(preferences) - len(kept)} of {len(preferences)} rows left out"
         print(f"{cut} responses are cut: with their question they are longer than {longest} tokens.")
         print(f"{left_out}: what is read of their responses is the same.")
+    if not kept:
+        raise ValueError(f"Of {len(preferences)} preferences none can be told apart in {longest} tokens.")
     return kept
 
 
@@ -183,7 +188,7 @@ class RewardModel:
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # little padding
         device = next(self.model.parameters()).device
         scores = [0.0] * len(encoded)
-        for start in range(0, len(order), batch):
+        for start in each("batches scored", range(0, len(order), batch)):
             rows = order[start : start + batch]
             inputs = self.tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
             logits = self.model(**inputs.to(device)).logits.squeeze(-1).float().cpu()
@@ -212,7 +217,12 @@ def reward_trainer(
     for pair in pairs:
         ids = [reward.encode(pair.prompt, text) for text in (pair.chosen, pair.rejected)]
         margin = pair.margin / MARGIN_SCALE
-        rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+        if ids[0] != ids[1]:
+            rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+    if len(rows) < len(pairs):
+        print(f"{len(pairs) - len(rows)} of {len(pairs)} pairs left out: cut, both answers read the same.")
+    if not rows:
+        raise ValueError(f"None of {len(pairs)} pairs can be told apart in {reward.max_tokens} tokens.")
     longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     micro = max(1, profile.reward_batch // MICRO_BATCHES)
     settings = {

@@ -386,6 +386,8 @@ print(f"Two judges, {profile.reward_trials} steps each.")
 # %%
 def accuracy(gaps, pairs) -> tuple[float, float, float]:
     """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
+    if not pairs:  # of one's own data, a group may have none
+        return math.nan, math.nan, math.nan
     right = np.asarray(gaps) > 0
     low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
     return float(right.mean()), low, high
@@ -599,11 +601,12 @@ runtime.record(profile, "reward", beyond_the_surface=more)
 # %%
 margin = np.array([pair.margin for pair in held_pairs])
 by_margin, sizes = {}, []
-for low, high in ((0, 2), (2, 4), (4, 6), (6, 9)):
+for low, high in ((-1, 0), (0, 2), (2, 4), (4, 6), (6, 9)):
     rows = (margin > low) & (margin <= high)
     if rows.any():
         some = [pair for pair, keep in zip(held_pairs, rows) if keep]
-        by_margin[f"{low} to {high}"] = accuracy(gaps[rows], some)
+        name = f"{low} to {high}" if high else "no scores"
+        by_margin[name] = accuracy(gaps[rows], some)
         sizes.append(int(rows.sum()))
 assert sum(sizes) == len(held_pairs)
 runtime.record(profile, "reward", by_margin=by_margin)
@@ -735,6 +738,8 @@ assert match["size"].sum() == len(held_pairs)
 # %% tags=["nbval-check-output"]
 def ece(said, right, bins: int = 5) -> float:
     """Mean |said − right| over equal bins of [0.5, 1], weighted by their calls."""
+    if not len(said):
+        return math.nan
     where = np.minimum(((np.asarray(said) - 0.5) * 2 * bins).astype(int), bins - 1)
     distances = np.bincount(where, np.asarray(right) - said)  # summed in each bin
     return float(np.abs(distances).sum() / len(where))
@@ -807,7 +812,8 @@ assert 0 <= error_low <= error_high <= 1
 # is made (*[temperature scaling](../docs/glossary.md#temperature-scaling)*). We pick T on half of the prompts and test it on the other half.
 
 # %%
-half = np.array([data.held_out("half " + pair.id, 0.5) for pair in held_pairs])
+of_half = data.held_of(["half " + name for name in ids_held], 0.5)
+half = np.array(["half " + name in of_half for name in ids_held])
 temperatures = np.geomspace(0.25, 8, 60)
 logloss = [np.logaddexp(0, -gaps[half] / t).mean() for t in temperatures]
 best_t = float(temperatures[np.argmin(logloss)])
@@ -994,7 +1000,7 @@ widgets.edits(reward.score, question, short_answer)
 #   pairs is a true preference.
 
 # %% tags=["subslide"]
-long_only = [pair for pair in train_pairs if not pair.shorter_wins]
+long_only = [p for p in train_pairs if not p.shorter_wins] or train_pairs
 print(f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer wins.")
 broken = trial("no_short_winners", long_only)
 
@@ -1003,7 +1009,7 @@ probe_models = {
     "all pairs": both_texts.score([question] * 5, hollow_series),
     "no short winners": broken.score([question] * 5, hollow_series),
 }
-assert len(long_only) < len(train_pairs)
+assert 0 < len(long_only) <= len(train_pairs)
 climb(probe_models, "hollow sentences added to 'Tell them Hello!'", "broken_probe")
 
 # %% [markdown]
@@ -1138,43 +1144,37 @@ show.side_by_side(
 # ## 9. Would people agree?
 #
 # All pairs so far came from one data set, made for this course by one recipe. If you have votes of
-# real people, point `SAWYER_HUMAN_PAIRS` at them: JSONL files (several are separated as in `PATH`) with
-# `prompt` (a list of `{role, content}`), `chosen` and `rejected` on each line. The run that you see
-# had none; an earlier one, with this very judge, had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of
-# OpenAssistant's rankings, neither of which comes with this course, and on them it was no better than a coin.
+# real people, point `SAWYER_HUMAN_PAIRS` at them: files or Hub data sets (several are separated as in `PATH`)
+# in any form that the README's "Your own data" names, such as `prompt`, `chosen` and `rejected`. The run that
+# you see had none; an earlier one, with this very judge, had 300 pairs of Anthropic's HH-RLHF (helpful) and 180
+# of OpenAssistant's rankings, neither of which comes with this course, and on them it was no better than a coin.
 
 
 # %%
-def human_pairs(path: Path, limit: int = 300) -> tuple[list, int]:
+def human_pairs(source: str, limit: int = 300) -> tuple[list, int]:
     """(pairs, how many of them have several turns); single-turn prompts come first."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    rows = [row for row in rows if row["chosen"].strip() and row["rejected"].strip()]
-    rows = sorted(rows, key=lambda row: len(row["prompt"]))[:limit]
-    found = []
-    for row in rows:
-        prompt = "\n".join(message["content"] for message in row["prompt"])
-        texts = (row["chosen"], row["rejected"])
-        found.append(data.Pair(prompt, "", prompt, *texts, 0.0, ("", "")))
-    return found, sum(len(row["prompt"]) > 1 for row in rows)
+    rows = pairs_that_fit(profile, data.load_preferences(source))
+    rows = sorted(rows, key=lambda row: row.get("turns", 1))[:limit]
+    return data.pairs(rows), sum(row.get("turns", 1) > 1 for row in rows)
 
 
 # %%
-where = os.environ.get("SAWYER_HUMAN_PAIRS", "").split(os.pathsep)
-files = [Path(name) for name in where if name and Path(name).is_file()]
+from sawyer_utils.plumbing import paths
+
 with_people = {}
-for path in files:
-    people, turns = human_pairs(path)
+for source in paths.separate(os.environ.get("SAWYER_HUMAN_PAIRS", "")):
+    people, turns = human_pairs(source)
     agreed = accuracy(differences(reward, people), people)
     ruler = accuracy([len(p.chosen) - len(p.rejected) for p in people], people)
-    print(f"{path.stem}: {len(people)} pairs, {turns} with several turns")
+    print(f"{len(people)} pairs, {turns} with several turns")
     print("    our model agrees with people", text(agreed))
     print("    'the longer one wins' agrees", text(ruler))
-    with_people[path.stem] = {"pairs": len(people), "agreed": agreed, "ruler": ruler}
-if files:
+    name = f"{len(with_people) + 1} {Path(source).stem}"
+    with_people[name] = {"pairs": len(people), "agreed": agreed, "ruler": ruler}
+if with_people:
     runtime.record(profile, "reward", people=with_people)
 else:
-    print("No human preferences here (SAWYER_HUMAN_PAIRS names no file): not tested.")
+    print("No human preferences here (SAWYER_HUMAN_PAIRS is not set): not tested.")
 
 # %% [markdown]
 # Expect a humbling number. Human votes compare two serious attempts, whose difference is small and

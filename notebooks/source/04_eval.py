@@ -676,6 +676,7 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 
 # %%
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
+gold_rows = [row for row in gold_rows if row["prompt"] not in prompts]
 gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
 lessons = data.pairs(gold_train) + data.strangers(gold_train)
@@ -909,8 +910,7 @@ means.round(3)
 # %%
 def load(benchmark):
     """Its questions with one right choice; "source:subject" for a subject of MMLU."""
-    source, _, subject = benchmark.partition(":")
-    rows = choices.load_questions(source, profile.eval_questions, subject or None)
+    rows = choices.load_questions(benchmark, profile.eval_questions)
     return [row for row in rows if "label" in row]
 
 
