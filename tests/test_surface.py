@@ -10,7 +10,7 @@ import pytest
 from sawyer_utils import data
 from sawyer_utils.chapters import surface
 
-WORDS = "the a river stone light of and under walks slowly green old morning bird".split()
+WORDS = ("the", "a", "river", "stone", "light", "of", "under", "walks", "slowly", "green", "old", "bird")
 
 
 def rows(score_of, n: int = 80) -> list[dict]:

@@ -212,7 +212,8 @@ def test_a_causal_model_can_be_the_judge(name, tmp_path, letter_profile):
     ids = judge.encode(text, text)
     assert [i for i in ids if i in tokenizer.all_special_ids] == [*begins, *ends]
     shown = tokenizer.decode(plain, skip_special_tokens=True)
-    assert "Why?" in shown and shown.rstrip().endswith("So.")
+    assert "Why?" in shown
+    assert shown.rstrip().endswith("So.")
     long = "word " * 400
     for texts in (("Why?", long), (long, "So."), (long, long)):
         assert len(judge.encode(*texts)) == judge.max_tokens

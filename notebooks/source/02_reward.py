@@ -587,7 +587,8 @@ beyond = (gaps > 0).astype(float) - (blind["the surface"] > 0)
 beyond_low, beyond_high = bootstrap_interval(beyond, groups=ids_held)
 more = float(beyond.mean()), beyond_low, beyond_high
 print(f"our judge minus the one that sees the surface alone: {text(more)}")
-print("It adds something." if beyond_low > 0 else "Nothing beyond the surface is shown.")
+adds = beyond_low > 0
+print("It adds something." if adds else "Nothing beyond the surface is shown.")
 runtime.record(profile, "reward", beyond_the_surface=more)
 
 # %% [markdown]

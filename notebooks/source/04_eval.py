@@ -713,8 +713,8 @@ for name, judge in judges.items():
         trial[name, whose] = accuracy(judge, held)
         found = "{:.3f} [{:.3f}, {:.3f}]".format(*trial[name, whose])
         print(f"{name:>11} on the held-out pairs of the {whose:<5} writers: {found}")
-blind = surface.surface(gold_train, data.pairs(gold_held))  # sees no word, only what can be counted
-unread = surface.share_right(blind)
+# A judge that knows no word, only what can be counted:
+unread = surface.share_right(surface.surface(gold_train, data.pairs(gold_held)))
 print(f"  no reading on the held-out pairs of the gold  writers: {unread:.3f}")
 
 # %%
