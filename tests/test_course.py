@@ -223,7 +223,7 @@ def test_minutes_are_those_of_a_run_from_nothing(fake_runs, tmp_path):
 
 
 def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path):
-    """Whoever reads the committed results finds the extras' there, and the README is made from them."""
+    """Whoever reads the committed results finds the extras' there, and the pages are made from them."""
     root, run = tmp_path / "root", tmp_path / "runs" / "smoke"
     (root / "results").mkdir(parents=True)
     earlier = {"sft": {"loss": 2.0}, "hacking": {"peak": 3}, "minutes": {"06_reward_hacking": 28.0}}
@@ -234,8 +234,12 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     monkeypatch.setattr(publish, "project_root", lambda: root)
     monkeypatch.setattr(publish, "course", lambda profile, **options: {})
     told = {}
-    for name in ("update_readme", "stage_picture", "copy_figures"):
-        monkeypatch.setattr(publish.page, name, lambda *args, name=name: told.update({name: args}))
+    for name in ("results_table", "headlines", "stage_picture"):
+        monkeypatch.setattr(publish.page, name, lambda *args, name=name: told.update({name: args}) or name)
+    monkeypatch.setattr(publish.page, "copy_figures", lambda *args: None)
+    (root / "docs").mkdir()
+    for path, what in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results")):
+        path.write_text("before\n{}\nold\n{}\nafter\n".format(*page.marks(what)), encoding="utf-8")
     monkeypatch.setattr(publish, "ship", lambda profile: None)
     monkeypatch.setattr("sawyer_utils.course.teaching.update", lambda: None)
     publish.publish(PROFILES["smoke"])
@@ -243,7 +247,10 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     assert found["sft"] == {"loss": 1.0}
     assert found["hacking"] == {"peak": 3}
     assert found["minutes"] == {"06_reward_hacking": 28.0, "01_sft": 6.0}
-    assert told["update_readme"][1] == told["stage_picture"][0] == found
+    assert told["results_table"][0] == told["headlines"][0] == told["stage_picture"][0] == found
+    for path, shown in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results_table")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert [lines[0], lines[2], lines[4]] == ["before", shown, "after"]
 
 
 SUMMARY = """

@@ -185,7 +185,7 @@ for name, share in unread.items():
     print(f"right on held-out pairs, {name:<21} {share:.3f}")
 runtime.record(profile, "reward", without_reading=unread)
 figure = drawings.score_by_length({"these preferences": preferences})
-plots.save(figure, figures, "score_by_length", unread)
+plots.save(figure, figures, "score_by_length", [unread])
 
 # %% [markdown]
 # *One line over nine bands of length: the mean score of the answers in each.*
