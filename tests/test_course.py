@@ -11,7 +11,7 @@ import pytest
 
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import notebooks as course
-from sawyer_utils.course import publish
+from sawyer_utils.course import page, publish
 from sawyer_utils.plumbing import paths
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.runtime import read_json, write_json

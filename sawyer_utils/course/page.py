@@ -92,16 +92,17 @@ def headlines(results: dict) -> str:
     if reward:
         unread = max(reward["without_reading"].values())
         lines.append(
-            f"**02.** The reward model is right on {reward['accuracy']:.0%} of {reward['n_pairs']} held-out pairs"
-            f" [{reward['accuracy_low']:.0%}, {reward['accuracy_high']:.0%}]; a judge that cannot read a word,"
-            f" on {unread:.0%}."
+            f"**02.** The reward model is right on {reward['accuracy']:.0%} of {reward['n_pairs']} held-out"
+            f" pairs [{reward['accuracy_low']:.0%}, {reward['accuracy_high']:.0%}]; a judge that cannot read"
+            f" a word, on {unread:.0%}."
         )
     if ppo:
         change, length, ended = ppo["reward"], ppo["length"], ppo["finished"]
         lines.append(
-            f"**03.** PPO: reward {change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}] of"
-            f" SFT's standard deviations on {change['n']} held-out prompts, {ppo['kl']:.0f} nats away;"
-            f" {length['sft']:.0f} → {length['ppo']:.0f} tokens, {ended['sft']:.0%} → {ended['ppo']:.0%} finished."
+            f"**03.** PPO: reward {change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
+            f" of SFT's standard deviations on {change['n']} held-out prompts, {ppo['kl']:.0f} nats away;"
+            f" {length['sft']:.0f} → {length['ppo']:.0f} tokens, {ended['sft']:.0%} → {ended['ppo']:.0%}"
+            " finished."
         )
     if evaluation:
         gold, wins = evaluation["gold"], evaluation["gold_win_rate"]

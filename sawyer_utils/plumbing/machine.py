@@ -51,9 +51,7 @@ def see_one_gpu() -> None:
         return
     known = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
     os.environ["CUDA_VISIBLE_DEVICES"] = known.split(",")[0]
-    print(
-        f"{gpus} GPUs: this process uses the first. For all of them: `accelerate launch`, see docs/running.md."
-    )
+    print(f"{gpus} GPUs: this process uses the first. `accelerate launch` uses all, see docs/running.md.")
 
 
 def join_processes() -> None:
