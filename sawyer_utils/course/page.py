@@ -1,4 +1,4 @@
-"""What a run leaves behind: one screen, one page that stands alone, the table of docs/results.md, figures to commit."""
+"""What a run leaves behind: one screen, one page that stands alone, the pages' numbers, figures to commit."""
 
 from __future__ import annotations
 
