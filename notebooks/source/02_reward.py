@@ -1147,8 +1147,8 @@ show.side_by_side(
 # All pairs so far came from one data set, made for this course by one recipe. If you have votes of
 # real people, point `SAWYER_HUMAN_PAIRS` at them: files or Hub data sets (several are separated as in `PATH`)
 # in any form that the README's "Your own data" names, such as `prompt`, `chosen` and `rejected`. The run that
-# you see had none; an earlier one, with this very judge, had 300 pairs of Anthropic's HH-RLHF (helpful) and 180
-# of OpenAssistant's rankings, neither of which comes with this course, and on them it was no better than a coin.
+# is committed had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of OpenAssistant's rankings, neither of
+# which comes with this course.
 
 
 # %%
