@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: course test test-all lab notebooks student instructor slides lm-eval clean
 
 course: .venv/ready
-	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh) $(if $(EXTRA),--extra)
+	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh) $(if $(EXTRA),--extra) $(if $(DATA),--data "$(DATA)")
 
 test: .venv/ready
 	$(BIN)/python -m sawyer_utils test

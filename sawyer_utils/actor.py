@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sawyer_utils import losses
+from sawyer_utils.plumbing.bases import UnsuitableBase
 from sawyer_utils.rollout import Rollout
 
 
@@ -29,7 +30,7 @@ class ActorCritic(nn.Module):
             raise ValueError("The output layer has to be frozen and not quantised.")
         check_output_layer(model)
         device = next(model.parameters()).device
-        self.value_head = nn.Linear(model.config.hidden_size, 1, device=device)
+        self.value_head = nn.Linear(head.weight.shape[1], 1, device=device)
         nn.init.zeros_(self.value_head.weight)  # V = 0 at first: no critic is better than a wrong one
         nn.init.zeros_(self.value_head.bias)
 
@@ -89,7 +90,7 @@ def check_output_layer(model) -> None:
         model: a causal or an encoder-decoder language model, with adapters or without.
 
     Raises:
-        ValueError: if the two differ.
+        UnsuitableBase: if the two differ.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = base.get_output_embeddings()
@@ -111,7 +112,7 @@ def check_output_layer(model) -> None:
     worst = float((taken - losses.log_softmax(logits)).abs().max())
     # Half precision rounds a logit of 20 to a tenth, and the two passes may sum in another order.
     if not worst < (1e-3 if logits.dtype == torch.float32 else 0.5):
-        raise ValueError(
+        raise UnsuitableBase(
             f"{type(base).__name__} changes its logits after the output layer: log-probs would be off by "
             f"{worst:.2g} nats. PPO here reads that layer alone: choose a model without logit scaling or "
             "soft-capping, such as Llama, SmolLM2, Qwen or Mistral."

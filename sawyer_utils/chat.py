@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import NamedTuple
 
 HUMAN, BOT = "###HUMAN###", "###BOT###"
 MEANINGS = {HUMAN: "The human said:", BOT: "The assistant said:"}
+A_SERIES = 32  # special tokens that differ by a number are treated as one from here on
 PAD = "###PAD###"  # for a base without a padding token of its own
 
 # A zero-width space splits what a user types like a control token. Every "###", so that no text can spell
@@ -96,9 +98,14 @@ def _literal(text: str) -> str:
 
 def _splits(tokenizer) -> dict[str, str]:
     """The base's own special tokens, its end token among them, and what a text has in the place of one:
-    "<|im_end|>" typed by a user is text."""
+    "<|im_end|>" typed by a user is text. Of many that differ by a number ("<unused0>" to "<unused6241>") it
+    is what stands before the number: Jinja cannot read a template with thousands of replacements."""
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return {token: token[0] + _SPACE + token[1:] for token in special if token not in (*MEANINGS, PAD)}
+    starts = {token: re.split(r"\d", token)[0] for token in special if token not in (*MEANINGS, PAD)}
+    counts = Counter(starts.values())
+    many = {start for start, n in counts.items() if n > A_SERIES and len(start) > 1}
+    split = dict.fromkeys(start if start in many else token for token, start in starts.items())
+    return {token: token[0] + _SPACE + token[1:] for token in split}
 
 
 def endings(tokenizer) -> list[int]:

@@ -12,6 +12,7 @@ from scipy import optimize, stats
 
 from sawyer_utils.chat import encode_prompt
 from sawyer_utils.data import normalise
+from sawyer_utils.plumbing.progress import each
 from sawyer_utils.rollout import Rollout, sample
 
 CONFIDENCE = 0.95
@@ -70,7 +71,8 @@ def answer(
     rows = batch_rows(lengths, profile.response_tokens, profile.eval_batch, profile.eval_tokens)
     settings = profile.response_tokens, temperature
     with merged(model):
-        batches = [sample(model.eval(), tokenizer, [prompts[i] for i in part], *settings) for part in rows]
+        asked = ([prompts[i] for i in part] for part in each("batches of answers", rows))
+        batches = [sample(model.eval(), tokenizer, part, *settings) for part in asked]
     found = Answers(prompts, [], [], [], batches, rows, temperature)
     found.responses = found.in_order([b.responses for b in batches])
     found.lengths = found.in_order([b.lengths.tolist() for b in batches])
@@ -119,7 +121,7 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
     actor, found = ActorCritic(model).eval(), []
     device = next(model.parameters()).device.type
     with torch.autocast(device, compute, enabled=compute != torch.float32):
-        for batch in answers.batches:
+        for batch in each("batches compared", answers.batches):
             logprobs, _, _ = actor(batch, answers.temperature or 1.0)
             with using(model, reference):
                 ref_logprobs, _, _ = actor(batch, answers.temperature or 1.0)

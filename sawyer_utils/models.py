@@ -15,10 +15,11 @@ from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dic
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from sawyer_utils.actor import check_output_layer
 from sawyer_utils.chat import add_control_tokens, start_as_phrases
-from sawyer_utils.plumbing import assets, workarounds
+from sawyer_utils.plumbing import assets, bases, workarounds
 from sawyer_utils.plumbing.files import replacing, write_json
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
@@ -27,8 +28,16 @@ POLICY, REF = "policy", "ref"
 
 
 def load_tokenizer(profile: Profile):
-    """The policy's tokenizer with SAWYER's two control tokens and chat template."""
-    return add_control_tokens(AutoTokenizer.from_pretrained(assets.resolve(profile.policy_base)))
+    """The policy's tokenizer with SAWYER's two control tokens and chat template.
+
+    Raises:
+        UnsuitableBase: if the base is nothing that can be trained here (:func:`bases.check_base`).
+    """
+    tokenizer = bases.load_tokenizer(profile.policy_base)
+    try:
+        return add_control_tokens(tokenizer)
+    except ValueError as error:
+        raise bases.UnsuitableBase(f"{profile.policy_base}: {error}") from None
 
 
 def load_policy(profile: Profile, device: str | None = None):
@@ -40,6 +49,7 @@ def load_policy(profile: Profile, device: str | None = None):
         device: put the model there, whatever suits the machine.
 
     Raises:
+        UnsuitableBase: as :func:`load_tokenizer`, or if the model changes its logits after the output layer.
         ValueError: if the profile asks for more tokens than the model reads.
         Fp16Overflow: if it overflows in float16.
     """
@@ -73,6 +83,7 @@ def load_policy(profile: Profile, device: str | None = None):
     if precision.compute == torch.float16:
         largest = workarounds.probe_fp16(model, tokenizer)
         print(f"fp16 probe: the largest activation is {largest:,.0f} of at most 65,504.")
+    check_output_layer(model)
     return tokenizer, model
 
 

@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from sawyer_utils.plumbing.files import finite, replacing, write_json
+from sawyer_utils.plumbing.files import replacing
 
 GREY, GREEN, PURPLE = "#737373", "#009E73", "#9C3A86"
 # stage -> (name, colour, hatch, marker)
@@ -335,7 +335,7 @@ class LivePlot:
         draw: log -> Figure.
         total: steps of the whole training.
         every: steps between two drawings.
-        folder: gets ``progress.json`` at each step, and at the last ``figures/training`` as PNG, SVG, CSV.
+        folder: gets ``figures/training`` at the last step, as PNG, SVG and CSV.
     """
 
     def __init__(self, draw, total: int, every: int = 2, folder: Path | None = None):
@@ -347,9 +347,6 @@ class LivePlot:
         step, now = log[-1]["step"], time.monotonic()
         self.start = self.start or (step, now)
         rows = [{key: value for key, value in line.items() if key != "samples"} for line in log]
-        if self.folder:  # what `python -m sawyer_utils course` shows while the notebook runs
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / "progress.json", finite({**rows[-1], "total": self.total})[0])
         done = step == self.total
         if len(log) % self.every and not done:
             return

@@ -45,6 +45,7 @@ from sawyer_utils.chat import that_fit
 from sawyer_utils.models import POLICY, REF, activate, autocast, merged, using
 from sawyer_utils.plumbing import memory, tracking
 from sawyer_utils.plumbing.parallel import Processes
+from sawyer_utils.plumbing.progress import stage
 from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.plumbing.trainers import FP16_SCALE
 from sawyer_utils.ppo_config import PPOConfig
@@ -212,10 +213,13 @@ class PPOTrainer:
             on_step(self.log)
         total, every = self.config.steps, self.config.checkpoint_every
         alone = self.processes.count == 1  # one of several cannot stop
-        with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track:
+        with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track, stage("PPO") as now:
+            now.tell(self.steps_done, total)
             while self.steps_done < total:
                 with memory.explained(self.actor.model, self.config.halves()):
-                    track(self.step(prompts_of_step(prompts, self.steps_done, self.config)))
+                    line = self.step(prompts_of_step(prompts, self.steps_done, self.config))
+                track(line)
+                now.tell(self.steps_done, total, line)
                 if self.steps_done == total or self.steps_done % every == 0:
                     self.save_checkpoint()
                 if on_step:

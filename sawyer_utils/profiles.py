@@ -1,17 +1,27 @@
 """Profiles: one frozen dataclass says how big everything is. Nothing else asks which profile it is.
 
 ``SAWYER_PROFILE`` picks one; otherwise Colab with a GPU takes ``colab``, everything else ``local``.
-``SAWYER_MODEL`` replaces its policy base (a Hub id or a folder), ``SAWYER_PRECISION`` its precision;
-``SAWYER_REHEARSAL=1`` cuts it to ``smoke``'s few steps and rows, for tests/rehearsal.
+``SAWYER_MODEL`` replaces its policy base (a Hub id or a folder), ``SAWYER_PRECISION`` its precision, and the
+other variables of :data:`BROUGHT` its judge's base and its data; ``SAWYER_REHEARSAL=1`` cuts it to the few
+steps and rows of ``smoke``, for tests/rehearsal.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+
+from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing.reading import locate
+
+# What a user brings in place of a profile's own: setting -> environment variable.
+BROUGHT = {"policy_base": "SAWYER_MODEL", "reward_base": "SAWYER_REWARD_BASE"}
+BROUGHT |= {
+    name: f"SAWYER_{name.upper()}" for name in ("conversations", "preferences", "gold", "prompts", "news")
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ class Profile:
 
 
 def _from_hub(source: str) -> bool:
-    return not (source.startswith("embedded") or source.endswith(".jsonl") or Path(source).exists())
+    return not (source.startswith("embedded") or paths.looks_local(source) or paths.is_there(source))
 
 
 _LOCAL = Profile("local")
@@ -229,10 +239,10 @@ PROFILES = {
 
 def current_profile(name: str | None = None) -> Profile:
     """The profile named here, else by ``SAWYER_PROFILE``, else the one this machine suits; with
-    the model and precision that the environment asks for.
+    the models, the data and the precision that the environment asks for.
 
     Raises:
-        ValueError: for a name that is no profile.
+        ValueError: for a name that is no profile, or data that is not there.
     """
     name = name or os.environ.get("SAWYER_PROFILE") or _suitable()
     if name not in PROFILES:
@@ -243,12 +253,37 @@ def current_profile(name: str | None = None) -> Profile:
         profile = rehearsed(profile)
     if precision := os.environ.get("SAWYER_PRECISION"):
         profile = replace(profile, precision=precision)
-    model = os.environ.get("SAWYER_MODEL")
-    if model and model != profile.policy_base:
-        # Another base has other adapters: they need a run folder of their own.
-        own = f"{name}-{re.sub('[^A-Za-z0-9.]+', '-', model).strip('-.')}"
-        profile = replace(profile, policy_base=model, name=own)
-    return profile
+    asked = {setting: os.environ.get(variable) for setting, variable in BROUGHT.items()}
+    brought = {s: _whole(s, value) for s, value in asked.items() if value and value != getattr(profile, s)}
+    # Other bases and other data have other adapters: they need a run folder of their own.
+    return replace(profile, **brought, name=_own_name(name, brought)) if brought else profile
+
+
+def _whole(setting: str, source: str) -> str:
+    """Data by its whole path, so that it is the same from wherever it is read."""
+    if setting.endswith("_base") or source == "embedded":
+        return source
+    return str(locate(source, BROUGHT[setting]) or source)
+
+
+def _own_name(name: str, brought: dict[str, str]) -> str:
+    """After the base, and after the other sources' names, with a hash of all, for two may have one name."""
+    others = {setting: source for setting, source in brought.items() if setting != "policy_base"}
+    words = [_as_name(brought["policy_base"])] if "policy_base" in brought else []
+    if others:
+        stems = (os.path.splitext(os.path.basename(source))[0] for source in dict.fromkeys(others.values()))
+        words += [re.sub("[^A-Za-z0-9.]+", "-", stem).strip("-.")[:24] for stem in stems]
+        words.append(hashlib.sha256(repr(others).encode()).hexdigest()[:8])
+    return "-".join(filter(None, (name, *words)))
+
+
+def _as_name(model: str) -> str:
+    """A base as part of a folder's name: a Hub id whole; of a path the end, and eight hex digits of all."""
+    last, digest = model, ""
+    if paths.looks_local(model):
+        whole = os.path.abspath(os.path.expanduser(model))
+        last, digest = re.split(r"[/\\]", whole)[-1], "-" + hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return re.sub("[^A-Za-z0-9.]+", "-", last).strip("-.") + digest
 
 
 def rehearsed(profile: Profile) -> Profile:

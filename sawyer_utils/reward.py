@@ -23,7 +23,7 @@ from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
 from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json
-from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing.progress import Clock, LogTo, each
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
@@ -32,27 +32,27 @@ MICRO_BATCHES = 4  # a batch is computed in this many pieces
 MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a difference of 2.25
 
 
-def _load_base(base: str, layers: int | None = None):
-    """A base with a new head of one number, and its tokenizer.
-
-    Args:
-        layers: of a deep base only the first ones; the others are not loaded.
-    """
+def _load_base(base: str):
+    """A base with a new head of one number, and its tokenizer."""
     path, device = assets.resolve(base), choose_precision().device
-    tokenizer = AutoTokenizer.from_pretrained(path)
     options = {} if device == "cpu" else {"attn_implementation": "sdpa"}
-    if layers:
-        options["num_hidden_layers"] = layers
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, **options
     )
-    if tokenizer.sep_token is None:
-        # The head reads the last token that is no padding: the end token, if padding is another one.
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token or tokenizer.eos_token
-        tokenizer.padding_side = "right"
+    tokenizer = _load_tokenizer(path)
+    if tokenizer.sep_token is None:  # a causal model's head reads the last token that is no padding
         model.config.pad_token_id = tokenizer.pad_token_id
     model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
     return model.to(device), tokenizer
+
+
+def _load_tokenizer(path: str | Path):
+    """A judge's tokenizer; a causal model's pads at the end, if it can with another token than the last."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.sep_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token or tokenizer.eos_token
+        tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -> list[int]:
@@ -96,8 +96,11 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
     that read the same once they are cut to ``reward_pair_tokens``, the first stays; a row needs two scores.
 
     Says in one line how many responses are cut and how many rows are left out.
+
+    Raises:
+        ValueError: if none is left.
     """
-    tokenizer = AutoTokenizer.from_pretrained(assets.resolve(profile.reward_base))
+    tokenizer = _load_tokenizer(assets.resolve(profile.reward_base))
     longest = profile.reward_pair_tokens
     kept, cut = [], 0
     for row in preferences:
@@ -112,6 +115,8 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
         left_out = f"{len(preferences) - len(kept)} of {len(preferences)} rows left out"
         print(f"{cut} responses are cut: with their question they are longer than {longest} tokens.")
         print(f"{left_out}: what is read of their responses is the same.")
+    if not kept:
+        raise ValueError(f"Of {len(preferences)} preferences none can be told apart in {longest} tokens.")
     return kept
 
 
@@ -142,7 +147,7 @@ class RewardModel:
     def untrained(cls, profile: Profile, see_prompt: bool = True, seed: int = 0) -> RewardModel:
         """The pretrained base with LoRA and a fresh, random head: a few MB to save."""
         torch.manual_seed(seed)
-        model, tokenizer = _load_base(profile.reward_base, profile.reward_layers)
+        model, tokenizer = _load_base(profile.reward_base)
         config = LoraConfig(
             r=profile.reward_rank,
             lora_alpha=2 * profile.reward_rank,
@@ -160,18 +165,12 @@ class RewardModel:
             ValueError: if a file is damaged, naming the folder.
         """
         settings = read_json(Path(path) / "sawyer_reward.json")
-        model, tokenizer = _load_base(settings.pop("base"), settings.pop("layers", None))
+        model, tokenizer = _load_base(settings.pop("base"))
         return cls(load_adapter(model, Path(path), "default"), tokenizer, **settings)
 
     def save(self, path: Path | str, base: str) -> None:
         """Save adapter and head as safetensors, atomically; ``base`` is the profile's."""
-        layers = self.model.config.num_hidden_layers
-        settings = {
-            "base": base,
-            "layers": layers,
-            "max_tokens": self.max_tokens,
-            "see_prompt": self.see_prompt,
-        }
+        settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
         save_adapter(self.model, Path(path), sawyer_reward=settings)
 
     def encode(self, prompt: str, response: str) -> list[int]:
@@ -189,7 +188,7 @@ class RewardModel:
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # little padding
         device = next(self.model.parameters()).device
         scores = [0.0] * len(encoded)
-        for start in range(0, len(order), batch):
+        for start in each("batches scored", range(0, len(order), batch)):
             rows = order[start : start + batch]
             inputs = self.tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
             logits = self.model(**inputs.to(device)).logits.squeeze(-1).float().cpu()
@@ -218,7 +217,12 @@ def reward_trainer(
     for pair in pairs:
         ids = [reward.encode(pair.prompt, text) for text in (pair.chosen, pair.rejected)]
         margin = pair.margin / MARGIN_SCALE
-        rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+        if ids[0] != ids[1]:
+            rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": margin})
+    if len(rows) < len(pairs):
+        print(f"{len(pairs) - len(rows)} of {len(pairs)} pairs left out: cut, both answers read the same.")
+    if not rows:
+        raise ValueError(f"None of {len(pairs)} pairs can be told apart in {reward.max_tokens} tokens.")
     longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     micro = max(1, profile.reward_batch // MICRO_BATCHES)
     settings = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sawyer_utils.plumbing import machine
+from sawyer_utils.plumbing import machine, paths
 from sawyer_utils.plumbing.files import finite, home, on_drive, project_root, read_json, write_json
 from sawyer_utils.plumbing.memory import Peak, peak_memory_gib
 
@@ -105,6 +105,7 @@ def find_stage(profile: Profile, stage: str, needed: str) -> Path:
 
     Raises:
         StageMissing: naming the notebook to run first.
+        NoSuchPath: if ``SAWYER_CHECKPOINTS`` can only be a path, and nothing is there.
         HubUnavailable: if the Hub id cannot be had, with the remedy.
     """
     notebooks = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo", "gold": "04_eval"}
@@ -124,14 +125,22 @@ def _sources(profile: Profile, stage: str) -> Iterator[tuple[str, Path]]:
     own = home() / profile.name / stage
     yield ("your run on Google Drive" if on_drive(own) else f"your {profile.name} run"), own
     if elsewhere := os.environ.get("SAWYER_CHECKPOINTS"):
-        if Path(elsewhere).expanduser().is_dir():
-            yield "the folder in SAWYER_CHECKPOINTS", Path(elsewhere).expanduser() / stage
+        if folder := paths.existing(elsewhere, "SAWYER_CHECKPOINTS"):
+            yield "the folder in SAWYER_CHECKPOINTS", folder / stage
         else:
             from sawyer_utils.plumbing import hub
 
             yield f"{elsewhere} on the Hub", hub.fetch_stage(elsewhere, stage)
-    if profile.policy_base.startswith("embedded:"):
+    if _shipped(profile, stage):
         yield "the checkpoint that comes with the course", project_root() / "checkpoints" / "local" / stage
+
+
+def _shipped(profile: Profile, stage: str) -> bool:
+    """Whether the checkpoint that comes with the course is of this profile's base (a judge has its own)."""
+    from sawyer_utils.profiles import PROFILES
+
+    base = "reward_base" if stage in ("reward", "gold") else "policy_base"
+    return getattr(profile, base) == getattr(PROFILES["local"], base)
 
 
 def record(profile: Profile, stage: str, **numbers: Any) -> None:
@@ -164,7 +173,8 @@ def setup(seed: int = 0) -> Profile:
     from sawyer_utils import plots
     from sawyer_utils.profiles import current_profile
 
-    machine.see_one_gpu()  # first of all: what asks for a GPU fixes which ones there are
+    machine.show_anything()  # as a script it may write to a file
+    machine.see_one_gpu()  # early: what asks for a GPU fixes which ones there are
     machine.quiet_libraries()
     # On a CPU each new shape leaves compiled kernels behind: by default a thousand, over a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -173,6 +183,8 @@ def setup(seed: int = 0) -> Profile:
     plots.use_style()
     seed_everything(seed)
     profile = current_profile()
+    for name, source in (("SAWYER_MODEL", profile.policy_base), ("SAWYER_REWARD_BASE", profile.reward_base)):
+        paths.existing(source, name)
     print(machine.report(profile, choose_precision(profile.precision)))
     if profile.hub_models or profile.hub_data:
         from sawyer_utils.plumbing import hub

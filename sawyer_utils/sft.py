@@ -16,7 +16,7 @@ from sawyer_utils.chat import encode, that_fit, token_count
 from sawyer_utils.losses import token_logprobs
 from sawyer_utils.models import load_policy_weights, save_adapter
 from sawyer_utils.plumbing import memory, resuming, tracking, trainers
-from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing.progress import Clock, LogTo, each
 from sawyer_utils.plumbing.workarounds import trainables_to_fp32
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
@@ -40,7 +40,12 @@ def sft_trainer(
     Args:
         model: with LoRA added.
         options: anything of ``trl.SFTConfig`` to override.
+
+    Raises:
+        ValueError: without conversations.
     """
+    if not conversations:
+        raise ValueError("No conversation to learn from.")
     settings = {
         "output_dir": str(folder),
         "num_train_epochs": profile.sft_epochs,
@@ -147,7 +152,7 @@ def graded_losses(
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
     found: list[tuple[list[int], list[float]]] = [([], [])] * len(encoded)
     device = next(model.parameters()).device
-    for start in range(0, len(order), batch):
+    for start in each("batches read", range(0, len(order), batch)):
         rows = order[start : start + batch]
         width = max(len(encoded[i].ids) for i in rows)
         # Right padding: with causal attention nothing real can see it.

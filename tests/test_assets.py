@@ -165,7 +165,9 @@ def test_a_wrong_file_in_the_share_is_refused(share, tmp_path, monkeypatch):
 def test_other_names_pass_through(tmp_path):
     for source in ("HuggingFaceTB/SmolLM2-1.7B", str(tmp_path), "org/embedded:model"):
         assert assets.resolve(source) == source
-    with pytest.raises(KeyError):
+    with pytest.raises(
+        assets.WeightsUnavailable, match=f"'nothing'. There are: embedded:{NAME}, embedded:gemma"
+    ):
         assets.resolve("embedded:nothing")
 
 

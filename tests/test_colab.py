@@ -339,18 +339,21 @@ def test_the_cell_is_short_and_narrow():
 def drive(monkeypatch, tmp_path):
     """Colab's ``drive`` module, played: ``drive.mount`` makes the folder, or raises ``drive.refusal``."""
     colab, drive = types.ModuleType("google.colab"), types.ModuleType("google.colab.drive")
-    drive.mounted, drive.refusal = [], None
+    drive.mounted, drive.refusal, there = [], None, set()
 
     def mount(path):
         drive.mounted.append(path)
         if drive.refusal:
             raise drive.refusal
-        (Path(path) / "MyDrive").mkdir(parents=True)
+        (Path(path) / "MyDrive").mkdir(parents=True, exist_ok=True)
+        there.add(path)
 
     drive.mount, colab.drive = mount, drive
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    drive.disconnect = there.clear
     monkeypatch.setattr(files, "DRIVE", tmp_path / "drive")
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) in there)
     return drive
 
 
@@ -368,6 +371,21 @@ def test_drive_is_mounted_once(drive, monkeypatch, tmp_path, wanted):
     colab.keep_on_drive()
     assert drive.mounted == [str(tmp_path / "drive")]
     assert runtime.run_dir(PROFILES["local"], "sft").is_relative_to(tmp_path / "drive" / "MyDrive")
+
+
+@pytest.mark.parametrize("wanted", ["drive", "{drive}/MyDrive/class", "{drive}/Shareddrives/x/../class"])
+def test_a_drive_that_is_gone_does_not_become_a_folder_here(drive, monkeypatch, tmp_path, wanted):
+    """The folder of an earlier mount may be there still: it says nothing."""
+    monkeypatch.setenv("SAWYER_HOME", wanted.format(drive=tmp_path / "drive"))
+    colab.keep_on_drive()
+    drive.disconnect()
+    for use in (runtime.home, lambda: runtime.run_dir(PROFILES["local"], "sft")):
+        with pytest.raises(files.DriveNotMounted, match="Google Drive, which is not mounted"):
+            use()
+    assert not list((tmp_path / "drive" / "MyDrive").rglob("sft"))
+    colab.keep_on_drive()
+    assert len(drive.mounted) == 2
+    assert runtime.run_dir(PROFILES["local"], "sft").is_dir()
 
 
 def test_a_refused_drive_says_the_two_ways_on(drive, monkeypatch):

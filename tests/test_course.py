@@ -1,13 +1,18 @@
 """Running the course: what is done is reused, what changed is run again, times are estimated."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import notebooks as course
-from sawyer_utils.course import publish
+from sawyer_utils.course import page, publish
+from sawyer_utils.plumbing import paths
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.runtime import read_json, write_json
 
@@ -218,7 +223,7 @@ def test_minutes_are_those_of_a_run_from_nothing(fake_runs, tmp_path):
 
 
 def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path):
-    """Whoever reads the committed results finds the extras' there, and the README is made from them."""
+    """Whoever reads the committed results finds the extras' there, and the pages are made from them."""
     root, run = tmp_path / "root", tmp_path / "runs" / "smoke"
     (root / "results").mkdir(parents=True)
     earlier = {"sft": {"loss": 2.0}, "hacking": {"peak": 3}, "minutes": {"06_reward_hacking": 28.0}}
@@ -229,8 +234,12 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     monkeypatch.setattr(publish, "project_root", lambda: root)
     monkeypatch.setattr(publish, "course", lambda profile, **options: {})
     told = {}
-    for name in ("update_readme", "stage_picture", "copy_figures"):
-        monkeypatch.setattr(publish.page, name, lambda *args, name=name: told.update({name: args}))
+    for name in ("results_table", "headlines", "stage_picture"):
+        monkeypatch.setattr(publish.page, name, lambda *args, name=name: told.update({name: args}) or name)
+    monkeypatch.setattr(publish.page, "copy_figures", lambda *args: None)
+    (root / "docs").mkdir()
+    for path, what in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results")):
+        path.write_text("before\n{}\nold\n{}\nafter\n".format(*page.marks(what)), encoding="utf-8")
     monkeypatch.setattr(publish, "ship", lambda profile: None)
     monkeypatch.setattr("sawyer_utils.course.teaching.update", lambda: None)
     publish.publish(PROFILES["smoke"])
@@ -238,4 +247,70 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     assert found["sft"] == {"loss": 1.0}
     assert found["hacking"] == {"peak": 3}
     assert found["minutes"] == {"06_reward_hacking": 28.0, "01_sft": 6.0}
-    assert told["update_readme"][1] == told["stage_picture"][0] == found
+    assert told["results_table"][0] == told["headlines"][0] == told["stage_picture"][0] == found
+    for path, shown in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results_table")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert [lines[0], lines[2], lines[4]] == ["before", shown, "after"]
+
+
+SUMMARY = """
+from sawyer_utils.course import cli, page, publish
+from sawyer_utils.plumbing.files import project_root, read_json
+
+results = read_json(project_root() / "results" / "local.json")
+signs = ("\\u2192 \\u2212 \\u00d7", "\\u4f60 \\u0e01 \\xe9", "a file called \\udc80")
+publish.course = lambda profile, **options: print(page.summary(results), *signs)
+cli.main(["course", "--profile", "smoke"])
+"""
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "cp1252:strict"])
+def test_a_summary_that_is_redirected_survives_any_encoding(tmp_path, encoding):
+    root = str(Path(course.__file__).parents[2])
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": root}
+    out = tmp_path / "out.txt"
+    with out.open("wb") as stream:
+        command = [sys.executable, "-c", SUMMARY]
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.PIPE, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    name = encoding.partition(":")[0]
+    said = out.read_bytes().decode(name)
+    assert said.startswith("SAWYER, profile local")
+    assert ("\u2192" if name == "utf-8" else "->") in said
+
+
+def test_a_relative_folder_is_the_same_to_the_kernels(fake_runs, monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quiz.jsonl").write_text("one")
+    monkeypatch.setenv("SAWYER_HOME", "myruns")
+    monkeypatch.setenv("SAWYER_QUESTIONS", "quiz.jsonl")
+    monkeypatch.setattr(course, "execute", lambda *args: seen.update(os.environ))
+    course.run(PROFILES["smoke"])
+    assert seen["SAWYER_HOME"] == str(tmp_path / "myruns")
+    assert seen["SAWYER_QUESTIONS"] == str(tmp_path / "quiz.jsonl")
+    assert (tmp_path / "myruns" / "smoke" / "course.json").exists()
+
+
+@pytest.mark.parametrize("variable", ["SAWYER_CHECKPOINTS", "SAWYER_PREFERENCES"])
+def test_a_folder_that_a_user_brings_is_looked_into(fake_runs, monkeypatch, tmp_path, variable):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a.jsonl").write_text("one")
+    monkeypatch.setenv(variable, str(mine))
+    course.run(PROFILES["smoke"])
+    fake_runs.clear()
+    course.run(PROFILES["smoke"])
+    assert fake_runs == []
+    (mine / "a.jsonl").write_text("two")
+    course.run(PROFILES["smoke"])
+    assert fake_runs == list(course.NOTEBOOKS)
+
+
+def test_what_a_user_mistyped_is_a_sentence_on_the_command_line(monkeypatch):
+    def mistyped(profile, **options):
+        raise paths.NoSuchPath("There is no file or folder ./x.")
+
+    monkeypatch.setattr(publish, "course", mistyped)
+    with pytest.raises(SystemExit, match=r"There is no file or folder \./x"):
+        main(["course", "--profile", "smoke"])

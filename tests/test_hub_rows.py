@@ -12,7 +12,7 @@ import pytest
 from sawyer_utils import data
 from sawyer_utils.chapters import choices, summaries
 from sawyer_utils.plumbing import hub, sources
-from sawyer_utils.plumbing.sources import DataError, map_rows
+from sawyer_utils.plumbing.sources import DataError, Told
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -73,6 +73,12 @@ def news(i: int) -> dict:
     return {"text": f"Question {i} was asked.", "prediction": [{"text": "Asked.", "score": 1.0}]}
 
 
+def map_rows(schema, rows, left_out: Counter | None = None):
+    """As ``sources.map_rows``, for rows without a place; the reasons go into ``left_out``."""
+    told = Told(left_out=Counter() if left_out is None else left_out)
+    return sources.map_rows(schema, ((f"row {i}", row) for i, row in enumerate(rows)), told)
+
+
 SCHEMAS = (
     sources.CONVERSATIONS,
     sources.PREFERENCES,
@@ -109,7 +115,9 @@ SOURCES = {  # source -> (loader, a row, a column that the loader needs, what th
         lambda source, limit: data.load_prompts("train", source, limit),
         dolly,
         "instruction",
-        lambda row: row["prompt"] in {"Question 0? Context 0.", "Question 1?", "Question 2? Context 2."},
+        lambda row: (
+            row["prompt"] in ("Question 0?\n\nContext 0.", "Question 1?", "Question 2?\n\nContext 2.")
+        ),
     ),
     "argilla/news-summary": (
         lambda source, limit: summaries.load_news("train", source, limit),
@@ -135,7 +143,7 @@ SOURCES = {  # source -> (loader, a row, a column that the loader needs, what th
 @pytest.fixture(params=SOURCES)
 def source(request, tmp_path, monkeypatch):
     """A source's (name, loader, row, column, check), and ``serve(rows)``: the file that it streams."""
-    name, split = request.param, KNOWN[request.param].hub[request.param][0]
+    name, split = request.param, KNOWN[request.param].hub[request.param]
     path = tmp_path / CONFIGURATIONS.get(name, "data") / f"{split}-00000-of-00001.jsonl"
     path.parent.mkdir()
 
@@ -208,15 +216,14 @@ def damaged(row: dict, path: tuple, value) -> dict:
 def test_one_row_damaged_anywhere_costs_that_row_at_most(name):
     """A null, a wrong type, an empty text or a missing key, at every place of a row."""
     schema, (_, make, needed, _) = KNOWN[name], SOURCES[name]
-    mapping = schema.hub[name][1]
-    whole = [{**row, "id": ""} for row in map_rows(schema.check, [make(0), make(2)], mapping)]
+    whole = [{**row, "id": ""} for row in map_rows(schema, [make(0), make(2)])]
     assert len(whole) == 2
     tried = 0
     for path in places(make(1)):
         for value in (None, 3, 2.5, True, "", " \n", [], [None], {}, {"a": 1}, GONE):
             rows = [make(0), damaged(make(1), path, value), make(2)]
             left_out = Counter()
-            kept = list(map_rows(schema.check, rows, mapping, left_out))
+            kept = list(map_rows(schema, rows, left_out))
             assert len(kept) + left_out.total() == 3, (path, value)
             found = [{**row, "id": ""} for row in kept]  # some ids are row numbers
             assert all(row in found for row in whole), (path, value)
@@ -225,7 +232,7 @@ def test_one_row_damaged_anywhere_costs_that_row_at_most(name):
             if left_out:
                 tried += 1
                 with pytest.raises(DataError, match="none of 2 rows can be used"):
-                    list(map_rows(schema.check, [rows[1]] * 2, mapping))
+                    list(map_rows(schema, [rows[1]] * 2))
     assert tried >= 10
 
 
@@ -233,12 +240,12 @@ def test_what_was_left_out_is_said_in_one_line(source, capsys):
     name, load, row, column, _, serve = source
     serve(row(i) if i % 10 else damaged(row(i), (column,), None) for i in range(50))
     assert len(load(name, 50)) in range(30, 46)  # 45, and without those of the other split
-    said = capsys.readouterr().out
-    assert said.startswith(f"{name}: 5 of 50 rows left out: 5 × ")
-    assert said.count("\n") == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{name}: read as ")
+    assert said[1].startswith(f"{name}: 5 of 50 rows left out: 5 × ")
     serve(row(i) for i in range(5))
     load(name, 5)
-    assert capsys.readouterr().out == ""
+    assert "left out" not in capsys.readouterr().out
 
 
 # --- single sources ----------------------------------------------------------------------------
@@ -259,7 +266,7 @@ def test_guanaco_rows_become_conversations():
         {"text": "### Human: What is ### in Markdown?### Assistant: A heading: ### like this."},
     ]
     left_out = Counter()
-    found = list(map_rows(sources.check_conversation, rows, sources._guanaco, left_out))
+    found = list(map_rows(sources.CONVERSATIONS, rows, left_out))
     assert left_out.total() == 8
     assert [[m["content"] for m in row["messages"]] for row in found] == [
         ["Hi there.", "Hello!\nYou?", "Fine.", "OK."],
@@ -267,7 +274,7 @@ def test_guanaco_rows_become_conversations():
         ["What is ### in Markdown?", "A heading: ### like this."],
     ]
     assert [m["role"] for m in found[0]["messages"]] == ["user", "assistant"] * 2
-    assert len({row["id"] for row in found}) == 3
+    assert len({row["id"] for row in sources.named(found)}) == 3
 
 
 @pytest.mark.parametrize(("bad", "ends"), [(99, False), (100, True), (101, True)])
@@ -277,18 +284,18 @@ def test_a_source_is_given_up_when_none_of_its_first_hundred_rows_can_be_used(ba
     rows = (read.append(i) or (good if i >= bad else {**good, "instruction": None}) for i in range(500))
     if ends:
         with pytest.raises(DataError, match=r"none of 100 rows can be used \(100 × field 'instruction'"):
-            next(map_rows(sources.check_prompt, rows, sources._dolly))
+            next(map_rows(sources.PROMPTS, rows))
         assert len(read) == 100, "a source of a million rows need not be read to its end"
     else:
-        assert len(list(map_rows(sources.check_prompt, rows, sources._dolly))) == 401
+        assert len(list(map_rows(sources.PROMPTS, rows))) == 401
 
 
 def test_the_commonest_reasons_are_said_and_the_others_counted(capsys):
-    sources.say_left_out("here", Counter({"a": 1000, "b": 3, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1}), 4000)
-    said = "here: 1,011 of 5,011 rows left out: 1,000 × a; 3 × b; 2 × c; 2 × d; 2 × e; 2 × others\n"
+    reasons = Counter({"a": 1000, "b": 3, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1})
+    Told(Counter(rows=4000), left_out=reasons).say("here", "gold_rows")
+    said = "here: read as rows, 4,000 gold rows\n"
+    said += "here: 1,011 of 5,011 rows left out: 1,000 × a; 3 × b; 2 × c; 2 × d; 2 × e; 2 × others\n"
     assert capsys.readouterr().out == said
-    sources.say_left_out("here", Counter(), 4000)
-    assert capsys.readouterr().out == ""
 
 
 HH_START = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssistant:"
@@ -302,7 +309,7 @@ HH_START = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How are you?\n\nAssista
         (
             " Well.\n\nAssistant: And you?",
             " Fine.",
-            "field 'messages.role' is 'assistant': user and assistant",
+            "messages: field 'role' is 'assistant': user and assistant",
         ),
         (" Well.", " Well. ", "field 'responses' has one text with two different scores"),
         (" Well.", " ", "messages: field 'content' is empty"),
@@ -317,7 +324,7 @@ def test_an_odd_talk_is_left_out_with_its_reason(chosen, rejected, reason):
     swapped = {"chosen": odd["rejected"], "rejected": odd["chosen"]}
     for row in (odd, swapped) if isinstance(rejected, str) else (odd,):
         left_out = Counter()
-        both = map_rows(sources.check_preference, [good, row, good], sources._hh_rlhf, left_out)
+        both = map_rows(sources.PREFERENCES, [good, row, good], left_out)
         assert len(list(both)) == 2
         (said,) = left_out
         assert said.startswith(reason)
@@ -327,21 +334,20 @@ def test_talks_that_part_early_are_left_out():
     row = {"chosen": f"{HH_START} Well.", "rejected": f"{HH_START} Fine.".replace("Hello", "Goodbye")}
     left_out = Counter()
     with pytest.raises(DataError):
-        list(map_rows(sources.check_preference, [row], sources._hh_rlhf, left_out))
+        list(map_rows(sources.PREFERENCES, [row], left_out))
     assert left_out == {"the two talks part before the last answer": 1}
 
 
 def test_what_precedes_the_first_speaker_is_not_dropped():
-    for check, mapping, row in (
+    for schema, row in (
         (
-            sources.check_preference,
-            sources._hh_rlhf,
+            sources.PREFERENCES,
             {"chosen": f"Note.{HH_START} a", "rejected": f"{HH_START} b"},
         ),
-        (sources.check_conversation, sources._guanaco, {"text": "Hello! ### Human: Hi ### Assistant: Yes."}),
+        (sources.CONVERSATIONS, {"text": "Hello! ### Human: Hi ### Assistant: Yes."}),
     ):
         with pytest.raises(DataError, match="text before the first speaker"):
-            list(map_rows(check, [row], mapping))
+            list(map_rows(schema, [row]))
 
 
 def real_rows(name: str) -> list[dict]:
@@ -360,7 +366,7 @@ def test_real_conversations_map(tokenizer):
         {"text": "".join(f"### {names[m['role']]}: {m['content']}" for m in row["messages"])}
         for row in threads
     ]
-    found = list(map_rows(sources.check_conversation, rows, sources._guanaco))
+    found = list(map_rows(sources.CONVERSATIONS, rows))
     assert len(found) == len(threads)
     for row, thread in zip(found, threads, strict=True):
         assert [m["content"] for m in row["messages"]] == [m["content"].strip() for m in thread["messages"]]
@@ -378,7 +384,7 @@ def test_real_human_preferences_map():
         for start, row in zip(asked, rows, strict=True)
     ]
     left_out = Counter()
-    found = list(map_rows(sources.check_preference, talks, sources._hh_rlhf, left_out))
+    found = list(map_rows(sources.PREFERENCES, talks, left_out))
     assert len(found) + left_out.total() == len(rows) == 2000
     assert len(found) >= 1950, left_out
     pairs = data.pairs(found)
@@ -411,7 +417,7 @@ def test_a_stream_ends_at_three_times_its_limit(monkeypatch):
 def test_a_question_that_two_rows_ask_is_on_one_side_of_a_split(name):
     """UltraFeedback and Guanaco ask some questions several times: trained on, and judged by."""
     schema, make = KNOWN[name], SOURCES[name][1]
-    found = list(map_rows(schema.check, [make(i % 40) for i in range(120)], schema.hub[name][1]))
+    found = list(map_rows(schema, [make(i % 40) for i in range(120)]))
     assert len(found) == 120
     sides = data.split_rows(found, 0.3)
     first, second = ({row.get("prompt") or row["messages"][0]["content"] for row in side} for side in sides)

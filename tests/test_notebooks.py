@@ -126,9 +126,13 @@ def test_of_a_widget_its_text_is_kept():
 # --- README and results -------------------------------------------------------------------------
 
 
-def test_the_readme_shows_the_numbers_of_the_committed_results():
+def test_the_pages_show_the_numbers_of_the_committed_results():
     results = read_json(ROOT / "results" / "local.json")
-    assert page.readme_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.results_table(results) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.headlines(results) in readme
+    assert page.headlines(results).count("\n") == 4
+    assert len(readme.splitlines()) <= 100
 
 
 def test_every_path_in_the_readme_exists():

@@ -11,7 +11,7 @@ import pytest
 import torch
 import trl
 from conftest import build_model
-from transformers import LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from sawyer_utils import models, reward, runtime, sft
 from sawyer_utils.actor import ActorCritic
@@ -121,7 +121,7 @@ def test_the_judge_is_loaded_in_fp32_with_sdpa(card, monkeypatch):
 
     monkeypatch.setattr(reward.AutoModelForSequenceClassification, "from_pretrained", note)
     with pytest.raises(Told) as caught:
-        reward._load_encoder("some/encoder")
+        reward._load_base("some/base")
     assert caught.value.args[0] == {"num_labels": 1, "dtype": torch.float32, "attn_implementation": "sdpa"}
 
 
@@ -200,6 +200,6 @@ def test_loading_stops_at_an_overflow(letter_profile, monkeypatch, tmp_path):
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight.fill_(6e4)
     model.save_pretrained(tmp_path)
-    models.AutoTokenizer.from_pretrained(letter_profile.policy_base).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(letter_profile.policy_base).save_pretrained(tmp_path)
     with pytest.raises(workarounds.Fp16Overflow):
         models.load_policy(replace(letter_profile, policy_base=str(tmp_path), precision="fp16"))

@@ -331,5 +331,8 @@ def test_a_hub_that_does_not_give_a_data_set_or_answer_is_explained(play, hub, t
         return play(FETCH, str(tmp_path), HF_HOME=str(tmp_path), **environment).stderr.splitlines()[-1]
 
     assert "Unset HF_HUB_OFFLINE" in last_words(HF_HUB_OFFLINE="1")
-    assert "does not answer in time, or not at all. Check" in last_words(HF_ENDPOINT="http://127.0.0.1:1")
+    assert (
+        "does not answer in time, or not at all; nor is a file or folder here called so. Check"
+        in last_words(HF_ENDPOINT="http://127.0.0.1:1")
+    )
     assert "none/here does not exist on the Hub" in last_words(PROMPTS="none/here")

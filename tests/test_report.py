@@ -51,13 +51,13 @@ def test_the_page_stands_alone(tmp_path, results):
 
 
 def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
-    rows, table = report.rows(results), page.readme_table(results)
+    rows, table = report.rows(results), page.results_table(results)
     change = {"before_mean": -0.4, "after_mean": -0.2, "difference": 0.2, "low": 0.1, "high": 0.3, "n": 36}
     more = {**results, "neutral": {"measures": {"neutrality": change}}}
     more["minutes"] = {**results["minutes"], "07_neutral_summaries": 100.0}
     (added,) = [row for row in report.rows(more) if row not in rows]
     assert added == ("07 neutral summaries", "neutrality", "-0.4 → -0.2; +0.2 [+0.1, +0.3] (n = 36)")
-    assert page.readme_table(more).splitlines()[-1] == table.splitlines()[-1]
+    assert page.results_table(more).splitlines()[-1] == table.splitlines()[-1]
 
 
 def test_chapter_05_shows_gold_and_who_went_on(results):

@@ -211,6 +211,21 @@ def test_the_trainer_gets_the_models_own_ids_and_scaled_margins(reward, letter_p
         assert row["margin"] == pair.margin / MARGIN_SCALE == pair.margin / 4
 
 
+def test_pairs_that_read_the_same_once_cut_are_not_trained_on(reward, letter_profile, tmp_path, capsys):
+    """Strangers are put together after ``pairs_that_fit``: the trainer looks again."""
+    long = "a " * reward.max_tokens
+    same = [replace(PAIRS[0], chosen=f"{long} {end}", rejected=f"{long} x") for end in ("b", "c")]
+    rows = reward_trainer(reward, letter_profile, [*same, *PAIRS], tmp_path).train_dataset
+    assert len(rows) == 2
+    assert "2 of 4 pairs left out" in capsys.readouterr().out
+    for pairs in (same, []):
+        with pytest.raises(ValueError, match=f"None of {len(pairs)} pairs can be told apart"):
+            reward_trainer(reward, letter_profile, pairs, tmp_path)
+    alike = [{"text": pair.chosen, "score": i + 1} for i, pair in enumerate(same)]
+    with pytest.raises(ValueError, match="Of 1 preferences none can be told apart"):
+        pairs_that_fit(letter_profile, [{"prompt": "a", "responses": alike}])
+
+
 @pytest.mark.parametrize("see_prompt", [True, False])
 def test_the_trainers_loss_is_bradley_terry_with_a_margin(reward, letter_profile, tmp_path, see_prompt):
     reward.see_prompt = see_prompt

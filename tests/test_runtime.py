@@ -264,6 +264,7 @@ def test_the_hub_is_asked_only_if_nothing_is_here(tmp_path, home, monkeypatch, c
 
 def test_a_run_on_drive_is_called_that(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(files, "DRIVE", tmp_path / "content" / "drive")
+    monkeypatch.setattr("os.path.ismount", lambda path: path == files.DRIVE)
     monkeypatch.setenv("SAWYER_HOME", "drive")
     assert runtime.home() == tmp_path / "content" / "drive" / "MyDrive" / "sawyer"
     own = filled(runtime.home() / "local" / "sft")

@@ -237,6 +237,11 @@ def test_fp32_is_said_out_loud(monkeypatch):
     assert trainer_precision(PROFILE) == {"fp16": False, "bf16": False, "use_cpu": True}
 
 
+def test_without_conversations_nothing_is_trained(student, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="No conversation to learn from"):
+        sft_trainer(student, tokenizer, PROFILE, [], tmp_path)
+
+
 def test_a_conversation_that_does_not_fit_is_not_cut_but_left_out(tokenizer, tmp_path, capsys):
     limit = token_count(tokenizer, CONVERSATIONS[0])
     profile = replace(PROFILE, conversation_tokens=limit, sft_max_steps=-1, sft_epochs=1.0)

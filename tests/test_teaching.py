@@ -143,7 +143,8 @@ def test_publishing_makes_the_page_anew(monkeypatch, tmp_path):
     called = []
     for module, name in (
         (publish, "course"), (publish, "ship"), (publish, "write_json"), (publish, "read_json"),
-        (publish.shutil, "copyfile"), (page, "update_readme"), (page, "stage_picture"),
+        (publish.shutil, "copyfile"), (page, "fill"), (page, "results_table"), (page, "headlines"),
+        (page, "stage_picture"),
         (page, "copy_figures"), (teaching, "update"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, lambda *args, name=name, **options: called.append(name) or {})

@@ -192,6 +192,38 @@ def test_a_judge_that_reads_less_than_the_pairs_is_refused_with_its_limit(tokeni
         reward.RewardModel(model, tokenizer, max_tokens=limit + 1)
 
 
+@pytest.mark.parametrize("name", layouts.POLICIES)
+def test_a_causal_model_can_be_the_judge(name, tmp_path, letter_profile):
+    """It reads both texts and its end token, nothing typed as a mark, and padding changes no score."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    raw = layouts.build(name, tmp_path / "raw")
+    raw.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"vocab_size": len(raw), "num_key_value_heads": 2, "max_position_embeddings": 512}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path)
+    judge = reward.RewardModel.untrained(replace(letter_profile, reward_base=str(tmp_path)))
+    tokenizer, plain = judge.tokenizer, judge.encode("Why?", "So.")
+    begins = [tokenizer.bos_token_id] * (tokenizer("a").input_ids[0] == tokenizer.bos_token_id)
+    ends = [tokenizer.eos_token_id] * (tokenizer.eos_token_id != tokenizer.pad_token_id)
+    assert [i for i in plain if i in tokenizer.all_special_ids] == [*begins, *ends]
+    assert plain[len(plain) - len(ends) :] == ends
+    text = "".join(special(tokenizer))
+    ids = judge.encode(text, text)
+    assert [i for i in ids if i in tokenizer.all_special_ids] == [*begins, *ends]
+    shown = tokenizer.decode(plain, skip_special_tokens=True)
+    assert "Why?" in shown
+    assert shown.rstrip().endswith("So.")
+    long = "word " * 400
+    for texts in (("Why?", long), (long, "So."), (long, long)):
+        assert len(judge.encode(*texts)) == judge.max_tokens
+        assert judge.encode(*texts)[-1:] == ends or not ends
+    prompts, responses = ["Why?", "Why?", "Who is it?"], ["So.", "Because of all that.", ""]
+    alone = [judge.score([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
+    assert judge.score(prompts, responses) == pytest.approx(alone, abs=1e-5)
+    assert len({round(score, 6) for score in alone}) == 3
+
+
 # --- T5's ---------------------------------------------------------------------------------------
 
 

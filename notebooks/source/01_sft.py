@@ -369,7 +369,7 @@ else:
 # is what `chat.encode` marks as graded.
 
 # %% tags=["fragment"]
-several = [row for row in train if len(row["messages"]) > 2]
+several = [row for row in train if len(row["messages"]) > 2] or list(train)
 several.sort(key=lambda row: len(chat.encode(tokenizer, row["messages"]).ids))
 ids, graded = chat.encode(tokenizer, several[0]["messages"])
 print(f"{sum(graded)} of {len(ids)} tokens are graded")

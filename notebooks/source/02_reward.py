@@ -56,7 +56,6 @@ from sawyer_utils import chat, data, evaluation, models, plots, show
 from sawyer_utils.chapters import drawings, surface
 from sawyer_utils.evaluation import bootstrap_interval
 from sawyer_utils.losses import bradley_terry
-from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.reward import (
     MARGIN_SCALE,
     RewardModel,
@@ -153,47 +152,48 @@ show.side_by_side(
 # The `kind` says what the writer was asked to write; the reward model never sees it. We keep it
 # to find out later *which* bad habits the model has learned to notice.
 #
-# ## 0. How far does one get without reading?
-#
-# Before anything is trained: two judges that **cannot read a word** try the same task. The first knows
-# only which of nine bands of length an answer is in. The second counts: marks, capitals,
-# sentences, repetition, words that the question has too, the first word; its weights are trained with
-# the loss of section 1. Each learns from the training prompts and is asked about the held-out ones. The
-# *exhibit* is a part of the first preferences that were written for this course.
+# One property of the data deserves a look now, for it comes back in sections 6 and 7: how often
+# is the better answer also the longer one?
 
 # %% tags=["slide"]
-exhibit = data.load_preferences(str(EMBEDDED / "length_tells.jsonl"))
-unread = {}
-for name, some in (("exhibit", exhibit), ("these preferences", preferences)):
-    learn, test = data.split_rows(some, 0.2)
-    test_pairs = data.pairs(test)
-    blind = {
-        "bands of length": surface.words_alone(learn, test_pairs),
-        "surface": surface.surface(learn, test_pairs),
-    }
-    unread[name] = {what: surface.share_right(gaps) for what, gaps in blind.items()}
-runtime.record(profile, "reward", without_reading=unread)
-assert len(exhibit) > 100
-pd.DataFrame(unread).round(3)
+short_share = np.mean([pair.shorter_wins for pair in train_pairs])
+by_kind = pd.DataFrame(r for row in preferences for r in row["responses"])
+by_kind["characters"] = by_kind.text.str.len()
+print(f"The better answer is the shorter one in {short_share:.0%} of the pairs.\n")
+table = by_kind.groupby("kind")[["score", "characters"]].mean().round(1)
+table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending=False)
 
-# %%
-plots.save(
-    drawings.score_by_length({"exhibit": exhibit, "these preferences": preferences}),
-    figures,
-    "score_by_length",
-)
+# %% [markdown] tags=["slide"]
+# Read the two middle columns against each other: length alone must not give the score away. If
+# it did, a ruler would make a fine reward model, and you would have no way to notice. The share above sounds
+# as if it did not. **Do not believe it yet.**
+#
+# ## How far does one get without reading?
+#
+# Before anything is trained, two judges that **cannot read a word** try the task. The first knows
+# only in which of nine bands of length an answer is. The second counts marks, capitals, sentences,
+# repetition, words that the question has too, and looks at the first word; its weights are trained with the
+# loss of section 1. Both learn from the training prompts and are asked about the held-out ones.
+
+# %% tags=["slide"]
+blind = {
+    "bands of length alone": surface.words_alone(train, held_pairs),
+    "the surface": surface.surface(train, held_pairs),
+}
+unread = {name: surface.share_right(gaps) for name, gaps in blind.items()}
+for name, share in unread.items():
+    print(f"right on held-out pairs, {name:<21} {share:.3f}")
+runtime.record(profile, "reward", without_reading=unread)
+figure = drawings.score_by_length({"these preferences": preferences})
+plots.save(figure, figures, "score_by_length", [unread])
 
 # %% [markdown]
-# *Two lines over nine bands of length: the mean score of the answers in each band.*
+# *One line over nine bands of length: the mean score of the answers in each.*
 #
-# In the exhibit the good answers have 31 to 45 words, the bare ones fewer than 11, and nearly everything
-# between is bad. "The shorter one wins in 57 % of the pairs" was true of it, and proved nothing: length does
-# not have to act along a line. A judge trained on it was right on 92 % of the held-out pairs, **and so is
-# the one that cannot read.** PPO then learned to write answers of 35 words.
-#
-# In the preferences that we use, the writers were given the length, the number of sentences, the first word and
-# the marks of each answer by lot, whatever its quality. What the two blind judges reach on them is the bar:
-# only what our judge adds to it can be reading.
+# "The shorter one is better in half of the pairs" says that length does not act along a *line*. It can act
+# all the same: in the course's own preferences the good answers have 31 to 45 words, the bare ones fewer than
+# eleven, and nearly everything between is bad. Keep the two numbers: **what our judge gets right beyond them
+# is the most that can be reading.**
 
 # %% [markdown] tags=["slide"]
 # ## 1. How does a vote become a number?
@@ -386,6 +386,8 @@ print(f"Two judges, {profile.reward_trials} steps each.")
 # %%
 def accuracy(gaps, pairs) -> tuple[float, float, float]:
     """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
+    if not pairs:  # of one's own data, a group may have none
+        return math.nan, math.nan, math.nan
     right = np.asarray(gaps) > 0
     low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
     return float(right.mean()), low, high
@@ -451,8 +453,8 @@ bars(judges, [len(held_pairs)] * 2, "question_or_not")
 # %% [markdown]
 # *Two bars with their intervals, and a dashed line at chance; the numbers stand above them.*
 #
-# A judge that never sees the question can still spot a rude answer, one that contradicts itself or one that
-# says nothing: manner shows in the answer. What it cannot see is whether the answer *fits*. The next table splits the pairs
+# A judge that never sees the question can still spot rude, rambling or looping text: manner shows
+# in the answer. What it cannot see is whether the answer *fits*. The next table splits the pairs
 # by what was wrong with the rejected answer; look at the row of answers to another question.
 # Rows with few pairs are hints, not findings.
 
@@ -470,7 +472,7 @@ seen.sort_values("gained", ascending=False).round(2)
 # %% [markdown] tags=["slide"]
 # Now take manner away. Each held-out question gets one of its own good answers and, as the
 # opponent, an equally good answer to *another* question: an engaging one meets an engaging one, a
-# plain one a plain one. Only reading the question can tell which belongs. **Predict first:** how
+# curt one a curt one. Only reading the question can tell which belongs. **Predict first:** how
 # often is the judge that sees both texts right?
 
 # %% tags=["fragment"]
@@ -492,9 +494,9 @@ assert all(pair.chosen != pair.rejected for pair in strangers_held)
 # One half is a coin. Below it is worse: some habit of the bad answers, perhaps that they chew on the
 # question's own words, is then held against good ones.
 #
-# Many of the wrong answers in our data can be recognised without the question, so a judge that learns from
-# them has little reason to look at it. **Nobody reads who does not have to.** A policy trained on such a
-# judge could please it without listening.
+# The wrong answers in our data can be recognised by their manner alone, so a judge that learns from
+# them has no reason to look at the question. **Nobody reads who does not have to.** A policy
+# trained on such a judge could please it without listening.
 #
 # The remedy is data. We make the same kind of pair from the *training* prompts. They cost nothing
 # to write; retrieval models learn from such pairs, and call the strangers *[negatives](../docs/glossary.md#negatives)* (Karpukhin
@@ -579,6 +581,20 @@ bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 # %% [markdown]
 # *Four bars with their intervals, and a dashed line at chance: untrained, trained, and the trained one
 # where the shorter and where the longer answer is better.*
+
+# %%
+beyond = (gaps > 0).astype(float) - (blind["the surface"] > 0)
+beyond_low, beyond_high = bootstrap_interval(beyond, groups=ids_held)
+more = float(beyond.mean()), beyond_low, beyond_high
+print(f"our judge minus the one that sees the surface alone: {text(more)}")
+adds = beyond_low > 0
+print("It adds something." if adds else "Nothing beyond the surface is shown.")
+runtime.record(profile, "reward", beyond_the_surface=more)
+
+# %% [markdown]
+# Where this interval holds zero, the accuracy above is no sign that anything was read: a high number on
+# *these* pairs can be had by counting. (The strangers of section 3 are the better witness.) And PPO climbs
+# whatever the judge really sees: expect answers that move to the lengths of the figure.
 #
 # Two more cuts. A pair with scores 10 and 1 should be easier than one with 7 and 6. **Predict
 # first:** by how much does accuracy fall for the closest pairs?
@@ -586,11 +602,12 @@ bars({"untrained": before, "trained": after, **by_length}, counts, "accuracy")
 # %%
 margin = np.array([pair.margin for pair in held_pairs])
 by_margin, sizes = {}, []
-for low, high in ((0, 2), (2, 4), (4, 6), (6, 9)):
+for low, high in ((-1, 0), (0, 2), (2, 4), (4, 6), (6, 9)):
     rows = (margin > low) & (margin <= high)
     if rows.any():
         some = [pair for pair, keep in zip(held_pairs, rows) if keep]
-        by_margin[f"{low} to {high}"] = accuracy(gaps[rows], some)
+        name = f"{low} to {high}" if high else "no scores"
+        by_margin[name] = accuracy(gaps[rows], some)
         sizes.append(int(rows.sum()))
 assert sum(sizes) == len(held_pairs)
 runtime.record(profile, "reward", by_margin=by_margin)
@@ -624,7 +641,7 @@ bars(by_words, sizes, "by_words")
 # left, far more on the right.*
 #
 # And the strangers of section 3? It has practised on such pairs, of other prompts. **Predict
-# first:** is it surer of engaging answers, or of plain ones, which hold less to recognise?
+# first:** is it surer of engaging answers, or of bare, curt ones, which hold little to recognise?
 
 # %%
 gaps_strangers = np.array(differences(reward, strangers_held))
@@ -722,6 +739,8 @@ assert match["size"].sum() == len(held_pairs)
 # %% tags=["nbval-check-output"]
 def ece(said, right, bins: int = 5) -> float:
     """Mean |said − right| over equal bins of [0.5, 1], weighted by their calls."""
+    if not len(said):
+        return math.nan
     where = np.minimum(((np.asarray(said) - 0.5) * 2 * bins).astype(int), bins - 1)
     distances = np.bincount(where, np.asarray(right) - said)  # summed in each bin
     return float(np.abs(distances).sum() / len(where))
@@ -794,7 +813,8 @@ assert 0 <= error_low <= error_high <= 1
 # is made (*[temperature scaling](../docs/glossary.md#temperature-scaling)*). We pick T on half of the prompts and test it on the other half.
 
 # %%
-half = np.array([data.held_out("half " + pair.id, 0.5) for pair in held_pairs])
+of_half = data.held_of(["half " + name for name in ids_held], 0.5)
+half = np.array(["half " + name in of_half for name in ids_held])
 temperatures = np.geomspace(0.25, 8, 60)
 logloss = [np.logaddexp(0, -gaps[half] / t).mean() for t in temperatures]
 best_t = float(temperatures[np.argmin(logloss)])
@@ -981,7 +1001,7 @@ widgets.edits(reward.score, question, short_answer)
 #   pairs is a true preference.
 
 # %% tags=["subslide"]
-long_only = [pair for pair in train_pairs if not pair.shorter_wins]
+long_only = [p for p in train_pairs if not p.shorter_wins] or train_pairs
 print(f"{len(long_only)} of {len(train_pairs)} pairs are left: the longer answer wins.")
 broken = trial("no_short_winners", long_only)
 
@@ -990,7 +1010,7 @@ probe_models = {
     "all pairs": both_texts.score([question] * 5, hollow_series),
     "no short winners": broken.score([question] * 5, hollow_series),
 }
-assert len(long_only) < len(train_pairs)
+assert 0 < len(long_only) <= len(train_pairs)
 climb(probe_models, "hollow sentences added to 'Tell them Hello!'", "broken_probe")
 
 # %% [markdown]
@@ -1125,43 +1145,37 @@ show.side_by_side(
 # ## 9. Would people agree?
 #
 # All pairs so far came from one data set, made for this course by one recipe. If you have votes of
-# real people, point `SAWYER_HUMAN_PAIRS` at them: JSONL files (several are separated as in `PATH`) with
-# `prompt` (a list of `{role, content}`), `chosen` and `rejected` on each line. The run that you see
-# had none; an earlier one, with this very judge, had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of
-# OpenAssistant's rankings, neither of which comes with this course, and on them it was no better than a coin.
+# real people, point `SAWYER_HUMAN_PAIRS` at them: files or Hub data sets (several are separated as in `PATH`)
+# in any form that the README's "Your own data" names, such as `prompt`, `chosen` and `rejected`. The run that
+# is committed had 300 pairs of Anthropic's HH-RLHF (helpful) and 180 of OpenAssistant's rankings, neither of
+# which comes with this course.
 
 
 # %%
-def human_pairs(path: Path, limit: int = 300) -> tuple[list, int]:
+def human_pairs(source: str, limit: int = 300) -> tuple[list, int]:
     """(pairs, how many of them have several turns); single-turn prompts come first."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    rows = [row for row in rows if row["chosen"].strip() and row["rejected"].strip()]
-    rows = sorted(rows, key=lambda row: len(row["prompt"]))[:limit]
-    found = []
-    for row in rows:
-        prompt = "\n".join(message["content"] for message in row["prompt"])
-        texts = (row["chosen"], row["rejected"])
-        found.append(data.Pair(prompt, "", prompt, *texts, 0.0, ("", "")))
-    return found, sum(len(row["prompt"]) > 1 for row in rows)
+    rows = pairs_that_fit(profile, data.load_preferences(source))
+    rows = sorted(rows, key=lambda row: row.get("turns", 1))[:limit]
+    return data.pairs(rows), sum(row.get("turns", 1) > 1 for row in rows)
 
 
 # %%
-where = os.environ.get("SAWYER_HUMAN_PAIRS", "").split(os.pathsep)
-files = [Path(name) for name in where if name and Path(name).is_file()]
+from sawyer_utils.plumbing import paths
+
 with_people = {}
-for path in files:
-    people, turns = human_pairs(path)
+for source in paths.separate(os.environ.get("SAWYER_HUMAN_PAIRS", "")):
+    people, turns = human_pairs(source)
     agreed = accuracy(differences(reward, people), people)
     ruler = accuracy([len(p.chosen) - len(p.rejected) for p in people], people)
-    print(f"{path.stem}: {len(people)} pairs, {turns} with several turns")
+    print(f"{len(people)} pairs, {turns} with several turns")
     print("    our model agrees with people", text(agreed))
     print("    'the longer one wins' agrees", text(ruler))
-    with_people[path.stem] = {"pairs": len(people), "agreed": agreed, "ruler": ruler}
-if files:
+    name = f"{len(with_people) + 1} {Path(source).stem}"
+    with_people[name] = {"pairs": len(people), "agreed": agreed, "ruler": ruler}
+if with_people:
     runtime.record(profile, "reward", people=with_people)
 else:
-    print("No human preferences here (SAWYER_HUMAN_PAIRS names no file): not tested.")
+    print("No human preferences here (SAWYER_HUMAN_PAIRS is not set): not tested.")
 
 # %% [markdown]
 # Expect a humbling number. Human votes compare two serious attempts, whose difference is small and

@@ -798,6 +798,86 @@ print(f"peak memory {peak:.1f} GiB")
 # own taste. Would anyone else agree? That is notebook 04.
 
 # %% [markdown]
+# ## 10. What would you pay for?
+# PPO asks one thing of a reward: `reward_fn(prompts, responses)` gives a number for each response. It may be a
+# rule, a list of words, a classifier from the Hub, or a program that checks the answer. Two of your own, small
+# enough to read: a rule that an answer passes or not, and a list of words. **Predict first:** which of the two
+# can be won without answering the question?
+
+
+# %%
+def shorter_than_30(prompts, responses):
+    """1 for an answer of 1 to 29 words, else 0."""
+    return [float(0 < len(text.split()) < 30) for text in responses]
+
+
+GOOD = {"good", "great", "happy", "kind", "love", "lovely", "nice", "wonderful"}
+BAD = {"angry", "awful", "bad", "hate", "sad", "sorry", "terrible", "wrong"}
+
+
+def sentiment(prompts, responses):
+    """Good words minus bad ones, of a hundred words."""
+    found = []
+    for text in responses:
+        words = data.normalise(text)
+        rated = sum((word in GOOD) - (word in BAD) for word in words)
+        found.append(100 * rated / max(len(words), 10))  # one word is no answer
+    return found
+
+
+rewards_of_your_own = {"short": shorter_than_30, "sentiment": sentiment}
+for name, own in rewards_of_your_own.items():
+    print(
+        f"{name:9s} SFT {statistics.mean(own(test_prompts, sft_answers.responses)):.2f}"
+        f"   SFT + RLF {statistics.mean(own(test_prompts, ppo_answers.responses)):.2f}"
+    )
+made_up = ["A wonderful, lovely, great, nice, happy, kind, good day.", "word " * 30, ""]
+assert shorter_than_30([""] * 3, made_up) == [1.0, 0.0, 0.0]
+assert sentiment([""] * 3, made_up)[0] > 50
+
+# %% [markdown]
+# Look at a reward before you train on it: ask it about answers that you have, and about some that you make up.
+# The made-up ones show what each can be won with: any short text wins the first, a pile of kind words the
+# second. So the list goes *beside* the judge, in `reward.Mixture`, whose parts the log then shows one by one.
+# A few steps of each, from the SFT model again. Nothing of them is kept.
+
+
+# %%
+def side_run(own, steps):
+    """A few small PPO steps from the SFT model on another reward: the log."""
+    models.restart(model)
+    short = ppo.PPOConfig.from_profile(profile, steps=steps, batch_size=8)
+    return ppo.PPOTrainer(model, tokenizer, own, short).train(train_prompts)
+
+
+mixture = reward.Mixture(liked=(reward_fn, 1.0), warm=(sentiment, 0.1))
+side_runs = {"short": (shorter_than_30, 3), "judge and sentiment": (mixture, 2)}
+for name, (own, steps) in side_runs.items():
+    for line in side_run(own, steps):
+        shown = [f"{key} {line[key]:+.2f}" for key in line if key.startswith("reward")]
+        print(f"{name}, step {line['step']}: ", "  ".join(shown))
+models.load_policy_weights(model, folder / "adapter")  # the run of section 7 again
+
+# %% [markdown]
+# A few steps show that it runs, not what it learns: for that take the settings of section 7, and read the
+# samples early. Whatever your function raises, or gives in the place of a number, is reported with the text on
+# which it did so.
+#
+# And a classifier? `summaries.Classifier` makes a reward of any sequence classifier of the Hub: its name, and which
+# logit counts. The larger profiles ask one here; on a CPU it would be one more download.
+
+# %%
+if profile.news_classifiers:
+    from sawyer_utils.chapters import summaries
+
+    name, source, label, _ = profile.news_classifiers[0]
+    classifier = summaries.Classifier(source, label)
+    few = test_prompts[:8], ppo_answers.responses[:8]
+    print(name, [round(score, 2) for score in classifier(*few)])
+else:
+    print('For example: summaries.Classifier("owner/name", label=1)')
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not

@@ -61,7 +61,7 @@ from IPython.display import Markdown
 from scipy import stats
 
 from sawyer_utils import chat, data, evaluation, models, plots, show
-from sawyer_utils.chapters import choices, drawings, likelihood
+from sawyer_utils.chapters import choices, drawings, likelihood, surface
 from sawyer_utils.reward import (
     RewardModel,
     differences,
@@ -676,6 +676,7 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 
 # %%
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
+gold_rows = [row for row in gold_rows if row["prompt"] not in prompts]
 gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
 lessons = data.pairs(gold_train) + data.strangers(gold_train)
@@ -712,6 +713,9 @@ for name, judge in judges.items():
         trial[name, whose] = accuracy(judge, held)
         found = "{:.3f} [{:.3f}, {:.3f}]".format(*trial[name, whose])
         print(f"{name:>11} on the held-out pairs of the {whose:<5} writers: {found}")
+# A judge that knows no word, only what can be counted:
+unread = surface.share_right(surface.surface(gold_train, data.pairs(gold_held)))
+print(f"  no reading on the held-out pairs of the gold  writers: {unread:.3f}")
 
 # %%
 golden = {stage: gold.score(prompts, a.responses) for stage, a in sampled.items()}
@@ -738,6 +742,7 @@ runtime.record(
     gold_at_equal_length=at_equal,
     judges_agree=agree,
     judges_on_trial={f"{name} on {whose}": t for (name, whose), t in trial.items()},
+    gold_without_reading=unread,
 )
 kept = by_gold.effect_size / comparison.effect_size if comparison.effect_size else 0.0
 both = {"first judge": comparison, "gold judge": by_gold}
@@ -754,6 +759,8 @@ print(f"In words: {kept:.0%} of the first judge's effect is left with the second
 # That is no accident but the rule: whatever is optimised stops being a fair measure ([Goodhart](../docs/glossary.md#goodharts-law)). Mind
 # what the gold judge is not: it has the same small encoder as the first, so a blind spot of that
 # encoder (facts, above all) is a blind spot of both.
+# And look at what counting alone gets right on the gold pairs: where the gold judge is hardly better, it has
+# hardly read, and what it says of PPO is about manner.
 #
 # Now witnesses that need no training at all, by hand on two small texts first:
 # - **[repetition](../docs/glossary.md#repetition)**: the share of three-word runs that a text has said before;
@@ -903,8 +910,7 @@ means.round(3)
 # %%
 def load(benchmark):
     """Its questions with one right choice; "source:subject" for a subject of MMLU."""
-    source, _, subject = benchmark.partition(":")
-    rows = choices.load_questions(source, profile.eval_questions, subject or None)
+    rows = choices.load_questions(benchmark, profile.eval_questions)
     return [row for row in rows if "label" in row]
 
 

@@ -13,15 +13,18 @@ import torch
 
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS, evaluating, loglikelihoods
 from sawyer_utils.models import merged
+from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing.progress import each
 from sawyer_utils.plumbing.sources import (
     DataError,
     Schema,
     check_question,
     choices_of,
+    from_file,
     from_hub,
     list_of,
     load,
-    read_jsonl,
+    locate,
     spread,
     text_of,
     within,
@@ -32,8 +35,8 @@ from sawyer_utils.rollout import sample
 
 
 def as_questions(row: dict) -> list[dict]:
-    """A row in the course's own shape, TruthfulQA's or MMLU's, told apart by their columns, as one or two
-    questions.
+    """A row in the course's own shape, TruthfulQA's, MMLU's or a table's, told apart by their columns, as one
+    or two questions.
 
     Raises:
         DataError: naming the field.
@@ -47,8 +50,21 @@ def as_questions(row: dict) -> list[dict]:
             raise DataError(f"field 'choices' has {len(row['choices'])} entries; MMLU asks for A to D")
         asked = {"id": row.get("id"), "question": row["question"], "choices": row["choices"]}
         return [asked | {"task": f"mmlu_{text_of(row, 'subject')}", "label": row["answer"]}]
+    if "choices" not in row and "A" in row:
+        return [_tabled(row)]
     check_question(row)
     return [row]
+
+
+def _tabled(row: dict) -> dict:
+    """Each choice in a column named by its letter; the right one named by its letter or its number."""
+    letters = [letter for letter in "ABCDEFGHIJ" if str(row.get(letter) or "").strip()]
+    answer = str(row.get("answer", row.get("label"))).strip().upper()
+    label = letters.index(answer) if answer in letters else int(answer) if answer.isdecimal() else answer
+    asked = {"id": row.get("id"), "question": text_of(row, "question")}
+    asked |= {"choices": [str(row[letter]) for letter in letters], "label": label}
+    check_question(asked)
+    return asked
 
 
 def _truthfulqa(row: dict, kind: str) -> dict:
@@ -71,12 +87,12 @@ def _truthfulqa(row: dict, kind: str) -> dict:
 
 
 def _is_mmlu(row: dict) -> bool:
-    return "answer" in row and "label" not in row
+    return "answer" in row and "label" not in row and "A" not in row
 
 
 MINIS = {name: Schema(name, check_question) for name in ("truthful_mini", "religions_mini")}
-HUB = {"truthfulqa/truthful_qa": ("validation", dict), "cais/mmlu": ("test", dict)}  # rows as they are
-BENCHMARKS = Schema("questions", as_questions, HUB)
+HUB = {"truthfulqa/truthful_qa": "validation", "cais/mmlu": "test"}
+BENCHMARKS = Schema("questions", as_questions, hub=HUB)
 
 
 def load_questions(
@@ -89,17 +105,21 @@ def load_questions(
 
     Args:
         source: "truthful_mini" or "religions_mini", the embedded ones; "truthfulqa/truthful_qa" or
-            "cais/mmlu", from the Hub; or the path of a .jsonl in any of these shapes.
+            "cais/mmlu", from the Hub; or a file or a folder in any of these shapes, or with the columns
+            "question", "A", "B", … and "answer" (a letter). A subject of MMLU
+            may stand behind a colon.
         limit: rows of the source.
         subject, split: which rows of MMLU. The few solved ones to show first are the split "dev".
 
     Raises:
         DataError: naming file, line and field; or if no row is left.
     """
+    source, named = paths.split_subject(str(source))
+    subject = subject or named or None
     if source in MINIS:
         return load(MINIS[source], limit=limit)
-    if source.endswith(".jsonl"):
-        rows = [row for row in read_jsonl(source, as_questions) if _is_of(row, subject, split)]
+    if path := locate(source):
+        rows = [row for row in from_file(BENCHMARKS, path) if _is_of(row, subject, split)]
     else:
         rows = from_hub(BENCHMARKS, source, None, **_hub_part(source, subject, split))
     if not rows:
@@ -306,7 +326,7 @@ def ask_for_letter(
     prompts = [_by_letter(*two) for two in zip(questions, orders)]
     answers = []
     with merged(model), evaluating(model):
-        for start in range(0, len(prompts), batch):
+        for start in each("batches of letters", range(0, len(prompts), batch)):
             part = prompts[start : start + batch]
             answers += sample(model, tokenizer, part, max_new_tokens, temperature=0.0).responses
     rows = []

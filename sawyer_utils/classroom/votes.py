@@ -68,9 +68,14 @@ def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
 
 
 def pairs(votes: list[dict]) -> list[Pair]:
-    """The pairs of all votes. Their id is the prompt's, so that splits and bootstraps keep the votes on
-    one prompt together."""
-    return [replace(pair, id=_prompt_id(pair.prompt)) for pair in data.pairs(votes)]
+    """The pairs of all votes. Their id is the prompt's (of several spellings the first in the alphabet's), so
+    that splits and bootstraps keep the votes on one prompt together."""
+    spelt: dict[str, str] = {}
+    for row in votes:
+        key = sources.key_of(row)
+        spelt[key] = min(row["prompt"], spelt.get(key, row["prompt"]))
+    shared = {row["prompt"]: _prompt_id(spelt[sources.key_of(row)]) for row in votes}
+    return [replace(pair, id=shared[pair.prompt]) for pair in data.pairs(votes)]
 
 
 def _prompt_id(prompt: str) -> str:

@@ -8,8 +8,14 @@ import shutil
 import subprocess
 import sys
 
-from sawyer_utils.plumbing.files import project_root
-from sawyer_utils.profiles import PROFILES, current_profile
+from sawyer_utils.plumbing import assets, machine, paths
+from sawyer_utils.plumbing.files import DriveNotMounted, project_root
+from sawyer_utils.plumbing.reading import DataError, named_files
+from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
+
+# The files of ``--data FOLDER``, without their endings, and the variables that they stand for.
+KINDS = {variable.removeprefix("SAWYER_").lower(): variable for variable in list(BROUGHT.values())[2:]}
+KINDS |= {kind: f"SAWYER_{kind.upper()}" for kind in ("questions", "domain", "human_pairs")}
 
 
 def course(args) -> None:
@@ -17,6 +23,9 @@ def course(args) -> None:
 
     if args.profile:  # the notebooks' kernels read it there
         os.environ["SAWYER_PROFILE"] = args.profile
+    for kind, path in named_files(args.data, KINDS).items() if args.data else ():
+        print(f"{kind}: {path.name}")
+        os.environ[KINDS[kind]] = str(path)
     runner.course(_profile(args), fresh=args.fresh, extra=args.extra)
 
 
@@ -24,14 +33,12 @@ def notebooks(args) -> None:
     from sawyer_utils.course import publish as runner
 
     os.environ["SAWYER_PROFILE"] = "local"
-    for name in ("SAWYER_MODEL", "SAWYER_PRECISION"):
+    for name in (*BROUGHT.values(), "SAWYER_PRECISION"):
         os.environ.pop(name, None)
     runner.publish(PROFILES["local"], extra=args.extra)
 
 
 def fetch(args) -> None:
-    from sawyer_utils.plumbing import assets
-
     for name, folder in assets.fetch().items():
         print(f"{name:14s} {folder}")
 
@@ -47,11 +54,16 @@ def prepare(args) -> None:
 
 
 def check_data(args) -> None:
+    from sawyer_utils.chapters.surface import without_reading
     from sawyer_utils.course.corpus_proof import check_corpus
+    from sawyer_utils.data import load_gold, load_preferences
     from sawyer_utils.models import load_tokenizer
 
     for key, value in check_corpus(tokenizer=load_tokenizer(PROFILES["local"])).items():
         print(f"{key:14s} {value}")
+    for name, load in (("preferences", load_preferences), ("gold_preferences", load_gold)):
+        found = ", ".join(f"{how} {share:.3f}" for how, share in without_reading(load()).items())
+        print(f"{name}: right on held-out pairs without reading: {found}")
 
 
 def badges(args) -> None:
@@ -132,7 +144,7 @@ def _profile(args):
     return current_profile(args.profile)
 
 
-def main(argv: list[str] | None = None) -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     known = [
@@ -156,6 +168,10 @@ def main(argv: list[str] | None = None) -> None:
             command.add_argument("--all", action="store_true", help="also a pretended GPU, and a rehearsal")
         if function is course:
             command.add_argument("--fresh", action="store_true", help="start over")
+            kinds = ", ".join(f"{kind}.*" for kind in KINDS)
+            command.add_argument(
+                "--data", metavar="FOLDER", help=f"your own data: a folder with any of {kinds}"
+            )
         if function is prepare:
             command.add_argument("--to", metavar="DIR", required=True, help="the folder")
         if function in (course, prepare):
@@ -169,5 +185,16 @@ def main(argv: list[str] | None = None) -> None:
         if function is badges:
             command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
             command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
-    args = parser.parse_args(argv)
-    args.function(args)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command. Paths in the environment are made absolute first, for the notebooks' kernels run in
+    another folder; and what this console cannot show is replaced: a summary shall not break on an arrow."""
+    machine.show_anything()
+    paths.settle()
+    args = _parser().parse_args(argv)
+    try:
+        args.function(args)
+    except (DataError, paths.NoSuchPath, DriveNotMounted, assets.WeightsUnavailable) as problem:
+        sys.exit(f"\n{problem}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from sawyer_utils.plumbing import assets, paths
 from sawyer_utils.plumbing.files import home, project_root, read_json, replacing, write_json
 from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.profiles import Profile
@@ -107,16 +109,22 @@ def normalise(notebook) -> None:
     notebook.metadata.pop("widgets", None)  # without its state GitHub calls the notebook invalid
 
 
-def execute(notebook, profile: Profile, name: str, eta) -> None:
-    """Run every cell in a fresh kernel, showing the cell, the training step and the time left."""
+def execute(notebook, profile: Profile, name: str, clock: Clock) -> None:
+    """Run every cell in a fresh kernel, showing the cell, how far it is and the time left."""
     import nbclient
 
-    progress = home() / profile.name / FOLDERS[name] / "progress.json"
-    progress.unlink(missing_ok=True)
-    state = {"cell": 0, "cells": len(notebook.cells)}
+    from sawyer_utils.plumbing.progress import FILE  # which imports transformers
+
+    progress = (home() / profile.name / "progress.json").absolute()
+    progress.parent.mkdir(parents=True, exist_ok=True)
+    sections = section_of_each(notebook)
+    clock.begin(sections)
+    state = {"cell": 0, "cells": len(notebook.cells), "began": time.monotonic()}
 
     def on_cell_start(cell, cell_index):
-        state["cell"] = cell_index + 1
+        progress.unlink(missing_ok=True)  # what an earlier cell left says nothing about this one
+        state.update(cell=cell_index + 1, began=time.monotonic())
+        clock.enter(sections[cell_index])
 
     client = nbclient.NotebookClient(
         notebook,
@@ -128,21 +136,30 @@ def execute(notebook, profile: Profile, name: str, eta) -> None:
         on_cell_start=on_cell_start,
     )
     stop = threading.Event()
-    teller = threading.Thread(target=_tell, args=(name, state, progress, eta, stop), daemon=True)
+    teller = threading.Thread(target=_tell, args=(name, state, progress, clock, stop), daemon=True)
     teller.start()
     try:
-        client.execute()
+        client.execute(env={**os.environ, FILE: str(progress)})
     finally:
         stop.set()
         teller.join()
+        progress.unlink(missing_ok=True)
+
+
+def section_of_each(notebook) -> list[str]:
+    """The ``##`` heading that each cell stands under, "start" before the first."""
+    found, section = [], "start"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (headings := re.findall(r"^## (.+)$", cell.source, re.MULTILINE)):
+            section = headings[-1]
+        found.append(section)
+    return found
 
 
 def section_seconds(notebook) -> dict[str, float]:
     """Seconds that the cells under each ``##`` heading took, from the times that nbclient has noted."""
-    took, section = {}, "start"
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (headings := re.findall(r"^## (.+)$", cell.source, re.MULTILINE)):
-            section = headings[-1]
+    took = {}
+    for cell, section in zip(notebook.cells, section_of_each(notebook), strict=True):
         noted = cell.metadata.get("execution", {})
         if "shell.execute_reply" in noted:
             began, ended = (
@@ -152,47 +169,96 @@ def section_seconds(notebook) -> dict[str, float]:
     return took
 
 
-def _tell(name: str, state: dict, progress: Path, eta, stop: threading.Event) -> None:
+def _tell(name: str, state: dict, progress: Path, clock: Clock, stop: threading.Event) -> None:
     """Print one line over itself on a terminal, one line every 20 seconds elsewhere."""
     live = sys.stdout.isatty()
     while not stop.wait(1 if live else 20):
-        line = f"{name}  cell {state['cell']}/{state['cells']}"
-        try:
-            step = read_json(progress) if progress.exists() else {}
-        except ValueError:
-            step = {}  # caught in the middle of being written
-        if step:
-            shown = [f"{k} {step[k]:.2f}" for k in ("loss", "accuracy", "reward", "kl") if k in step]
-            line += f"  step {step['step']}/{step['total']}  " + "  ".join(shown)
-        line += "  " + eta()
+        line = progress_line(name, state, progress, clock)
         print(f"\r{line:<100}" if live else line, end="" if live else "\n", flush=True)
     if live:
         print("\r" + " " * 100 + "\r", end="")
 
 
-class Clock:
-    """Time left, from what the notebooks usually take and how this machine compares so far."""
+def progress_line(name: str, state: dict, progress: Path, clock: Clock) -> str:
+    """What is said while a notebook runs: the cell, how far it is, the time left."""
+    from sawyer_utils.plumbing.progress import SHOWN
 
-    def __init__(self, todo: list[str], expected: dict[str, float]):
-        self.todo, self.expected = list(todo), expected
-        self.start = self.began = time.monotonic()
-        self.ratio = 1.0
-        self.done = 0.0
+    try:
+        now = json.loads(progress.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        now = {}  # the cell does nothing that counts
+    line = f"{name}  cell {state['cell']}/{state['cells']}"
+    if now:
+        shown = [f"{key} {now[key]:.2f}" for key in SHOWN if key in now]
+        line += "  ".join([f"  {now['what']} {now['step']}/{now['total']}", *shown])
+    elif (seconds := time.monotonic() - state["began"]) > 20:
+        line += f"  {seconds / 60:.1f} min in this cell"
+    return f"{line}  {clock(now.get('left') or 0.0)}"
+
+
+class Clock:
+    """Time left, from what each section of the notebooks usually takes, how this machine compares so far, and
+    what a training or a list says of itself.
+
+    Args:
+        expected: minutes by notebook.
+        sections: notebook -> heading -> what its cells take, in any unit.
+    """
+
+    PRIOR = 30  # seconds for which the machine is taken to be as fast as expected
+
+    def __init__(self, todo: list[str], expected: dict[str, float], sections: dict | None = None):
+        self.todo, self.start = list(todo), time.monotonic()
+        self.expected = {name: 60 * expected[name] for name in todo}  # seconds
+        self.sections = sections or {}
+        self.done = 0.0  # expected seconds of the notebooks that are done
+        self.begin([])
+
+    def begin(self, sections: list[str]) -> None:
+        """The next notebook begins, with these sections; if nothing is known of them it is one piece."""
+        self.began = self.entered = time.monotonic()
+        whole = self.expected[self.todo[0]] if self.todo else 0.0
+        known = self.sections.get(self.todo[0], {}) if self.todo else {}
+        took = {name: known.get(name, 0.0) for name in sections}
+        total = sum(took.values())
+        self.parts = {name: whole * part / total for name, part in took.items()} if total else {}
+        self.section, self.passed = "", 0.0  # expected seconds of the sections that are done
+        self.here = 0.0 if total else whole  # and of the one that runs
+
+    def enter(self, section: str) -> None:
+        """A cell of this section begins."""
+        if section != self.section and self.parts:
+            self.passed += self.here
+            self.section, self.here, self.entered = section, self.parts[section], time.monotonic()
 
     def finished(self, name: str) -> float:
-        """Seconds the notebook took; updates the comparison."""
+        """Seconds the notebook took; the next one begins."""
         seconds = time.monotonic() - self.began
         self.todo.remove(name)
-        self.done += self.expected[name] * 60
-        self.ratio = (time.monotonic() - self.start) / self.done
-        self.began = time.monotonic()
+        self.done += self.expected[name]
+        self.begin([])
         return seconds
 
-    def __call__(self) -> str:
-        elapsed = time.monotonic() - self.start
-        ahead = sum(self.expected[name] * 60 for name in self.todo) * self.ratio
-        left = max(0.0, ahead - (time.monotonic() - self.began))
-        return f"{elapsed / 60:.1f} min so far, about {left / 60:.0f} min left"
+    def __call__(self, at_least: float = 0.0) -> str:
+        """The time so far, and what is left.
+
+        Args:
+            at_least: seconds that the running cell still asks for.
+        """
+        now = time.monotonic()
+        before = self.done + self.passed
+        ahead = self.done + sum(self.expected[name] for name in self.todo) - before - self.here
+        # The section: as long as expected, or as it says itself, and a tenth more than it has taken.
+        took = now - self.entered
+        whole = max(self.here * self._pace(self.entered - self.start, before), took / 0.9, took + at_least)
+        done = before + (self.here * took / whole if whole else 0.0)
+        left = whole - took + ahead * self._pace(now - self.start, done)
+        to_go = f"about {left / 60:.0f} min" if left >= 60 else "less than a minute"
+        return f"{(now - self.start) / 60:.1f} min so far, {to_go} left"
+
+    def _pace(self, took: float, expected: float) -> float:
+        """How many seconds one expected second takes."""
+        return (took + self.PRIOR) / (expected + self.PRIOR)
 
 
 def fingerprint(profile: Profile) -> str:
@@ -209,10 +275,12 @@ def brought() -> str:
     names = sorted(name for name in os.environ if name.startswith("SAWYER_") and name not in NO_RESULT)
     digest = hashlib.sha256(repr([(name, os.environ[name]) for name in names]).encode())
     for name in names:
-        for path in os.environ[name].split(os.pathsep):
-            file = project_root() / "notebooks" / path  # where a kernel looks for a relative one
-            if file.is_file():
-                digest.update(file.read_bytes())
+        for path in map(Path, paths.separate(os.environ[name])):
+            for file in [path, *sorted(path.rglob("*"))]:
+                if file.is_file():
+                    found = file.stat()
+                    as_weights = repr((found.st_size, found.st_mtime)).encode()  # too large to be read
+                    digest.update(as_weights if found.st_size > 2**26 else file.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -223,8 +291,7 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
     Returns:
         notebook name -> executed file
     """
-    from sawyer_utils.plumbing import assets
-
+    paths.settle()
     folder = home() / profile.name
     ledger_path = folder / "course.json"
     ledger = read_json(ledger_path) if ledger_path.exists() else {}
@@ -254,7 +321,7 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
         ledger.pop(name, None)
     ledger["brought"] = brought()
     write_json(ledger_path, ledger)
-    clock = Clock(todo, _expected(profile))
+    clock = Clock(todo, *_expected(profile, ledger))
     for name in todo:
         _run_one(name, executed[name], profile, clock, ledger, ledger_path)
     return executed
@@ -294,8 +361,12 @@ def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
     return list(filter(changed, names)) if first is None else names[first:]
 
 
-def _expected(profile: Profile) -> dict[str, float]:
-    """Minutes by notebook: what the committed results took, if they are of this profile."""
-    saved = project_root() / "results" / f"{profile.name}.json"
-    minutes = read_json(saved).get("minutes", {}) if saved.exists() else {}
-    return {**EXPECTED, **minutes}
+def _expected(profile: Profile, ledger: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """(minutes by notebook, what its sections take): as here the last time, else as committed for this
+    profile, else as for ``local``."""
+    committed = [project_root() / "results" / f"{name}.json" for name in ("local", profile.name)]
+    local, own = (read_json(path) if path.exists() else {} for path in committed)
+    here = {name: seconds / 60 for name, seconds in ledger.get("seconds", {}).items()}
+    minutes = {**EXPECTED, **own.get("minutes", {}), **here}
+    known = local.get("section_minutes", {}), own.get("section_minutes", {}), ledger.get("sections", {})
+    return minutes, {name: part for sections in known for name, part in sections.items()}

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -133,14 +134,21 @@ def set_up(folder: Path, target: Path) -> None:
     facts = check(folder)
     copy_course(folder / "course", target)
     install(folder, target)
-    print(f"\nReady. Now:\n    cd {target}")
+    print(f"\nReady. Now:\n    cd {as_typed(str(target))}")
     if facts["hub"]:
         offline = {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1", **facts["variables"]}
         for name, value in offline.items():
-            print(f"    {'set' if os.name == 'nt' else 'export'} {name}={value}")
+            print(
+                "    " + (f'set "{name}={value}"' if os.name == "nt" else f"export {name}={as_typed(value)}")
+            )
     python = environment_python(target).relative_to(target)
     print(f"    {python} -m sawyer_utils lab       JupyterLab on the notebooks")
     print(f"    {python} -m sawyer_utils course    runs them one after another")
+
+
+def as_typed(text: str) -> str:
+    """One word of a command as this system's shell takes it, spaces and all."""
+    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
 
 
 def main() -> None:

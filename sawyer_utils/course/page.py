@@ -1,4 +1,4 @@
-"""What a run leaves behind: one screen, one page that stands alone, the README's table, figures to commit."""
+"""What a run leaves behind: one screen, one page that stands alone, the pages' numbers, figures to commit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from sawyer_utils.chapters.report import EXTRA_STAGES, STAGES, headline, rows
 
 # The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
 FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
-README_MARKS = ("<!-- results: made by `make notebooks` -->", "<!-- end of results -->")
 
 
 def summary(results: dict) -> str:
@@ -63,8 +62,8 @@ tr{{border-top:1px solid #bbb;padding:.4rem 0}}td:first-child{{color:#444}}td:la
     return path
 
 
-def readme_table(results: dict) -> str:
-    """The README's results, in Markdown."""
+def results_table(results: dict) -> str:
+    """The results of docs/results.md, in Markdown."""
     lines = ["| stage | what | result |", "|---|---|---|"]
     lines += [f"| {stage} | {what} | {said} |" for stage, what, said in rows(results)]
     machine = results["machine"]
@@ -80,19 +79,64 @@ def readme_table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def update_readme(path: Path, results: dict) -> None:
-    """Put the table between the README's two marks.
+def headlines(results: dict) -> str:
+    """The README's five results, in Markdown, without the numbers that a run does not have."""
+    sft, reward, ppo, evaluation = (results.get(stage) or {} for stage in STAGES)
+    lines = []
+    if sft:
+        lines.append(
+            f"**01.** Loss on held-out conversations {sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}"
+            f" nats a token; answers that end by themselves {sft['base_finished']:.0%}"
+            f" → {sft['sft_finished']:.0%}."
+        )
+    if reward:
+        unread = max(reward["without_reading"].values())
+        lines.append(
+            f"**02.** The reward model is right on {reward['accuracy']:.0%} of {reward['n_pairs']} held-out"
+            f" pairs [{reward['accuracy_low']:.0%}, {reward['accuracy_high']:.0%}]; a judge that cannot read"
+            f" a word, on {unread:.0%}."
+        )
+    if ppo:
+        change, length, ended = ppo["reward"], ppo["length"], ppo["finished"]
+        lines.append(
+            f"**03.** PPO: reward {change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
+            f" of SFT's standard deviations on {change['n']} held-out prompts, {ppo['kl']:.0f} nats away;"
+            f" {length['sft']:.0f} → {length['ppo']:.0f} tokens, {ended['sft']:.0%} → {ended['ppo']:.0%}"
+            " finished."
+        )
+    if evaluation:
+        gold, wins = evaluation["gold"], evaluation["gold_win_rate"]
+        lines.append(
+            f"**04.** A second judge, trained on other writers' preferences: {gold['difference']:+.2f}"
+            f" [{gold['low']:+.2f}, {gold['high']:+.2f}] ({gold['effect_size']:+.2f} of the changes' standard"
+            f" deviation): {evaluation['gold_verdict']}; it prefers {wins[0]:.0%} of the new answers"
+            f" [{wins[1]:.0%}, {wins[2]:.0%}]."
+        )
+        found: dict[str, list[str]] = {}
+        for row in evaluation["benchmarks"]:
+            found.setdefault(row["benchmark"].removesuffix("_mini"), []).append(f"{row['accuracy']:.0%}")
+        asked = ", ".join(f"{name} {' → '.join(shares)}" for name, shares in found.items())
+        lines.append(f"**04.** Benchmarks, base → SFT → SFT + RLF: {asked}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def fill(path: Path, what: str, text: str) -> None:
+    """Put text between the two marks of a page: ``<!-- what: … -->`` and ``<!-- end of what -->``.
 
     Raises:
         ValueError: if the marks are not there.
     """
-    text = path.read_text(encoding="utf-8")
-    start, end = README_MARKS
-    if start not in text or end not in text:
+    page, (start, end) = path.read_text(encoding="utf-8"), marks(what)
+    if start not in page or end not in page:
         raise ValueError(f"{path.name} has lost its marks: {start} … {end}")
     pattern = re.escape(start) + ".*?" + re.escape(end)
-    filled = f"{start}\n{readme_table(results)}\n{end}"
-    path.write_text(re.sub(pattern, lambda _: filled, text, flags=re.DOTALL), encoding="utf-8")
+    filled = re.sub(pattern, lambda _: f"{start}\n{text}\n{end}", page, flags=re.DOTALL)
+    path.write_text(filled, encoding="utf-8")
+
+
+def marks(what: str) -> tuple[str, str]:
+    """The lines around what is made and not written."""
+    return f"<!-- {what}: made by `make notebooks` -->", f"<!-- end of {what} -->"
 
 
 def copy_figures(run: Path, target: Path) -> None:

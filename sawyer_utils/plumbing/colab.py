@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -81,9 +82,9 @@ def keep_on_drive() -> None:
     Raises:
         SetupStopped: if it was refused or timed out, with the two ways on.
     """
-    from sawyer_utils.plumbing.files import DRIVE, home, on_drive
+    from sawyer_utils.plumbing.files import DRIVE, on_drive, wanted_home
 
-    if not on_drive(home()) or (DRIVE / "MyDrive").is_dir():
+    if not on_drive(wanted_home()) or os.path.ismount(DRIVE):
         return
     try:
         from google.colab import drive

@@ -17,15 +17,35 @@ def project_root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+class DriveNotMounted(RuntimeError):
+    """``SAWYER_HOME`` lies on a Google Drive that is not there. A folder of that name would be on the
+    session's own disk, and be gone with it."""
+
+
 def home() -> Path:
-    """Where runs go: ``SAWYER_HOME`` (in Colab also "drive"), else ``runs`` in the repository."""
+    """Where runs go: ``SAWYER_HOME`` (in Colab also "drive"), else ``runs`` in the repository.
+
+    Raises:
+        DriveNotMounted: with the two ways on.
+    """
+    wanted = wanted_home()
+    if on_drive(wanted) and not os.path.ismount(DRIVE):
+        raise DriveNotMounted(
+            f"SAWYER_HOME asks for Google Drive, which is not mounted at {DRIVE} (any more). In Colab run "
+            "the setup cell again and allow it; or take SAWYER_HOME out: runs are then kept on this machine."
+        )
+    return wanted
+
+
+def wanted_home() -> Path:
+    """What :func:`home` gives, whether Google Drive is mounted or not."""
     wanted = os.environ.get("SAWYER_HOME") or str(project_root() / "runs")
-    return DRIVE / "MyDrive" / "sawyer" if wanted.lower() == "drive" else Path(wanted).expanduser()
+    return DRIVE / "MyDrive" / "sawyer" if wanted.lower() == "drive" else Path(os.path.expanduser(wanted))
 
 
 def on_drive(path: Path) -> bool:
-    """Whether a path lies on the Google Drive that Colab has mounted."""
-    return Path(path).is_relative_to(DRIVE)
+    """Whether a path lies where Colab mounts Google Drive."""
+    return Path(os.path.normpath(path)).is_relative_to(DRIVE)
 
 
 def is_main_process() -> bool:

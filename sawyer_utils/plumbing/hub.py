@@ -15,6 +15,8 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants
 
+from sawyer_utils.plumbing import paths
+
 UNGATED = {"meta-llama/Llama-2-7b-hf": "NousResearch/Llama-2-7b-hf"}  # the same weights
 EMBEDDED_WAY = (
     'Without the Hub: os.environ["SAWYER_PROFILE"] = "local" before the setup cell, whose models and '
@@ -34,13 +36,13 @@ TROUBLES = (
     ),
     (
         "OfflineMode|outgoing traffic has been disabled",
-        "is not cached, and HF_HUB_OFFLINE is set",
+        "is not cached, and HF_HUB_OFFLINE is set{nor_here}",
         "Unset HF_HUB_OFFLINE to go online.",
     ),
     (
         "RepositoryNotFoundError|DatasetNotFoundError",
-        "does not exist on the Hub (any more), or is private",
-        "It may have been renamed: look for it at https://huggingface.co.",
+        "does not exist on the Hub (any more), or is private{nor_here}",
+        "Is it spelt right? It may have been renamed: look for it at https://huggingface.co.",
     ),
     (
         r"Cert\w*Error|CERTIFICATE_VERIFY_FAILED|invalid peer certificate",
@@ -50,7 +52,7 @@ TROUBLES = (
     ),
     (
         "Timeout|ConnectionError|ConnectError|URLError",
-        "cannot be read: {endpoint} does not answer in time, or not at all",
+        "cannot be read: {endpoint} does not answer in time, or not at all{nor_here}",
         "Check the network and try again in a minute. On a slow line set HF_HUB_ETAG_TIMEOUT and "
         "HF_HUB_DOWNLOAD_TIMEOUT to 60 (seconds), behind a proxy HTTPS_PROXY, for a mirror HF_ENDPOINT.",
     ),
@@ -79,6 +81,7 @@ def explain(source: str, error: BaseException, kind: str = "model") -> str:
         "access": "your account has not been granted access" if token else "no Hub token was found",
         "page": f"https://huggingface.co/{'datasets/' * (kind == 'dataset')}{source}",
         "endpoint": constants.ENDPOINT,
+        "nor_here": "; nor is a file or folder here called so",  # whoever meant one has only mistyped it
         "said": f"{type(error).__name__}: {str(error)[:300]}",
         "log_in": LOG_IN,
         "copy": copy if source in UNGATED else "",
@@ -121,8 +124,10 @@ def check_access(models: Iterable[str]) -> None:
 
     Raises:
         HubUnavailable: gated, gone or out of reach, with the ways out.
+        NoSuchPath: for what can only be a path; nothing is asked for then (nor below).
     """
     for name in models:
+        paths.existing(name)
         if not isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
             with explained(name):
                 url = huggingface_hub.hf_hub_url(name, "config.json")
@@ -136,6 +141,7 @@ def fetch_stage(repo: str, stage: str) -> Path:
     Raises:
         HubUnavailable: if it is out of reach, gated or gone, with the remedy.
     """
+    paths.existing(repo)
     wanted = [f"{stage}/*/*.{kind}" for kind in ("safetensors", "json")]
     if not offline():
         ask(repo)
@@ -158,6 +164,7 @@ def stream(source: str, split: str, name: str = "") -> Iterator[dict]:
     """
     import datasets
 
+    paths.existing(source)
     # huggingface_hub tries each read six times; by default datasets would have that done twenty times.
     datasets.config.STREAMING_OPEN_MAX_RETRIES = datasets.config.STREAMING_READ_MAX_RETRIES = 1
     with explained(source, "dataset"):

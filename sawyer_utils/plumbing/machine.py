@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import platform
@@ -50,7 +51,7 @@ def see_one_gpu() -> None:
         return
     known = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
     os.environ["CUDA_VISIBLE_DEVICES"] = known.split(",")[0]
-    print(f"{gpus} GPUs: this process uses the first. For all of them: `accelerate launch`, see the README.")
+    print(f"{gpus} GPUs: this process uses the first. `accelerate launch` uses all, see docs/running.md.")
 
 
 def join_processes() -> None:
@@ -135,6 +136,23 @@ def _no_gpu(profile: Profile, device: str) -> str:
     line = "=" * 88
     remedy = "For a GPU: Runtime > Change runtime type > T4 GPU, then Runtime > Run all."
     return f"{line}\nNO GPU in this session. {what}\n{remedy}\n{line}\n"
+
+
+PLAIN = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "±": "+-", "≤": "<=", "≥": ">="}
+
+
+def show_anything() -> None:
+    """Let what is printed survive any encoding: a sign that it lacks (an arrow, redirected to a file on
+    Windows) is written plainly, or as "?"."""
+    codecs.register_error("sawyer-plain", _plainly)
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's is in UTF-8, and has it not
+        sys.stdout.reconfigure(errors="sawyer-plain")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
 def quiet_libraries() -> None:

@@ -1,16 +1,75 @@
-"""A trainer's log as a plain list, for live plots and for files."""
+"""How far a long cell is, for who runs the notebooks; and a trainer's log as a plain list."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, TypeVar
 
 from transformers import TrainerCallback
 
-from sawyer_utils.plumbing.files import finite
+from sawyer_utils.plumbing.files import finite, write_json
 
 Log = list[dict]
+FILE = "SAWYER_PROGRESS"  # the variable that names the file; `python -m sawyer_utils course` sets it
+SHOWN = ("loss", "accuracy", "reward", "kl")
+Item = TypeVar("Item")
+
+
+class Stage:
+    """A part of a cell that takes long and counts: a training, or a list that is gone through. It writes how
+    far it is to the file that ``SAWYER_PROGRESS`` names, and takes it away at its end; without that variable
+    nothing happens. Of a stage inside another one nothing is heard.
+
+    The file: ``{"what": "answers", "step": 40, "total": 120, "left": seconds or null, "loss": …}``.
+    """
+
+    current: ClassVar[Stage | None] = None
+
+    def __init__(self, what: str):
+        self.what, self.began, self.first = what, time.monotonic(), None
+        if Stage.current is None or what == "training":  # which is inside of nothing
+            Stage.current = self
+
+    def tell(self, step: int, total: int, numbers: dict[str, float] | None = None) -> None:
+        """``step`` of ``total`` are done; of the numbers the usual ones are shown."""
+        if Stage.current is not self or FILE not in os.environ:
+            return
+        if self.first is None:  # a training that goes on does not begin at 0
+            self.first = step
+        done, took = step - self.first, time.monotonic() - self.began
+        left = took / done * (total - step) if done else None
+        shown = {key: value for key, value in finite(numbers or {})[0].items() if key in SHOWN}
+        write_json(os.environ[FILE], {"what": self.what, "step": step, "total": total, "left": left, **shown})
+
+    def end(self) -> None:
+        """The stage is over: what it said is no more."""
+        if Stage.current is self:
+            Stage.current = None
+            if FILE in os.environ:
+                Path(os.environ[FILE]).unlink(missing_ok=True)
+
+
+@contextmanager
+def stage(what: str) -> Iterator[Stage]:
+    """A :class:`Stage` that ends with the block."""
+    found = Stage(what)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def each(what: str, items: Sequence[Item]) -> Iterator[Item]:
+    """The items one after the other, and how far that is."""
+    with stage(what) as now:
+        for number, item in enumerate(items):
+            now.tell(number, len(items))
+            yield item
 
 
 class LogTo(TrainerCallback):
@@ -28,6 +87,11 @@ class LogTo(TrainerCallback):
     def __init__(self, on_log: Callable[[Log], None] | None = None):
         self.tell = on_log
         self.log: Log = []
+        self.stage: Stage | None = None  # from the beginning of the training to its end
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.stage = Stage("training")
+        self.stage.tell(state.global_step, state.max_steps)
 
     def on_log(self, args, state, control, **kwargs) -> None:
         steps = _steps(state)
@@ -39,10 +103,14 @@ class LogTo(TrainerCallback):
                 f"Step {state.global_step}: {' and '.join(sorted(wrong))} is not a finite number, and the "
                 "weights are lost. The checkpoint before it is kept; a lower learning rate may help."
             )
+        if self.stage and fresh:
+            self.stage.tell(state.global_step, state.max_steps, self.log[-1])
         if self.tell and fresh:
             self.tell(self.log)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
+        if self.stage:
+            self.stage.end()
         steps = _steps(state)
         for key, times in Counter(key for line in steps for key in _not_finite(line)).items():
             said = f"{key} was not finite in {times} of {len(steps)} log entries, which leave it out"

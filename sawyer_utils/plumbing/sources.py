@@ -1,55 +1,29 @@
-"""Rows from a file or the Hub, checked. Every problem names the file, the line and the field, before anything
-trains.
+"""Rows from a file or the Hub, checked: the one door for all that a user brings.
 
-One :class:`Schema` of a kind of rows serves the embedded corpus, a user's own JSONL (by path) and the Hub
-sources, whose rows are mapped to it.
+``reading.py`` finds and decodes files, ``formats.py`` knows the forms that people have; a :class:`Schema`
+says what a row of one kind has to be, whether it comes from the corpus, a file, a folder or the Hub. Every
+problem names the file, the line and the field, before anything trains.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import random
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from sawyer_utils.plumbing import hub
+from sawyer_utils.plumbing import formats, hub
+from sawyer_utils.plumbing.formats import Form, text_of
+from sawyer_utils.plumbing.reading import DataError, Rows, Unusable, locate, raw_rows, within
 
 EMBEDDED = Path(__file__).parents[1] / "corpus"
 
-
-class DataError(ValueError):
-    """A row that cannot be used; the message names file, line and field."""
-
-
 # --- checks: each raises DataError for a row that breaks its schema -----------------------------
-
-
-@contextmanager
-def within(place: str) -> Iterator[None]:
-    """Let a DataError from inside say where."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from None
-
-
-def text_of(row: Any, name: str) -> str:
-    """The text in a field."""
-    if not isinstance(row, dict):
-        raise DataError("not a JSON object")
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise DataError(f"field {name!r} is missing or not text")
-    if not value.strip():
-        raise DataError(f"field {name!r} is empty")
-    return value
 
 
 def list_of(row: dict, name: str, at_least: int) -> list:
@@ -91,17 +65,17 @@ def check_preference(row: dict) -> None:
             if not 1 <= score <= 10:
                 raise DataError(f"field 'score' is {score}, outside 1 to 10")
     if len({r["score"] for r in responses}) < 2:
-        raise DataError("field 'responses' needs at least two different scores")
+        raise Unusable("field 'responses' needs at least two different scores")
     for one, other in itertools.combinations(responses, 2):
         if same_text(one["text"], other["text"]) and one["score"] != other["score"]:
-            raise DataError("field 'responses' has one text with two different scores")
+            raise Unusable("field 'responses' has one text with two different scores")
 
 
 def check_prompt(row: dict, name: str = "prompt") -> None:
-    """``{prompt, split}``; ``name`` is that of the text's field."""
+    """``{prompt}`` and, if it is decided, ``split``; ``name`` is that of the text's field."""
     text_of(row, name)
-    if row.get("split") not in ("train", "test"):
-        raise DataError(f"field 'split' is {row.get('split')!r}, not train or test")
+    if row.get("split", "train") not in ("train", "test"):
+        raise DataError(f"field 'split' is {row['split']!r}, not train or test")
 
 
 def choices_of(row: dict) -> list[str]:
@@ -122,106 +96,104 @@ def check_question(row: dict, name: str = "label") -> None:
 
 
 def read_jsonl(path: Path | str, check: Callable[[dict], None]) -> list[dict]:
-    """Read and validate one JSONL file, UTF-8, one JSON object a line.
+    """The rows of a file in the course's own form, each with an id: the corpus, and votes.
 
     Raises:
-        DataError: with file, line and field, for bad UTF-8 or JSON, a row that fails the check, an id
-            that is missing or appears twice, or a file without rows.
+        DataError: with file, line and field, for a row that fails the check, an id that is missing or
+            appears twice, or a file without rows.
     """
-    path = Path(path)
-    rows, seen = [], {}
-    for number, raw in enumerate(path.read_bytes().splitlines(), 1):
-        with within(f"{path.name}, line {number}"):
-            try:
-                row = json.loads(raw.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"bad UTF-8 at byte {error.start}") from None
-            except json.JSONDecodeError as error:
-                raise DataError(f"not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise DataError("the line is not a JSON object")
+    path, rows, seen = locate(str(path)), [], {}
+    for place, row in raw_rows(path):
+        with within(place):
             check(row)
             identity = text_of(row, "id")
             if identity in seen:
-                raise DataError(f"field 'id' {identity!r} was used in line {seen[identity]}")
-        seen[identity] = number
+                raise DataError(f"field 'id' {identity!r} was used in {seen[identity]}")
+        seen[identity] = place.removeprefix(f"{path.name}, ")
         rows.append(row)
     if not rows:
         raise DataError(f"{path.name}: no rows")
     return rows
 
 
-# --- the Hub's rows in the course's schema: a mapping raises DataError for a row that it cannot use --
-
-SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+# --- questions, and which side of a split they are on -------------------------------------------
 
 
-def _turns(talk: str, marker: str) -> list[dict]:
-    """A talk that is one text, ``<marker>Human: … <marker>Assistant: …``, as messages."""
-    before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", talk)
-    if before.strip():
-        raise DataError("text before the first speaker")
-    said = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": SPEAKERS[who], "content": text.strip()} for who, text in said]
+def normalise(text: str) -> list[str]:
+    """Lower-case words without punctuation; letters keep their marks (Hindi's vowel signs, an accent)."""
+    kept = (c for c in unicodedata.normalize("NFC", text.lower()) if c.isspace() or in_word(c))
+    return "".join(kept).split()
 
 
-def _guanaco(row: dict) -> dict:
-    """A dangling question, with which many of its rows end, is dropped."""
-    messages = _turns(text_of(row, "text"), "### ")
-    if messages and messages[-1]["role"] == "user":
-        messages.pop()
-    return {"id": _id(messages[0]["content"] if messages else ""), "messages": messages}
+def in_word(char: str) -> bool:
+    """Whether a character is part of a word: a letter, its mark, a digit or "_"."""
+    variant = "\ufe00" <= char <= "\ufe0f"  # how an emoji is drawn
+    return char.isalnum() or char == "_" or (unicodedata.category(char) in ("Mn", "Mc") and not variant)
 
 
-def _preference(better: Any, worse: Any, scores: tuple) -> dict:
-    """Two talks that part at the last answer, as one prompt with two scored responses."""
-    for talk in (better, worse):
-        check_conversation({"messages": talk})
-    if [m["content"] for m in better[:-1]] != [m["content"] for m in worse[:-1]]:
-        raise DataError("the two talks part before the last answer")
-    both = zip((better, worse), scores, ("chosen", "rejected"), strict=True)
-    prompt = _as_prompt(better[:-1])
-    return {
-        "id": _id(prompt),
-        "prompt": prompt,
-        "responses": [{"text": t[-1]["content"], "score": score, "kind": kind} for t, score, kind in both],
-    }
+def question_of(row: dict) -> str:
+    """What a row of any kind asks, or its text."""
+    if "messages" in row:
+        return row["messages"][0]["content"]
+    return next(row[name] for name in ("prompt", "question", "text") if name in row)
 
 
-def _id(asked: str) -> str:
-    """The same for all rows that ask the same: a split by id then keeps them on one side."""
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+def key_of(row: dict) -> str:
+    """The same for all rows that ask the same, but for case, punctuation and white space."""
+    asked = question_of(row)
+    return " ".join(normalise(asked)) or " ".join(asked.split())
 
 
-def _as_prompt(messages: list[dict]) -> str:
-    """A question as it is; of a longer talk who said what, for a judge that reads it as one text."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    names = {role: name for name, role in SPEAKERS.items()}
-    return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in messages)
+def place_of(key: str) -> float:
+    """A number from 0 to 1 by hash, so that order and neighbours decide nothing."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 16**8
 
 
-def _ultrafeedback(row: dict) -> dict:
-    scores = row.get("score_chosen"), row.get("score_rejected")
-    return _preference(row.get("chosen"), row.get("rejected"), scores)
+def held_out(key: str, share: float) -> bool:
+    """Whether an item belongs to the held-out share."""
+    return place_of(key) < share
 
 
-def _hh_rlhf(row: dict) -> dict:
-    """Nobody scored how far apart the two are."""
-    return _preference(*(_turns(text_of(row, column), "\n\n") for column in ("chosen", "rejected")), (6, 5))
+def held_of(keys: Iterable[str], share: float) -> set[str]:
+    """The keys of the held-out share. Of few keys at least one is held out and one is not; of four or more
+    two, for a stranger (``data.strangers``) needs another row.
+
+    Raises:
+        DataError: if all are the same.
+    """
+    order = sorted(set(keys), key=lambda key: (place_of(key), key))
+    wanted = sum(held_out(key, share) for key in order)
+    if 0 < share < 1:
+        if len(order) < 2:
+            raise DataError(f"{len(order)} different questions: none can be kept for testing; two are needed")
+        least = 1 if len(order) < 4 else 2
+        wanted = min(max(wanted, least), len(order) - least)
+    return set(order[:wanted])
 
 
-def _dolly(row: dict) -> dict:
-    instruction, context = text_of(row, "instruction"), row.get("context", 0)
-    if not isinstance(context, str | None):
-        raise DataError("field 'context' is missing or not text")
-    prompt = " ".join(filter(None, (instruction, context)))
-    return with_split("prompt", prompt)
+def with_splits(rows: list[dict], name: str) -> list[dict]:
+    """Rows with a ``split``. Where no row says "test", one question in eight is kept for it, always the same
+    ones; a question that is in both is kept for the test alone.
+
+    Raises:
+        DataError: if there is nothing to train on, or one question only.
+    """
+    tested = {key_of(row) for row in rows if row.get("split") == "test"}
+    if not tested:
+        with within(name):
+            tested = held_of(map(key_of, rows), 1 / 8)
+        rows = [{**row, "split": "test" if key_of(row) in tested else "train"} for row in rows]
+        count = sum(row["split"] == "test" for row in rows)
+        print(f"{name}: no row has the split 'test': {count:,} of {len(rows):,} are kept for it.")
+    kept = [row for row in rows if row.get("split") == "test" or key_of(row) not in tested]
+    if len(kept) < len(rows):
+        print(f"{name}: {len(rows) - len(kept):,} training rows left out: they are asked in the test, too.")
+    if not any(row.get("split") != "test" for row in kept):
+        raise DataError(f"{name}: every row has the split 'test', or is asked in it: nothing to train on")
+    return [{"split": "train", **row} for row in kept]
 
 
-def with_split(name: str, text: str) -> dict:
-    """A text of a source that has no split: one in eight is kept for testing, always the same ones."""
-    return {name: text, "split": "test" if held_out(text, 1 / 8) else "train"}
+# --- kinds of rows ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -230,41 +202,47 @@ class Schema:
 
     name: str  # of its file in the corpus
     check: Callable[[dict], None]
-    # Hub id -> (split, mapping to this schema)
-    hub: dict[str, tuple[str, Callable[[dict], dict]]] = field(default_factory=dict)
+    forms: tuple[Form, ...] = ()  # that are recognised; without any, rows are taken as they are
+    hub: dict[str, str] = field(default_factory=dict)  # known data set -> split, if not "train"
+    has_split: bool = False
+    gather: Callable[[Rows], Rows] = iter  # puts rows together that make one
 
 
 CONVERSATIONS = Schema(
-    "conversations", check_conversation, {"timdettmers/openassistant-guanaco": ("train", _guanaco)}
+    "conversations",
+    check_conversation,
+    formats.CONVERSATIONS,
+    {"timdettmers/openassistant-guanaco": "train"},
 )
 PREFERENCES = Schema(
     "preferences",
     check_preference,
-    {
-        "HuggingFaceH4/ultrafeedback_binarized": ("train_prefs", _ultrafeedback),
-        "Anthropic/hh-rlhf": ("train", _hh_rlhf),
-    },
+    formats.PREFERENCES,
+    {"HuggingFaceH4/ultrafeedback_binarized": "train_prefs", "Anthropic/hh-rlhf": "train"},
+    gather=formats.gathered,
 )
 GOLD = replace(PREFERENCES, name="gold_preferences")
-PROMPTS = Schema("prompts", check_prompt, {"databricks/databricks-dolly-15k": ("train", _dolly)})
+PROMPTS = Schema(
+    "prompts", check_prompt, formats.PROMPTS, {"databricks/databricks-dolly-15k": "train"}, has_split=True
+)
 
 
 # --- loading ------------------------------------------------------------------------------------
 
 
 def load(schema: Schema, source: str = "embedded", limit: int | None = None) -> list[dict]:
-    """Rows of the corpus ("embedded"), of a .jsonl or of a Hub data set that the schema knows.
+    """Rows of the corpus ("embedded"), of a file, of a folder of files, or of a Hub data set, in any form
+    that the schema knows. Which one, and what was changed or left out, is said.
 
     Raises:
-        DataError: naming file, line and field, or a source that is not known or has changed.
+        DataError: naming file, line and field; or a source that does not exist.
+        HubUnavailable: with the remedy.
     """
     if source == "embedded":
-        rows = read_jsonl(EMBEDDED / f"{schema.name}.jsonl", schema.check)
-    elif source.endswith(".jsonl"):
-        rows = read_jsonl(source, schema.check)
-    else:
-        rows = from_hub(schema, source, limit or 4000)
-    return spread(rows, limit)
+        return spread(read_jsonl(EMBEDDED / f"{schema.name}.jsonl", schema.check), limit)
+    path = locate(str(source))
+    rows = from_hub(schema, source, limit or 4000) if path is None else from_file(schema, path)
+    return spread(with_splits(rows, Path(source).name) if schema.has_split else rows, limit)
 
 
 def spread(rows: list[dict], limit: int | None) -> list[dict]:
@@ -272,12 +250,30 @@ def spread(rows: list[dict], limit: int | None) -> list[dict]:
     return rows if limit is None or limit >= len(rows) else rows[:: len(rows) // limit][:limit]
 
 
+def from_file(schema: Schema, path: Path) -> list[dict]:
+    """All rows of a file or a folder. A row that is broken ends it, with file and line; one that teaches
+    nothing is left out.
+
+    Raises:
+        DataError: naming file, line and field; or if no row is left.
+    """
+    told = Told()
+    try:
+        rows = list(map_rows(schema, raw_rows(path), told, strict=True))
+    except Unusable as error:
+        raise DataError(f"{path.name}: {error}") from None
+    if not rows:
+        raise DataError(f"{path.name}: no rows")
+    told.say(path.name, schema.name)
+    return named(rows) if schema.forms else rows
+
+
 READ_AHEAD = 3  # rows that are read for each one that is kept: a file may be ordered
 PATIENCE = 100  # rows: if none of the first ones can be used, the source is not what it was
 
 
 def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> list[dict]:
-    """``limit`` rows of a known Hub data set (None: all) in the course's schema.
+    """``limit`` rows of a Hub data set (None: all) in the course's schema.
 
     They are drawn from three times as many, always the same ones: a stream shows the start of a file
     only, and who made it may have put like beside like. A shuffled stream of ``datasets`` would draw
@@ -287,58 +283,92 @@ def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> lis
         part: ``name`` of a configuration, ``split`` other than the usual one.
 
     Raises:
-        DataError: if the source is unknown, or no longer in the shape that is known.
+        DataError: if its form is not known.
+        HubUnavailable: if it cannot be read, with the remedy.
     """
-    if source not in schema.hub:
-        known = ", ".join(schema.hub)
-        raise DataError(f"{source}: neither a .jsonl path nor a known Hub data set ({known})")
-    split, mapping = schema.hub[source]
-    left_out: Counter[str] = Counter()
+    told = Told()
     try:
-        stream = hub.stream(source, **{"split": split, **part})
-        found = map_rows(schema.check, stream, mapping, left_out)
-        rows = list(itertools.islice(found, limit and READ_AHEAD * limit))
+        stream = hub.stream(source, **{"split": schema.hub.get(source, "train"), **part})
+        places = ((f"row {number}", row) for number, row in enumerate(stream))
+        rows = list(itertools.islice(map_rows(schema, places, told), limit and READ_AHEAD * limit))
     except DataError as error:
-        raise DataError(f"{source}: {error}. The data set has changed. {hub.EMBEDDED_WAY}") from None
-    say_left_out(source, left_out, len(rows))
-    if limit is None or limit >= len(rows):
-        return rows
-    return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), limit))]
+        changed = f". The data set has changed. {hub.EMBEDDED_WAY}" if source in schema.hub else ""
+        raise DataError(f"{source}: {error}{changed}") from None
+    told.say(source, schema.name)
+    if limit is not None and limit < len(rows):
+        rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), limit))]
+    return named(rows) if schema.forms else rows
 
 
-def map_rows(
-    check: Callable,
-    rows: Iterable[dict],
-    mapping: Callable[[dict], dict],
-    left_out: Counter[str] | None = None,
-) -> Iterator[dict]:
-    """Yield mapped rows that pass the check. Real data has empty, broken and undecided rows: they are left
-    out, and ``left_out`` counts them by reason.
+@dataclass
+class Told:
+    """What there is to say of a source."""
+
+    forms: Counter[str] = field(default_factory=Counter)  # rows that were taken, by their form
+    changed: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)  # by reason
+
+    def say(self, source: str, kind: str) -> None:
+        """A line on the form, on what was changed, and on what was left out; the last two if there is any."""
+        kept, lost = self.forms.total(), self.left_out.total()
+        kind, forms = kind.replace("_", " "), self.forms.most_common()
+        if forms:
+            print(f"{source}: read as", "; ".join(f"{form}, {count:,} {kind}" for form, count in forms))
+        if self.changed:
+            print(f"{source}: {_counts(self.changed)}")
+        if lost:
+            print(f"{source}: {lost:,} of {lost + kept:,} rows left out: {_counts(self.left_out)}")
+
+
+def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> Iterator[dict]:
+    """Yield rows in the schema's form that pass its check. Real data has empty, broken and undecided rows:
+    they are left out, and counted by reason.
+
+    Args:
+        strict: a row that is broken (not just :class:`Unusable`) is an error, with its place.
 
     Raises:
         DataError: with the reasons and the columns, if none of the first ``PATIENCE`` rows can be used,
             or none at all.
     """
-    left_out = Counter() if left_out is None else left_out
-    number, row = -1, {}
-    for number, row in enumerate(rows):
+    number, row = 0, {}
+    for number, (place, row) in enumerate(schema.gather(rows), 1):
+        form, changed = None, Counter()
         try:
-            mapped = {"id": f"row-{number}", "topic": "hub", **mapping(row)}
-            check(mapped)
+            if schema.forms:
+                form = formats.form_of(row, schema.forms)
+                mapped = {**form.mapping(row, changed), "id": row.get("id"), "topic": _topic(row)}
+            else:
+                mapped = {**row, "id": row.get("id") or f"row-{number - 1}"}
+            schema.check(mapped)
         except DataError as error:
-            left_out[re.sub(r"\[\d+\]", "", str(error))] += 1
-            if number + 1 == PATIENCE == left_out.total():
+            if strict and not (form and isinstance(error, Unusable)):
+                raise DataError(f"{place}: {error}") from None
+            told.left_out[re.sub(r"\[\d+\]", "", str(error))] += 1
+            if number == PATIENCE == told.left_out.total() and not strict:
                 break
         else:
+            told.changed += changed
+            told.forms[form.name if form else "the course's own form"] += 1
             yield mapped
-    if number + 1 == left_out.total():
-        raise DataError(f"none of {number + 1} rows can be used ({_counts(left_out)}); columns: {list(row)}")
+    if number and number == told.left_out.total():
+        reasons = _counts(told.left_out)
+        raise Unusable(f"none of {number} rows can be used ({reasons}); columns: {list(row)}")
 
 
-def say_left_out(what: str, reasons: Counter[str], kept: int) -> None:
-    """One line on the rows that were left out, if any were: how many, and why."""
-    if total := reasons.total():
-        print(f"{what}: {total:,} of {total + kept:,} rows left out: {_counts(reasons)}")
+def _topic(row: dict) -> str:
+    topic = row.get("topic")
+    return topic if isinstance(topic, str) and topic.strip() else "own"
+
+
+def named(rows: list[dict]) -> list[dict]:
+    """Rows with ids. Their own, if each is a text and no two rows share an id or a question; else one made
+    from the question, the same for all rows that ask it."""
+    keys, own = [key_of(row) for row in rows], [row.get("id") for row in rows]
+    texts = [name for name in own if isinstance(name, str) and name.strip()]
+    if len(texts) == len(set(texts)) == len(set(keys)) == len(rows):
+        return rows
+    return [{**row, "id": hashlib.sha256(key.encode()).hexdigest()[:16]} for row, key in zip(rows, keys)]
 
 
 def _counts(reasons: Counter[str]) -> str:
@@ -347,8 +377,3 @@ def _counts(reasons: Counter[str]) -> str:
     said = [f"{n:,} × {reason}" for reason, n in common]
     others = reasons.total() - sum(n for _, n in common)
     return "; ".join(said + [f"{others:,} × others"] * (others > 0))
-
-
-def held_out(key: str, share: float) -> bool:
-    """Whether an item belongs to the held-out share: by hash, so stable under any reordering."""
-    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 16**8 < share

@@ -1,0 +1,374 @@
+"""The forms in which people have their data, told apart by their columns, as rows of the course.
+
+What a conversation of the course cannot hold: a system message is put before the first question; turns of
+one speaker in a row are joined; an answer before the first question, and a question at the end that has no
+answer, are dropped. Each is counted (``done``) and said. A talk with a turn of anybody else (a tool), or with
+more than text in it, is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sawyer_utils.plumbing.reading import DataError, Rows, Unusable, within
+
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+ROLES = dict.fromkeys(("user", "human", "prompter"), "user")
+ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai"), "assistant")
+ROLES |= dict.fromkeys(("system", "developer"), "system")
+ASKED, ANSWERED = "prompt|question|instruction|query|input", "completion|response|answer|output|reply"
+CHOSEN, REJECTED = "chosen|chosen_response|preferred", "rejected|rejected_response|dispreferred"
+BETTER, WORSE = 6, 5  # of 10, where nobody gave a score: which is better, not by how much
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of rows: its columns ("a|b": either) and what becomes of a row.
+
+    The mapping counts in its second argument what it changed, and raises DataError for a row that it cannot
+    use.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    mapping: Callable[[dict, Counter], dict]
+
+    def lacks(self, row: dict) -> list[str]:
+        return [names for names in self.columns if not any(name in row for name in names.split("|"))]
+
+
+def form_of(row: dict, forms: tuple[Form, ...]) -> Form:
+    """The first form whose columns a row has.
+
+    Raises:
+        DataError: with the columns, and the nearest form.
+    """
+    for form in forms:
+        if not form.lacks(row):
+            return form
+    nearest = max(forms, key=lambda form: (len(form.columns) - len(form.lacks(row)), -len(form.columns)))
+    lacks = ", ".join(name.replace("|", " or ") for name in nearest.lacks(row))
+    raise DataError(
+        f"a form that is not known, with the columns {list(row)}. The nearest known one is {nearest.name}; "
+        f"it needs {lacks}, too"
+    )
+
+
+# --- fields -------------------------------------------------------------------------------------
+
+
+def text_of(row: Any, name: str) -> str:
+    """The text in a field."""
+    if not isinstance(row, dict):
+        raise DataError("not a JSON object")
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"field {name!r} is missing or not text")
+    if not value.strip():
+        raise Unusable(f"field {name!r} is empty")
+    return value
+
+
+def first_of(row: dict, names: str) -> tuple[str, Any]:
+    """(name, value) of the first of the fields that a row has, and that is not null."""
+    known = [name for name in names.split("|") if name in row] or names.split("|")
+    name = next((name for name in known if row.get(name) is not None), known[0])
+    return name, row.get(name)
+
+
+# --- talks --------------------------------------------------------------------------------------
+
+
+def talk(value: Any, done: Counter) -> list[dict]:
+    """A list of messages, or one text with its speakers, as the course's messages: user and assistant take
+    turns, and the user begins."""
+    if isinstance(value, str):
+        return _marked(value)
+    if not isinstance(value, list) or not value:
+        raise DataError("field 'messages' must be a list of messages")
+    system, messages = [], []
+    for i, message in enumerate(value):
+        with within(f"messages[{i}]"):
+            role, text = _said(message)
+        if role == "system":
+            system += [text] * bool(text.strip())
+        elif messages and role == messages[-1]["role"]:
+            messages[-1]["content"] += f"\n\n{text}"
+            done["turns of one speaker in a row joined"] += 1
+        elif role == "user" or messages:
+            messages.append({"role": role, "content": text})
+        else:
+            done["answers before the first question dropped"] += 1
+    if system and messages:
+        messages[0]["content"] = "\n\n".join((*system, messages[0]["content"]))
+        done["system messages put before the first question"] += 1
+    return messages
+
+
+def _said(message: Any) -> tuple[str, str]:
+    if not isinstance(message, dict):
+        raise DataError("not a message with role and content")
+    name, role = first_of(message, "role|from")
+    if not isinstance(role, str):
+        raise DataError(f"field {name!r} is {role!r}: user, assistant or system")
+    if role.lower() not in ROLES:
+        raise Unusable(f"a turn of {role!r}, and the course knows user and assistant")
+    name, content = first_of(message, "content|value|text")
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        if any(part.get("type") != "text" for part in content):
+            raise Unusable(f"field {name!r} holds more than text")
+        content = "\n".join(text_of(part, "text") for part in content)
+    if content is None and message.get("tool_calls"):
+        raise Unusable("a turn that calls a tool")
+    role = ROLES[role.lower()]
+    if role == "system" and isinstance(content, str):
+        return role, content
+    return role, text_of({name: content}, name)
+
+
+def has_speakers(text: str) -> bool:
+    return text.lstrip().startswith(("Human:", "### Human:"))
+
+
+def _marked(text: str, asks: bool = False) -> list[dict]:
+    """A talk that is one text, ``Human: … Assistant: …`` (HH) or ``### Human: …`` (Guanaco), as messages.
+
+    Args:
+        asks: it is a prompt: where "Assistant:" ends it, that is no turn.
+    """
+    text = "\n\n" + text.replace("\r\n", "\n").lstrip()
+    marker = "### " if text.startswith("\n\n### ") else "\n\n"
+    before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", text)
+    if before.strip() or not parts:
+        raise Unusable("text before the first speaker (Human: or Assistant:)")
+    said = zip(parts[::2], parts[1::2], strict=True)
+    messages = [{"role": SPEAKERS[who], "content": what.strip()} for who, what in said]
+    if asks and messages[-1] == {"role": "assistant", "content": ""}:
+        messages.pop()
+    for i, message in enumerate(messages):
+        with within(f"messages[{i}]"):
+            # Not joined: it may be a text on the marks themselves.
+            if message["role"] != ("user", "assistant")[i % 2]:
+                raise Unusable(f"field 'role' is {message['role']!r}: user and assistant take turns")
+            text_of(message, "content")
+    return messages
+
+
+def as_prompt(messages: list[dict]) -> str:
+    """A question as it is; of a longer talk who said what, for a judge that reads it as one text."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    names = {role: name for name, role in SPEAKERS.items()}
+    return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in messages)
+
+
+def _asked(row: dict, done: Counter) -> list[dict]:
+    """What a row asks, as messages that end with the user."""
+    name, value = first_of(row, ASKED)
+    if isinstance(value, str) and has_speakers(value):
+        return _marked(value, asks=True)
+    if not isinstance(value, list):
+        context = row.get("input" if name != "input" and row.get("input") is not None else "context")
+        if not isinstance(context, str | None):
+            raise DataError("field 'input' or 'context' is not text")
+        more = context if (context or "").strip().lower() not in ("", "<noinput>") else ""
+        value = [{"role": "user", "content": "\n\n".join(filter(None, (text_of(row, name), more)))}]
+    _, system = first_of(row, "system|system_prompt")
+    if isinstance(system, str) and system.strip():
+        value = [{"role": "system", "content": system}, *value]
+    messages = talk(value, done)
+    if messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+        done["answers at the end of a prompt dropped"] += 1
+    if not messages:
+        raise Unusable("nothing is asked")
+    return messages
+
+
+def _answers(value: Any) -> list:
+    return value if isinstance(value, list) else [{"role": "assistant", "content": value}]
+
+
+# --- conversations ------------------------------------------------------------------------------
+
+
+def _conversation(row: dict, done: Counter) -> dict:
+    _, value = first_of(row, "messages|conversations|conversation|text")
+    if isinstance(value, list) and isinstance(row.get("system"), str):
+        value = [{"role": "system", "content": row["system"]}, *value]
+    return _ended(talk(value, done), done)
+
+
+def _answered(row: dict, done: Counter) -> dict:
+    if row.get("label") in (False, 0):
+        raise Unusable("an answer that is labelled as bad")
+    asked, (name, answer) = _asked(row, done), first_of(row, ANSWERED)
+    if not isinstance(answer, list):
+        text_of(row, name)
+    return _ended(talk([*asked, *_answers(answer)], done), done)
+
+
+def _ended(messages: list[dict], done: Counter) -> dict:
+    if messages and messages[-1]["role"] == "user":
+        messages.pop()
+        done["questions at the end without an answer dropped"] += 1
+    if len(messages) < 2:
+        raise Unusable("no question with its answer")
+    return {"messages": messages}
+
+
+CONVERSATIONS = (
+    Form("messages (TRL, OpenAI)", ("messages",), _conversation),
+    Form("ShareGPT", ("conversations|conversation",), _conversation),
+    Form("Alpaca", ("instruction", "output"), _answered),
+    Form("prompt and completion (TRL)", ("prompt", "completion"), _answered),
+    Form("questions with answers", (ASKED, ANSWERED), _answered),
+    Form("a text with speakers (HH, Guanaco)", ("text",), _conversation),
+)
+
+
+# --- preferences --------------------------------------------------------------------------------
+
+
+def _scored(row: dict, done: Counter) -> dict:
+    """The course's own form."""
+    prompt = row.get("prompt")
+    prompt = as_prompt(talk(prompt, done)) if isinstance(prompt, list) else prompt
+    responses = row.get("responses")
+    if isinstance(responses, list):
+        kinds = (r.get("kind") if isinstance(r, dict) else None for r in responses)
+        kinds = (kind if isinstance(kind, str) else "answer" for kind in kinds)
+        responses = [{**r, "kind": k} if isinstance(r, dict) else r for r, k in zip(responses, kinds)]
+    kept = {name: row[name] for name in ("scored", "turns") if row.get(name) is not None}
+    return {"prompt": prompt, "responses": responses, **kept}
+
+
+def _completions(row: dict, done: Counter) -> dict:
+    """UltraFeedback before it was made into pairs."""
+    given = row["completions"]
+    responses = [
+        {"text": text_of(one, "response"), "score": first_of(one, "overall_score|fine-grained_score")[1]}
+        for one in (given if isinstance(given, list) else ())
+    ]
+    return _scored({"prompt": as_prompt(_asked(row, done)), "responses": responses}, done)
+
+
+def _pair(row: dict, done: Counter) -> dict:
+    talks = []
+    for names, counted in ((CHOSEN, done), (REJECTED, Counter())):
+        name, value = first_of(row, names)
+        if not isinstance(value, list):
+            text_of(row, name)
+        found = _whole(row, value, counted)
+        if not found or found[-1]["role"] != "assistant":
+            raise Unusable("field 'messages' must end with the assistant")
+        talks.append(found)
+    better, worse = talks
+    if better[:-1] != worse[:-1]:
+        raise Unusable("the two talks part before the last answer")
+    if len(better) < 2:
+        raise Unusable("nothing is asked")
+    scored = "score_chosen" in row or "score_rejected" in row
+    scores = [row.get("score_chosen"), row.get("score_rejected")]
+    if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:
+        raise Unusable("the rejected answer has the higher score")
+    texts = [(better[-1]["content"], "chosen"), (worse[-1]["content"], "rejected")]
+    return _responses(better[:-1], texts, scores if scored else None)
+
+
+def _whole(row: dict, value: Any, done: Counter) -> list[dict]:
+    """The talk up to one answer and with it: the answer's column may repeat the prompt."""
+    if isinstance(value, str):  # an answer may begin with "Human:" by itself
+        repeats = has_speakers(value) and "Assistant:" in value
+    else:
+        repeats = any(_said(message)[0] == "user" for message in value)
+    if repeats or first_of(row, ASKED)[1] is None:
+        return talk(value, done)
+    return talk([*_asked(row, done), *_answers(value)], done)
+
+
+def _responses(asked: list[dict], texts: list[tuple[str, str]], scores: list | None = None) -> dict:
+    """(text, "chosen" or "rejected") of each answer; without scores the row says so, and margins are 0."""
+    given = scores or [BETTER if kind == "chosen" else WORSE for _, kind in texts]
+    responses = [{"text": t, "score": s, "kind": k} for (t, k), s in zip(texts, given, strict=True)]
+    unscored = {} if scores else {"scored": False}
+    return {"prompt": as_prompt(asked), "responses": responses, "turns": len(asked), **unscored}
+
+
+def gathered(rows: Rows) -> Rows:
+    """Rows as they are, but KTO's, one labelled answer each, put together by their prompt."""
+    groups: dict[str, tuple[str, list[dict]]] = {}
+    for place, row in rows:
+        asked, answered = first_of(row, ASKED)[1], first_of(row, ANSWERED)[1]
+        if "label" in row and "chosen" not in row and asked is not None and answered is not None:
+            key = " ".join(str(asked).split())
+            groups.setdefault(key, (place, []))[1].append(row)
+        else:
+            yield place, row
+    for place, some in groups.values():
+        yield place, {"prompt": first_of(some[0], ASKED)[1], "labelled": some}
+
+
+def _labelled(row: dict, done: Counter) -> dict:
+    texts = []
+    for one in row["labelled"]:
+        if one["label"] not in (True, False):
+            raise DataError(f"field 'label' is {one['label']!r}, not true or false")
+        found = talk([*_asked(row, Counter()), *_answers(first_of(one, ANSWERED)[1])], done)
+        texts.append((found[-1]["content"], "chosen" if one["label"] else "rejected"))
+    if len({kind for _, kind in texts}) < 2:
+        raise Unusable("a prompt whose answers all have one label")
+    texts = list(dict.fromkeys(sorted(texts, key=lambda text: text[1])))
+    return _responses(_asked(row, done), texts)
+
+
+PREFERENCES = (
+    Form("scored responses", ("prompt", "responses"), _scored),
+    Form("UltraFeedback", ("instruction", "completions"), _completions),
+    Form("UltraFeedback", ("chosen", "rejected", "score_chosen|score_rejected"), _pair),
+    Form("prompt, chosen and rejected (TRL)", (ASKED, CHOSEN, REJECTED), _pair),
+    Form("chosen and rejected with their prompt (TRL, HH)", ("chosen", "rejected"), _pair),
+    Form("KTO: prompt, completion and label", ("prompt", "labelled"), _labelled),
+)
+
+
+# --- prompts ------------------------------------------------------------------------------------
+
+
+def _prompt(row: dict, done: Counter) -> dict:
+    return {"prompt": as_prompt(_asked(row, done)), **_split(row)}
+
+
+def _first_question(row: dict, done: Counter) -> dict:
+    """Of a conversation, or of a text that may be one."""
+    name, value = first_of(row, "messages|conversations|text")
+    if name == "text" and not has_speakers(text_of(row, name)):
+        return {"prompt": value, **_split(row)}
+    messages = talk(value, done)
+    if not messages:
+        raise Unusable("nothing is asked")
+    return {"prompt": messages[0]["content"], **_split(row)}
+
+
+def _split(row: dict) -> dict:
+    """The split, if a row has one."""
+    return {"split": row["split"]} if row.get("split") not in (None, "") else {}
+
+
+def _news(row: dict, done: Counter) -> dict:
+    """The article; a summary if there is one, to measure against."""
+    name, _ = first_of(row, "text|article|document")
+    summary = {"summary": row["summary"]} if row.get("summary") is not None else {}
+    return {"text": text_of(row, name), **summary, **_split(row)}
+
+
+PROMPTS = (
+    Form("prompts", ("prompt|question|instruction|query",), _prompt),
+    Form("first questions of conversations", ("messages|conversations",), _first_question),
+    Form("prompts, one a line", ("text",), _first_question),
+)
+NEWS = (Form("articles", ("text|article|document",), _news),)

@@ -1,0 +1,168 @@
+"""What a user gives as a path: told from a Hub id, separated, absolute, and an error before the network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sawyer_utils.plumbing import paths
+
+LOCAL = [
+    *(
+        "./my_chekpoints",
+        "../runs",
+        ".",
+        "/data/quiz",
+        "~/pairs",
+        "~",
+        r"C:\data\quiz.jsonl",
+        "C:/data/quiz.jsonl",
+    ),
+    *("c:/x", r"data\pairs", r"\\server\share\quiz.jsonl", "a/b/c", "runs/local/sft/adapter", "quiz.jsonl"),
+    *("owner/pairs.csv", "mine.PARQUET", "my model", "my data/pairs", "a/b/", "./mmlu.jsonl:anatomy", "é/b"),
+]
+EITHER = ["gpt2", "my_chekpoints", "owner/name", "HuggingFaceTB/SmolLM2-1.7B", "cais/mmlu:world_religions"]
+OTHER = ["embedded", "embedded:smollm2-135m", "https://example.org/a.jsonl"]
+
+
+@pytest.mark.parametrize("source", LOCAL)
+def test_what_can_only_be_a_path_and_is_not_there_is_an_error_before_the_network(
+    source, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    assert paths.looks_local(source)
+    if source in (".", "~"):
+        return
+    with pytest.raises(paths.NoSuchPath) as found:
+        paths.existing(source, "SAWYER_CHECKPOINTS")
+    assert str(found.value).startswith(f"SAWYER_CHECKPOINTS: there is no file or folder {source}")
+
+
+@pytest.mark.parametrize("source", [*EITHER, *OTHER])
+def test_what_may_be_a_hub_id_is_left_to_the_hub(source, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert not paths.looks_local(source)
+    assert paths.existing(source) is None
+
+
+def test_a_folder_here_comes_before_the_hub(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert paths.existing("owner/name") == Path("owner/name")
+
+
+def test_a_slip_is_shown_its_neighbour(tmp_path):
+    (tmp_path / "my_checkpoints").mkdir()
+    with pytest.raises(paths.NoSuchPath, match=r"Did you mean .*my_checkpoints\?"):
+        paths.existing(str(tmp_path / "my_chekpoints"))
+
+
+@pytest.mark.parametrize("source", ["~/pairs.jsonl", "~"])
+def test_the_home_folder_is_found(source, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "pairs.jsonl").touch()
+    assert paths.existing(source) == tmp_path / source[2:]
+
+
+# --- several ------------------------------------------------------------------------------------
+
+WINDOWS = (r"C:\data\quiz.jsonl", "C:/data/quiz.jsonl", r"d:\a b\x.csv", "Z:/")
+BOTH_SYSTEMS = [
+    ("", []),
+    *((path, [path]) for path in (*WINDOWS, "cais/mmlu:anatomy", "embedded:smollm2-135m", "https://a.b/c")),
+]
+POSIX = [
+    ("a.jsonl:b.jsonl", ["a.jsonl", "b.jsonl"]),
+    (":a.jsonl::/b:", ["a.jsonl", "/b"]),
+    ("/a/b:~/c d:./e", ["/a/b", "~/c d", "./e"]),
+    (r"C:\a.jsonl:D:\b.jsonl", [r"C:\a.jsonl", r"D:\b.jsonl"]),
+    (r"C:\a.jsonl;D:\b.jsonl", [r"C:\a.jsonl", r"D:\b.jsonl"]),
+    ("C:/a.jsonl:b.jsonl:D:/c", ["C:/a.jsonl", "b.jsonl", "D:/c"]),
+    ("cais/mmlu:anatomy:own.jsonl", ["cais/mmlu:anatomy", "own.jsonl"]),
+    ("own.jsonl:cais/mmlu:anatomy", ["own.jsonl", "cais/mmlu:anatomy"]),
+]
+WITH_SEMICOLON = [
+    (r"C:\a.jsonl;D:\b.jsonl", [r"C:\a.jsonl", r"D:\b.jsonl"]),
+    ("a.jsonl;cais/mmlu:anatomy;C:/b", ["a.jsonl", "cais/mmlu:anatomy", "C:/b"]),
+]
+CASES = [(sign, *case) for sign in ":;" for case in BOTH_SYSTEMS]
+CASES += [(":", *case) for case in POSIX] + [(";", *case) for case in WITH_SEMICOLON]
+
+
+@pytest.mark.parametrize(("sign", "value", "expected"), CASES)
+def test_a_drive_letter_and_a_subject_separate_nothing(sign, value, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "pathsep", sign)
+    assert paths.separate(value) == expected
+
+
+def test_a_file_whose_name_has_the_sign_is_one_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = f"at 10{os.pathsep}30"
+    Path(name).touch()
+    assert paths.separate(name) == [name]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("cais/mmlu:world_religions", ("cais/mmlu", "world_religions")),
+        ("./mmlu.jsonl:anatomy", ("./mmlu.jsonl", "anatomy")),
+        (r"C:\mmlu.jsonl:anatomy", (r"C:\mmlu.jsonl", "anatomy")),
+        *((path, (path, "")) for path in (*WINDOWS, "quiz.jsonl", "truthful_mini", "embedded:smollm2-135m")),
+    ],
+)
+def test_the_subject_of_a_benchmark(source, expected):
+    assert paths.split_subject(source) == expected
+
+
+# --- the same to every process ------------------------------------------------------------------
+
+SETTLED = [
+    ("SAWYER_HOME", "myruns", "{start}/myruns"),
+    ("SAWYER_HOME", "drive", "drive"),
+    ("SAWYER_CACHE", "cache", "{start}/cache"),
+    ("SAWYER_WEIGHTS", "../share", "{parent}/share"),
+    ("SAWYER_CHECKPOINTS", "given", "{start}/given"),  # which is there
+    ("SAWYER_CHECKPOINTS", "./away", "{start}/away"),
+    ("SAWYER_CHECKPOINTS", "owner/run", "owner/run"),
+    ("SAWYER_MODEL", "HuggingFaceTB/SmolLM2-1.7B", "HuggingFaceTB/SmolLM2-1.7B"),
+    ("SAWYER_MODEL", "embedded:gemma3-270m", "embedded:gemma3-270m"),
+    ("SAWYER_MODEL", "given", "{start}/given"),
+    ("SAWYER_QUESTIONS", "cais/mmlu:anatomy", "cais/mmlu:anatomy"),
+    ("SAWYER_HUMAN_PAIRS", f"a.jsonl{os.pathsep}/b.jsonl", "{start}/a.jsonl" + os.pathsep + "/b.jsonl"),
+    ("SAWYER_DOMAIN", "~/town.jsonl", "{user}/town.jsonl"),
+    ("SAWYER_DOMAIN", r"C:\town.jsonl", r"C:\town.jsonl"),
+    ("SAWYER_PREFERENCES", "pairs.csv", "{start}/pairs.csv"),
+    ("SAWYER_PROFILE", "smoke", "smoke"),
+    ("SAWYER_ANYTHING", "1", "1"),
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="written with the paths of POSIX")
+@pytest.mark.parametrize(("name", "value", "expected"), SETTLED)
+def test_paths_are_absolute_before_a_kernel_starts(name, value, expected, monkeypatch, tmp_path):
+    start = tmp_path / "where I am"
+    (start / "given").mkdir(parents=True)
+    (start / "smoke").mkdir()  # a folder that is called like a word
+    monkeypatch.chdir(start)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv(name, value)
+    expected = expected.format(start=start, parent=tmp_path, user=tmp_path / "me")
+    for _ in range(2):  # the second time nothing changes
+        paths.settle()
+        assert os.environ[name] == expected
+        monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["model", "my model", "it's mine", "$HOME"])
+def test_a_shell_takes_a_quoted_path_as_one_word(folder):
+    said = [sys.executable, "-c", "import sys; print(sys.argv[1:])"]
+    command = " ".join([*map(paths.quoted, said), paths.quoted(folder)])
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([folder])

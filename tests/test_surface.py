@@ -1,0 +1,69 @@
+"""The two judges that cannot read: each finds what can be counted, and nothing else."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from sawyer_utils import data
+from sawyer_utils.chapters import surface
+
+WORDS = ("the", "a", "river", "stone", "light", "of", "under", "walks", "slowly", "green", "old", "bird")
+
+
+def rows(score_of, n: int = 80) -> list[dict]:
+    """Preferences of random words; ``score_of(text, rng)`` scores each text."""
+    rng, found = random.Random(0), []
+    for i in range(n):
+        texts = [" ".join(rng.choices(WORDS, k=rng.randint(3, 40))) + rng.choice(".!?") for _ in range(4)]
+        responses = [{"text": t, "score": score_of(t, rng), "kind": ""} for t in texts]
+        found.append({"id": str(i), "topic": "t", "prompt": "Which river?", "responses": responses})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "band"), [("a", 0), ("a " * 5, 0), ("a " * 6, 1), ("a " * 60, 7), ("a " * 61, 8), ("", 0)]
+)
+def test_bands_of_length_have_their_upper_ends_inside(text, band):
+    assert surface.band(text) == band
+
+
+def test_a_peak_of_length_is_found_though_no_line_shows_it():
+    peak = surface.without_reading(rows(lambda t, _: 9 if 15 < len(t.split()) <= 25 else 2))
+    assert peak["words alone"] > 0.95
+    assert peak["surface"] > 0.95
+
+
+@pytest.mark.parametrize("mark", ["!", "?"])
+def test_a_mark_is_found_by_the_surface_and_not_by_length(mark):
+    found = surface.without_reading(rows(lambda t, _: 8 if t.endswith(mark) else 3))
+    assert found["surface"] > 0.95
+    assert found["words alone"] < 0.65
+
+
+def test_a_first_word_is_found():
+    found = surface.without_reading(rows(lambda t, _: 8 if t.split()[0] == "river" else 3, n=200))
+    assert found["surface"] > 0.9
+
+
+def test_what_only_reading_tells_is_not_found():
+    plain = rows(lambda t, rng: rng.choice((3, 8)), n=150)
+    found = surface.without_reading(plain)
+    assert abs(found["surface"] - 0.5) < 0.1
+    assert abs(found["words alone"] - 0.5) < 0.1
+
+
+def test_a_tie_counts_half_and_the_better_response_comes_first():
+    assert surface.share_right(np.array([1.0, -1.0, 0.0, 0.0])) == 0.5
+    learn = rows(lambda t, _: 9 if len(t.split()) > 20 else 2)
+    pairs = data.pairs(rows(lambda t, _: 9 if len(t.split()) > 20 else 2, n=10))
+    assert (surface.words_alone(learn, pairs) > 0).mean() > 0.95
+
+
+@pytest.mark.parametrize("text", ["", "   ", "42", "?!", "\n"])
+def test_texts_without_words_have_finite_features(text):
+    found = surface.features(text, text, ["the"])
+    assert np.isfinite(found).all()
+    assert found.shape == surface.features("Why?", "So it is.", ["the"]).shape
