@@ -32,8 +32,7 @@ class Profile:
 
     # Models. "embedded:…" comes from a PyPI wheel, anything else is a Hub id or a folder.
     policy_base: str = "embedded:smollm2-135m"
-    reward_base: str = "embedded:minilm-l6"
-    reward_layers: int | None = None  # of the base only its first ones; None takes all
+    reward_base: str = "embedded:smollm2-135m"  # a causal model is read frozen, an encoder fine-tuned
     encoder: str = "embedded:minilm-l6"  # similarity only; never trained
     precision: str = "auto"  # auto | fp32 | bf16 | fp16 | nf4; see runtime.choose_precision
 

@@ -1,7 +1,8 @@
 """The reward model: it reads question and answer together and gives one number.
 
-Its base is an encoder (BERT, RoBERTa), which is given the two as a pair, or a causal language model (Llama,
-GPT-2), which is given them as one text and answers at its last token.
+Its base is a causal language model (Llama, GPT-2), which is given the two as one text and stays frozen
+(``reading.py``), or an encoder (BERT, RoBERTa), which is given them as a pair and is fine-tuned with LoRA by
+TRL's trainer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +19,13 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PrinterCallback,
+    Trainer,
+)
 
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
@@ -25,6 +33,7 @@ from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json
 from sawyer_utils.plumbing.progress import Clock, LogTo, each
 from sawyer_utils.profiles import Profile
+from sawyer_utils.reading import FrozenReader, best_penalty, depths_of, fit, load_trunk
 from sawyer_utils.runtime import choose_precision
 
 RewardFn = Callable[[list[str], list[str]], list[float]]
@@ -34,16 +43,18 @@ MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a differ
 
 def _load_base(base: str):
     """A base with a new head of one number, and its tokenizer."""
-    path, device = assets.resolve(base), choose_precision().device
-    options = {} if device == "cpu" else {"attn_implementation": "sdpa"}
+    path, precision = assets.resolve(base), choose_precision()
+    tokenizer = _load_tokenizer(path)
+    if tokenizer.sep_token is None:
+        trunk = load_trunk(path, precision.device, precision.compute, precision.attention)
+        depths = depths_of(AutoConfig.from_pretrained(path).num_hidden_layers)
+        return FrozenReader(trunk, depths).to(precision.device), tokenizer
+    options = {} if precision.device == "cpu" else {"attn_implementation": "sdpa"}
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, **options
     )
-    tokenizer = _load_tokenizer(path)
-    if tokenizer.sep_token is None:  # a causal model's head reads the last token that is no padding
-        model.config.pad_token_id = tokenizer.pad_token_id
     model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
-    return model.to(device), tokenizer
+    return model.to(precision.device), tokenizer
 
 
 def _load_tokenizer(path: str | Path):
@@ -145,9 +156,11 @@ class RewardModel:
 
     @classmethod
     def untrained(cls, profile: Profile, see_prompt: bool = True, seed: int = 0) -> RewardModel:
-        """The pretrained base with LoRA and a fresh, random head: a few MB to save."""
+        """The pretrained base with a fresh, random head; an encoder with LoRA, too. A few MB to save."""
         torch.manual_seed(seed)
         model, tokenizer = _load_base(profile.reward_base)
+        if isinstance(model, FrozenReader):
+            return cls(model, tokenizer, profile.reward_pair_tokens, see_prompt)
         config = LoraConfig(
             r=profile.reward_rank,
             lora_alpha=2 * profile.reward_rank,
@@ -166,12 +179,17 @@ class RewardModel:
         """
         settings = read_json(Path(path) / "sawyer_reward.json")
         model, tokenizer = _load_base(settings.pop("base"))
+        if isinstance(model, FrozenReader):
+            return cls(model.load_head(Path(path)), tokenizer, **settings)
         return cls(load_adapter(model, Path(path), "default"), tokenizer, **settings)
 
     def save(self, path: Path | str, base: str) -> None:
-        """Save adapter and head as safetensors, atomically; ``base`` is the profile's."""
+        """Save what was trained as safetensors, atomically; ``base`` is the profile's."""
         settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
-        save_adapter(self.model, Path(path), sawyer_reward=settings)
+        if isinstance(self.model, FrozenReader):
+            self.model.save_head(Path(path), sawyer_reward=settings)
+        else:
+            save_adapter(self.model, Path(path), sawyer_reward=settings)
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""
@@ -185,6 +203,9 @@ class RewardModel:
             ValueError: if the two lists differ in length.
         """
         encoded = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+        if isinstance(self.model, FrozenReader):
+            features = self.model.features([tuple(ids) for ids in encoded], self.tokenizer)
+            return self.model.head(features.to(self.model.head.weight.device)).squeeze(-1).tolist()
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # little padding
         device = next(self.model.parameters()).device
         scores = [0.0] * len(encoded)
@@ -385,7 +406,7 @@ def train_reward(
     Args:
         on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
         resume: "auto", or False to start over.
-        options: anything of ``trl.RewardConfig`` to override.
+        options: anything of ``trl.RewardConfig`` to override, for an encoder.
 
     Returns:
         The log, ``[{"step": …, "loss": …, "accuracy": …}, …]``.
@@ -393,6 +414,8 @@ def train_reward(
     Raises:
         TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
+    if isinstance(reward.model, FrozenReader):
+        return _train_head(reward, profile, pairs, Path(folder), on_log, bool(resume))
     checkpoint, progress = Path(folder) / "checkpoint", LogTo(on_log)
     options = {**tracking.trainer_options(folder), **options}
     trainer = reward_trainer(reward, profile, pairs, checkpoint, [Clock(), progress], **options)
@@ -414,6 +437,28 @@ def train_reward(
     del trainer
     gc.collect()  # trainer and callbacks hold each other: half a GiB a training
     return progress.log
+
+
+def _train_head(reward, profile, pairs, folder: Path, on_log, resume: bool) -> list[dict]:
+    """The linear layer of a frozen reader, as :func:`train_reward` has it. Short: it keeps no checkpoint."""
+    began = time.perf_counter()
+    texts = [tuple(reward.encode(p.prompt, text)) for p in pairs for text in (p.chosen, p.rejected)]
+    margins = [pair.margin / MARGIN_SCALE for pair in pairs]
+    known = {"data": resuming.digest([texts, margins]), "base": profile.reward_base}
+    ours = resuming.claim(folder, known, ("model", "log.json"), resume)
+    if ours and (log := trainers.finished(folder, "model")):
+        reward.model.load_head(folder / "model")
+        return log
+    features = reward.model.features(texts, reward.tokenizer)
+    sides = features[0::2], features[1::2], torch.tensor(margins)
+    penalty = best_penalty(*sides, [pair.id for pair in pairs])
+    weights, log = fit(*sides, penalty)
+    reward.model.head.weight.data.copy_(weights)
+    log[-1] |= {"seconds": round(time.perf_counter() - began, 1), "penalty": penalty}
+    if on_log:
+        on_log(log)
+    trainers.write(log, folder / "log.json", partial(reward.save, folder / "model", profile.reward_base))
+    return log
 
 
 def differences(reward: RewardModel, pairs: list[Pair]) -> list[float]:
