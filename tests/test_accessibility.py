@@ -332,6 +332,7 @@ def figures():
     bench = {"benchmark": "b", "stage": list(plots.STAGES), "n": 9, "chance": 0.25}
     bench |= dict(zip(("accuracy", "low", "high"), three, strict=True))
     numbers = {stage: list(np.linspace(i, i + 3, 9)) for i, stage in enumerate(plots.STAGES)}
+    scored = [{"responses": [{"text": "a " * n, "score": n / 10} for n in (4, k, 70)]} for k in (20, 50)]
     return {
         "bars": lambda: plots.bars_with_intervals(["a", "b", "c"], *map(np.array, three), chance=0.5),
         "benchmarks": lambda: drawings.benchmark_bars(pd.DataFrame(bench)),
@@ -341,9 +342,10 @@ def figures():
         "frontier": lambda: drawings.frontier(
             frontier_table("n"), frontier_table("step"), {"judge": "a judge"}
         ),
+        "length": lambda: drawings.score_by_length({"these": scored, "those": scored[:1]}),
         "groups": lambda: drawings.score_groups({"a": [1.0, 2, 3], "own": [2.0, 3, 4]}, own="own"),
         "histograms": lambda: plots.reward_histograms(numbers),
-        "length": lambda: drawings.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
+        "score by length": lambda: drawings.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
         "loss": lambda: plots.loss_curve(log(), levels=[("before", 1.0), ("after", 0.5)]),
         "margins": lambda: drawings.preference_loss(),
         "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
