@@ -342,10 +342,10 @@ def figures():
         "frontier": lambda: drawings.frontier(
             frontier_table("n"), frontier_table("step"), {"judge": "a judge"}
         ),
-        "length": lambda: drawings.score_by_length({"these": scored, "those": scored[:1]}),
+        "score by length": lambda: drawings.score_by_length({"these": scored, "those": scored[:1]}),
         "groups": lambda: drawings.score_groups({"a": [1.0, 2, 3], "own": [2.0, 3, 4]}, own="own"),
         "histograms": lambda: plots.reward_histograms(numbers),
-        "score by length": lambda: drawings.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
+        "length": lambda: drawings.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
         "loss": lambda: plots.loss_curve(log(), levels=[("before", 1.0), ("after", 0.5)]),
         "margins": lambda: drawings.preference_loss(),
         "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
