@@ -175,7 +175,7 @@ table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending
 # repetition, words that the question has too, and looks at the first word; its weights are trained with the
 # loss of section 1. Both learn from the training prompts and are asked about the held-out ones.
 
-# %% tags=["slide"]
+# %%
 blind = {
     "bands of length alone": surface.words_alone(train, held_pairs),
     "the surface": surface.surface(train, held_pairs),
