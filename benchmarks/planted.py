@@ -5,7 +5,7 @@
 ``planted_mistakes.jsonl`` has a mistake a line: the file, the old text, which must be there exactly once, the
 new one, the test files that cover it, and what a user would suffer. It is *caught* if a test fails that
 passes without it, *survived* if all pass, *slow* if they take longer than ``LIMIT``; *broken* is an entry
-that does not fit its file any more, *fails anyway* one whose failing test fails without it, too.
+that does not fit its file any more, or has no test that passes without it.
 
 Each run is a ``pytest -q -x`` in a process of its own, forked from one that has imported the large libraries
 once (so not on Windows). Writes results/planted.json: the counts, and who was not caught.
@@ -138,7 +138,7 @@ def _pytest(tree: str, arguments: list[str], pipe) -> None:
 # --- one mistake, and all of them ---------------------------------------------------------------
 
 
-def try_one(mistake: Mistake, tree: Path, limit: float = LIMIT) -> Found:
+def try_one(mistake: Mistake, tree: Path, limit: float = LIMIT, skipped=()) -> Found:
     """Plant a mistake in a copied tree, run its tests, and take it out again."""
     path = tree / mistake.file
     try:
@@ -147,17 +147,18 @@ def try_one(mistake: Mistake, tree: Path, limit: float = LIMIT) -> Found:
     except (OSError, ValueError):
         return Found(mistake, "broken", [])
     try:
-        status, failed = pytest_in(tree, ["-x", *mistake.tests], limit)
+        skip = [f"--deselect={name}" for name in skipped]
+        status, failed = pytest_in(tree, ["-x", *skip, *mistake.tests], limit)
     finally:
         path.write_text(right, encoding="utf-8")
     return Found(mistake, VERDICTS.get(status, "broken"), failed)
 
 
 def try_all(chosen: list[Mistake], root=ROOT, jobs=1, minutes=math.inf, limit=LIMIT) -> list[Found]:
-    """Each mistake in turn, none begun after so many minutes. A test that failed is run once more in the tree
-    as it is: where it fails, too, it has caught nothing."""
+    """Each mistake in turn, none begun after so many minutes. What failed is run once more in the tree as it
+    is: a test that fails there, too, has caught nothing, and its mistakes are tried without it."""
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # an old .pyc would hide a mistake of the same length
-    end, trees = time.monotonic() + 60 * minutes, SimpleQueue()
+    end, trees, anyway = time.monotonic() + 60 * minutes, SimpleQueue(), []
 
     def one(mistake: Mistake) -> Found | None:
         if time.monotonic() > end:
@@ -173,11 +174,15 @@ def try_all(chosen: list[Mistake], root=ROOT, jobs=1, minutes=math.inf, limit=LI
         for number in range(jobs):
             trees.put(copy_tree(root, Path(folder, str(number))))
         found = list(filter(None, pool.map(one, chosen)))
-        names = sorted({name for one in found for name in one.failed})
-        anyway = pytest_in(trees.get(), names, LIMIT + 10 * len(names))[1] if names else []
-    for one in found:
-        if set(one.failed) & set(anyway):
-            one.verdict = "fails anyway"
+        tree, checked = trees.get(), set()
+        while names := sorted({name for each in found for name in each.failed} - checked):
+            checked |= set(names)
+            failing = set(pytest_in(tree, names, LIMIT + 10 * len(names))[1])
+            anyway += failing
+            found = [
+                try_one(each.mistake, tree, limit, anyway) if failing & set(each.failed) else each
+                for each in found
+            ]
     return found
 
 

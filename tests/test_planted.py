@@ -42,6 +42,7 @@ def found(tmp_path_factory):
     """What the script says of some mistakes in a made-up project, by what they do."""
     root = tmp_path_factory.mktemp("project")
     files = {"code_of.py": CODE, "test_it.py": TESTS, "test_wrong.py": FAILS, "test_slow.py": SLEEPS}
+    files["test_half_wrong.py"] = f"{FAILS}\n\ndef test_it():\n    assert half(4) == 2\n"
     for name, text in {**files, ".gitignore": "test_ignored.py\n", "test_ignored.py": TESTS}.items():
         (root / name).write_text(text, encoding="utf-8")
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
@@ -59,7 +60,9 @@ def found(tmp_path_factory):
         "twice": mistake("return", "pass"),
         "no test": mistake("n // 2", "n // 3", "test_nothing.py"),
         "ignored": mistake("n // 2", "n // 3", "test_ignored.py"),
-        "wrong test": mistake("n // 2", "n // 3", "test_wrong.py"),
+        "wrong test": mistake("n // 2", "n // 3", "test_wrong.py"),  # which fails without the mistake, too
+        "one wrong test": mistake("n // 2", "n // 3", "test_half_wrong.py"),
+        "only a wrong test": mistake('return "half"', 'return "whole"', "test_half_wrong.py"),
     }
     found = dict(zip(tried, planted.try_all(list(tried.values()), root, jobs=2), strict=True))
     [slow] = planted.try_all([mistake("n // 2", "n // 3", "test_slow.py")], root, limit=1)
@@ -78,7 +81,9 @@ def found(tmp_path_factory):
         "twice": "broken",
         "no test": "broken",
         "ignored": "broken",
-        "wrong test": "fails anyway",
+        "wrong test": "broken",
+        "one wrong test": "caught",
+        "only a wrong test": "survived",
         "slow": "slow",
     }.items(),
 )
