@@ -847,3 +847,11 @@ def test_real_rows_come_in(name, load, least):
     assert 0.1 < len(held) / len(rows) < 0.35
     if "responses" in rows[0]:
         assert {pair.margin for pair in data.pairs(rows)} == {0.0}
+
+
+@pytest.mark.parametrize("bad", ["0", "false", "False"])
+def test_an_answer_that_a_csv_calls_bad_is_not_learnt(tmp_path, bad):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"prompt,completion,label\nOne?,a,1\nTwo?,b,{bad}\nThree?,c,true\n")
+    asked = [row["messages"][0]["content"] for row in data.load_conversations(str(path))]
+    assert asked == ["One?", "Three?"]
