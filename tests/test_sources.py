@@ -569,13 +569,14 @@ def test_a_path_that_names_no_file_is_an_error_at_every_door(tmp_path, monkeypat
 def test_a_relative_path_is_looked_for_here_and_in_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(reading, "project_root", lambda: tmp_path / "root")
-    for place, name in (("home", "~/m.jsonl"), (".", "./m.jsonl"), ("root", "data/only")):
+    monkeypatch.setattr(reading, "project_root", lambda: tmp_path / "clone")
+    for place, name in (("home", "~/m.jsonl"), (".", "./m.jsonl"), ("clone", "data/only")):
         file = tmp_path / place / name.removeprefix("~/")
         file.parent.mkdir(parents=True, exist_ok=True)
         jsonl(file, ROWS["preferences"])
         assert reading.locate(name) == file.resolve()
-    with pytest.raises(DataError, match=f"looked for in {tmp_path}.*Nor is there {tmp_path}/root/gone.csv"):
+    said = f"looked for in {tmp_path}.*Nor is there {tmp_path}/clone/gone.csv"
+    with pytest.raises(DataError, match=said):
         reading.locate("gone.csv")
     assert reading.locate("someone/something") is None
 
