@@ -332,6 +332,7 @@ def figures():
     bench = {"benchmark": "b", "stage": list(plots.STAGES), "n": 9, "chance": 0.25}
     bench |= dict(zip(("accuracy", "low", "high"), three, strict=True))
     numbers = {stage: list(np.linspace(i, i + 3, 9)) for i, stage in enumerate(plots.STAGES)}
+    scored = [{"responses": [{"text": "a " * n, "score": n / 10} for n in (4, k, 70)]} for k in (20, 50)]
     return {
         "bars": lambda: plots.bars_with_intervals(["a", "b", "c"], *map(np.array, three), chance=0.5),
         "benchmarks": lambda: drawings.benchmark_bars(pd.DataFrame(bench)),
@@ -341,6 +342,7 @@ def figures():
         "frontier": lambda: drawings.frontier(
             frontier_table("n"), frontier_table("step"), {"judge": "a judge"}
         ),
+        "score by length": lambda: drawings.score_by_length({"these": scored, "those": scored[:1]}),
         "groups": lambda: drawings.score_groups({"a": [1.0, 2, 3], "own": [2.0, 3, 4]}, own="own"),
         "histograms": lambda: plots.reward_histograms(numbers),
         "length": lambda: drawings.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),

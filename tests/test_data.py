@@ -598,3 +598,11 @@ def test_the_copy_that_is_damaged_is_a_copy(corpus):
     # The fixture must not point into the package.
     shutil.rmtree(corpus.folder)
     assert (sources.EMBEDDED / "prompts.jsonl").exists()
+
+
+def test_a_split_does_not_hang_on_the_order_of_the_rows():
+    spelt = [(("b", f"Q {i}"), ("a", f"q {i}!")) for i in range(40)]
+    rows = [{"id": f"{name}-{i}", "prompt": text} for i, two in enumerate(spelt) for name, text in two]
+    held = [{row["id"] for row in data.split_rows(some, 0.3)[1]} for some in (rows, rows[::-1])]
+    assert held[0] == held[1]
+    assert {"a" + name[1:] for name in held[0]} == {name for name in held[0] if name[0] == "a"}

@@ -55,7 +55,7 @@ FIGURES = {
     "seed_spread": ([{"a": STEPS, "b": [0.5, 1.0]}, "x"], {}),
     "slopes": ([STEPS, [2.0, 1.0, 4.0, 3.0]], {}),
 }
-WITHOUT_NUMBERS = {"four_stages", "rl_loop", "three_answers", "three_elements", "save"}
+WITHOUT_NUMBERS = {"four_stages", "rl_loop", "score_by_length", "three_answers", "three_elements", "save"}
 
 
 def on_device(value):

@@ -244,7 +244,7 @@ def test_training_the_reward_model(tmp_path, kind, pairs, length, sizes):
     settings = {"reward_batch": 4 * pairs, "reward_max_steps": 2, "reward_pair_tokens": length}
     profile = replace(PROFILES["smoke"], **settings)
     text = " ".join("abcdefgh"[i % 8] for i in range(length))
-    lessons = [Pair(str(i), "", text, text, f"{text} a", 1.0, ("", "")) for i in range(8 * pairs)]
+    lessons = [Pair(str(i), "", text, text, f"h {text}", 1.0, ("", "")) for i in range(8 * pairs)]
     trainer = reward.reward_trainer(judge, profile, lessons, tmp_path)
     assert trainer.args.per_device_train_batch_size == pairs
     parts = fits.reward_update(judge.model.config, pairs, length, RANK)

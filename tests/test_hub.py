@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 from test_hub_rows import hh
 
@@ -228,3 +229,17 @@ def test_an_unexpected_error_is_shown_with_its_words(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(hub.HubUnavailable, match=r"ValueError: Bad split: train.*source may have changed"):
         data.load_prompts("train", "databricks/databricks-dolly-15k")
+
+
+def test_no_row_of_the_longest_file_is_lost(monkeypatch):
+    def rows(files):
+        for name, count in files:
+            yield from ({"row": f"{name}{i}"} for i in range(count))
+
+    files = datasets.IterableDataset.from_generator(rows, gen_kwargs={"files": [("a", 5), ("b", 2)]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: files)
+    monkeypatch.setattr(hub, "offline", lambda: False)
+    monkeypatch.setattr(hub, "ask", lambda source: None)
+    found = [row["row"] for row in hub.stream("owner/name", "train")]
+    assert found[:4] == ["a0", "b0", "a1", "b1"]  # they take turns
+    assert sorted(found) == ["a0", "a1", "a2", "a3", "a4", "b0", "b1"]

@@ -569,13 +569,14 @@ def test_a_path_that_names_no_file_is_an_error_at_every_door(tmp_path, monkeypat
 def test_a_relative_path_is_looked_for_here_and_in_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(reading, "project_root", lambda: tmp_path / "root")
-    for place, name in (("home", "~/m.jsonl"), (".", "./m.jsonl"), ("root", "data/only")):
+    monkeypatch.setattr(reading, "project_root", lambda: tmp_path / "clone")
+    for place, name in (("home", "~/m.jsonl"), (".", "./m.jsonl"), ("clone", "data/only")):
         file = tmp_path / place / name.removeprefix("~/")
         file.parent.mkdir(parents=True, exist_ok=True)
         jsonl(file, ROWS["preferences"])
         assert reading.locate(name) == file.resolve()
-    with pytest.raises(DataError, match=f"looked for in {tmp_path}.*Nor is there {tmp_path}/root/gone.csv"):
+    said = f"looked for in {tmp_path}.*Nor is there {tmp_path}/clone/gone.csv"
+    with pytest.raises(DataError, match=said):
         reading.locate("gone.csv")
     assert reading.locate("someone/something") is None
 
@@ -847,3 +848,11 @@ def test_real_rows_come_in(name, load, least):
     assert 0.1 < len(held) / len(rows) < 0.35
     if "responses" in rows[0]:
         assert {pair.margin for pair in data.pairs(rows)} == {0.0}
+
+
+@pytest.mark.parametrize("bad", ["0", "false", "False"])
+def test_an_answer_that_a_csv_calls_bad_is_not_learnt(tmp_path, bad):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"prompt,completion,label\nOne?,a,1\nTwo?,b,{bad}\nThree?,c,true\n")
+    asked = [row["messages"][0]["content"] for row in data.load_conversations(str(path))]
+    assert asked == ["One?", "Three?"]

@@ -266,3 +266,11 @@ def test_other_settings_have_another_folder_but_not_other_chapters_settings(prof
     folder = versus.prepare(profile).folder
     assert versus.prepare(replace(profile, news_steps=99)).folder == folder
     assert versus.prepare(replace(profile, dpo_beta=0.2)).folder != folder
+
+
+def test_longer_is_neither_better_nor_worse():
+    prompts = [str(i) for i in range(20)]
+    before = answered([1.0] * 20, prompts, length=[4 + i % 3 for i in range(20)])
+    after = before | {"length": [9 + i % 3 for i in range(20)], "kl": [3.0 + 0.1 * i for i in range(20)]}
+    found = versus.compare(before, after)
+    assert found["length"]["verdict"] == found["kl"]["verdict"] == "changed"

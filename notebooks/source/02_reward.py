@@ -117,7 +117,7 @@ print(json.dumps(preference, indent=1))
 assert preference["chosen"] != preference["rejected"]
 
 # %% [markdown]
-# That row is the whole data format: a **prompt**, a **chosen** answer, a **rejected** answer.
+# That row is the simplest data format: a **prompt**, a **chosen** answer, a **rejected** answer.
 # Everything in this notebook is learned from rows like yours.
 #
 # Our file goes one step further. For each prompt it holds several answers, each with a score
@@ -175,7 +175,7 @@ table.assign(answers=by_kind.kind.value_counts()).sort_values("score", ascending
 # repetition, words that the question has too, and looks at the first word; its weights are trained with the
 # loss of section 1. Both learn from the training prompts and are asked about the held-out ones.
 
-# %% tags=["slide"]
+# %%
 blind = {
     "bands of length alone": surface.words_alone(train, held_pairs),
     "the surface": surface.surface(train, held_pairs),
@@ -495,7 +495,7 @@ assert all(pair.chosen != pair.rejected for pair in strangers_held)
 # question's own words, is then held against good ones.
 #
 # The wrong answers in our data can be recognised by their manner alone, so a judge that learns from
-# them has no reason to look at the question. **Nobody reads who does not have to.** A policy
+# them has no reason to look at the question. **A judge learns to read only where the data ask it to.** A policy
 # trained on such a judge could please it without listening.
 #
 # The remedy is data. We make the same kind of pair from the *training* prompts. They cost nothing
@@ -836,7 +836,7 @@ assert ((gaps / best_t > 0) == right).all()
 # sentences helped, or because they were *more*?
 #
 # We ask with a control. One series adds sentences that help; the other adds sentences of the same
-# length that say nothing. **Predict first:** draw both lines in your mind.
+# length that say nothing. **Predict first:** which of the two lines rises, and how far?
 
 # %% tags=["slide"]
 helpful = [

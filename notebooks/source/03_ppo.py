@@ -100,7 +100,7 @@ plots.save(plots.rl_loop(), figures, "rl_loop")
 # nudged towards what was graded well (4), while a frozen copy of the SFT model says how far it has
 # wandered. That is all. The rest of this notebook is about doing each arrow right.
 #
-# Load the cast. One base model carries both roles: the SFT adapter is loaded twice, as `policy`,
+# Load the models. One base model carries both roles: the SFT adapter is loaded twice, as `policy`,
 # which learns, and as `ref`, which never does.
 
 # %%
@@ -305,8 +305,9 @@ assert earned[4] == earned[20] == 1.0
 # %% [markdown] tags=["slide"]
 # ## 4. How big a step?
 # A policy-gradient step says: make tokens with a positive advantage likelier. Repeat it on the same
-# samples and it overshoots, because the samples came from the *old* policy. PPO's answer: the [ratio](../docs/glossary.md#probability-ratio)
-# ρ = π/π_old may move a token's chance by 20 %, and beyond that there is no more to gain.
+# samples and it overshoots, because the samples came from the *old* policy. PPO's answer: once the [ratio](../docs/glossary.md#probability-ratio)
+# ρ = π/π_old has gone 20 % in the direction that pays, that token pushes no further. It is no bound: other tokens,
+# and later steps, can carry it beyond, as the real step in section 5 shows.
 #
 # **Predict first:** of the four cases below, which have no gradient?
 
@@ -396,8 +397,8 @@ assert float(batch.values.abs().max()) == 0.0  # the critic starts by saying not
 
 # %% [markdown]
 # **Score**, then **advantages**. Below, each token is shaded by its advantage: orange did better
-# than the batch's average, blue did worse. The critic still says zero everywhere, so within an answer the
-# credit only fades with the distance from the end.
+# than the batch's average, blue did worse. The critic still says zero, the KL is zero and λ is 1, so all tokens of
+# an answer have the same advantage: the score at its end, compared with the other answers.
 
 # %% tags=["slide"]
 slow.advantages(slow.score(batch))
@@ -474,8 +475,8 @@ pd.DataFrame(
 real = batch.response_mask
 agree = (change[real].sign() == batch.advantages[real].sign()).float().mean()
 print(f"{agree:.0%} of the tokens moved in the direction of their advantage.")
-drift = (losses.kl_k3(after, batch.ref_logprobs) * real).sum(1).mean()
-print(f"KL to SFT after one step: {float(drift):.3f} nats")
+drift = ((before - after) * real).sum(1).mean()  # sampled by SFT: log π_SFT − log π
+print(f"KL from SFT to the updated policy, on these answers: {float(drift):.3f} nats")
 
 # %% [markdown]
 # Not all tokens obey: they share weights, so pushing one pulls others along. That is why PPO takes
@@ -604,7 +605,7 @@ for line in (log[0], log[-1]):
         )
 
 # %% [markdown]
-# The same four prompts before, halfway and at the end, from the same dice. Orange tokens are likelier
+# The same four prompts before, halfway and at the end, from the same seed. Orange tokens are likelier
 # than under the SFT model, blue ones less likely: that is where the KL was spent. (`steps=6` shows more
 # steps.)
 
@@ -794,8 +795,8 @@ peak = runtime.record_peak(profile, "ppo")
 print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown] tags=["slide"]
-# **Doubt.** The reward went one way or the other, and you have an interval for it. But the judge is our own, trained on our
-# own taste. Would anyone else agree? That is notebook 04.
+# **Doubt.** You have an interval for the change of the reward. But the judge is our own, trained on our own
+# preferences. Would anyone else agree? That is notebook 04.
 
 # %% [markdown]
 # ## 10. What would you pay for?

@@ -245,8 +245,8 @@ asked = [prompts[i] for i in by_rule]
 show.side_by_side(asked, columns(sampled, by_rule), score_notes(by_rule))
 
 # %% [markdown]
-# And the two that a brochure would separate: **the prompt that gained most and the one that lost
-# most**, side by side. Publishing only the first is not lying, but it comes to the same.
+# And two extremes, side by side: **the prompt that gained most and the one that lost most**. Showing the first
+# alone would be true and misleading.
 
 # %% tags=["slide"]
 change = np.subtract(rewards["ppo"], rewards["sft"])  # (n,) one number a prompt
@@ -498,11 +498,10 @@ print(f"Bootstrap and Wilcoxon {both_say}")
 print(f"The spread became {spread_is}, by {sure} than chance explains.")
 
 # %% [markdown]
-# All of this takes one trained model for granted. Prompts were drawn again in thought; the
-# *training* was not. Another seed gives other batches, other samples, another policy. Does the
-# direction hold? (`benchmarks/ppo_seeds.py` made these; those in the repository are of the day before
-# the output layer's gradient was written anew. That changes last bits, and in 24 steps last bits
-# become another run: seed 0 below is not the run of notebook 03 that you see, but a sibling.)
+# All of this takes one trained model for granted. The prompts were resampled; the *training* was not. Another
+# seed gives other batches, other samples, another policy. Does the direction hold? (`benchmarks/ppo_seeds.py` made
+# these. Those in the repository are of older code, with another token that ends an answer: seed 0 below is
+# not the run of notebook 03 that you see.)
 
 # %%
 seeds_file = runtime.project_root() / "results" / "ppo_seeds.json"
@@ -657,8 +656,8 @@ pd.DataFrame(bands)
 # ## 5. What did PPO never see?
 #
 # Here is the loop again. Everything in it has been optimised for or against: the reward model, the
-# KL to the frozen copy, and (not drawn) the fine for answers that never stop. What stands outside
-# can testify.
+# KL to the frozen copy, and (not drawn) the penalty for answers that never stop. What stands outside
+# can be used as a check.
 
 # %%
 plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
@@ -1771,7 +1770,7 @@ check("04.5", audit)
 #
 # **D** is right. Each part of that sentence is a limit: this model, this judge, these prompts. The later sections try the other ones.
 #
-# Not A. Prompts were drawn again in thought; the training was not. Only other training seeds can answer that.
+# Not A. The prompts were resampled; the training was not. Only other training seeds can answer that.
 #
 # Not B. It is the mean that is shown to have moved. A good share of the prompts may well have fallen: section 2 counts them.
 #

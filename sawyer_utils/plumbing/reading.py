@@ -206,7 +206,7 @@ def _cell(name: str, text: str) -> Any:
         try:
             return json.loads(text.lower() if name in NUMBERS else text)
         except ValueError:
-            pass  # a text that begins with a bracket
+            return text  # it begins with a bracket, or is no number: the row's check says so
     return text
 
 
