@@ -32,7 +32,8 @@ class Profile:
 
     # Models. "embedded:…" comes from a PyPI wheel, anything else is a Hub id or a folder.
     policy_base: str = "embedded:smollm2-135m"
-    reward_base: str = "embedded:smollm2-135m"  # a causal model is read frozen, an encoder fine-tuned
+    reward_base: str = "embedded:smollm2-135m"
+    reward_frozen: bool = True  # a causal reward base stays as it is, with a linear layer on top; else LoRA
     encoder: str = "embedded:minilm-l6"  # similarity only; never trained
     precision: str = "auto"  # auto | fp32 | bf16 | fp16 | nf4; see runtime.choose_precision
 
@@ -149,6 +150,7 @@ _COLAB = replace(
     name="colab",
     policy_base="HuggingFaceTB/SmolLM2-1.7B",
     reward_base="FacebookAI/roberta-base",
+    reward_frozen=False,
     conversations="timdettmers/openassistant-guanaco",
     preferences="HuggingFaceH4/ultrafeedback_binarized",
     gold="Anthropic/hh-rlhf",

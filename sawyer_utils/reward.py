@@ -1,8 +1,8 @@
 """The reward model: it reads question and answer together and gives one number.
 
-Its base is a causal language model (Llama, GPT-2), which is given the two as one text and stays frozen
-(``reading.py``), or an encoder (BERT, RoBERTa), which is given them as a pair and is fine-tuned with LoRA by
-TRL's trainer.
+Its base is an encoder (BERT, RoBERTa), which is given the two as a pair, or a causal language model (Llama,
+GPT-2), which is given them as one text and answers at its last token. Either is fine-tuned with LoRA by TRL's
+trainer; a causal one can also stay frozen, with a linear layer on what it makes of the text (``probe.py``).
 """
 
 from __future__ import annotations
@@ -18,22 +18,18 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PrinterCallback,
-    Trainer,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
 
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
 from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
-from sawyer_utils.plumbing.files import read_json
+from sawyer_utils.plumbing.files import read_json, replacing, write_json
 from sawyer_utils.plumbing.progress import Clock, LogTo, each
+from sawyer_utils.probe import Probe, cross_validated, fit, load_frozen
 from sawyer_utils.profiles import Profile
-from sawyer_utils.reading import FrozenReader, best_penalty, depths_of, fit, load_trunk
 from sawyer_utils.runtime import choose_precision
 
 RewardFn = Callable[[list[str], list[str]], list[float]]
@@ -43,18 +39,16 @@ MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a differ
 
 def _load_base(base: str):
     """A base with a new head of one number, and its tokenizer."""
-    path, precision = assets.resolve(base), choose_precision()
-    tokenizer = _load_tokenizer(path)
-    if tokenizer.sep_token is None:
-        trunk = load_trunk(path, precision.device, precision.compute, precision.attention)
-        depths = depths_of(AutoConfig.from_pretrained(path).num_hidden_layers)
-        return FrozenReader(trunk, depths).to(precision.device), tokenizer
-    options = {} if precision.device == "cpu" else {"attn_implementation": "sdpa"}
+    path, device = assets.resolve(base), choose_precision().device
+    options = {} if device == "cpu" else {"attn_implementation": "sdpa"}
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, **options
     )
+    tokenizer = _load_tokenizer(path)
+    if tokenizer.sep_token is None:  # a causal model's head reads the last token that is no padding
+        model.config.pad_token_id = tokenizer.pad_token_id
     model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
-    return model.to(precision.device), tokenizer
+    return model.to(device), tokenizer
 
 
 def _load_tokenizer(path: str | Path):
@@ -79,6 +73,12 @@ def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -
     if tokenizer.sep_token is not None:
         cut = {"truncation": "longest_first", "max_length": max_tokens} if max_tokens else {}
         return tokenizer(prompt, response, split_special_tokens=True, **cut).input_ids
+    before, own = encode_parts(tokenizer, prompt, response, max_tokens)
+    return before + own
+
+
+def encode_parts(tokenizer, prompt: str, response: str, max_tokens: int | None) -> tuple[list[int], list[int]]:
+    """What a causal model reads of :func:`encode_pair`: up to ``Answer:``, and from there."""
     plain = partial(tokenizer, split_special_tokens=True)
     question = plain(f"Question: {prompt}").input_ids  # with the token that begins a text, if there is one
     middle = plain("\nAnswer:", add_special_tokens=False).input_ids
@@ -88,7 +88,7 @@ def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -
     while too_many > 0:
         (question if len(question) > len(answer) else answer).pop()
         too_many -= 1
-    return question + middle + answer + end
+    return question + middle, answer + end
 
 
 def longest_input(model: nn.Module) -> int | None:
@@ -156,11 +156,12 @@ class RewardModel:
 
     @classmethod
     def untrained(cls, profile: Profile, see_prompt: bool = True, seed: int = 0) -> RewardModel:
-        """The pretrained base with a fresh, random head; an encoder with LoRA, too. A few MB to save."""
+        """The pretrained base with a fresh, random head, and with LoRA if it is not to stay frozen
+        (``reward_frozen``): a few MB to save."""
         torch.manual_seed(seed)
+        if profile.reward_frozen and _load_tokenizer(assets.resolve(profile.reward_base)).sep_token is None:
+            return FrozenReward(*_load_probe(profile.reward_base), profile.reward_pair_tokens, see_prompt)
         model, tokenizer = _load_base(profile.reward_base)
-        if isinstance(model, FrozenReader):
-            return cls(model, tokenizer, profile.reward_pair_tokens, see_prompt)
         config = LoraConfig(
             r=profile.reward_rank,
             lora_alpha=2 * profile.reward_rank,
@@ -178,18 +179,16 @@ class RewardModel:
             ValueError: if a file is damaged, naming the folder.
         """
         settings = read_json(Path(path) / "sawyer_reward.json")
-        model, tokenizer = _load_base(settings.pop("base"))
-        if isinstance(model, FrozenReader):
-            return cls(model.load_head(Path(path)), tokenizer, **settings)
+        base = settings.pop("base")
+        if settings.pop("frozen", False):
+            return FrozenReward(*_load_probe(base), **settings).load_head(Path(path))
+        model, tokenizer = _load_base(base)
         return cls(load_adapter(model, Path(path), "default"), tokenizer, **settings)
 
     def save(self, path: Path | str, base: str) -> None:
-        """Save what was trained as safetensors, atomically; ``base`` is the profile's."""
+        """Save adapter and head as safetensors, atomically; ``base`` is the profile's."""
         settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
-        if isinstance(self.model, FrozenReader):
-            self.model.save_head(Path(path), sawyer_reward=settings)
-        else:
-            save_adapter(self.model, Path(path), sawyer_reward=settings)
+        save_adapter(self.model, Path(path), sawyer_reward=settings)
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""
@@ -203,9 +202,6 @@ class RewardModel:
             ValueError: if the two lists differ in length.
         """
         encoded = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
-        if isinstance(self.model, FrozenReader):
-            features = self.model.features([tuple(ids) for ids in encoded], self.tokenizer)
-            return self.model.head(features.to(self.model.head.weight.device)).squeeze(-1).tolist()
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # little padding
         device = next(self.model.parameters()).device
         scores = [0.0] * len(encoded)
@@ -217,7 +213,73 @@ class RewardModel:
                 scores[i] = score
         return scores
 
-    __call__ = score
+    def __call__(self, prompts: list[str], responses: list[str]) -> list[float]:
+        return self.score(prompts, responses)
+
+
+class FrozenReward(RewardModel):
+    """A reward model whose base, a causal language model, is only read (:class:`probe.Probe`)."""
+
+    model: Probe
+
+    def features(self, prompts: list[str], responses: list[str]) -> torch.Tensor:
+        """(n, features) of what the base makes of the responses, on the CPU.
+
+        Raises:
+            ValueError: if the two lists differ in length.
+        """
+        parts = partial(encode_parts, self.tokenizer, max_tokens=self.max_tokens)
+        asked = prompts if self.see_prompt else [""] * len(prompts)
+        texts = [parts(p, r) for p, r in zip(asked, responses, strict=True)]
+        nothing, _ = parts("", "")
+        return self.model.features(texts, [(nothing, answer) for _, answer in texts])
+
+    @torch.no_grad()
+    def score(self, prompts: list[str], responses: list[str], batch: int = 32) -> list[float]:
+        return self.model(self.features(prompts, responses)).tolist()
+
+    def train(self, pairs: list[Pair]) -> list[dict]:
+        """Find the head's weights; returns the log of the search, with the penalty that was chosen."""
+        began = time.perf_counter()
+        texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
+        found = dict(zip(texts, self.features(*map(list, zip(*texts, strict=True))), strict=True))
+        better = torch.stack([found[p.prompt, p.chosen] for p in pairs])
+        worse = torch.stack([found[p.prompt, p.rejected] for p in pairs])
+        right = cross_validated(better, worse, [pair.id for pair in pairs], self.model.share)
+        penalty = max(right, key=lambda one: (right[one], one))
+        weights, log = fit(better, worse, penalty * self.model.share)
+        self.model.head.weight.data.copy_(weights)
+        chosen = {"penalty": penalty, "cross_validated": list(map(list, right.items()))}
+        log[-1] |= {"seconds": round(time.perf_counter() - began, 1), **chosen}
+        return log
+
+    def save(self, path: Path | str, base: str) -> None:
+        settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
+        with replacing(Path(path)) as temporary:
+            temporary.mkdir()
+            save_file({"head": self.model.head.weight.data.cpu()}, temporary / "adapter_model.safetensors")
+            write_json(temporary / "sawyer_reward.json", {**settings, "frozen": True})
+
+    def load_head(self, path: Path) -> FrozenReward:
+        """Take the head that is saved in a folder; returns itself.
+
+        Raises:
+            ValueError: if the file is damaged or of another base, naming it.
+        """
+        try:
+            self.model.head.weight.data.copy_(load_file(path / "adapter_model.safetensors")["head"])
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"The judge in {path} cannot be read ({error}). Delete it and run its stage again."
+            ) from error
+        return self
+
+
+def _load_probe(base: str) -> tuple[Probe, object]:
+    path, precision = assets.resolve(base), choose_precision()
+    tokenizer = _load_tokenizer(path)
+    model = load_frozen(str(path), precision.device, precision.compute, precision.attention)
+    return Probe(model, tokenizer.pad_token_id).to(precision.device), tokenizer
 
 
 def reward_trainer(
@@ -406,7 +468,7 @@ def train_reward(
     Args:
         on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
         resume: "auto", or False to start over.
-        options: anything of ``trl.RewardConfig`` to override, for an encoder.
+        options: anything of ``trl.RewardConfig`` to override; a frozen reward model has no use for it.
 
     Returns:
         The log, ``[{"step": …, "loss": …, "accuracy": …}, …]``.
@@ -414,7 +476,7 @@ def train_reward(
     Raises:
         TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
-    if isinstance(reward.model, FrozenReader):
+    if isinstance(reward, FrozenReward):
         return _train_head(reward, profile, pairs, Path(folder), on_log, bool(resume))
     checkpoint, progress = Path(folder) / "checkpoint", LogTo(on_log)
     options = {**tracking.trainer_options(folder), **options}
@@ -439,22 +501,15 @@ def train_reward(
     return progress.log
 
 
-def _train_head(reward, profile, pairs, folder: Path, on_log, resume: bool) -> list[dict]:
-    """The linear layer of a frozen reader, as :func:`train_reward` has it. Short: it keeps no checkpoint."""
-    began = time.perf_counter()
-    texts = [tuple(reward.encode(p.prompt, text)) for p in pairs for text in (p.chosen, p.rejected)]
-    margins = [pair.margin / MARGIN_SCALE for pair in pairs]
-    known = {"data": resuming.digest([texts, margins]), "base": profile.reward_base}
+def _train_head(reward: FrozenReward, profile, pairs, folder: Path, on_log, resume: bool) -> list[dict]:
+    """:func:`train_reward` of a frozen one: too short for a checkpoint."""
+    known = {"data": resuming.digest(pairs)}
+    known |= {"base": profile.reward_base, "tokens": reward.max_tokens, "see_prompt": reward.see_prompt}
     ours = resuming.claim(folder, known, ("model", "log.json"), resume)
     if ours and (log := trainers.finished(folder, "model")):
-        reward.model.load_head(folder / "model")
+        reward.load_head(folder / "model")
         return log
-    features = reward.model.features(texts, reward.tokenizer)
-    sides = features[0::2], features[1::2], torch.tensor(margins)
-    penalty = best_penalty(*sides, [pair.id for pair in pairs])
-    weights, log = fit(*sides, penalty)
-    reward.model.head.weight.data.copy_(weights)
-    log[-1] |= {"seconds": round(time.perf_counter() - began, 1), "penalty": penalty}
+    log = reward.train(pairs)
     if on_log:
         on_log(log)
     trainers.write(log, folder / "log.json", partial(reward.save, folder / "model", profile.reward_base))
