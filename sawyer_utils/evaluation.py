@@ -498,7 +498,7 @@ class Similarity:
 
         from sawyer_utils.plumbing import assets
 
-        path = assets.resolve(source)
+        self.source, path = source, assets.resolve(source)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
 

@@ -1,16 +1,16 @@
-"""A judge on a frozen language model: what the model makes of an answer, and one linear layer that grades it.
+"""A judge on frozen models: what they make of an answer, and one linear layer that grades it.
 
 A few hundred prompts are too few to teach a small model to read, and enough to ask one that can. Of each
-answer it gives two things:
+answer we take
 
-- the mean of its hidden states at several depths, which holds what kind of text this is (linear probes: Alain
-  & Bengio 2016, arXiv 1610.01644; on few examples they can beat fine-tuning: Kumar et al. 2022, arXiv
-  2202.10054);
-- its relevance: how much more likely the answer is with its question than without (their pointwise mutual
-  information; Li et al. 2016, arXiv 1510.03055, section 4.3).
+- the mean of a language model's hidden states at several depths, after it has read question and answer;
+- the answer as one vector by a sentence encoder;
+- how near this vector is to the question's: the cosine, one number.
 
 The weights on these numbers are trained with the loss of every reward model (Bradley and Terry). That takes
 seconds, so the one setting, the penalty on large weights, is chosen by cross-validation on training prompts.
+(Linear probes: Alain & Bengio 2016, arXiv 1610.01644. On few examples they can beat fine-tuning: Kumar et al.
+2022, arXiv 2202.10054.)
 """
 
 from __future__ import annotations
@@ -20,40 +20,47 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel
 
-from sawyer_utils.losses import bradley_terry, token_logprobs
+from sawyer_utils.evaluation import Similarity
+from sawyer_utils.losses import bradley_terry
 from sawyer_utils.plumbing.progress import each
 
 DEPTHS = (1 / 6, 1 / 3, 1 / 2, 2 / 3)  # of the layers; the last third is about the next token
 PENALTIES = (0.03, 0.1, 0.3, 1.0)  # of the squared weights, on features of variance 1
-LIGHTLY = 0.01  # of the penalty on relevance: one number beside thousands, and nothing to overfit with
+LIGHTLY = 0.01  # of the penalty for the cosine: one number beside thousands, and nothing to overfit with
 FOLDS = 5
 
-Ids = list[int]
+encoder_of = lru_cache(maxsize=1)(Similarity)
 
 
 @lru_cache(maxsize=1)  # several judges of one base share it
 def load_frozen(path: str, device: str, dtype: torch.dtype, attention: str) -> nn.Module:
-    """A causal language model that is only read."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
-    return model.to(device).requires_grad_(False).eval()
+    """A causal language model that is only read, up to the deepest layer that is."""
+    deepest = max(depths_of(AutoConfig.from_pretrained(path).num_hidden_layers))
+    options = {"dtype": dtype, "attn_implementation": attention, "num_hidden_layers": deepest}
+    return AutoModel.from_pretrained(path, **options).to(device).requires_grad_(False).eval()
+
+
+def depths_of(layers: int) -> list[int]:
+    """Which of a model's layers are read, from 1."""
+    return sorted({max(1, round(depth * layers)) for depth in DEPTHS})
 
 
 class Probe(nn.Module):
-    """A frozen causal model and one linear layer, ``head``, over what it makes of an answer.
+    """Two frozen models and one linear layer, ``head``, over what they make of an answer.
 
     Args:
         base: from :func:`load_frozen`.
-        pad: a token id to pad with.
+        depths: the layers that are read.
+        encoder: of sentences.
+        pad: a token id of the base to pad with.
     """
 
-    def __init__(self, base: nn.Module, pad: int):
+    def __init__(self, base: nn.Module, depths: list[int], encoder: Similarity, pad: int):
         super().__init__()
-        self.base, self.pad = base, pad
-        layers = base.config.num_hidden_layers
-        self.depths = sorted({max(1, round(depth * layers)) for depth in DEPTHS})
-        size = base.config.hidden_size * len(self.depths) + 1
+        self.base, self.depths, self.encoder, self.pad = base, depths, encoder, pad
+        size = base.config.hidden_size * len(depths) + encoder.model.config.hidden_size + 1
         self.head = nn.Linear(size, 1, bias=False)
         self.share = torch.ones(size)  # of the penalty, on each weight
         self.share[-1] = LIGHTLY
@@ -62,42 +69,36 @@ class Probe(nn.Module):
     def config(self):
         return self.base.config
 
-    def features(self, with_question: list[tuple[Ids, Ids]], alone: list[tuple[Ids, Ids]]) -> Tensor:
-        """(answers, features), float32, on the CPU.
+    def features(self, texts: list[list[int]], prompts: list[str], responses: list[str]) -> Tensor:
+        """(n, features), float32, on the CPU.
 
         Args:
-            with_question: of each answer, the tokens before it (with its question) and its own.
-            alone: the same without the question.
+            texts: token ids of each question with its answer.
+            prompts: "" where the question is not to be seen.
         """
-        states, likely = self._read(with_question)
-        _, alone_likely = self._read(alone)
-        more = likely - alone_likely  # nats that the question saves; by its size, not by the answer's length:
-        return torch.cat([states, (more.sign() * more.abs().log1p())[:, None]], 1)
+        sentences = list(dict.fromkeys([*prompts, *responses]))
+        vectors = dict(zip(sentences, self.encoder.embed(sentences), strict=True))
+        answers = torch.stack([vectors[response] for response in responses])
+        near = (answers * torch.stack([vectors[prompt] for prompt in prompts])).sum(1, keepdim=True)
+        return torch.cat([self.states(texts), answers, near], 1)
 
     @torch.no_grad()
-    def _read(self, texts: list[tuple[Ids, Ids]], batch: int = 8) -> tuple[Tensor, Tensor]:
-        """((n, depths × size) mean hidden states of each text, (n,) log-probability of its second part)."""
-        texts = [(tuple(before), tuple(answer)) for before, answer in texts]
-        new = sorted(set(texts), key=lambda text: len(text[0]) + len(text[1]))  # each once, little padding
-        found: dict = {}
-        device = self.head.weight.device
+    def states(self, texts: list[list[int]], batch: int = 16) -> Tensor:
+        """(n, depths × size): the mean of each text's hidden states at each depth, float32."""
+        new = sorted(set(map(tuple, texts)), key=len)  # each once, with little padding
+        found: dict[tuple[int, ...], Tensor] = {}
         for start in each("batches read", range(0, len(new), batch)):
             some = new[start : start + batch]
-            width = max(len(before) + len(answer) for before, answer in some)
-            rows = [[*b, *a] + [self.pad] * (width - len(b) - len(a)) for b, a in some]
-            ids = torch.tensor(rows, device=device)
-            places = torch.arange(width, device=device)
-            ends = torch.tensor([len(b) + len(a) for b, a in some], device=device)[:, None]
-            begins = torch.tensor([len(b) for b, _ in some], device=device)[:, None]
-            mask = places < ends
-            out = self.base(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
-            weight = (mask / ends)[..., None].float()
-            states = torch.cat([(out.hidden_states[d].float() * weight).sum(1) for d in self.depths], 1)
-            likely = token_logprobs(out.logits[:, :-1].float(), ids[:, 1:])
-            likely = (likely * (mask & (places >= begins))[:, 1:]).sum(1)
-            found.update(zip(some, zip(states.cpu(), likely.cpu(), strict=True), strict=True))
-        states, likely = zip(*(found[text] for text in texts), strict=True)
-        return torch.stack(states), torch.stack(likely)
+            width = len(some[-1])
+            ids = torch.tensor([[*text, *[self.pad] * (width - len(text))] for text in some])
+            lengths = torch.tensor(list(map(len, some)))[:, None]
+            mask = (torch.arange(width) < lengths).to(self.head.weight.device)
+            read = {"input_ids": ids.to(mask.device), "attention_mask": mask.long()}
+            layers = self.base(**read, output_hidden_states=True).hidden_states
+            weight = (mask / lengths.to(mask.device))[..., None]
+            means = torch.cat([(layers[depth].float() * weight).sum(1) for depth in self.depths], 1)
+            found.update(zip(some, means.cpu(), strict=True))
+        return torch.stack([found[tuple(text)] for text in texts])
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, features) -> (n,) grades."""
@@ -126,7 +127,7 @@ def fit(better: Tensor, worse: Tensor, penalty: Tensor | float) -> tuple[Tensor,
         found = plain + (penalty * weights.square()).sum()
         found.backward()
         right = float((lead > 0).float().mean())
-        log.append({"step": len(log) + 1, "loss": float(plain), "accuracy": right})
+        log.append({"step": len(log) + 1, "loss": float(plain.detach()), "accuracy": right})
         return found
 
     search.step(loss)

@@ -21,14 +21,20 @@ from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, Trainer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PrinterCallback,
+    Trainer,
+)
 
 from sawyer_utils.data import Pair
 from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
 from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
 from sawyer_utils.plumbing.files import read_json, replacing, write_json
 from sawyer_utils.plumbing.progress import Clock, LogTo, each
-from sawyer_utils.probe import Probe, cross_validated, fit, load_frozen
+from sawyer_utils.probe import Probe, cross_validated, depths_of, encoder_of, fit, load_frozen
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
@@ -73,12 +79,6 @@ def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -
     if tokenizer.sep_token is not None:
         cut = {"truncation": "longest_first", "max_length": max_tokens} if max_tokens else {}
         return tokenizer(prompt, response, split_special_tokens=True, **cut).input_ids
-    before, own = encode_parts(tokenizer, prompt, response, max_tokens)
-    return before + own
-
-
-def encode_parts(tokenizer, prompt: str, response: str, max_tokens: int | None) -> tuple[list[int], list[int]]:
-    """What a causal model reads of :func:`encode_pair`: up to ``Answer:``, and from there."""
     plain = partial(tokenizer, split_special_tokens=True)
     question = plain(f"Question: {prompt}").input_ids  # with the token that begins a text, if there is one
     middle = plain("\nAnswer:", add_special_tokens=False).input_ids
@@ -88,7 +88,7 @@ def encode_parts(tokenizer, prompt: str, response: str, max_tokens: int | None) 
     while too_many > 0:
         (question if len(question) > len(answer) else answer).pop()
         too_many -= 1
-    return question + middle, answer + end
+    return question + middle + answer + end
 
 
 def longest_input(model: nn.Module) -> int | None:
@@ -160,7 +160,8 @@ class RewardModel:
         (``reward_frozen``): a few MB to save."""
         torch.manual_seed(seed)
         if profile.reward_frozen and _load_tokenizer(assets.resolve(profile.reward_base)).sep_token is None:
-            return FrozenReward(*_load_probe(profile.reward_base), profile.reward_pair_tokens, see_prompt)
+            probe, tokenizer = _load_probe(profile.reward_base, profile.encoder)
+            return FrozenReward(probe, tokenizer, profile.reward_pair_tokens, see_prompt)
         model, tokenizer = _load_base(profile.reward_base)
         config = LoraConfig(
             r=profile.reward_rank,
@@ -180,8 +181,8 @@ class RewardModel:
         """
         settings = read_json(Path(path) / "sawyer_reward.json")
         base = settings.pop("base")
-        if settings.pop("frozen", False):
-            return FrozenReward(*_load_probe(base), **settings).load_head(Path(path))
+        if encoder := settings.pop("encoder", None):
+            return FrozenReward(*_load_probe(base, encoder), **settings).load_head(Path(path))
         model, tokenizer = _load_base(base)
         return cls(load_adapter(model, Path(path), "default"), tokenizer, **settings)
 
@@ -218,7 +219,7 @@ class RewardModel:
 
 
 class FrozenReward(RewardModel):
-    """A reward model whose base, a causal language model, is only read (:class:`probe.Probe`)."""
+    """A reward model whose base, a causal language model, is only read (``probe.Probe``)."""
 
     model: Probe
 
@@ -228,11 +229,8 @@ class FrozenReward(RewardModel):
         Raises:
             ValueError: if the two lists differ in length.
         """
-        parts = partial(encode_parts, self.tokenizer, max_tokens=self.max_tokens)
-        asked = prompts if self.see_prompt else [""] * len(prompts)
-        texts = [parts(p, r) for p, r in zip(asked, responses, strict=True)]
-        nothing, _ = parts("", "")
-        return self.model.features(texts, [(nothing, answer) for _, answer in texts])
+        texts = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+        return self.model.features(texts, prompts if self.see_prompt else [""] * len(prompts), responses)
 
     @torch.no_grad()
     def score(self, prompts: list[str], responses: list[str], batch: int = 32) -> list[float]:
@@ -255,10 +253,11 @@ class FrozenReward(RewardModel):
 
     def save(self, path: Path | str, base: str) -> None:
         settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
+        settings |= {"encoder": self.model.encoder.source}
         with replacing(Path(path)) as temporary:
             temporary.mkdir()
             save_file({"head": self.model.head.weight.data.cpu()}, temporary / "adapter_model.safetensors")
-            write_json(temporary / "sawyer_reward.json", {**settings, "frozen": True})
+            write_json(temporary / "sawyer_reward.json", settings)
 
     def load_head(self, path: Path) -> FrozenReward:
         """Take the head that is saved in a folder; returns itself.
@@ -275,11 +274,13 @@ class FrozenReward(RewardModel):
         return self
 
 
-def _load_probe(base: str) -> tuple[Probe, object]:
+def _load_probe(base: str, encoder: str) -> tuple[Probe, object]:
     path, precision = assets.resolve(base), choose_precision()
     tokenizer = _load_tokenizer(path)
     model = load_frozen(str(path), precision.device, precision.compute, precision.attention)
-    return Probe(model, tokenizer.pad_token_id).to(precision.device), tokenizer
+    depths = depths_of(AutoConfig.from_pretrained(path).num_hidden_layers)
+    probe = Probe(model, depths, encoder_of(encoder), tokenizer.pad_token_id)
+    return probe.to(precision.device), tokenizer
 
 
 def reward_trainer(
