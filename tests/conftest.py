@@ -111,6 +111,7 @@ def letter_profile(tmp_path_factory):
         name="letters",
         policy_base=str(policy),
         reward_base=str(reward),
+        encoder=str(reward),
         precision="fp32",
         **sizes,
     )

@@ -1,45 +1,47 @@
-"""The judge that reads with a frozen language model: its features, its head, its file."""
+"""The judge on frozen models: its features, its head, its file."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import layouts
 import pytest
 import torch
+from conftest import build_model
 
-from sawyer_utils import reading, reward
+from sawyer_utils import data, probe, reward
 from sawyer_utils.data import Pair
-from sawyer_utils.reading import FrozenReader, best_penalty, fit
+from sawyer_utils.probe import Probe, cross_validated, fit
 
 torch.set_num_threads(1)
 
 
 def made_up(pairs: int = 120, size: int = 6, noise: float = 0.0):
-    """(better, worse, margins, groups) of a judge that looks at the first feature alone."""
+    """(better, worse, groups) of a judge that looks at the first feature alone."""
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randn(pairs, size, generator=generator) for _ in range(2))
     lead = one[:, 0] - other[:, 0] + noise * torch.randn(pairs, generator=generator)
     first = (lead > 0)[:, None]
-    groups = [str(i // 4) for i in range(pairs)]
-    return torch.where(first, one, other), torch.where(first, other, one), torch.zeros(pairs), groups
+    return torch.where(first, one, other), torch.where(first, other, one), [str(i // 4) for i in range(pairs)]
 
 
-# --- the head -----------------------------------------------------------------------------------
+# --- the search for the weights -----------------------------------------------------------------
 
 
 def test_the_feature_that_decides_gets_the_weight():
-    better, worse, margins, _ = made_up()
-    weights, log = fit(better, worse, margins, penalty=0.01)
+    better, worse, _ = made_up()
+    weights, log = fit(better, worse, 0.01)
     assert weights[0] > 5 * weights[1:].abs().max()
     assert log[-1]["loss"] < log[0]["loss"]
     assert log[-1]["accuracy"] > 0.95
     assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # nothing known: log 2
 
 
-@pytest.mark.parametrize("penalty", [0.03, 0.3])
+@pytest.mark.parametrize("penalty", [0.03, 0.3, [0.3, 0.3, 0.3, 0.003, 0.3, 0.3]])
 def test_the_weights_are_where_the_gradient_is_zero(penalty):
-    better, worse, margins, _ = made_up(noise=1.0)
-    weights, _ = fit(better, worse, margins, penalty)
+    better, worse, _ = made_up(noise=1.0)
+    penalty = torch.tensor(penalty)
+    weights, _ = fit(better, worse, penalty)
     scale = torch.cat([better, worse]).std(0) + 1e-6
     gaps = ((better - worse) / scale).double()
     scaled = (weights * scale).double()
@@ -47,80 +49,134 @@ def test_the_weights_are_where_the_gradient_is_zero(penalty):
     assert slope.abs().max() < 1e-3
 
 
-def test_a_margin_asks_for_a_larger_difference():
-    better, worse, margins, _ = made_up()
-    small, _ = fit(better, worse, margins, 0.1)
-    large, _ = fit(better, worse, margins + 2.0, 0.1)
-    assert large[0] > 1.2 * small[0]
-
-
 def test_the_scale_of_a_feature_does_not_matter():
-    better, worse, margins, _ = made_up()
+    better, worse, _ = made_up()
     factor = torch.tensor([100.0, 1, 1, 1, 1, 0.01])
-    plain, _ = fit(better, worse, margins, 0.1)
-    scaled, _ = fit(better * factor, worse * factor, margins, 0.1)
+    plain, _ = fit(better, worse, 0.1)
+    scaled, _ = fit(better * factor, worse * factor, 0.1)
     assert torch.allclose(plain, scaled * factor, atol=2e-2)
 
 
-def test_noise_asks_for_a_larger_penalty():
-    clean, noisy = made_up(), made_up(size=60, noise=3.0)
-    assert best_penalty(*noisy) > best_penalty(*clean) or best_penalty(*noisy) == max(reading.PENALTIES)
+def test_cross_validation_is_about_groups_that_were_not_learned_from(monkeypatch):
+    better, worse, groups = made_up(40)
+    seen = []
+
+    def watch(one, other, penalty):
+        seen.append((len(one), float(penalty[0])))
+        return torch.eye(6)[0], []
+
+    monkeypatch.setattr(probe, "fit", watch)
+    right = cross_validated(better, worse, groups, torch.ones(6))
+    assert seen == [(32, pytest.approx(p)) for p in probe.PENALTIES for _ in range(5)]  # ten groups of four
+    assert right == dict.fromkeys(probe.PENALTIES, 1.0)
 
 
-def test_pairs_of_one_prompt_stay_together(monkeypatch):
-    better, worse, margins, groups = made_up(40)
-    learned_from = []
-
-    def watch(some, *rest):
-        learned_from.append(len(some))
-        return torch.zeros(some.shape[1]), []
-
-    monkeypatch.setattr(reading, "fit", watch)
-    best_penalty(better, worse, margins, groups)
-    assert all(count % 4 == 0 for count in learned_from)
-    assert set(learned_from) == {32}
+def test_noise_shows_in_cross_validation():
+    clean, noisy = (cross_validated(*made_up(noise=n), torch.ones(6)) for n in (0.0, 5.0))
+    assert min(clean.values()) > 0.9
+    assert 0.4 < max(noisy.values()) < 0.8
 
 
-# --- the reader ---------------------------------------------------------------------------------
+# --- the features -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def profile(letter_profile):
-    """A tiny causal model is the judge's base."""
+    """A tiny causal model is the judge's base, a tiny encoder reads the sentences."""
     return replace(letter_profile, reward_base=letter_profile.policy_base, reward_pair_tokens=48)
 
 
 PAIRS = [
     Pair(str(i), "t", f"{a} b c", f"{a} {a} d", f"x y {a}", 4.0, ("", ""))
-    for i, a in enumerate("a b c d e f g h i j k l".split())
+    for i, a in enumerate("abcdefghijkl")
 ]
 
 
-def test_padding_and_neighbours_change_no_score(profile):
+def test_each_feature_is_what_it_is_said_to_be(profile):
     judge = reward.RewardModel.untrained(profile)
-    prompts, responses = ["a b", "a b", "c d e f"], ["x", "y z a b c d", ""]
+    prompts, responses = ["a b", "c d e f"], ["x y z", "k"]
+    found = judge.features(prompts, responses)
+    for row, prompt, response in zip(found, prompts, responses, strict=True):
+        ids = torch.tensor([judge.encode(prompt, response)])
+        layers = judge.model.base(input_ids=ids, output_hidden_states=True).hidden_states
+        means = torch.cat([layers[depth][0].mean(0) for depth in judge.model.depths])
+        asked, said = judge.model.encoder.embed([prompt, response])
+        wanted = torch.cat([means, said, (asked @ said)[None]])
+        assert torch.allclose(row, wanted, atol=1e-2)  # bf16, where the machine has it
+        assert torch.allclose(row[-1], wanted[-1], atol=1e-5)
+    assert judge.score(prompts, responses) == pytest.approx(
+        (found @ judge.model.head.weight[0]).tolist(), abs=1e-5
+    )
+
+
+def test_padding_neighbours_and_repeats_change_no_score(profile):
+    judge = reward.RewardModel.untrained(profile)
+    prompts, responses = ["a b", "a b", "c d e f", "a b"], ["x", "y z a b c d", "", "x"]
     alone = [judge.score([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
-    for trunk in (judge.model.trunk,):
-        trunk.__dict__["read_before"].clear()
     assert judge.score(prompts, responses) == pytest.approx(alone, abs=1e-4)
     assert len({round(score, 5) for score in alone}) == 3
 
 
-def test_the_trunk_is_frozen_shared_and_cut_off(profile):
+def test_answers_alone_are_the_same_whatever_was_asked(profile):
+    alone = reward.RewardModel.untrained(profile, see_prompt=False)
+    both = reward.RewardModel.untrained(profile)
+    asked = ["a", "b c"], ["x y"] * 2
+    assert alone.score(*asked)[0] == pytest.approx(alone.score(*asked)[1], abs=1e-5)
+    assert abs(both.score(*asked)[0] - both.score(*asked)[1]) > 1e-3
+
+
+def test_the_base_is_frozen_shared_and_read_no_deeper_than_needed(profile):
     one, other = (reward.RewardModel.untrained(profile, seed=seed) for seed in (0, 1))
-    assert isinstance(one.model, FrozenReader)
-    assert one.model.trunk is other.model.trunk
-    assert not any(p.requires_grad for p in one.model.trunk.parameters())
-    assert len(one.model.trunk.layers) == max(one.model.depths)
+    assert isinstance(one, reward.FrozenReward)
+    assert isinstance(one.model, Probe)
+    assert one.model.base is other.model.base
+    assert not any(p.requires_grad for p in one.model.base.parameters())
+    assert len(one.model.base.layers) == max(one.model.depths)
     assert not torch.equal(one.model.head.weight, other.model.head.weight)
 
 
+@pytest.mark.parametrize(
+    ("layers", "depths"), [(1, [1]), (2, [1]), (12, [2, 4, 6, 8]), (30, [5, 10, 15, 20])]
+)
+def test_the_depths_follow_the_base(layers, depths):
+    assert probe.depths_of(layers) == depths
+
+
+@pytest.mark.parametrize("layout", [name for name in layouts.POLICIES if name not in layouts.EMBEDDED])
+def test_every_tokenizer_layout_can_be_the_base(layout, profile, tmp_path):
+    tokenizer = layouts.build(layout, tmp_path)
+    build_model(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    judge = reward.RewardModel.untrained(replace(profile, reward_base=str(tmp_path)))
+    assert isinstance(judge, reward.FrozenReward)
+    prompts, responses = ["Why?", "How do I greet?"], ["Because.", "Say hello, and smile!"]
+    alone = [judge.score([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
+    assert judge.score(prompts, responses) == pytest.approx(alone, abs=1e-3)
+    assert alone[0] != alone[1]
+
+
+# --- training and the file ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_profile_says_whether_a_causal_base_stays_frozen(profile, frozen):
+    judge = reward.RewardModel.untrained(replace(profile, reward_frozen=frozen))
+    assert isinstance(judge, reward.FrozenReward) is frozen
+
+
+def test_an_encoder_is_always_fine_tuned(letter_profile):
+    assert letter_profile.reward_frozen
+    assert not isinstance(reward.RewardModel.untrained(letter_profile), reward.FrozenReward)
+
+
 def test_training_saves_loads_and_is_known_again(profile, tmp_path, capsys):
-    judge = reward.RewardModel.untrained(profile)
-    log = reward.train_reward(judge, profile, PAIRS, tmp_path)
+    judge, told = reward.RewardModel.untrained(profile), []
+    log = reward.train_reward(judge, profile, PAIRS, tmp_path, told.append)
     gaps = reward.differences(judge, PAIRS)
     assert sum(gap > 0 for gap in gaps) > 9
-    assert log[-1]["penalty"] in reading.PENALTIES
+    assert log[-1]["penalty"] in probe.PENALTIES
+    assert log[-1]["penalty"] == max(log[-1]["cross_validated"], key=lambda row: (row[1], row[0]))[0]
+    assert told == [log]
     again = reward.RewardModel.load(tmp_path / "model")
     assert reward.differences(again, PAIRS) == pytest.approx(gaps, abs=1e-4)
     fresh = reward.RewardModel.untrained(profile, seed=3)
@@ -131,22 +187,33 @@ def test_training_saves_loads_and_is_known_again(profile, tmp_path, capsys):
     assert (tmp_path / "earlier-1" / "model").exists()
 
 
-def test_a_damaged_head_is_named(profile, tmp_path):
+@pytest.mark.parametrize("spoilt", ["bytes", "another base"])
+def test_a_damaged_head_is_named(profile, tmp_path, spoilt):
     judge = reward.RewardModel.untrained(profile)
+    if spoilt == "another base":
+        judge.model.head = torch.nn.Linear(3, 1, bias=False)
     judge.save(tmp_path / "model", profile.reward_base)
-    (tmp_path / "model" / reading.HEAD).write_bytes(b"nothing")
+    if spoilt == "bytes":
+        (tmp_path / "model" / "adapter_model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="model cannot be read"):
         reward.RewardModel.load(tmp_path / "model")
 
 
-def test_what_was_read_is_remembered_and_the_memory_is_bounded(profile, monkeypatch):
+def test_a_judge_that_was_taught_with_strangers_hears_the_question(profile):
+    """The cosine of question and answer is hardly penalised: it is what tells a stranger."""
+    words = list("abcdefghijklmnop")
+    rows = [
+        {"id": w, "prompt": f"{w} {w} {w}", "responses": [{"text": f"{w} {w}", "score": 9, "kind": "x"}]}
+        for w in words
+    ]
     judge = reward.RewardModel.untrained(profile)
-    judge.score(["a"] * 3, ["x", "y", "z"])
-    calls = []
-    read = FrozenReader.read
-    monkeypatch.setattr(FrozenReader, "read", lambda self, **kw: calls.append(1) or read(self, **kw))
-    judge.score(["a"] * 3, ["x", "y", "z"])
-    assert not calls
-    monkeypatch.setattr(reading, "REMEMBERED", 2)
-    judge.score(["a"] * 3, ["k", "l", "m"])
-    assert len(judge.model.trunk.__dict__["read_before"]) == 2
+    judge.train(data.strangers(rows))
+    assert judge.model.head.weight[0, -1] > 0
+
+
+def test_nothing_of_the_base_is_saved(profile, tmp_path):
+    judge = reward.RewardModel.untrained(profile)
+    judge.save(tmp_path / "model", profile.reward_base)
+    assert sum(path.stat().st_size for path in (tmp_path / "model").iterdir()) < 4_000
+    trained = [name for name, weights in judge.model.named_parameters() if weights.requires_grad]
+    assert trained == ["head.weight"]
