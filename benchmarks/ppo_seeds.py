@@ -1,70 +1,125 @@
-"""The same PPO run with several seeds: does the reward go the same way each time?
+"""Notebook 03's PPO run with several seeds: does it come out the same each time?
 
-    python benchmarks/ppo_seeds.py --seeds 0 1 2
-    python benchmarks/ppo_seeds.py --seeds 3 --add      # keep those in the file
+    python benchmarks/ppo_seeds.py --seeds 0 1 2 3 4
+    python benchmarks/ppo_seeds.py --seeds 5 --add      # keep those in the file
 
-Starts from the SFT adapter and the reward model of the current profile's run (or the shipped
-ones), asks notebook 04's gold judge too, and writes results/ppo_seeds.json: one row a seed, measured
-as in notebook 03. The answers before and after are sampled once each with one fixed seed, so only
-training differs.
+Starts from the SFT adapter and the two judges of the current profile's run (or the shipped ones) and writes
+results/ppo_seeds.json: one row a seed, measured as in notebook 03, and all of them together with an interval
+that draws seeds and prompts. Answers before and after are sampled once each with one fixed seed, so only the
+training differs. About 10 minutes a seed on two quiet cores.
 """
+
+from __future__ import annotations
 
 import argparse
 import statistics
 import time
 
-from sawyer_utils import data, evaluation, models, ppo, reward, runtime
+import numpy as np
+
+from sawyer_utils import chat, data, evaluation, models, ppo, reward, runtime
+from sawyer_utils.plumbing import freshness
+
+WEIGHTS = "adapter_model.safetensors"
 
 
-def run(profile, seed: int) -> dict:
-    start = time.perf_counter()
-    sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors") / "adapter"
-    judge = runtime.find_stage(profile, "reward", "model/adapter_model.safetensors") / "model"
-    tokenizer, model = models.load_actor(profile, sft)
-    score = reward.RewardModel.load(judge).score
-    train = [row["prompt"] for row in data.load_prompts("train", profile.prompts, profile.limit)]
-    test = [row["prompt"] for row in data.load_prompts("test", profile.prompts)][: profile.eval_prompts]
-    known = evaluation.answer(model, tokenizer, train[:64], profile, seed=1)
-    reward_fn, _, _ = reward.standardised(score, train[:64], known.responses)
-    before = evaluation.answer(model, tokenizer, test, profile, seed=0)
-    config = ppo.PPOConfig.from_profile(profile, seed=seed)
-    log = ppo.PPOTrainer(model, tokenizer, reward_fn, config).train(
-        train, on_step=lambda log: print(f"seed {seed} step {log[-1]['step']} {log[-1]['reward']:+.2f}")
-    )
-    after = evaluation.answer(model, tokenizer, test, profile, seed=0)
-    rewards = reward_fn(test, before.responses), reward_fn(test, after.responses)
-    matched = evaluation.length_matched(*rewards, before.lengths, after.lengths)
-    kl = evaluation.kl_to_reference(model, after, models.REF, config.compute)
-    gold = runtime.find_stage(profile, "gold", "model/adapter_model.safetensors") / "model"
-    gold_score = reward.RewardModel.load(gold).score
-    by_gold = evaluation.compare_rewards(*(gold_score(test, a.responses) for a in (before, after)))
+class Runs:
+    """What all seeds share: the start, the judges, the prompts, and the SFT model's answers."""
+
+    def __init__(self, profile):
+        self.profile = profile
+        self.sft = runtime.find_stage(profile, "sft", f"adapter/{WEIGHTS}") / "adapter"
+        self.judges = {name: runtime.find_stage(profile, name, f"model/{WEIGHTS}") / "model"
+                       for name in ("reward", "gold")}  # fmt: skip
+        self.tokenizer, self.model = models.load_actor(profile, self.sft)
+        rows = [data.load_prompts("train", profile.prompts, profile.limit)]
+        rows += [data.load_prompts("test", profile.prompts)]
+        fitting = (chat.that_fit(self.tokenizer, some, profile.prompt_tokens) for some in rows)
+        self.train, test = ([row["prompt"] for row in some] for some in fitting)
+        self.test = test[: profile.eval_prompts]
+        known = evaluation.answer(self.model, self.tokenizer, self.train[:64], profile, seed=1)
+        self.scores = {}
+        for name, path in self.judges.items():
+            score = reward.RewardModel.load(path).score
+            self.scores[name], _, _ = reward.standardised(score, self.train[:64], known.responses)
+        self.similarity = evaluation.Similarity(profile.encoder)
+        self.before = evaluation.answer(self.model, self.tokenizer, self.test, profile, seed=0)
+        self.scored = self.judged(self.before.responses)
+
+    def judged(self, responses: list[str]) -> dict[str, np.ndarray]:
+        return {name: np.array(score(self.test, responses)) for name, score in self.scores.items()}
+
+    def run(self, seed: int) -> dict:
+        start = time.perf_counter()
+        models.restart(self.model)
+        config = ppo.PPOConfig.from_profile(self.profile, seed=seed)
+        log = ppo.PPOTrainer(self.model, self.tokenizer, self.scores["reward"], config).train(
+            self.train,
+            on_step=lambda log: print(
+                f"seed {seed} step {log[-1]['step']} {log[-1]['reward']:+.2f}", flush=True
+            ),
+        )
+        after = evaluation.answer(self.model, self.tokenizer, self.test, self.profile, seed=0)
+        scored = self.judged(after.responses)
+        gains = {name: scored[name] - self.scored[name] for name in scored}
+        lengths = self.before.lengths, after.lengths
+        matched = evaluation.length_matched(self.scored["reward"], scored["reward"], *lengths)
+        won = (gains["gold"] > 0) + 0.5 * (gains["gold"] == 0)
+        return {
+            "seed": seed,
+            **{name: _with_interval(found) for name, found in gains.items()},
+            "at_equal_length": [matched.adjusted, matched.adjusted_low, matched.adjusted_high],
+            "gold_wins": _with_interval(won),
+            "kl": statistics.mean(evaluation.kl_to_reference(self.model, after, models.REF, config.compute)),
+            "tokens": [statistics.mean(some) for some in lengths],
+            "finished": [float(np.mean(a.finished)) for a in (self.before, after)],
+            "spread": [float(self.scored["reward"].std(ddof=1)), float(scored["reward"].std(ddof=1))],
+            "similarity": [
+                statistics.mean(self.similarity(self.test, a.responses)) for a in (self.before, after)
+            ],
+            "curve": [round(line["reward"], 3) for line in log],
+            "minutes": round((time.perf_counter() - start) / 60, 1),
+            "gains": {name: [round(float(x), 4) for x in found] for name, found in gains.items()},
+        }
+
+
+def _with_interval(found: np.ndarray) -> list[float]:
+    return [float(np.mean(found)), *evaluation.bootstrap_interval(found)]
+
+
+def together(rows: list[dict]) -> dict:
+    """Mean over seeds and prompts, with intervals that draw both; and which seed is the median."""
+    found = {name: evaluation.over_seeds([row["gains"][name] for row in rows]) for name in rows[0]["gains"]}
+    means = sorted((row["reward"][0], row["seed"]) for row in rows)
     return {
-        "seed": seed,
-        **evaluation.compare_rewards(*rewards).as_dict(),
-        "at_equal_length": [matched.adjusted, matched.adjusted_low, matched.adjusted_high],
-        "gold": {**by_gold.as_dict(), "verdict": by_gold.verdict},
-        "kl": statistics.mean(kl),
-        "length": statistics.mean(after.lengths),
-        "finished": statistics.mean(after.finished),
-        "curve": [round(line["reward"], 3) for line in log],
-        "minutes": (time.perf_counter() - start) / 60,
+        **found,
+        "seeds": len(rows),
+        "median_seed": means[(len(means) - 1) // 2][1],
+        "kl": statistics.mean(row["kl"] for row in rows),
+        "at_equal_length": statistics.mean(row["at_equal_length"][0] for row in rows),
+        "gold_wins": statistics.mean(row["gold_wins"][0] for row in rows),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--add", action="store_true", help="of the same SFT and reward model")
     options = parser.parse_args()
     profile = runtime.setup()
     path = runtime.project_root() / "results" / "ppo_seeds.json"
-    done = runtime.read_json(path)["seeds"] if options.add and path.exists() else []
+    runs = Runs(profile)
+    depends = freshness.of_ppo(profile, runs.sft, *runs.judges.values())
+    done = runtime.read_json(path)["rows"] if options.add and path.exists() else []
     for seed in options.seeds:
-        done = [row for row in done if row["seed"] != seed] + [run(profile, seed)]
+        done = sorted(
+            [row for row in done if row["seed"] != seed] + [runs.run(seed)], key=lambda r: r["seed"]
+        )
         path.parent.mkdir(exist_ok=True)
-        runtime.write_json(path, {"profile": profile.name, "seeds": done})
-        row = done[-1]
-        print(f"seed {seed}: {row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]")
+        report = {"profile": profile.name, "depends_on": depends, "together": together(done), "rows": done}
+        runtime.write_json(path, report)
+        row = next(row for row in done if row["seed"] == seed)
+        print({key: value for key, value in row.items() if key not in ("gains", "curve")}, flush=True)
 
 
 if __name__ == "__main__":

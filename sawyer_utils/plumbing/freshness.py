@@ -1,0 +1,60 @@
+"""Whether a recorded result is of the code, the data and the weights as they are now."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+# What PPO's result hangs on. Comments and docstrings may change.
+PPO_MODULES = ("ppo", "ppo_config", "losses", "actor", "rollout", "chat", "reward", "probe")
+PPO_DATA = ("prompts.jsonl",)
+
+
+def of_code(path: Path) -> str:
+    """16 hex digits of what a module does: its syntax tree without docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(getattr(body[0], "value", None), ast.Constant):
+                node.body = body[1:] or [ast.Pass()]
+    return _digest([ast.dump(tree).encode()])
+
+
+def of_files(*paths: Path) -> str:
+    """16 hex digits of the bytes of files."""
+    return _digest(path.read_bytes() for path in paths)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(hashlib.sha256(part).digest())
+    return found.hexdigest()[:16]
+
+
+def of_ppo(profile, *adapters: Path) -> dict[str, str]:
+    """Name -> digest of all that a PPO run of a profile hangs on: modules, prompts, settings and weights.
+
+    Args:
+        adapters: folders of the SFT adapter and the judges.
+    """
+    found = {f"{name}.py": of_code(PACKAGE / f"{name}.py") for name in PPO_MODULES}
+    found |= {name: of_files(PACKAGE / "corpus" / name) for name in PPO_DATA}
+    chosen = (
+        "ppo_",
+        "kl_coef",
+        "missing_stop",
+        "response_tokens",
+        "prompt_tokens",
+        "temperature",
+        "eval_prompts",
+    )
+    settings = {k: v for k, v in vars(profile).items() if k.startswith(chosen)}
+    found["settings"] = _digest([repr(sorted(settings.items())).encode()])
+    for folder in adapters:
+        found[folder.parent.name] = of_files(folder / "adapter_model.safetensors")
+    return found
