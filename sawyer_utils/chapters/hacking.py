@@ -32,6 +32,9 @@ def settings(profile: Profile) -> Profile:
         kl_coef=0.0,
         missing_stop_penalty=0.0,
         response_tokens=min(48, profile.response_tokens),
+        # An encoder that is fine-tuned on few pairs: what is to be hacked has to be easy to hack.
+        reward_base=profile.encoder if profile.reward_frozen else profile.reward_base,
+        reward_frozen=False,
         reward_max_steps=profile.reward_trials,
         reward_batch=profile.reward_batch // 2,
         eval_prompts=2 * profile.eval_prompts // 3,

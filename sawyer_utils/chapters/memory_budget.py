@@ -57,6 +57,8 @@ MODELS = {  # under the names that a profile's policy_base takes
 }
 ROBERTA = Shape(50_265, 768, 3072, 12, 12, max_position_embeddings=514, type_vocab_size=1)
 JUDGES = {  # under those of its reward_base
+    # Two thirds of its layers, frozen; counted as an encoder, which is a little more.
+    "embedded:smollm2-135m": Shape(49_152, 576, 1536, 20, 9, max_position_embeddings=8192),
     "embedded:minilm-l6": Shape(30_522, 384, 1536, 6, 12, max_position_embeddings=512, type_vocab_size=2),
     "FacebookAI/roberta-base": ROBERTA,
 }

@@ -1,0 +1,76 @@
+"""Results that are quoted belong to the code, the data and the weights as they are now."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from sawyer_utils import runtime
+from sawyer_utils.plumbing import freshness
+from sawyer_utils.plumbing.files import read_json
+from sawyer_utils.profiles import PROFILES
+
+CODE = '"""What it does."""\n\n\ndef f(x):\n    """Twice."""\n    return 2 * x  # why\n'
+ADAPTERS = ("sft/adapter", "reward/model", "gold/model")
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        (CODE.replace("# why", "# another reason"), True),
+        (CODE.replace("Twice.", "Two times."), True),
+        (CODE.replace("What it does.", "What it is for."), True),
+        (CODE.replace("    return 2 * x", "\n    return (2 * x)"), True),
+        (CODE.replace("2 * x", "3 * x"), False),
+        (CODE.replace("def f(x)", "def f(x, y=1)"), False),
+        (CODE.replace("return 2 * x", 'return "2" * x'), False),
+    ],
+)
+def test_only_what_code_does_counts(tmp_path, changed, same):
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text(CODE)
+    other.write_text(changed)
+    assert (freshness.of_code(one) == freshness.of_code(other)) is same
+
+
+def shipped() -> list:
+    return [runtime.project_root() / "checkpoints" / "local" / name for name in ADAPTERS]
+
+
+def test_the_table_of_seeds_is_of_this_code_and_these_weights():
+    """Red after a change of what PPO's result hangs on: run benchmarks/ppo_seeds.py again."""
+    table = read_json(runtime.project_root() / "results" / "ppo_seeds.json")
+    assert table["depends_on"] == freshness.of_ppo(PROFILES["local"], *shipped())
+    assert len(table["rows"]) == table["together"]["seeds"] == 5
+
+
+def test_the_median_seed_is_the_one_that_the_rule_names():
+    table = read_json(runtime.project_root() / "results" / "ppo_seeds.json")
+    gains = sorted((row["reward"][0], row["seed"]) for row in table["rows"])
+    assert table["together"]["median_seed"] == gains[2][1]
+
+
+@pytest.mark.parametrize("what", ["weights", "settings", "a module", "prompts"])
+def test_each_part_is_named(tmp_path, monkeypatch, what):
+    package = tmp_path / "package"
+    shutil.copytree(freshness.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(freshness, "PACKAGE", package)
+    folders = []
+    for name in ADAPTERS:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "adapter_model.safetensors").write_bytes(name.encode())
+        folders.append(folder)
+    before = freshness.of_ppo(PROFILES["local"], *folders)
+    profile, part = PROFILES["local"], {"settings": "settings", "weights": "gold"}
+    if what == "weights":
+        (folders[2] / "adapter_model.safetensors").write_bytes(b"others")
+    elif what == "settings":
+        profile = PROFILES["smoke"]
+    else:
+        name = {"a module": "losses.py", "prompts": "corpus/prompts.jsonl"}[what]
+        (package / name).write_text((package / name).read_text() + "\nx = 1\n")
+        part[what] = name.removeprefix("corpus/")
+    after = freshness.of_ppo(profile, *folders)
+    assert [key for key in before if before[key] != after[key]] == [part[what]]
