@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sawyer_utils import runtime
 from sawyer_utils.plumbing import freshness
@@ -60,12 +62,12 @@ def test_each_part_is_named(tmp_path, monkeypatch, what):
     for name in ADAPTERS:
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        (folder / "adapter_model.safetensors").write_bytes(name.encode())
+        save_file({"w": torch.arange(4.0)}, folder / "adapter_model.safetensors")
         folders.append(folder)
     before = freshness.of_ppo(PROFILES["local"], *folders)
     profile, part = PROFILES["local"], {"settings": "settings", "weights": "gold"}
     if what == "weights":
-        (folders[2] / "adapter_model.safetensors").write_bytes(b"others")
+        save_file({"w": torch.arange(4.0) + 1}, folders[2] / "adapter_model.safetensors")
     elif what == "settings":
         profile = PROFILES["smoke"]
     else:
@@ -74,3 +76,13 @@ def test_each_part_is_named(tmp_path, monkeypatch, what):
         part[what] = name.removeprefix("corpus/")
     after = freshness.of_ppo(profile, *folders)
     assert [key for key in before if before[key] != after[key]] == [part[what]]
+
+
+def test_a_run_and_its_shipped_copy_are_the_same(tmp_path):
+    found = []
+    for name, dtype in (("run", torch.float32), ("shipped", torch.bfloat16)):
+        folder = tmp_path / name / "sft" / "adapter"
+        folder.mkdir(parents=True)
+        save_file({"w": torch.linspace(0, 1, 9).to(dtype)}, folder / "adapter_model.safetensors")
+        found.append(freshness.of_ppo(PROFILES["local"], folder)["sft"])
+    assert found[0] == found[1]

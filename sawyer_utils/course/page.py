@@ -79,8 +79,12 @@ def results_table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def headlines(results: dict) -> str:
-    """The README's five results, in Markdown, without the numbers that a run does not have."""
+def headlines(results: dict, seeds: dict | None = None) -> str:
+    """The README's results, in Markdown, without the numbers that a run does not have.
+
+    Args:
+        seeds: of ``results/ppo_seeds.json``.
+    """
     sft, reward, ppo, evaluation = (results.get(stage) or {} for stage in STAGES)
     lines = []
     if sft:
@@ -104,10 +108,17 @@ def headlines(results: dict) -> str:
             f" {length['sft']:.0f} → {length['ppo']:.0f} tokens, {ended['sft']:.0%} → {ended['ppo']:.0%}"
             " finished."
         )
+    if seeds:
+        both, said = seeds["together"], "{:+.2f} [{:+.2f}, {:+.2f}]"
+        lines.append(
+            f"**03.** That is the median of {both['seeds']} trainings. All of them, over seeds and prompts:"
+            f" {said.format(*both['reward'])}, by a second judge that PPO never met"
+            f" {said.format(*both['gold'])}, each in SFT's standard deviations."
+        )
     if evaluation:
         gold, wins = evaluation["gold"], evaluation["gold_win_rate"]
         lines.append(
-            f"**04.** A second judge, trained on other writers' preferences: {gold['difference']:+.2f}"
+            f"**04.** The second judge, trained on other preferences, of this run: {gold['difference']:+.2f}"
             f" [{gold['low']:+.2f}, {gold['high']:+.2f}] ({gold['effect_size']:+.2f} of the changes' standard"
             f" deviation): {evaluation['gold_verdict']}; it prefers {wins[0]:.0%} of the new answers"
             f" [{wins[1]:.0%}, {wins[2]:.0%}]."

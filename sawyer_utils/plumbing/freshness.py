@@ -7,6 +7,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 PACKAGE = Path(__file__).parents[1]
 # What PPO's result hangs on. Comments and docstrings may change.
 PPO_MODULES = ("ppo", "ppo_config", "losses", "actor", "rollout", "chat", "reward", "probe")
@@ -58,5 +61,8 @@ def of_ppo(profile, *adapters: Path) -> dict[str, str]:
     settings = {k: v for k, v in vars(profile).items() if k.startswith(chosen)}
     found["settings"] = _digest([repr(sorted(settings.items())).encode()])
     for folder in adapters:
-        found[folder.parent.name] = of_files(folder / "adapter_model.safetensors")
+        # As they are shipped, in bf16: a run's own are in fp32.
+        weights = load_file(folder / "adapter_model.safetensors")
+        small = {name: weights[name].to(torch.bfloat16).view(torch.int16) for name in sorted(weights)}
+        found[folder.parent.name] = _digest(value.numpy().tobytes() for value in small.values())
     return found
