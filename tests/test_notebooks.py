@@ -130,8 +130,23 @@ def test_the_pages_show_the_numbers_of_the_committed_results():
     results = read_json(ROOT / "results" / "local.json")
     assert page.results_table(results) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert page.headlines(results) in readme
-    assert page.headlines(results).count("\n") == 4
+    seeds = read_json(ROOT / "results" / "ppo_seeds.json")
+    assert page.headlines(results, seeds) in readme
+    assert page.headlines(results, seeds).count("\n") == 5
+
+
+def test_the_committed_run_of_03_is_the_median_seed():
+    seeds = read_json(ROOT / "results" / "ppo_seeds.json")
+    source = (ROOT / "notebooks" / "source" / "03_ppo.py").read_text(encoding="utf-8")
+    median = seeds["together"]["median_seed"]
+    assert re.search(r"^SEED = (\d+)", source, re.MULTILINE)[1] == str(median)
+    (row,) = (row for row in seeds["rows"] if row["seed"] == median)
+    committed = read_json(ROOT / "results" / "local.json")["ppo"]["reward"]["difference"]
+    assert committed == pytest.approx(row["reward"][0], abs=0.02)
+
+
+def test_the_readme_has_room_to_be_read():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 100
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from sawyer_utils import data
 from sawyer_utils.chapters import surface
+from sawyer_utils.course.corpus_proof import EMBEDDED, LARGEST, DataError, check_unreadable
 
 WORDS = ("the", "a", "river", "stone", "light", "of", "under", "walks", "slowly", "green", "old", "bird")
 
@@ -67,3 +68,21 @@ def test_texts_without_words_have_finite_features(text):
     found = surface.features(text, text, ["the"])
     assert np.isfinite(found).all()
     assert found.shape == surface.features("Why?", "So it is.", ["the"]).shape
+
+
+# --- the course's own preferences ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "load"), [("preferences", data.load_preferences), ("gold", data.load_gold)])
+def test_in_the_courses_preferences_the_surface_says_nothing(name, load):
+    found = check_unreadable(load(), name)
+    assert found.keys() == LARGEST.keys()
+    assert all(0.4 < share <= LARGEST[how] for how, share in found.items())
+
+
+def test_the_exhibit_is_refused():
+    """The earlier set, kept to show how a judge that is right on 0.92 can have read nothing."""
+    exhibit = data.load_preferences(str(EMBEDDED / "length_tells.jsonl"))
+    assert min(surface.without_reading(exhibit).values()) > 0.85
+    with pytest.raises(DataError, match=r"exhibit: words alone is right on 0\.\d+ of held-out pairs"):
+        check_unreadable(exhibit, "exhibit")

@@ -54,15 +54,14 @@ def prepare(args) -> None:
 
 
 def check_data(args) -> None:
-    from sawyer_utils.chapters.surface import without_reading
-    from sawyer_utils.course.corpus_proof import check_corpus
+    from sawyer_utils.course.corpus_proof import check_corpus, check_unreadable
     from sawyer_utils.data import load_gold, load_preferences
     from sawyer_utils.models import load_tokenizer
 
     for key, value in check_corpus(tokenizer=load_tokenizer(PROFILES["local"])).items():
         print(f"{key:14s} {value}")
     for name, load in (("preferences", load_preferences), ("gold_preferences", load_gold)):
-        found = ", ".join(f"{how} {share:.3f}" for how, share in without_reading(load()).items())
+        found = ", ".join(f"{how} {share:.3f}" for how, share in check_unreadable(load(), name).items())
         print(f"{name}: right on held-out pairs without reading: {found}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sawyer_utils.chapters import choices
 from sawyer_utils.chapters.domain import DOMAIN, check_examination, near_duplicates, runs
 from sawyer_utils.chapters.summaries import NEWS, prompt_for
+from sawyer_utils.chapters.surface import without_reading
 from sawyer_utils.chat import encode, encode_prompt
 from sawyer_utils.data import FIXED_PROMPTS, normalise, pairs
 from sawyer_utils.plumbing.sources import (
@@ -35,6 +36,7 @@ KINDS = {  # what a response is, and the scores it may have
     "false": (1, 1),
 }
 JUDGED = ("preferences", "gold_preferences")
+LARGEST = {"words alone": 0.55, "surface": 0.60}  # share of held-out pairs that is right without reading
 
 
 def _looks_english(text: str) -> bool:
@@ -83,6 +85,21 @@ def check_corpus(folder: Path = EMBEDDED, tokenizer=None) -> dict[str, Any]:
     if tokenizer is not None:
         _check_lengths(files, tokenizer)
     return _describe(files)
+
+
+def check_unreadable(rows: list[dict], name: str) -> dict[str, float]:
+    """What judges that cannot read get right on held-out prompts (:func:`surface.without_reading`).
+
+    Raises:
+        DataError: if one of them is right more often than :data:`LARGEST`.
+    """
+    found = without_reading(rows)
+    for how, share in found.items():
+        if share > LARGEST[how]:
+            raise DataError(
+                f"{name}: {how} is right on {share:.3f} of held-out pairs, not {LARGEST[how]} at most"
+            )
+    return found
 
 
 def _check_paragraphs(news: list[dict], others: list[str]) -> None:
