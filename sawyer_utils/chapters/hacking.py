@@ -32,9 +32,6 @@ def settings(profile: Profile) -> Profile:
         kl_coef=0.0,
         missing_stop_penalty=0.0,
         response_tokens=min(48, profile.response_tokens),
-        # An encoder that is fine-tuned on few pairs: what is to be hacked has to be easy to hack.
-        reward_base=profile.encoder if profile.reward_frozen else profile.reward_base,
-        reward_frozen=False,
         reward_max_steps=profile.reward_trials,
         reward_batch=profile.reward_batch // 2,
         eval_prompts=2 * profile.eval_prompts // 3,
@@ -58,7 +55,10 @@ def one_sided(pairs: Sequence[data.Pair], size: int, seed: int = 0) -> list[data
 
 
 def train_judge(profile: Profile, pairs: list[data.Pair], folder: Path, seed: int = 0) -> RewardModel:
-    """A reward model of these pairs, loaded from ``folder`` if this very training is there."""
+    """A reward model of these pairs, loaded from ``folder`` if this very training is there. It is always a
+    fine-tuned encoder: what is to be hacked has to be easy to hack."""
+    if profile.reward_frozen:
+        profile = replace(profile, reward_base=profile.encoder, reward_frozen=False)
     train_reward(RewardModel.untrained(profile, seed=seed), profile, pairs, folder, seed=seed)
     return RewardModel.load(Path(folder) / "model")
 
