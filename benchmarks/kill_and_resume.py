@@ -50,7 +50,8 @@ def train_reward(folder: Path) -> list[dict]:
     from sawyer_utils import data, reward
 
     pairs = data.pairs(data.load_preferences("embedded", 48))
-    return reward.train_reward(reward.RewardModel.untrained(PROFILE), PROFILE, pairs, folder)
+    tuned = replace(PROFILE, reward_base=PROFILE.encoder, reward_frozen=False)  # only that keeps checkpoints
+    return reward.train_reward(reward.RewardModel.untrained(tuned), tuned, pairs, folder)
 
 
 def train_ppo(folder: Path) -> list[dict]:

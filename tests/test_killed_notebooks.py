@@ -25,7 +25,12 @@ from sawyer_utils.plumbing.files import read_json
 WHOLE = os.environ.get("SAWYER_WHOLE_RUN")
 pytestmark = pytest.mark.skipif(not WHOLE, reason="needs a whole run: python -m sawyer_utils test")
 
-STAGES = {"01_sft": ("sft", "adapter"), "02_reward": ("reward", "model"), "03_ppo": ("ppo", "adapter")}
+# Notebook: stage, what it makes, and what is there once its training has something to lose.
+STAGES = {
+    "01_sft": ("sft", "adapter", "checkpoint/**/*state.json"),
+    "02_reward": ("reward", "model", "run.json"),  # a frozen judge has no checkpoint: it begins anew
+    "03_ppo": ("ppo", "adapter", "checkpoint/**/*state.json"),
+}
 
 
 def client(name: str) -> nbclient.NotebookClient:
@@ -33,11 +38,11 @@ def client(name: str) -> nbclient.NotebookClient:
     return nbclient.NotebookClient(course.build(name), timeout=600, resources={"metadata": {"path": folder}})
 
 
-def kill_at_checkpoint(running: nbclient.NotebookClient, checkpoint: Path) -> threading.Thread:
-    """SIGKILL for the kernel as soon as the training has kept its first step."""
+def kill_at_work(running: nbclient.NotebookClient, folder: Path, there: str) -> threading.Thread:
+    """SIGKILL for the kernel as soon as the training has something to lose."""
 
     def work():
-        while not any(checkpoint.rglob("*state.json")):
+        while not any(folder.glob(there)):
             time.sleep(0.01)
         os.kill(running.km.provisioner.process.pid, signal.SIGKILL)
 
@@ -53,14 +58,14 @@ def lasting(numbers: dict) -> dict:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_all_cells_run_again_give_the_same_numbers(name, tmp_path, monkeypatch):
-    stage, kind = STAGES[name]
+    stage, kind, there = STAGES[name]
     whole, folder = Path(WHOLE) / "smoke", tmp_path / "smoke"
     for earlier in list(course.NOTEBOOKS.values())[: list(STAGES).index(name)]:
         shutil.copytree(whole / earlier, folder / earlier)
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
     monkeypatch.setenv("SAWYER_PROFILE", "smoke")
     first = client(name)
-    killer = kill_at_checkpoint(first, folder / stage / "checkpoint")
+    killer = kill_at_work(first, folder / stage, there)
     with pytest.raises(DeadKernelError):
         first.execute()
     killer.join(timeout=60)
