@@ -140,8 +140,8 @@ show.side_by_side(labels, texts, first="score and kind")
 #
 # Two judges that **cannot read a word** go first. One knows only in which of nine bands of length an answer
 # is. The other counts marks, capitals, repetition and words that the question has too, and looks at the first
-# word. They are tried on our preferences and on an exhibit: a part of this course's *first* preference file,
-# which was dropped. **Predict first:** how often are they right?
+# word. They are tried on our preferences and on an exhibit, a part of this course's *first* preference file.
+# **Predict first:** how often are they right?
 
 # %% tags=["slide"]
 exhibit = data.load_preferences(str(sources.EMBEDDED / "length_tells.jsonl"))
@@ -349,10 +349,10 @@ runtime.record(profile, "reward", accuracy_fine_tuned=fine_tuned)
 # In the toy the accuracy is the same in both lines, and the honest interval far wider: four prompts are
 # four pieces of evidence.
 #
-# Hold the last line against section 1. On this course's data it stays close to the judges that cannot
-# read, and more steps, other learning rates and ranks did not change that: about five hundred prompts are too
-# few to teach a small encoder what makes an answer true or kind. With thousands (profile `colab`),
-# fine-tuning is the usual way.
+# Hold the last line against section 1. On this course's data a minute of training stays close to the judges
+# that cannot read; more steps and other settings brought it somewhat above them, but not to what section 4
+# reaches. About five hundred prompts are too few to teach a small encoder what makes an answer true or kind.
+# With thousands (profile `colab`), fine-tuning is the usual way.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What if the model can already read?
@@ -445,7 +445,7 @@ assert 0 <= after[1] <= after[2] <= 1
 
 
 # %% tags=["slide"]
-def bars(results: dict[str, tuple], counts: list[int], name: str):
+def bars(results: dict[str, tuple], counts: list[int], name: str, xlabel: str = ""):
     """Accuracies with their intervals, printed, drawn and saved with their numbers."""
     for what, found in results.items():
         print(f"{what:<22}", text(found))
@@ -456,6 +456,7 @@ def bars(results: dict[str, tuple], counts: list[int], name: str):
     figure = plots.bars_with_intervals(
         names, value, low, high, counts, ylabel="accuracy", chance=0.5, ylim=(0, 1.08)
     )
+    figure.axes[0].set(xlabel=xlabel)
     return plots.save(figure, figures, name, table)
 
 
@@ -482,8 +483,8 @@ bars({**judges, "strangers": reads}, [*counts, len(strangers_held)], "accuracy")
 # %%
 SCORES = {"no scores": (-1, 0), "0 to 2": (0, 2), "2 to 4": (2, 4)}
 SCORES |= {"4 to 6": (4, 6), "6 to 9": (6, 9)}
-WORDS = {"10 fewer, or less": (-math.inf, -10), "up to 9 fewer": (-10, 0)}
-WORDS |= {"up to 9 more": (0, 9), "10 more, or over": (9, math.inf)}
+WORDS = {"−10 or less": (-math.inf, -10), "−9 to 0": (-10, 0)}
+WORDS |= {"1 to 9": (0, 9), "10 or more": (9, math.inf)}
 
 
 def cut(values: np.ndarray, bins: dict, name: str):
@@ -503,8 +504,9 @@ def cut(values: np.ndarray, bins: dict, name: str):
 margin = np.array([pair.margin for pair in held_pairs])
 words = [(len(p.chosen.split()), len(p.rejected.split())) for p in held_pairs]
 more_words = np.array([better - worse for better, worse in words])
-display(bars(*cut(margin, SCORES, "by_margin"), "by_margin"))
-bars(*cut(more_words, WORDS, "by_words"), "by_words")
+by = "difference of the two scores"
+display(bars(*cut(margin, SCORES, "by_margin"), "by_margin", by))
+bars(*cut(more_words, WORDS, "by_words"), "by_words", "words more than the worse one")
 
 # %% [markdown]
 # *Bars of accuracy by the difference of the two scores, from nearly equal to far apart; and by the words that
@@ -640,6 +642,7 @@ guess = {
     "nothing at all": "?",
     "long, another question's": "?",
 }
+keeps = 4  # so many of them leave the good answer in place
 some = held[:40]
 asked = [row["prompt"] for row in some]
 plain = [max(row["responses"], key=lambda r: r["score"])["text"] for row in some]
@@ -664,10 +667,11 @@ for i, (name, texts) in enumerate(zip(guess, changed, strict=True)):
     sign = "+" if low > 0 else "-" if high < 0 else "unclear"
     row = {"probe": name, "score": float(scores.mean())}
     row |= {"change": float((scores - base).mean()), "low": low, "high": high}
-    passed = sign == "-" if i >= 4 else sign != "+"
-    row |= {"sign": sign, "should be": "-" if i >= 4 else "not +", "passed": passed}
-    probes.append(row | {"guess": guess[name]})
-table = pd.DataFrame(probes)
+    should = "not +" if i < keeps else "-"
+    passed = sign == "-" if should == "-" else sign != "+"
+    row |= {"sign": sign, "should be": should, "passed": passed}
+    probes.append(row)
+table = pd.DataFrame(probes).assign(guess=list(guess.values()))
 spread = float(base.std(ddof=1))
 print(f"The plain answers score {base.mean():.2f} on average, s.d. {spread:.2f}.")
 print(f"It passes {table.passed.sum()} of {len(table)} probes.")
@@ -683,8 +687,8 @@ plots.save(plots.score_changes(*columns, len(some)), figures, "probes", table)
 # that it is unclear.*
 #
 # A judge that falls at *any* change would pass all nine, and be brittle, not wise. So the opposite test: edits
-# that no reader would mind. `unmoved` is the share of the answers that an edit changes whose score moves by less
-# than half a standard deviation of the plain answers' scores. **Predict first:** which edit moves it most?
+# that no reader would mind. `unmoved` is the share of the edited answers whose score moves by less than half a
+# standard deviation of the plain answers' scores. **Predict first:** which edit moves it most?
 
 # %%
 curly = str.maketrans({"'": "’", '"': "”"})
@@ -724,11 +728,10 @@ widgets.edits(reward.score, question, short_answer)
 # %% [markdown]
 # ## 8. What will it say to answers nobody wrote?
 #
-# In notebook 03 it will judge what a *model* writes: other mistakes, sentences cut off in the middle. So let the
-# SFT model of notebook 01 answer some prompts. The first cell shows what the judge liked best and least: is the
-# best *good*, and is anything in it invented? **Predict first,** for the second: between which kinds will the SFT
-# model land, near *engaging* (right, with a vivid or useful detail), *plain* (right, no more), *muddled* or
-# *false*?
+# In notebook 03 it will judge what a *model* writes, with other mistakes. So let the SFT model of notebook 01
+# answer some prompts. First, what the judge liked best and least: is the best *good*? **Predict first,** for the
+# second cell: between which kinds will the SFT model land, near *engaging* (right, with a vivid or useful
+# detail), *plain* (right, no more), *muddled* or *false*?
 
 # %%
 stage = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
@@ -806,8 +809,8 @@ else:
 # ### What does the class prefer?
 #
 # The widget shows two samples of the SFT model, nameless and in random order. Let everybody ask the same
-# questions with the same seed, and vote. Votes go into `votes.jsonl` in this run's folder, as preference rows,
-# without the voter. Notebook 04 counts them, and how far a class agrees with itself
+# questions with the same seed, and vote. Votes go into `votes.jsonl` in this run's folder, without the voter;
+# notebook 04 counts them, and how far a class agrees with itself
 # ([Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)).
 
 # %%
@@ -835,8 +838,8 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 #   has not been tested.
 
 # %% [markdown]
-# Keep that doubt. A judge that is right on answers written for it can be wrong on answers that nobody would
-# write. PPO, in [notebook 03](03_ppo.ipynb), looks for high scores, not for good answers, and it looks hard.
+# Keep that doubt. PPO, in [notebook 03](03_ppo.ipynb), looks for high scores, not for good answers, in texts that
+# nobody would write, and it looks hard.
 #
 # ## Exercises
 #
@@ -893,9 +896,8 @@ check("02.3", too_sure)
 # %% [markdown]
 # ### 02.4 Break it and diagnose: a split that leaks
 #
-# Split by pair instead of by prompt, and good answers stand on both sides. Write the
-# alarm: the share of held-out pairs of which at least one answer, chosen or rejected, was also an answer
-# of some training pair. It must be 0 for a split by prompt.
+# Split by pair, and good answers stand on both sides. Write the alarm: the share of held-out pairs of which at
+# least one answer, chosen or rejected, was also an answer of some training pair. By prompt it must be 0.
 
 
 # %% tags=["exercise"]
@@ -911,8 +913,8 @@ check("02.4", leak)
 # %% [markdown]
 # ### An open question
 #
-# **A probe of your own.** Add a change to `guess` and `changed` in section 7 (all capitals? an apology
-# first?). Write the sign down before you run it. An interval that includes zero does not say that there is
+# **A probe of your own.** Add a change to `guess` and `changed` in section 7: all capitals? an apology first? (If it
+# leaves the answer in place, put it first, and raise `keeps`.) Write the sign down before you run it. An interval that includes zero does not say that there is
 # no effect: 40 questions cannot tell.
 #
 # ## What can go wrong
