@@ -297,6 +297,7 @@ trainer = RewardTrainer(
     callbacks=[progress.Clock()],
 )
 trainer.remove_callback(PrinterCallback)  # no line for each step
+print(f"{len(rows)} pairs; {config.max_steps} steps of {profile.reward_batch} pairs")
 
 # %%
 # Is its loss the one you derived? A batch: all chosen answers, then all rejected ones.
