@@ -17,7 +17,6 @@ from sawyer_utils.plumbing.sources import (
     PROMPTS,
     Schema,
     held_of,
-    held_out,
     key_of,
     load,
     normalise,
@@ -25,7 +24,7 @@ from sawyer_utils.plumbing.sources import (
     spread,
 )
 
-__all__ = ["held_of", "held_out", "normalise"]  # for the notebooks and the chapters
+__all__ = ["normalise"]  # for the core and the chapters
 
 GOOD = 5  # from this score on a response is a fair answer to its prompt, if not an engaging one
 # The workshop's question and four others, kept out of every data set, asked in every notebook.

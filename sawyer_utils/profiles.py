@@ -66,7 +66,7 @@ class Profile:
     reward_batch: int = 32
     reward_lr: float = 1e-3
     reward_pair_tokens: int = 192
-    reward_trials: int = 30  # steps of each of the three side trainings
+    reward_trials: int = 30  # steps of 06's one-sided judge; half of those of 02's encoder
 
     # 03 PPO
     ppo_steps: int = 24

@@ -4,10 +4,9 @@ import json
 import math
 import random
 
-import numpy as np
 import pytest
 
-from sawyer_utils import data, reward
+from sawyer_utils import data
 from sawyer_utils.classroom import votes, widgets
 from sawyer_utils.classroom.talk import Talk
 from sawyer_utils.plumbing import sources
@@ -269,26 +268,3 @@ def test_the_taste_of_a_made_up_class_lies_in_its_interval_as_often_as_stated(tm
         _, low, high = votes.taste(votes.pairs(class_votes(tmp_path, noise, voters=4, seed=seed)))
         inside += low <= truth <= high
     assert inside >= 52  # 95 % of 60 is 57; fewer than 52 happen once in 350 runs of a right interval
-
-
-def test_a_reward_model_learns_the_taste_on_the_same_day(letter_profile, tmp_path):
-    rng = random.Random(0)
-    asked = [" ".join(rng.choices("abcdef", k=3)) for _ in range(60)]
-    asked = list(dict.fromkeys(asked))
-    texts = {"one": [], "two": []}
-    for _ in asked:
-        sizes = rng.sample((2, 12), 2)
-        for stage, size in zip(texts, sizes, strict=True):
-            texts[stage].append(" ".join(rng.choices("ghijkl", k=size)))
-    files = votes.simulated_class(tmp_path, asked, texts, voters=3, noise=0.1)
-    voted = votes.pairs(votes.merge_votes(files))
-    fit = [p for p in voted if not sources.held_out(p.id, 0.3)]
-    exam = [p for p in voted if sources.held_out(p.id, 0.3)]
-    judge = reward.RewardModel.untrained(letter_profile)
-    options = {"max_steps": 40, "warmup_steps": 0, "learning_rate": 5e-3, "save_strategy": "no"}
-    before = np.mean(np.array(reward.differences(judge, exam)) > 0)
-    reward.train_reward(judge, letter_profile, fit, tmp_path / "judge", **options)
-    after = np.mean(np.array(reward.differences(judge, exam)) > 0)
-    assert {p.prompt for p in fit}.isdisjoint({p.prompt for p in exam})
-    # The class itself is right nine times in ten.
-    assert after > max(0.8, before)

@@ -16,7 +16,7 @@ UNKNOWN = "not measured"
 # The section of each notebook that trains, and where its seconds are recorded.
 TRAINS = {
     "01_sft": ("6. Does it learn?", "sft/seconds_train"),
-    "02_reward": ("4. Does it learn what is preferred?", "reward/seconds_train"),
+    "02_reward": ("4. What if the model can already read?", "reward/seconds_train"),
     "03_ppo": ("7. Train", "ppo/seconds_train"),
     "04_eval": ("5. What did PPO never see?", "eval/seconds/gold"),
     "05_ppo_vs_dpo": ("5. Train", "versus/seconds_train"),
