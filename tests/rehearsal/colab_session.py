@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,16 +147,21 @@ class Session:
             shutil.rmtree(CONTENT, ignore_errors=True)
 
     def _claim_content(self) -> None:
-        """/content, empty of any course but a leftover of an earlier rehearsal.
+        """/content, empty of any course. A leftover of an earlier rehearsal is deleted; a folder that is
+        no clone (a kernel that outlived its rehearsal may have written it) is moved aside.
 
         Raises:
             NotPlayed: if it cannot be written, or holds somebody's clone.
         """
-        if self.course.exists():
+        if (self.course / ".git").exists():
             log = ["git", "-C", str(self.course), "log", "-1", "--format=%an"]
             if subprocess.run(log, capture_output=True, text=True).stdout.strip() != AUTHOR:
                 raise NotPlayed(f"{self.course} is there and no rehearsal made it: move it away.")
             shutil.rmtree(self.course)
+        elif self.course.exists():
+            aside = Path(tempfile.mkdtemp(prefix=f"{self.course.name}-found-", dir=CONTENT))
+            self.course.rename(aside / self.course.name)
+            print(f"{self.course} was there and is no clone of the course: moved into {aside}")
         try:
             CONTENT.mkdir(exist_ok=True)
             (CONTENT / ".rehearsal").write_text("")
@@ -183,7 +189,7 @@ class Session:
         if setup_only:
             notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:1]
         place = CONTENT / re.sub(r"\W+", "-", title) / f"{name}.ipynb"
-        place.parent.mkdir()
+        place.parent.mkdir(exist_ok=True)  # an earlier rehearsal that was killed leaves it
         nbformat.write(notebook, place)
         nbval = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
         command = [

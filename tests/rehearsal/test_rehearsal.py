@@ -269,10 +269,22 @@ def test_a_clone_of_the_courses_address_is_the_working_tree(tmp_path, monkeypatc
 
 def test_a_course_that_no_rehearsal_cloned_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(colab_session, "CONTENT", tmp_path)
-    (tmp_path / "sawyer-main").mkdir()
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "sawyer-main")], check=True)
     with pytest.raises(colab_session.NotPlayed, match="no rehearsal made it"):
         colab_session.Session("", "someone/course", "main")._claim_content()
     assert (tmp_path / "sawyer-main").is_dir()
+
+
+def test_what_a_killed_rehearsal_leaves_is_in_nobodys_way(tmp_path, monkeypatch, capsys):
+    """Its kernel may go on writing into the course's folder after that was deleted."""
+    monkeypatch.setattr(colab_session, "CONTENT", tmp_path)
+    (tmp_path / "sawyer-main" / "runs").mkdir(parents=True)
+    (tmp_path / "sawyer-main" / "runs" / "log.json").write_text("[1]")
+    colab_session.Session("", "someone/course", "main")._claim_content()
+    assert not (tmp_path / "sawyer-main").exists()
+    (moved,) = tmp_path.rglob("log.json")
+    assert moved.read_text() == "[1]"  # whose it is, nobody knows: it is kept
+    assert str(moved.parents[2]) in capsys.readouterr().out
 
 
 def test_a_content_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch):
