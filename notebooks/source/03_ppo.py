@@ -332,7 +332,7 @@ show.shaded_tokens(lines, "score of the answer, then its tokens and their advant
 # All tokens of an answer have the same shade: the critic says zero, the KL is zero and λ is 1, so each earns the score at
 # the end (*whitened*: mean 0 and variance 1 over all tokens).
 #
-# **Update:** two passes over the eight answers. Then the updated policy is asked about the same tokens. Which moved most?
+# **Update:** two passes over the eight answers. Then the updated policy is asked about the same tokens. Which moved most? By how much?
 
 # %% tags=["slide"]
 before = batch.logprobs.clone()
@@ -397,7 +397,7 @@ config = ppo.PPOConfig.from_profile(profile, seed=SEED)
 why = {
     "steps": "few, to fit a lesson; published runs take thousands",
     "batch_size": "answers a step; with fewer, the mean score is too noisy to follow",
-    "epochs": "passes over the same answers; more reuse them when they are stale",
+    "epochs": "passes over the same answers; after many they no longer fit the policy",
     "minibatches": "optimizer steps a pass: epochs × minibatches updates a batch",
     "learning_rate": "high, as LoRA bears it; falls to a tenth by the end",
     "kl_coef": "β: the price of a nat of drift, in standard deviations of the reward",
@@ -405,8 +405,8 @@ why = {
     "lam": "λ of section 3: below 1, short answers would be paid for",
     "missing_stop_penalty": "taken off an answer that does not stop in time",
 }
-settings = [(name, getattr(config, name), reason) for name, reason in why.items()]
-pd.DataFrame(settings, columns=["setting", "here", "why"])
+for name, reason in why.items():
+    print(f"{name:21s}{getattr(config, name):<8g}{reason}")
 
 # %% tags=["slide"]
 trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
@@ -465,8 +465,8 @@ show.rollouts(watch.taken)
 # %% [markdown]
 # ## 8. Is this run healthy?
 #
-# Four saved runs of the same trainer with small batches. Three were made sick on purpose. **Write down a diagnosis for
-# each** before you open the answers.
+# Four saved runs of the same trainer with small batches; B and D had other rewards, so compare shapes, not heights. Three
+# were made sick on purpose. **Write down a diagnosis for each** before you open the answers.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Reading curves is what is left when PPO has become a call to a library. In
@@ -483,15 +483,15 @@ for name, run in runs.items():
     print(f"{name} says at its last step:")
     for sample in run["log"][-1]["samples"][:2]:
         print(f"   {sample['prompt'][:60]}  ->  {sample['response'][:110]!r}")
-figure, axes = plt.subplots(2, 2, figsize=(10, 6.2), sharex=True)
+figure, axes = plt.subplots(2, 2, figsize=(10, 6.8), sharex=True)
 colours = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 looks = zip(colours, "osD^", ("-", "--", "-.", ":"))
 drawn = [(run["log"], name, look) for (name, run), look in zip(runs.items(), looks)]
-for ax, (key, _, unit, _) in zip(axes.flat, plots.PANELS):
+for ax, (key, title, unit, _) in zip(axes.flat, plots.PANELS):
     for lines, name, (colour, mark, style) in drawn:
         steps, values = [x["step"] for x in lines], [x[key] for x in lines]
         ax.plot(steps, values, color=colour, marker=mark, ls=style, lw=2, label=name)
-    ax.set(ylabel=f"{key} ({unit})")
+    ax.set(title=title, ylabel=unit)
 for ax in axes[1]:
     ax.set_xlabel("step")
 axes[0, 0].legend(ncols=2, fontsize=11)
@@ -569,8 +569,10 @@ def claims(i):
 
 
 order = sorted(range(len(test_prompts)), key=lambda i: ppo_rewards[i] - sft_rewards[i])
-rose = [i for i in order if ppo_rewards[i] > sft_rewards[i]] or order
-picked = [order[-1], order[len(order) // 2], order[0], max(rose, key=claims)]
+picked = [order[-1], order[len(order) // 2], order[0]]
+rest = [i for i in order if i not in picked]
+rose = [i for i in rest if ppo_rewards[i] > sft_rewards[i]] or rest
+picked.append(max(rose, key=claims))
 columns = {"SFT": (sft_answers, sft_rewards), "SFT + RLF": (ppo_answers, ppo_rewards)}
 show.side_by_side(
     [test_prompts[i] for i in picked],
@@ -579,8 +581,8 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# **Reward up, truth down** is possible in every row: the judge reads words and knows no facts, so a made-up date can
-# earn as much as a true one. PPO maximises the grade, and nothing else.
+# Where the reward rose and the answer became less true, you see what the grade leaves out: a judge that knows few facts
+# can like a made-up date as well as a true one. **Reward up, truth down.** PPO maximises the grade, and nothing else.
 #
 # ### Would another seed say the same?
 #
