@@ -47,7 +47,7 @@ profile = runtime.setup()
 # %% [markdown]
 # ## The whole thing in one picture
 #
-# Notebook 01 made a model that answers, notebook 02 a judge that grades. Now the one learns from the other.
+# Notebook 01 made a model that answers, 02 a judge that grades. Now the one learns from the other.
 
 # %% tags=["slide"]
 import inspect
@@ -80,10 +80,8 @@ plots.save(plots.rl_loop(), figures, "rl_loop")
 
 # %% [markdown]
 # *Four boxes in a row: SFT, reward model, PPO, evaluation; you are in the third. Below, the loop inside it: a prompt goes
-# to the [policy](../docs/glossary.md#policy), its answer to the reward model, the score and the KL to the frozen copy into the update.*
-#
-# The policy answers a prompt (1, 2), the reward model grades the answer (3), and the policy is nudged towards
-# what was graded well (4). A frozen copy of the SFT model says how far it has moved.
+# to the [policy](../docs/glossary.md#policy) (1), its answer to the reward model (2). The score (3) and the KL to a frozen copy of the SFT
+# model go into the update, which nudges the policy towards what was graded well (4).*
 #
 # ## Why not simply keep the best answer?
 #
@@ -360,14 +358,14 @@ names = ["moved", "token", "probability", "advantage", "in the answer to"]
 pd.DataFrame(moved, columns=names)
 
 # %% [markdown]
-# Not all tokens obey, and some go far beyond 20 %. So PPO takes small steps and samples afresh before each. The KL printed
-# here is the one from SFT to the policy, because the SFT model wrote these answers. The dashboard's KL is the other one,
-# and needs answers of the *updated* policy.
+# Not all tokens obey, and some go far beyond 20 %: so PPO samples afresh before each step. This KL is the one from SFT to
+# the policy, because the SFT model wrote these answers. The dashboard's is the other one, and needs answers of the
+# *updated* policy.
 #
 # ## 6. What does the trainer look like inside?
 #
-# You have just called its four methods. `step` calls them in order, `train` repeats it; the mathematics is in `losses.py`.
-# Three of the methods, read from the package, and the points in which it differs from the papers:
+# You have just called its four methods; `step` calls them in order, and `train` repeats it. Here are three of them, and the
+# points in which the trainer differs from the papers:
 
 # %%
 for method in (ppo.PPOTrainer.score, ppo.PPOTrainer.advantages, ppo.PPOTrainer.update):
@@ -440,11 +438,10 @@ assert log[0]["kl"] == 0.0  # it started exactly at SFT
 assert torch.equal(ref_weights, frozen)  # and the reference never moved
 
 # %% [markdown]
-# *Six curves over the steps, each with its healthy range written below it; the next cell prints the first and the last
-# third of three of them.*
+# *Six curves over the steps, each with its healthy range below it; the next cell prints three of them as numbers.*
 #
-# Cut the training off whenever you like and run the cell again: it goes on from the last [checkpoint](../docs/glossary.md#checkpoint), and on
-# a CPU the end is the same to the last bit. Below, a new trainer on the folder finds the whole run.
+# Cut the training off and run the cell again: it goes on from the last [checkpoint](../docs/glossary.md#checkpoint), on a CPU to the same last
+# bit. Below, a new trainer finds the whole run.
 #
 # Numbers can rise for bad reasons, so read: the same four prompts before, halfway and at the end. Orange tokens are
 # likelier than under the SFT model, blue ones less likely.
@@ -512,8 +509,7 @@ plots.save(figure, figures, "four_runs")
 #
 # </details>
 #
-# `health.diagnose` compares the first eighth of a log with its last quarter, by rules of thumb. Where does it disagree with
-# you?
+# `health.diagnose` knows rules of thumb. Where does it disagree with you?
 
 # %%
 for name, run in {**runs, "Your run": {"log": log}}.items():
@@ -544,9 +540,8 @@ plots.save(plots.reward_histograms(both), figures, "rewards", table)
 # %% [markdown]
 # *Two overlapping histograms of the reward, before and after, with a line at each mean.*
 #
-# What did it cost, in KL and in length? And three examples picked by number: the best change, the median one, the worst. A
-# fourth, by another number: of the answers whose reward *rose*, the one with the most figures and names that its question
-# does not have. Check its facts.
+# What did it cost, in KL and in length? And the best change, the median one, the worst. A fourth row: of the other
+# answers whose reward *rose*, the one with the most figures and names that its question does not have. Check its facts.
 
 # %% tags=["slide"]
 kl = evaluation.kl_to_reference(model, ppo_answers, models.REF, config.compute)
@@ -663,8 +658,8 @@ assert shorter_than_30([""] * 3, made_up) == [1.0, 0.0, 0.0]
 assert sentiment([""] * 3, made_up)[0] > 50
 
 # %% [markdown]
-# Any short text wins the first, a pile of kind words the second: try a reward on made-up answers before you train on it. So
-# the list goes *beside* the judge, in `reward.Mixture`. A few steps show that it runs, not what it learns.
+# Any short text wins the first, a pile of kind words the second, so the list goes *beside* the judge, in `reward.Mixture`.
+# A few steps show that it runs, not what it learns.
 
 
 # %%
@@ -686,8 +681,8 @@ models.load_policy_weights(model, folder / "adapter")  # the run of section 7 ag
 # %% [markdown]
 # ## In short
 #
-# PPO samples, grades, compares with the average and nudges within a clip, while the KL is charged for. What this run gained
-# and what it cost:
+# PPO samples, grades, compares with the average and nudges, while the KL is charged for. What it gained and what it cost
+# is below. Next, [notebook 04](04_eval.ipynb) asks whether anyone else would agree.
 
 # %% tags=["slide"]
 texts = {"sft": sft_answers.responses, "ppo": ppo_answers.responses}
@@ -719,8 +714,8 @@ print("\nWould anyone else agree? That is notebook 04.")
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer where it says `None`, and run the cell: `check` gives one hint at a time. The solutions stand at
-# the end. (`SOLUTION` is for teachers who use nbgrader.)
+# Write your answer where it says `None`: `check` gives one hint at a time. Solutions stand at the end. (`SOLUTION` is
+# for teachers who use nbgrader.)
 #
 # ### 03.1 Predict the number: pay at β = 1
 #
@@ -961,8 +956,7 @@ quiz("03")
 # %% [markdown]
 # ## Solutions
 #
-# Each passes its own check. Look here after you have tried. Next is [04 · Evaluation](04_eval.ipynb): are you
-# convinced?
+# Each passes its own check. Look here after you have tried.
 
 # %% tags=["solution"]
 ### BEGIN SOLUTION
