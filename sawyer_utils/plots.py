@@ -179,8 +179,7 @@ def rl_loop() -> Figure:
     _arrow(ax, (0.53, 0.72), (0.65, 0.72), "2  answer")
     _arrow(ax, (0.76, 0.58), (0.76, 0.34))
     ax.text(0.775, 0.46, "3  score", fontsize=11, va="center")
-    _arrow(ax, (0.53, 0.2), (0.65, 0.2))
-    ax.text(0.59, 0.02, "how far from π_ref?", fontsize=11, ha="center", va="center")
+    _arrow(ax, (0.53, 0.2), (0.65, 0.2), "KL", above=-0.085)
     _arrow(ax, (0.65, 0.28), (0.5, 0.58), bend=0.15)
     ax.text(0.53, 0.44, "4  nudge", fontsize=11, ha="right", va="center")
     return figure

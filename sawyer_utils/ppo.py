@@ -23,7 +23,7 @@ Where this differs from the papers, on purpose:
 9. λ is 1, not 0.95. The critic starts from zero and sees a few hundred answers: below 1 a score is
    then worth less the later it comes, and answers shrink although no one pays for brevity.
 10. Tokens are drawn from the full distribution, never from the top k or the top p: π_old has to be
-    what sampled, and a token outside the cut would have a ratio of something to nothing.
+    what sampled, and outside the cut its probability is zero, so that the ratio has no value.
 
 It reads as one device. Several processes (``accelerate launch``) are ``plumbing.parallel``.
 """

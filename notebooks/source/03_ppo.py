@@ -21,7 +21,7 @@
 # - run PPO step by step and say what each step did to which token,
 # - tell a healthy run from a sick one.
 #
-# Needs 01 and 02 (or their shipped checkpoints). About ten minutes on two CPU cores.
+# Needs 01 and 02 (or their shipped checkpoints). About 12 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -44,45 +44,31 @@ from sawyer_utils import runtime
 
 profile = runtime.setup()
 
-# %%
+# %% [markdown]
+# ## The whole thing in one picture
+#
+# Notebook 01 made a model that answers, 02 a judge that grades. Now the one learns from the other.
+
+# %% tags=["slide"]
 import inspect
+import re
 import statistics
 import time
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from IPython.display import display
 
-from sawyer_utils import (
-    chat,
-    data,
-    evaluation,
-    health,
-    losses,
-    models,
-    plots,
-    ppo,
-    reward,
-    rollout,
-    show,
-)
+from sawyer_utils import chat, data, evaluation, health, losses
+from sawyer_utils import models, plots, ppo, reward, rollout, show
 from sawyer_utils.classroom import snapshots
+from sawyer_utils.classroom.checks import check
 
 folder = runtime.run_dir(profile, "ppo")
 figures = folder / "figures"
 started = time.perf_counter()
-
-# %% [markdown]
-# ## The whole thing in one picture
-
-# %%
-plots.save(plots.four_stages(here="ppo"), figures, "stages")
-
-# %% [markdown]
-# *In words: four boxes in a row (SFT, reward model, PPO, evaluation); you are in the third. Below, the loop
-# inside it.*
-
-# %% tags=["slide"]
+display(plots.save(plots.four_stages(here="ppo"), figures, "stages"))
 plots.save(plots.rl_loop(), figures, "rl_loop")
 
 # %% [markdown] tags=["teaching"]
@@ -93,22 +79,23 @@ plots.save(plots.rl_loop(), figures, "rl_loop")
 #   shows such a run.
 
 # %% [markdown]
-# *In words: a prompt goes to the [policy](../docs/glossary.md#policy), its answer to the reward model, the score and the distance from
-# the frozen copy to the update, and the update nudges the policy.*
+# *Four boxes in a row: SFT, reward model, PPO, evaluation; you are in the third. Below, the loop inside it: a prompt goes
+# to the [policy](../docs/glossary.md#policy) (1), its answer to the reward model (2). The score (3) and the KL to a frozen copy of the SFT
+# model go into the update, which nudges the policy towards what was graded well (4).*
 #
-# The policy answers a prompt (1, 2), the reward model grades the answer (3), and the policy is
-# nudged towards what was graded well (4), while a frozen copy of the SFT model says how far it has
-# wandered. That is all. The rest of this notebook is about doing each arrow right.
+# ## Why not simply keep the best answer?
 #
-# Load the models. One base model carries both roles: the SFT adapter is loaded twice, as `policy`,
-# which learns, and as `ref`, which never does.
+# The simplest use of a judge needs no training: sample eight answers and keep the one it likes most. **Predict
+# first:** how much better is it than the average, and what does it cost?
+#
+# One base carries both roles: the SFT adapter is loaded twice, as `policy`, which learns, and as `ref`, which never
+# does.
 
-# %%
+# %% tags=["slide"]
 sft_folder = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
 reward_folder = runtime.find_stage(profile, "reward", "model/adapter_model.safetensors")
 tokenizer, model = models.load_actor(profile, sft_folder / "adapter")
 judge = reward.RewardModel.load(reward_folder / "model")
-
 prompts = {"train": data.load_prompts("train", profile.prompts, profile.limit)}
 prompts["test"] = data.load_prompts("test", profile.prompts)
 for split, rows in prompts.items():
@@ -116,22 +103,23 @@ for split, rows in prompts.items():
     prompts[split] = [row["prompt"] for row in fitting]
 train_prompts, test_prompts = prompts["train"], prompts["test"][: profile.eval_prompts]
 assert not set(train_prompts) & set(test_prompts)
-
 trainable, total = models.count_parameters(model)
-print(
-    f"{trainable / 1e6:.1f} of {total / 1e6:.0f} million weights"
-    f" learn ({trainable / total:.1%})."
-)
-print(
-    f"{len(train_prompts)} prompts to practise on,"
-    f" {len(test_prompts)} kept for the end."
-)
+print(f"{trainable / 1e6:.1f} of {total / 1e6:.0f} million weights learn.")
+print(f"{len(train_prompts)} prompts to practise on, {len(test_prompts)} for later\n")
 
-# %% [markdown] tags=["slide"]
-# ## Why not simply keep the best answer?
-# Before learning anything: sample eight answers to one question and keep the one that the reward
-# model likes most. No training, no risk. **Predict:** how much better is the best of eight than the
-# average, and what does it cost?
+tried = train_prompts[:4]
+torch.manual_seed(0)
+with models.merged(model):
+    repeated = [prompt for prompt in tried for _ in range(8)]
+    size = profile.response_tokens, profile.temperature
+    eight = rollout.sample(model, tokenizer, repeated, *size)
+scores = torch.tensor(judge.score(eight.prompts, eight.responses)).view(len(tried), 8)
+for i, prompt in enumerate(tried):
+    best = int(scores[i].argmax())
+    print(f"{prompt}\n   {scores[i, best]:+.2f}: {eight.responses[8 * i + best]}")
+gain = float((scores.max(1).values - scores.mean(1)).mean())
+print(f"\nThe best of eight scores {gain:.2f} above the average of its eight.")
+assert gain >= 0  # a maximum is never below its mean
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The rival that needs no training. Come back to it in 04, section 7.
@@ -139,48 +127,37 @@ print(
 # - **The usual wrong answer.** "Eight times better." The best of eight gains about 1.4
 #   standard deviations, if the scores are bell-shaped.
 
-# %%
-tried = train_prompts[:4]
-torch.manual_seed(0)
-with models.merged(model):
-    repeated = [prompt for prompt in tried for _ in range(8)]
-    eight = rollout.sample(
-        model, tokenizer, repeated, profile.response_tokens, profile.temperature
-    )
-scores = torch.tensor(judge.score(eight.prompts, eight.responses)).view(len(tried), 8)
-for i, prompt in enumerate(tried):
-    best = int(scores[i].argmax())
-    print(
-        f"{prompt}\n   best of 8 ({scores[i, best]:+.2f}):"
-        f" {eight.responses[8 * i + best]}"
-    )
-gain = float((scores.max(1).values - scores.mean(1)).mean())
-print(
-    f"\nThe best of eight scores {gain:.2f} above the average of its eight, on average."
-)
-assert gain >= 0  # a maximum is never below its mean
-
-# %% [markdown] tags=["fragment"]
-# It works, and it is the baseline that PPO has to justify itself against. But every question,
-# for ever, now costs eight answers and eight gradings. PPO pays once, in training, so that the
-# *first* answer comes out better.
-
 # %% [markdown]
+# This is what PPO has to beat. But each question costs eight answers and eight gradings, every time. PPO pays once, in
+# training.
+#
 # ## 1. How far has the policy drifted?
-# One answer of four tokens. The policy gave them these [log-probabilities](../docs/glossary.md#log-probability), the [reference](../docs/glossary.md#reference-model) those. The
-# difference, token by token, is the estimate `k1` of the [KL divergence](../docs/glossary.md#kl-divergence): how surprised the reference
-# is by what the policy says.
+#
+# The policy gave an answer's four tokens these [log-probabilities](../docs/glossary.md#log-probability), the [reference](../docs/glossary.md#reference-model) those. The
+# difference is `k1`, an estimate of the [KL divergence](../docs/glossary.md#kl-divergence). One value is negative, although a KL
+# divergence never is. **Predict first:** is that a mistake? With a vocabulary of three words the exact KL can be summed,
+# and so can the mean of each estimator.
 
 # %% tags=["nbval-check-output", "slide", "show-code"]
 # Letters: B batch, P prompt tokens, R response tokens, T = P + R, V vocabulary.
-logprobs = torch.tensor([[-0.5, -1.2, -0.3, -0.1]])  # (B, R) log π of the four tokens
-ref_logprobs = torch.tensor(
-    [[-0.7, -1.0, -0.9, -0.1]]
-)  # (B, R) log π_ref of the same tokens
+logprobs = torch.tensor([[-0.5, -1.2, -0.3, -0.1]])  # (B, R) log π of the tokens
+ref_logprobs = torch.tensor([[-0.7, -1.0, -0.9, -0.1]])  # (B, R) log π_ref of the same
 k1 = logprobs - ref_logprobs  # (B, R)
 print("k1 per token ", [round(v, 4) for v in k1[0].tolist()])
 print("k1 in all    ", round(float(k1.sum()), 4))
 assert torch.equal(k1, losses.kl_k1(logprobs, ref_logprobs))
+
+pi = torch.tensor([0.7, 0.2, 0.1])  # (V,) the policy over three words
+ref = torch.tensor([0.5, 0.25, 0.25])  # (V,) the reference
+exact = float((pi * (pi / ref).log()).sum())  # the definition
+ratio = ref / pi  # (V,)
+each = {"k1": -ratio.log(), "k3": ratio - 1 - ratio.log()}  # if this word is sampled
+for name, values in each.items():
+    mean = float((pi * values).sum())
+    words = "  ".join(f"{v:+.4f}" for v in values.tolist())
+    print(f"{name}, three words: {words}   mean {mean:.4f}   exact KL {exact:.4f}")
+    assert abs(mean - exact) < 1e-6
+assert torch.allclose(each["k3"], losses.kl_k3(pi.log(), ref.log()))
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The first of four things by hand: KL, pay, advantage, clip.
@@ -189,40 +166,16 @@ assert torch.equal(k1, losses.kl_k1(logprobs, ref_logprobs))
 #   negative.
 
 # %% [markdown]
-# The second token's is **negative**, although a KL divergence never is. No mistake: this is one
-# sample's *estimate*. Where the policy happened to say something that the reference likes even
-# more, the estimate dips below zero; over many samples it averages out to the true value.
+# No mistake: where the reference likes a token even more than the policy does, one sample's estimate is below zero. Both
+# are right on average. `k3`, never negative, is easier to read in a plot; `k1` goes into the reward, for its gradient is the
+# right one on average ([Schulman's note](http://joschu.net/blog/kl-approx.html)).
 #
-# Do not take that on trust. With a vocabulary of three words the true KL can be summed exactly, and
-# so can the expectation of each estimator.
+# ## 2. What is each token paid?
+#
+# The grade comes once, at the end. The KL is charged all along: token t earns −β · k1, and the last token earns the score on
+# top (Ziegler et al. 2019, equation 2). **Predict first:** the four numbers for β = 0.1 and a score of 1.
 
 # %% tags=["nbval-check-output", "slide", "show-code"]
-pi = torch.tensor([0.7, 0.2, 0.1])  # (V,) the policy over three words
-ref = torch.tensor([0.5, 0.25, 0.25])  # (V,) the reference
-exact = float((pi * (pi / ref).log()).sum())  # the definition
-k1_each = losses.kl_k1(pi.log(), ref.log())  # (V,) the estimate if this word is sampled
-k3_each = losses.kl_k3(pi.log(), ref.log())  # (V,)
-print("word          ", "   A        B        C")
-print("k1            ", "  ".join(f"{v:+.4f}" for v in k1_each.tolist()))
-print("k3            ", "  ".join(f"{v:+.4f}" for v in k3_each.tolist()))
-print(f"expected k1 {float((pi * k1_each).sum()):.4f}")
-print(f"expected k3 {float((pi * k3_each).sum()):.4f}")
-print(f"exact KL    {exact:.4f}")
-assert abs(float((pi * k1_each).sum()) - exact) < 1e-6
-assert abs(float((pi * k3_each).sum()) - exact) < 1e-6
-
-# %% [markdown]
-# Both estimators are right on average. `k3` is never negative, so it reads well on a dashboard; `k1`
-# is what goes into the reward, for its gradient in expectation is the right one
-# ([Schulman's note](http://joschu.net/blog/kl-approx.html)).
-
-# %% [markdown] tags=["slide"]
-# ## 2. What is each token paid?
-# The reward model grades the whole answer once, when it stops. The KL penalty is charged all along:
-# token t earns −β · k1, and the last token earns the score on top (Ziegler et al. 2019, equation 2).
-# **Predict** the four numbers for β = 0.1 and a score of 1.
-
-# %% tags=["nbval-check-output", "fragment", "show-code"]
 mask = torch.ones(1, 4, dtype=torch.bool)  # (B, R) all four tokens are real
 score = torch.tensor([1.0])  # (B,)
 rewards = losses.token_rewards(score, k1, mask, kl_coef=0.1)  # (B, R)
@@ -231,14 +184,13 @@ print([round(v, 4) for v in rewards[0].tolist()])
 assert torch.allclose(rewards, by_hand, atol=1e-6)
 
 # %% [markdown]
-# The second token is paid *for* staying close. And the score sits on the token that ended the
-# answer: had the answer gone on, it would have had to wait for its grade.
-
-# %% [markdown]
+# The second token is paid *for* staying close.
+#
 # ## 3. Who earned it?
-# A grade at the end says nothing about which token deserved it. The [critic](../docs/glossary.md#critic) helps: `values` are its
-# guesses, before each token, of what is still to come. An *[advantage](../docs/glossary.md#advantage)* is how much better things
-# went than guessed. First by hand, backwards, in six lines:
+#
+# A grade at the end does not say which token deserved it. The [critic](../docs/glossary.md#critic) guesses, before each token, what is still
+# to come: `values`. An *[advantage](../docs/glossary.md#advantage)* is how much better things went than guessed. By hand, backwards;
+# then the package's function for four values of λ:
 
 # %% tags=["nbval-check-output"]
 values = torch.tensor([[0.5, 0.55, 0.6, 0.8]])  # (B, R) V(s_t)
@@ -255,26 +207,20 @@ def advantages_by_hand(rewards, values, gamma=1.0, lam=0.95):
 
 
 hand = advantages_by_hand(rewards[0].tolist(), values[0].tolist())
-advantages, returns = losses.gae(rewards, values, mask, gamma=1.0, lam=0.95)
-print("advantages", [round(v, 4) for v in hand])
-print("returns   ", [round(v, 4) for v in returns[0].tolist()])
-assert torch.allclose(advantages[0], torch.tensor(hand), atol=1e-6)
-
-# %% [markdown]
-# λ decides how far the credit travels. At λ = 0 each token answers only for the surprise right
-# after it; at λ = 1 it answers for everything that followed. In between (0.95, the usual choice)
-# the far future counts a little less, because it is noisy: the critic's guesses stand in for it.
-
-# %% tags=["nbval-check-output"]
 rows = {}
 for lam in (0.0, 0.5, 0.95, 1.0):
-    found, _ = losses.gae(rewards, values, mask, lam=lam)
-    rows[f"λ = {lam}"] = [round(v, 4) for v in found[0].tolist()]
+    advantages, returns = losses.gae(rewards, values, mask, gamma=1.0, lam=lam)
+    rows[f"λ = {lam}"] = [round(v, 4) for v in advantages[0].tolist()]
+    if lam == 0.95:
+        assert torch.allclose(advantages[0], torch.tensor(hand), atol=1e-6)
 print(pd.DataFrame(rows, index=[f"token {t}" for t in range(1, 5)]).to_string())
 
-# %% [markdown] tags=["slide"]
-# And if the critic has no guesses yet? Two answers, one of 4 tokens and one of 20, both graded 1.
-# **Predict first:** for which λ does the first token earn the same in both?
+# %% [markdown]
+# λ says how far the credit goes back: at 0 a token answers only for the surprise right after it, at 1 for everything that
+# followed.
+#
+# What if the critic has no guesses yet? Two answers, of 4 tokens and of 20, are both graded 1. **Predict first:** for which
+# λ does the first token earn the same in both?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** A hyperparameter that nobody questions has a taste of its own.
@@ -283,7 +229,7 @@ print(pd.DataFrame(rows, index=[f"token {t}" for t in range(1, 5)]).to_string())
 # - **The usual wrong answer.** "λ only sets the noise." Below 1, without a critic that helps, it
 #   also pays for being brief.
 
-# %% tags=["nbval-check-output", "fragment"]
+# %% tags=["nbval-check-output", "slide"]
 for lam in (0.95, 1.0):
     earned = {}
     for length in (4, 20):
@@ -296,28 +242,25 @@ for lam in (0.95, 1.0):
 assert earned[4] == earned[20] == 1.0
 
 # %% [markdown]
-# Below 1, the same grade is worth less the later it comes: **brevity pays, and nobody asked for
-# it.** A good critic would mend that, for its guesses carry the grade back to the first token. Ours
-# starts from nothing and sees a few hundred answers, so our trainer takes λ = 1 and lives with the
-# noise. (The second open question at the end shows
-# what 0.95 does to the length.)
-
-# %% [markdown] tags=["slide"]
-# ## 4. How big a step?
-# A policy-gradient step says: make tokens with a positive advantage likelier. Repeat it on the same
-# samples and it overshoots, because the samples came from the *old* policy. PPO's answer: once the [ratio](../docs/glossary.md#probability-ratio)
-# ρ = π/π_old has gone 20 % in the direction that pays, that token pushes no further. It is no bound: other tokens,
-# and later steps, can carry it beyond, as the real step in section 5 shows.
+# Below 1 a grade is worth less the later it comes: **short answers are paid for, and nobody asked for it.** A good critic
+# would mend that. Ours starts from nothing, so our trainer takes λ = 1 and accepts more noise.
 #
-# **Predict first:** of the four cases below, which have no gradient?
+# ## 4. How big a step?
+#
+# A step makes tokens with a positive advantage likelier. Repeated on the same samples it overshoots, because they came
+# from the *old* policy. So PPO looks at the [ratio](../docs/glossary.md#probability-ratio) π/π_old: once it has gone 20 % in the direction that
+# pays, that token has no gradient any more. This [clip](../docs/glossary.md#clipping) bounds nothing: other tokens share the weights and can
+# carry it further.
+#
+# **Predict first:** of four cases, ratio 1.5 or 0.5 with advantage +1 or −1, which have no gradient?
 
 # %% [markdown] tags=["teaching"]
-# - **What it is for.** The clip takes an incentive away; it is no wall.
+# - **What it is for.** The clip ends a gradient; it is no bound.
 # - **Ask.** Which of the four cases have no gradient? Vote on each before the cell runs.
 # - **The usual wrong answer.** "Every ratio outside 0.8 to 1.2." Only those that already went
 #   further in the direction that pays.
 
-# %% tags=["nbval-check-output", "fragment"]
+# %% tags=["slide"]
 ratio = torch.tensor([1.5, 0.5, 1.5, 0.5])
 advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
 new = ratio.log().requires_grad_()  # log π, with log π_old = 0
@@ -328,18 +271,11 @@ for r, a, value, slope in zip(ratio, advantage, -loss.detach(), new.grad):
     print(f"ratio {r:.1f}, advantage {a:+.0f}: surrogate {value:+.1f}   {held}")
 assert torch.allclose(-loss.detach(), torch.tensor([1.2, 0.5, -1.5, -0.8]))
 
-# %% [markdown]
-# The [clip](../docs/glossary.md#clipping) only ever stops the policy from going *further in the direction that pays*. A good token
-# that has become rarer, or a bad one that has become likelier, is still pushed back, however far
-# it went.
-
-# %% tags=["slide"]
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
 r = torch.linspace(0, 2, 201)
 for ax, sign in zip(axes, (1.0, -1.0)):
-    surrogate = -losses.policy_loss(
-        r.log(), torch.zeros_like(r), torch.full_like(r, sign)
-    )
+    same = torch.zeros_like(r), torch.full_like(r, sign)
+    surrogate = -losses.policy_loss(r.log(), *same)
     ax.plot(r, r * sign, ":", color="#767676", lw=2, label="unclipped")
     ax.plot(r, surrogate, color="#D55E00", lw=2.4, label="PPO")
     ax.axvline(1, color="#333333", lw=1)
@@ -349,194 +285,132 @@ axes[0].legend()
 plots.save(figure, figures, "clip", {"ratio": r, "surrogate_minus": surrogate})
 
 # %% [markdown]
-# In words: for a good token (left) the curve goes flat at a ratio of 1.2; for a bad one (right) it
-# goes flat below 0.8.
-
-# %% [markdown]
+# *Two panels: for a good token (left) the curve is flat above a ratio of 1.2, for a bad one (right) below 0.8.*
+#
+# A good token that has become rarer, or a bad one that has become likelier, is still pushed back.
+#
 # ## 5. What does one real step do?
-# Now with the real model, slowly, on eight prompts. First put the reward on a scale that means
-# something: 0 is the SFT model's average answer, 1 is one [standard deviation](../docs/glossary.md#standard-deviation) better.
+#
+# First the reward gets a scale: 0 is the SFT model's average answer, 1 is one [standard deviation](../docs/glossary.md#standard-deviation) better.
+# Then a **[rollout](../docs/glossary.md#rollout)**: an answer to each of eight prompts, and what policy and reference think of it. Nothing has been
+# updated, so the KL is not small, it is zero. Then **score** and **advantages**: orange is better than the batch's
+# average, blue worse.
 
-# %%
+# %% tags=["slide"]
 torch.manual_seed(1)
 calibration_prompts = train_prompts[:64]
 calibration = evaluation.answer(model, tokenizer, calibration_prompts, profile, seed=1)
 reward_fn, sft_mean, sft_std = reward.standardised(
     judge.score, calibration_prompts, calibration.responses
 )
-print(
-    f"raw reward of {len(calibration_prompts)} SFT answers:"
-    f" {sft_mean:.2f} ± {sft_std:.2f}"
-)
+n = len(calibration_prompts)
+print(f"raw reward of {n} SFT answers: {sft_mean:.2f} ± {sft_std:.2f}")
 rescaled = torch.tensor(reward_fn(calibration_prompts, calibration.responses))
-print(f"standardised: {rescaled.mean():.2f} ± {rescaled.std():.2f}")
 assert abs(float(rescaled.mean())) < 1e-4
 
-# %% [markdown]
-# **[Rollout](../docs/glossary.md#rollout).** Sample an answer a prompt, then run policy and reference over it once each. Because
-# nothing has been updated yet, the two agree to the last bit: the KL is not small, it is zero.
-
-# %%
-slow = ppo.PPOTrainer(
-    model,
-    tokenizer,
-    reward_fn,
-    ppo.PPOConfig.from_profile(profile, micro_batch=8, minibatches=1),
-)
+once = ppo.PPOConfig.from_profile(profile, micro_batch=8, minibatches=1)
+slow = ppo.PPOTrainer(model, tokenizer, reward_fn, once)
 torch.manual_seed(2)
 batch = slow.rollout(train_prompts[:8])
 B, R = batch.response_mask.shape
-print(
-    f"input_ids {tuple(batch.input_ids.shape)} (B, T),"
-    f" logprobs {tuple(batch.logprobs.shape)} (B, R)"
-)
-kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
-print("largest |KL| of any token:", float(kl.abs().max()))
+kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs)  # (B, R)
+print(f"{B} answers of up to {R} tokens; largest |KL| of any: {float(kl.abs().max())}")
 assert float(kl.abs().max()) == 0.0
 assert float(batch.values.abs().max()) == 0.0  # the critic starts by saying nothing
-
-# %% [markdown]
-# **Score**, then **advantages**. Below, each token is shaded by its advantage: orange did better
-# than the batch's average, blue did worse. The critic still says zero, the KL is zero and λ is 1, so all tokens of
-# an answer have the same advantage: the score at its end, compared with the other answers.
-
-# %% tags=["slide"]
 slow.advantages(slow.score(batch))
 lines = []
 for i in range(min(B, 5)):
-    ids = batch.response_ids[i][batch.response_mask[i]]
-    tokens = [tokenizer.decode([t]) for t in ids]
-    shades = batch.advantages[i][batch.response_mask[i]].tolist()
+    own = batch.response_mask[i]
+    tokens = [tokenizer.decode([t]) for t in batch.response_ids[i][own]]
+    shades = batch.advantages[i][own].tolist()
     lines.append(([f"[{batch.scores[i]:+.2f}] ", *tokens], [0.0, *shades]))
-show.shaded_tokens(
-    lines, "score of the answer, then its tokens: orange is above average, blue below"
-)
-
-# %%
-shown = batch.advantages.masked_fill(~batch.response_mask, float("nan")).cpu()
-figure, ax = plt.subplots(figsize=(9, 2.8))
-image = ax.imshow(shown, aspect="auto", cmap="PuOr_r", vmin=-2.5, vmax=2.5)
-ax.set(xlabel="response token", ylabel="answer")
-ax.grid(visible=False)
-figure.colorbar(image, label="advantage (whitened)")
-plots.save(figure, figures, "advantages")
+show.shaded_tokens(lines, "score of the answer, then its tokens and their advantages")
 
 # %% [markdown]
-# *In words: a row an answer, a column a token, the advantage as colour; where an answer has ended the
-# row is empty. The next lines give the numbers.*
+# All tokens of an answer have the same shade: the critic says zero, the KL is zero and λ is 1, so each earns the score at
+# the end (*whitened*: mean 0 and variance 1 over all tokens).
+#
+# **Update:** two passes over the eight answers. Then the updated policy is asked about the same tokens. Which moved most? By how much?
 
-# %%
-counted = batch.advantages[batch.response_mask]
-print(
-    f"mean {counted.mean():+.1e}, variance {counted.var(unbiased=False):.4f}"
-    f" over {counted.numel()} tokens"
-)
-best, worst = int(batch.scores.argmax()), int(batch.scores.argmin())
-print(
-    f"Row {best} scored highest ({batch.scores[best]:+.2f}),"
-    f" row {worst} lowest ({batch.scores[worst]:+.2f})."
-)
-assert abs(float(counted.mean())) < 1e-4
-
-# %% [markdown]
-# **Update.** Two passes over the eight answers. Then ask the updated policy about the very same
-# tokens again: whose chances moved most?
-
-# %%
+# %% tags=["slide"]
 before = batch.logprobs.clone()
 stats = slow.update(batch)
 after, _ = slow._evaluate(batch)
-print({key: round(value, 4) for key, value in stats.items()})
-print("first ratio minus 1, before anything had moved:", stats["ratio_error"])
-assert stats["ratio_error"] < 1e-2
-
-# %%
-change = (after - before).masked_fill(~batch.response_mask, 0.0)
-moved = []
-for name, sign in (("up", 1), ("down", -1)):
-    for flat in (sign * change).flatten().topk(5).indices.tolist():
-        i, t = divmod(flat, R)
-        token = tokenizer.decode([int(batch.response_ids[i, t])])
-        odds = f"{before[i, t].exp():.3f} → {after[i, t].exp():.3f}"
-        moved.append(
-            (
-                name,
-                token,
-                odds,
-                round(float(batch.advantages[i, t]), 2),
-                batch.prompts[i][:48],
-            )
-        )
-pd.DataFrame(
-    moved, columns=["moved", "token", "probability", "advantage", "in the answer to"]
-)
-
-# %%
 real = batch.response_mask
+assert stats["ratio_error"] < 1e-2  # the first ratio is 1: nothing had moved
+change = (after - before).masked_fill(~real, 0.0)
 agree = (change[real].sign() == batch.advantages[real].sign()).float().mean()
 print(f"{agree:.0%} of the tokens moved in the direction of their advantage.")
-drift = ((before - after) * real).sum(1).mean()  # sampled by SFT: log π_SFT − log π
-print(f"KL from SFT to the updated policy, on these answers: {float(drift):.3f} nats")
+outside = ((change[real].exp() - 1).abs() > 0.2).float().mean()
+print(f"{outside:.0%} have a ratio outside 0.8 to 1.2; the largest is", end=" ")
+print(f"{float(change[real].exp().max()):.1f}.")
+drift = float(-change.sum(1).mean())  # sampled by SFT: mean of log π_SFT − log π
+print(f"KL(SFT ‖ updated policy), estimated on these answers: {drift:.2f} nats")
+moved = []
+for name, sign in (("up", 1), ("down", -1)):
+    for flat in (sign * change).flatten().topk(4).indices.tolist():
+        i, t = divmod(flat, R)
+        token = tokenizer.decode([int(batch.response_ids[i, t])])
+        chance = f"{before[i, t].exp():.3f} → {after[i, t].exp():.3f}"
+        credit = f"{batch.advantages[i, t]:+.2f}"
+        moved.append((name, token, chance, credit, batch.prompts[i][:48]))
+names = ["moved", "token", "probability", "advantage", "in the answer to"]
+pd.DataFrame(moved, columns=names)
 
 # %% [markdown]
-# Not all tokens obey: they share weights, so pushing one pulls others along. That is why PPO takes
-# many small steps and samples afresh before each.
-
-# %% [markdown]
+# Not all tokens obey, and some go far beyond 20 %: so PPO samples afresh before each step. This KL is the one from SFT to
+# the policy, because the SFT model wrote these answers. The dashboard's is the other one, and needs answers of the
+# *updated* policy.
+#
 # ## 6. What does the trainer look like inside?
-# You have just called its four methods. `step` calls them in order, and `train` repeats it.
 #
-# | file in `sawyer_utils` | holds |
-# |---|---|
-# | `losses.py` | the mathematics of sections 1 to 4, as pure functions |
-# | `rollout.py` | sampling; a batch with the shape and meaning of each field |
-# | `actor.py` | policy and critic on one trunk: the one forward pass, and the output layer's gradient |
-# | `ppo.py` | the trainer: `rollout`, `score`, `advantages`, `update` |
-# | `ppo_config.py` | its settings |
-# | `checkpoints.py` | a run on disk, to go on after it was cut off |
-# | `health.py` | what a log holds, and what it says about a run (section 8) |
-# | `snapshots.py` | the same few prompts, asked again as the policy learns |
-#
-# On several GPUs the same file runs as a script: `accelerate launch notebooks/source/03_ppo.py`.
-#
-# Here is the heart of it, read from the package:
+# You have just called its four methods; `step` calls them in order, and `train` repeats it. Here are three of them, and the
+# points in which the trainer differs from the papers:
 
 # %%
 for method in (ppo.PPOTrainer.score, ppo.PPOTrainer.advantages, ppo.PPOTrainer.update):
     print(inspect.getsource(method))
-
-# %% [markdown]
-# And this is where it departs from the papers, numbered, with the reason:
-
-# %%
 text = inspect.getdoc(ppo)
 print(text[text.index("Where this differs") :])
 
 # %% [markdown]
 # ## 7. Train
-# Fresh start from SFT: the slow step above is forgotten. Watch six curves.
 #
-# | curve | formula | healthy | when it drifts |
-# |---|---|---|---|
-# | reward | mean score of the batch, in SFT standard deviations | rises, then levels off | flat: step too small or reward too noisy; a sudden jump: read the samples |
-# | KL | Σ log π − log π_ref per answer, nats | rises slowly, stays bounded | runs away: raise β or lower the learning rate |
-# | length | tokens, stop included | moves a little | climbs to the limit: the reward model likes length |
-# | finished | share that ended with the stop token | near 1 | falls: longer answers score more than stopping pays |
-# | clipped | share of tokens with ρ outside 0.8 to 1.2 | 0.02 to 0.2 | higher: steps too big for the samples |
-# | [explained variance](../docs/glossary.md#explained-variance) | 1 − Var(R − V)/Var(R) | from 0 upwards | stays at 0: the critic is no help (in a short run it hardly gets going) |
+# From the SFT model again. First the settings that matter, then six curves.
+#
+# | curve | formula | when it drifts |
+# |---|---|---|
+# | reward | mean score, in SFT standard deviations | flat: steps too small; a jump: read the samples |
+# | KL | Σ log π − log π_ref per answer, nats | runs away: raise β or lower the learning rate |
+# | length | tokens, stop included | climbs to the limit: the judge likes length |
+# | finished | share that ended with the stop token | falls: length pays more than stopping |
+# | clipped | share of tokens with a ratio outside 0.8 to 1.2 | above 0.2: steps too big |
+# | [explained variance](../docs/glossary.md#explained-variance) | 1 − Var(R − V)/Var(R) | stays at 0: no help from the critic (usual in a short run) |
 
-# %%
+# %% tags=["slide"]
 models.activate(model, models.POLICY)
 models.load_policy_weights(model, sft_folder / "adapter")
 SEED = 0  # the median of five, see section 9
 config = ppo.PPOConfig.from_profile(profile, seed=SEED)
+why = {
+    "steps": "few, to fit a lesson; published runs take thousands",
+    "batch_size": "answers a step; with fewer, the mean score is too noisy to follow",
+    "epochs": "passes over the same answers; after many they no longer fit the policy",
+    "minibatches": "optimizer steps a pass: epochs × minibatches updates a batch",
+    "learning_rate": "high, as LoRA bears it; falls to a tenth by the end",
+    "kl_coef": "β: the price of a nat of drift, in standard deviations of the reward",
+    "clip": "ε of section 4, as in the PPO paper",
+    "lam": "λ of section 3: below 1, short answers would be paid for",
+    "missing_stop_penalty": "taken off an answer that does not stop in time",
+}
+for name, reason in why.items():
+    print(f"{name:21s}{getattr(config, name):<8g}{reason}")
+
+# %% tags=["slide"]
 trainer = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
 live = plots.LivePlot(plots.ppo_dashboard, config.steps, folder=folder)
-with models.using(model, models.REF):
-    ref_row = [p.detach().clone() for n, p in model.named_parameters() if ".ref" in n][
-        0
-    ]
-
+frozen = next(p for n, p in model.named_parameters() if ".ref." in n)
+ref_weights = frozen.detach().clone()
 half = max(1, config.steps // 2)
 watch = snapshots.Watch(trainer, train_prompts[:4], half, folder / "watch.json")
 watch.start()
@@ -552,83 +426,44 @@ def keep(log):
 
 
 log = trainer.train(train_prompts, on_step=keep)
-keys = ("seconds_rollout", "seconds_score", "seconds_update")
-spent = sum(line[key] for line in log for key in keys)  # also of a run that was resumed
-print(f"{len(log)} steps of {config.batch_size} answers, {spent / 60:.1f} minutes.")
+models.save_adapter(model, folder / "adapter", models.POLICY)
+runtime.write_json(folder / "log.json", log)
+phases = ("rollout", "score", "update")
+spent = {p: sum(line[f"seconds_{p}"] for line in log) for p in phases}  # resumed, too
+seconds_train = sum(spent.values())
+minutes = seconds_train / 60
+print(f"{len(log)} steps of {config.batch_size} answers, {minutes:.1f} minutes.")
+print("time:", ", ".join(f"{p} {s / seconds_train:.0%}" for p, s in spent.items()))
+assert log[0]["kl"] == 0.0  # it started exactly at SFT
+assert torch.equal(ref_weights, frozen)  # and the reference never moved
 
 # %% [markdown]
-# Cut it off whenever you like (Stop button, closed lid, `kill -9`) and run the cell again: it goes on
-# from the last [checkpoint](../docs/glossary.md#checkpoint), and on a CPU the end is the same to the last bit. A new trainer on the
-# folder of the run shows that all of it is there:
+# *Six curves over the steps, each with its healthy range below it; the next cell prints three of them as numbers.*
+#
+# Cut the training off and run the cell again: it goes on from the last [checkpoint](../docs/glossary.md#checkpoint), on a CPU to the same last
+# bit. Below, a new trainer finds the whole run.
+#
+# Numbers can rise for bad reasons, so read: the same four prompts before, halfway and at the end. Orange tokens are
+# likelier than under the SFT model, blue ones less likely.
 
-# %%
+# %% tags=["slide"]
 again = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
 assert again.load_checkpoint()
 assert again.log == log
-left = config.steps - again.steps_done
-print(f"found {again.steps_done} steps, {left} to go, β = {again.kl_coef}")
-print("kept:", ", ".join(sorted(p.name for p in (folder / "checkpoint").iterdir())))
-
-# %% tags=["slide"]
-plots.save(
-    plots.ppo_dashboard(log), figures, "dashboard",
-    [{k: v for k, v in line.items() if k != "samples"} for line in log],
-)  # fmt: skip
-
-# %%
+print(f"found {again.steps_done} steps, {config.steps - again.steps_done} to go\n")
 third = max(1, len(log) // 3)
-for key, unit in (
-    ("reward", "SFT standard deviations"),
-    ("kl", "nats"),
-    ("length", "tokens"),
-):
+units = {"reward": "SFT standard deviations", "kl": "nats", "length": "tokens"}
+for key, unit in units.items():
     start = statistics.mean(line[key] for line in log[:third])
     end = statistics.mean(line[key] for line in log[-third:])
     print(f"{key:7s} first third {start:6.2f}   last third {end:6.2f}   {unit}")
-assert log[0]["kl"] == 0.0  # it started exactly at SFT
-ref_now = [p for n, p in model.named_parameters() if ".ref" in n][0]
-assert torch.equal(ref_row, ref_now)  # and the reference never moved
-
-# %% [markdown]
-# *The figure in words: six curves over the steps, one for each line of the table above, with its healthy
-# range written below it; the lines above give the first and the last third.*
-#
-# Numbers can rise for bad reasons. Read what it said, early and late:
-
-# %%
-for line in (log[0], log[-1]):
-    print(f"— step {line['step']}")
-    for sample in line["samples"][:3]:
-        print(
-            f"  [{sample['score']:+.2f}] {sample['prompt']}",
-            f"          {sample['response']}",
-            sep="\n",
-        )
-
-# %% [markdown]
-# The same four prompts before, halfway and at the end, from the same seed. Orange tokens are likelier
-# than under the SFT model, blue ones less likely: that is where the KL was spent. (`steps=6` shows more
-# steps.)
-
-# %%
 show.rollouts(watch.taken)
 
-# %%
-models.save_adapter(model, folder / "adapter", models.POLICY)
-runtime.write_json(folder / "log.json", log)
-phases = {
-    p: sum(line[f"seconds_{p}"] for line in log) for p in ("rollout", "score", "update")
-}
-spent = sum(phases.values())
-print(
-    "time:",
-    ", ".join(f"{name} {seconds / spent:.0%}" for name, seconds in phases.items()),
-)
-
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ## 8. Is this run healthy?
-# Four saved runs of the same trainer. Three were made sick on purpose, one was not. **Write down a
-# diagnosis for each** before you open the answers.
+#
+# Four saved runs of the same trainer with small batches; B and D had other rewards, so compare shapes, not heights. Three
+# were made sick on purpose. **Write down a diagnosis for each** before you open the answers.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Reading curves is what is left when PPO has become a call to a library. In
@@ -638,69 +473,56 @@ print(
 # - **The usual wrong answer.** "The reward rises, so the run is fine." It rises in the sick runs as
 #   well.
 
-# %% tags=["subslide"]
+# %% tags=["slide"]
 saved = runtime.project_root() / "results" / "ppo_runs.json"
 runs = runtime.read_json(saved) if saved.exists() else {}
-keys = ("reward", "kl", "length", "finished", "explained_variance")
-figure, axes = plt.subplots(
-    max(1, len(runs)), 5, figsize=(13, 2.3 * max(1, len(runs))), squeeze=False
-)
-for row, (name, run) in zip(axes, runs.items()):
-    for ax, key in zip(row, keys):
-        ax.plot([line[key] for line in run["log"]], color="#0072B2", marker="o", ms=3)
-        ax.set_title(f"{name}: {key.replace('_', ' ')}", fontsize=12)
-plots.save(figure, figures, "four_runs")
-
-# %% [markdown]
-# *In words: a row a run, and in it five curves: reward, KL, length, share finished, explained variance.
-# The diagnosis below quotes the numbers that matter.*
-
-# %%
 for name, run in runs.items():
     print(f"{name} says at its last step:")
     for sample in run["log"][-1]["samples"][:2]:
         print(f"   {sample['prompt'][:60]}  ->  {sample['response'][:110]!r}")
+figure, axes = plt.subplots(2, 2, figsize=(10, 6.8), sharex=True)
+colours = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+looks = zip(colours, "osD^", ("-", "--", "-.", ":"))
+drawn = [(run["log"], name, look) for (name, run), look in zip(runs.items(), looks)]
+for ax, (key, title, unit, _) in zip(axes.flat, plots.PANELS):
+    for lines, name, (colour, mark, style) in drawn:
+        steps, values = [x["step"] for x in lines], [x[key] for x in lines]
+        ax.plot(steps, values, color=colour, marker=mark, ls=style, lw=2, label=name)
+    ax.set(title=title, ylabel=unit)
+for ax in axes[1]:
+    ax.set_xlabel("step")
+axes[0, 0].legend(ncols=2, fontsize=11)
+plots.save(figure, figures, "four_runs")
 
 # %% [markdown]
+# *Four panels (reward, KL, length, share finished), the four runs in each. A's KL goes to 38 nats; B's answers shrink to
+# four tokens; C stays near where it began; D's reward and length climb, and hardly an answer finishes.*
+#
 # <details><summary>The four diagnoses</summary>
 #
-# - **Run A, KL running away.** No KL penalty and a learning rate five times too large: the policy
-#   leaves the region where the reward model knows anything. Remedy: β back up, smaller steps.
-# - **Run B, collapse.** The reward pays for brevity and nothing holds the policy: every answer
-#   becomes the same word or two, as in the workshop's older GPT-2 run, which ended in "The" and
-#   "Theic". Remedy: a reward that cannot be won by saying nothing, and β.
-# - **Run C, the good one.** Reward up, KL bounded, answers still end.
-# - **Run D, forgetting to stop.** Length is paid for and stopping costs nothing: `length` climbs and
-#   `finished` falls, while the reward looks splendid. Remedy: a missing-stop penalty that is worth
-#   more than the extra words earn.
+# - **Run A, KL running away.** No KL penalty, and a learning rate five times too large. Remedy: β back up, smaller steps.
+# - **Run B, collapse.** The reward pays for brevity and nothing holds the policy. Remedy: a reward that silence cannot
+#   win, and β.
+# - **Run C, the good one.** Reward up a little, KL bounded, answers still end.
+# - **Run D, forgetting to stop.** Length is paid for, stopping is not. Remedy: a missing-stop penalty that is worth more
+#   than the extra words earn.
 #
 # </details>
 #
-# The package has an opinion, too: `health.diagnose` compares the first eighth of a log with its last
-# quarter and names what stands out, with the evidence and a remedy. Its thresholds are rules of
-# thumb. Where does it disagree with you? (About the critic it is right each time: ten steps are too
-# few for ours.)
+# `health.diagnose` knows rules of thumb. Where does it disagree with you?
 
 # %%
-for name, run in runs.items():
-    found = health.diagnose(run["log"])
+for name, run in {**runs, "Your run": {"log": log}}.items():
+    found = health.diagnose(run["log"]) if len(run["log"]) > 3 else ["too few steps"]
     print(name, "" if found else "  nothing stands out")
     for finding in found:
-        print(f"  {finding.name}: {finding.evidence}\n     {finding.remedy}")
-
-# %% [markdown]
-# And of the run that you have just made:
-
-# %%
-if len(log) < 4:
-    print(f"{len(log)} steps say nothing.")
-else:
-    print(*health.diagnose(log) or ["Nothing stands out."], sep="\n")
+        print(f"  {finding}")
 
 # %% [markdown]
 # ## 9. Before and after
-# The same 120 prompts that no stage has seen, one sampled answer each, the same seed for both.
-# (Under the `smoke` profile: a handful, and no miracle after two steps.)
+#
+# Prompts that no stage has seen, one sampled answer each, the same seed for both. **Predict first:** do all of them
+# gain?
 
 # %% tags=["slide"]
 with models.using(model, models.REF):
@@ -711,51 +533,51 @@ ppo_rewards = reward_fn(test_prompts, ppo_answers.responses)
 comparison = evaluation.compare_rewards(sft_rewards, ppo_rewards)
 print(comparison)
 print(f"\nIn words, by the interval alone: {comparison.verdict}.")
-
-# %% tags=["fragment"]
 both = {"sft": sft_rewards, "ppo": ppo_rewards}
 table = {"prompt": test_prompts, **both}
 plots.save(plots.reward_histograms(both), figures, "rewards", table)
 
 # %% [markdown]
-# *In words: two overlapping histograms of the reward, before and after, with a line at each mean; the
-# comparison above gives means and spreads.*
+# *Two overlapping histograms of the reward, before and after, with a line at each mean.*
+#
+# What did it cost, in KL and in length? And the best change, the median one, the worst. A fourth row: of the other
+# answers whose reward *rose*, the one with the most figures and names that its question does not have. Check its facts.
 
-# %%
+# %% tags=["slide"]
 kl = evaluation.kl_to_reference(model, ppo_answers, models.REF, config.compute)
 low, high = evaluation.bootstrap_interval(kl)
-matched = evaluation.length_matched(
-    sft_rewards, ppo_rewards, sft_answers.lengths, ppo_answers.lengths
-)
+lengths = sft_answers.lengths, ppo_answers.lengths
+matched = evaluation.length_matched(sft_rewards, ppo_rewards, *lengths)
 print(f"KL to SFT   {statistics.mean(kl):.2f} nats an answer [{low:.2f}, {high:.2f}]")
 for name, answers in (("SFT", sft_answers), ("SFT + RLF", ppo_answers)):
-    print(
-        f"{name:10s}  length {statistics.mean(answers.lengths):.1f} tokens,"
-        f" finished {statistics.mean(answers.finished):.0%}"
-    )
-print(
-    f"gain at equal length: {matched.adjusted:+.2f}"
-    f" [{matched.adjusted_low:+.2f}, {matched.adjusted_high:+.2f}]"
-    f" of {comparison.difference:+.2f}"
-)
+    mean, ended = map(statistics.mean, (answers.lengths, answers.finished))
+    print(f"{name:10s}  length {mean:.1f} tokens, finished {ended:.0%}")
+gain = matched.adjusted, matched.adjusted_low, matched.adjusted_high
+print("gain at equal length: {:+.2f} [{:+.2f}, {:+.2f}]".format(*gain), end=" ")
+print(f"of {comparison.difference:+.2f}")
 
-# %%
+
+def claims(i):
+    """Figures, and names inside a sentence, that the question does not have."""
+    found = re.findall(r"\d[\d,.]*|(?<=[a-z,] )[A-Z]\w+", ppo_answers.responses[i])
+    return sum(one.lower() not in test_prompts[i].lower() for one in found)
+
+
 order = sorted(range(len(test_prompts)), key=lambda i: ppo_rewards[i] - sft_rewards[i])
 picked = [order[-1], order[len(order) // 2], order[0]]
+rest = [i for i in order if i not in picked]
+rose = [i for i in rest if ppo_rewards[i] > sft_rewards[i]] or rest
+picked.append(max(rose, key=claims))
+columns = {"SFT": (sft_answers, sft_rewards), "SFT + RLF": (ppo_answers, ppo_rewards)}
 show.side_by_side(
     [test_prompts[i] for i in picked],
-    {
-        "SFT": [sft_answers.responses[i] for i in picked],
-        "SFT + RLF": [ppo_answers.responses[i] for i in picked],
-    },
-    {
-        "SFT": [f"reward {sft_rewards[i]:+.2f}" for i in picked],
-        "SFT + RLF": [f"reward {ppo_rewards[i]:+.2f}" for i in picked],
-    },
+    {name: [a.responses[i] for i in picked] for name, (a, _) in columns.items()},
+    {n: [f"reward {r[i]:+.2f}" for i in picked] for n, (_, r) in columns.items()},
 )
 
 # %% [markdown]
-# The best change, the median one, and the worst, picked by number and not by taste.
+# Where the reward rose and the answer became less true, you see what the grade leaves out: a judge that knows few facts
+# can like a made-up date as well as a true one. **Reward up, truth down.** PPO maximises the grade, and nothing else.
 #
 # ### Would another seed say the same?
 #
@@ -794,55 +616,11 @@ pd.DataFrame(shown).T
 # %% [markdown]
 # Gains are in standard deviations of the SFT model's scores, by the judge that was paid for and by the second
 # judge of notebook 04, which PPO never met. The table is of the profile `local`.
-
-# %%
-runtime.write_json(
-    folder / "answers.json",
-    {
-        "prompts": test_prompts,
-        "sft": sft_answers.responses,
-        "ppo": ppo_answers.responses,
-        "seed": 0,
-    },
-)
-runtime.record(
-    profile,
-    "ppo",
-    reward=comparison.as_dict(),
-    kl=statistics.mean(kl),
-    kl_interval=[low, high],
-    length={
-        "sft": statistics.mean(sft_answers.lengths),
-        "ppo": statistics.mean(ppo_answers.lengths),
-    },
-    finished={
-        "sft": statistics.mean(sft_answers.finished),
-        "ppo": statistics.mean(ppo_answers.finished),
-    },
-    gain_at_equal_length=[
-        matched.adjusted,
-        matched.adjusted_low,
-        matched.adjusted_high,
-    ],
-    sft_mean=sft_mean,
-    sft_std=sft_std,
-    steps=len(log),
-    seconds_train=spent,
-    seconds=time.perf_counter() - started,
-)
-peak = runtime.record_peak(profile, "ppo")
-print(f"peak memory {peak:.1f} GiB")
-
-# %% [markdown] tags=["slide"]
-# **Doubt.** You have an interval for the change of the reward. But the judge is our own, trained on our own
-# preferences. Would anyone else agree? That is notebook 04.
-
-# %% [markdown]
+#
 # ## 10. What would you pay for?
-# PPO asks one thing of a reward: `reward_fn(prompts, responses)` gives a number for each response. It may be a
-# rule, a list of words, a classifier from the Hub, or a program that checks the answer. Two of your own, small
-# enough to read: a rule that an answer passes or not, and a list of words. **Predict first:** which of the two
-# can be won without answering the question?
+#
+# PPO asks one thing of a reward: `reward_fn(prompts, responses)` gives a number for each response. It may be a rule, a word
+# list, or a classifier from the Hub (under `colab`). **Predict first:** which of these can be won without answering?
 
 
 # %%
@@ -865,21 +643,23 @@ def sentiment(prompts, responses):
     return found
 
 
-rewards_of_your_own = {"short": shorter_than_30, "sentiment": sentiment}
-for name, own in rewards_of_your_own.items():
-    print(
-        f"{name:9s} SFT {statistics.mean(own(test_prompts, sft_answers.responses)):.2f}"
-        f"   SFT + RLF {statistics.mean(own(test_prompts, ppo_answers.responses)):.2f}"
-    )
+own_rewards = {"short": shorter_than_30, "sentiment": sentiment}
+if profile.news_classifiers:
+    from sawyer_utils.chapters import summaries
+
+    name, source, label, _ = profile.news_classifiers[0]
+    own_rewards[name] = summaries.Classifier(source, label)  # a Hub id, which logit
+for name, own in own_rewards.items():
+    for who, (answers, _) in columns.items():
+        mean = statistics.mean(own(test_prompts, answers.responses))
+        print(f"{name:10s} {who:10s} {mean:.2f}")
 made_up = ["A wonderful, lovely, great, nice, happy, kind, good day.", "word " * 30, ""]
 assert shorter_than_30([""] * 3, made_up) == [1.0, 0.0, 0.0]
 assert sentiment([""] * 3, made_up)[0] > 50
 
 # %% [markdown]
-# Look at a reward before you train on it: ask it about answers that you have, and about some that you make up.
-# The made-up ones show what each can be won with: any short text wins the first, a pile of kind words the
-# second. So the list goes *beside* the judge, in `reward.Mixture`, whose parts the log then shows one by one.
-# A few steps of each, from the SFT model again. Nothing of them is kept.
+# Any short text wins the first, a pile of kind words the second, so the list goes *beside* the judge, in `reward.Mixture`.
+# A few steps show that it runs, not what it learns.
 
 
 # %%
@@ -899,35 +679,44 @@ for name, (own, steps) in side_runs.items():
 models.load_policy_weights(model, folder / "adapter")  # the run of section 7 again
 
 # %% [markdown]
-# A few steps show that it runs, not what it learns: for that take the settings of section 7, and read the
-# samples early. Whatever your function raises, or gives in the place of a number, is reported with the text on
-# which it did so.
+# ## In short
 #
-# And a classifier? `summaries.Classifier` makes a reward of any sequence classifier of the Hub: its name, and which
-# logit counts. The larger profiles ask one here; on a CPU it would be one more download.
+# PPO samples, grades, compares with the average and nudges, while the KL is charged for. What it gained and what it cost
+# is below. Next, [notebook 04](04_eval.ipynb) asks whether anyone else would agree.
 
-# %%
-if profile.news_classifiers:
-    from sawyer_utils.chapters import summaries
-
-    name, source, label, _ = profile.news_classifiers[0]
-    classifier = summaries.Classifier(source, label)
-    few = test_prompts[:8], ppo_answers.responses[:8]
-    print(name, [round(score, 2) for score in classifier(*few)])
-else:
-    print('For example: summaries.Classifier("owner/name", label=1)')
+# %% tags=["slide"]
+texts = {"sft": sft_answers.responses, "ppo": ppo_answers.responses}
+answers = {"prompts": test_prompts, **texts, "seed": 0}
+runtime.write_json(folder / "answers.json", answers)
+numbers = {
+    "reward": comparison.as_dict(),
+    "kl": statistics.mean(kl),
+    "kl_interval": [low, high],
+    "length": dict(zip(texts, map(statistics.mean, lengths))),
+    "finished": {
+        "sft": statistics.mean(sft_answers.finished),
+        "ppo": statistics.mean(ppo_answers.finished),
+    },
+    "gain_at_equal_length": list(gain),
+    "sft_mean": sft_mean,
+    "sft_std": sft_std,
+    "steps": len(log),
+    "seconds_train": seconds_train,
+    "seconds": time.perf_counter() - started,
+}
+runtime.record(profile, "ppo", **numbers)
+peak = runtime.record_peak(profile, "ppo")
+print(f"reward {comparison.difference:+.2f}: {comparison.verdict}, by our own judge")
+print(f"prompts that lost {comparison.share_worse:.0%}, KL {numbers['kl']:.1f} nats")
+print(f"peak memory {peak:.1f} GiB")
+print("\nWould anyone else agree? That is notebook 04.")
 
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
-# yet, with one hint at a time. It tries functions on fresh inputs. The solutions stand at the end of the
-# notebook. (The comments with `SOLUTION` are for teachers who use nbgrader.)
-
-# %%
-from sawyer_utils.classroom.checks import check
-
-# %% [markdown]
+# Write your answer where it says `None`: `check` gives one hint at a time. Solutions stand at the end. (`SOLUTION` is
+# for teachers who use nbgrader.)
+#
 # ### 03.1 Predict the number: pay at β = 1
 #
 # In section 2, set β = 1 and keep the score of 1. What is the second token paid, and what does the
@@ -944,8 +733,8 @@ check("03.1", (second_token, whole_answer))
 # %% [markdown]
 # ### 03.2 Write this function: advantages without a recursion
 #
-# At λ = 1 (and γ = 1) the loop of section 3 is not needed. Write the advantages of a batch in one line,
-# from what each token still has to come. No padding yet.
+# At λ = 1 (and γ = 1) no loop is needed. Write the advantages of a batch in one line, from what each token
+# still has to come. No padding yet.
 
 
 # %% tags=["exercise"]
@@ -1013,11 +802,10 @@ check("03.5", push)
 # %% [markdown]
 # ### 03.6 Break it and diagnose: thirty-two unnamed logs
 #
-# Thirty-two runs that you have not seen: 12 to 39 steps, first answers of 5 to 60 tokens, and a reward that
-# rises in every one. Write the doctor (without `health.diagnose`): a log is a list of one dictionary a
-# step, with `reward`, `kl`, `length`, `finished` and `distinct_2` in the units of section 7. At most one
-# thing is wrong with each run; a single odd batch is nothing. Return a name as `health.diagnose` says it
-# ("KL running away", "collapse", "never finishing"), or "healthy".
+# Thirty-two runs: 12 to 39 steps, first answers of 5 to 60 tokens, and a reward that rises in every one. Write
+# the doctor (without `health.diagnose`): a log has one dictionary a step, with `reward`, `kl`, `length`,
+# `finished` and `distinct_2` in the units of section 7. At most one thing is wrong with each run; a single odd
+# batch is nothing. Return "KL running away", "collapse", "never finishing" or "healthy".
 
 
 # %% tags=["exercise"]
@@ -1033,99 +821,89 @@ check("03.6", doctor)
 # %% [markdown]
 # ### Two open questions
 #
-# They need training, so nothing checks them.
+# - **Break it.** Make the reward `lambda p, r: [-len(x) for x in r]`, take `kl_coef=0`, run six steps. Which curve tells you
+#   first? <details><summary>Answer</summary>Length. The reward rises too, which is the trap.</details>
+# - **Another λ.** Train with `ppo.PPOConfig.from_profile(profile, lam=0.95)` and no run folder. What happens to `length`?
+#   <details><summary>Answer</summary>In our trial, with an earlier judge that scored longer answers slightly higher, 24
+#   steps took them from 20 tokens to 10; with λ = 1 they kept 19.</details>
 #
-# - **Break it.** Make the reward `lambda p, r: [-len(x) for x in r]`, take `kl_coef=0`, run six steps.
-#   Which curve tells you first?
-#   <details><summary>Answer</summary>Length. The reward rises too, which is the trap; the KL goes
-#   next, and by then the answers are a word long.</details>
-# - **A setting that nobody questions.** Train again with
-#   `ppo.PPOConfig.from_profile(profile, lam=0.95)` and no run folder. The judge is the same; what
-#   happens to `length`?
-#   <details><summary>Answer</summary>In our trial, with an earlier judge that scored longer answers
-#   slightly higher, 24 steps took them from 20 tokens to 10; with λ = 1 they kept 19. The judge did
-#   not ask for it: see the two answers of section 3.</details>
-
-# %% [markdown]
 # ## What can go wrong
+#
 # | symptom | likely cause | where it shows |
 # |---|---|---|
-# | first ratio is not 1 | log-probs from another code path, dropout, wrong temperature | the trainer stops and says so |
-# | KL negative for many steps | sampling from a narrowed distribution (top-k, top-p) | KL |
-# | reward flat | learning rate too small, rewards all equal, prompts too few | reward, clipped |
-# | reward up, answers worse | the reward model is being gamed | the samples; notebook 04 |
+# | first ratio is not 1 | log-probs from another code path, dropout | the trainer stops and says so |
+# | KL negative for many steps | sampling from a narrowed distribution | KL |
+# | reward flat | learning rate too small, rewards all equal | reward, clipped |
+# | reward up, answers worse | the policy exploits the judge | the samples; notebook 04 |
 # | answers get longer for ever | length pays, stopping does not | length, finished |
-# | loss is NaN | fp16 overflow, a reward that is not a number | the trainer stops, the last checkpoint stays |
-
-# %% [markdown]
+# | loss is NaN | fp16 overflow, a reward that is not a number | the trainer stops; the checkpoint stays |
+#
 # ## What we simplified
-# 1. One reward model, and it stays as it is; in practice it is retrained as the policy moves
-#    (Stiennon et al. 2020, arXiv 2009.01325).
-# 2. A few dozen steps where published runs take thousands.
-# 3. One shared trunk for policy and critic; large runs give the critic its own
-#    (Ouyang et al. 2022, arXiv 2203.02155).
-# 4. β is constant; Ziegler et al. 2019 (arXiv 1909.08593) steer it towards a target KL.
-# 5. TRL dropped its `PPOTrainer` in version 1.13; ours follows the same papers and the list of
-#    "N+ implementation details" (arXiv 2403.17031).
+#
+# 1. **One reward model** that stays as it is; in practice it is retrained (Stiennon et al. 2020, arXiv 2009.01325).
+# 2. **A few dozen steps,** where published runs take thousands.
+# 3. **One trunk** for policy and critic; large runs have two (Ouyang et al. 2022, arXiv 2203.02155).
+# 4. **A constant β;** Ziegler et al. 2019 (arXiv 1909.08593) steer it towards a target KL.
+# 5. **Our own trainer:** TRL dropped its `PPOTrainer` in version 1.13; see arXiv 2403.17031 for the details.
 
 # %% [markdown]
 # ## Five questions
 #
-# **1. Before the first update the KL of every token is exactly zero, not merely small. Why?**
+# **1. Look at the output of section 5: the largest KL of any token is exactly 0 before the update. Why?**
 #
-# - A: β starts at zero and is warmed up.
+# - A: β starts at zero and is warmed up slowly.
 # - B: Differences that small are rounded away.
-# - C: Policy and reference start as the same weights and are run through the same code.
-# - D: The answers are sampled from the reference.
+# - C: Same weights, run through the same code.
+# - D: The reference itself wrote the answers.
 #
 # <details><summary>Answer</summary>
 #
-# **C** is right. Equal weights, equal arithmetic, equal bits. A first KL or a first ratio that is off points to a second code path.
+# **C** is right. A first KL that is not zero points to a second code path.
 #
-# Not A. The KL is measured without β, and β is at its value from the first step on.
+# Not A. It is at its value from the first step on.
 #
-# Not B. The cell asserts 0.0 for the largest of all tokens. Rounding would leave a last bit somewhere.
+# Not B. The cell asserts 0.0, to the last bit.
 #
-# Not D. They are sampled from the policy. That it is still the reference in all but name is the point.
+# Not D. The policy wrote them, with equal weights.
 #
 # It stands in “5. What does one real step do?”.
 #
 # </details>
 #
-# **2. The second of the four tokens has a KL estimate of −0.2, although a KL is never negative. What does that tell you?**
+# **2. The second of four tokens has a KL estimate of −0.2. A KL is never negative. What is wrong?**
 #
-# - A: It is the estimate from one sample: the reference likes this token more than the policy does.
-# - B: k1 is biased; k3 is the right one.
-# - C: The two models were run at different temperatures.
+# - A: Nothing: a single sample may be below zero.
+# - B: The estimator: k1 is biased, and k3 is not.
+# - C: The models ran at different temperatures.
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. Over many samples such tokens are outweighed by the others, and the mean comes out at the true value.
+# **A** is right. Over many samples the mean comes out at the true value.
 #
-# Not B. With three words both expectations are the exact KL. k3 is never negative, but no more right on average.
+# Not B. With three words the mean of both is the exact KL.
 #
-# Not C. That would shift a whole log. The four numbers here were written down by hand, and one below zero is in order.
+# Not C. These four numbers were written down by hand.
 #
 # It stands in “1. How far has the policy drifted?”.
 #
 # </details>
 #
-# **3. An answer of 4 tokens and one of 20 are graded alike, and the critic says nothing yet. Why does our trainer take λ = 1?**
+# **3. Answers of 4 and of 20 tokens are graded alike, and the critic says nothing yet. Why take λ = 1?**
 #
-# - A: λ = 1 gives the least noise.
-# - B: Below 1 the score would not stand on the last token.
-# - C: Below 1 the first token of the longer answer earns less, so that brevity would pay without anybody asking for it.
-# - D: At 1 the critic need not be trained.
+# - A: It has the least noise of all values of λ.
+# - B: Below 1 the last token loses its score.
+# - C: Below 1 the start of a long answer earns less.
+# - D: At 1 the critic needs no training at all.
 #
 # <details><summary>Answer</summary>
 #
-# **C** is right. At 0.95 the same grade is worth less the later it comes. A good critic would mend that; ours has just begun.
+# **C** is right. A grade is worth less the later it comes, until a critic mends that.
 #
-# Not A. The reverse: every token then answers for all that followed. The trainer lives with that noise.
+# Not A. The reverse: each token answers for all that followed.
 #
-# Not B. The score stands on the last token at any λ. λ decides how much of it reaches the first.
+# Not B. It has the score at any λ; λ says how much reaches the first.
 #
-# Not D. It is trained all the same, for its guesses are subtracted at any λ.
+# Not D. It is trained all the same, to take out noise.
 #
 # It stands in “3. Who earned it?”.
 #
@@ -1133,38 +911,38 @@ check("03.6", doctor)
 #
 # **4. A token with advantage −1 has become likelier: its ratio is 1.5. What does the clipped surrogate do?**
 #
-# - A: Nothing: outside 0.8 to 1.2 there is no gradient.
-# - B: It pushes the token back.
-# - C: It pushes back, but only as it would at a ratio of 1.2.
+# - A: Nothing: outside 0.8 to 1.2 all is flat.
+# - B: It pushes back, as the ratio of 1.5 asks.
+# - C: It pushes back, but as at a ratio of 1.2.
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. The surrogate is −1.5 there, not clipped: a bad token that has become likelier is still pushed down, however far it went.
+# **B** is right. The surrogate is −1.5 there: not clipped, however far it went.
 #
-# Not A. Two of the four cases outside keep their gradient. Only going further in the direction that pays is stopped.
+# Not A. Only going further in the direction that pays is stopped.
 #
-# Not C. The clipped value, −1.2, is the better one of the two, and the surrogate takes the worse.
+# Not C. −1.2 is the better of the two, and PPO takes the worse.
 #
 # It stands in “4. How big a step?”.
 #
 # </details>
 #
-# **5. The reward looks splendid, `length` climbs to its limit and `finished` falls. Which of the four runs is it, and what helps?**
+# **5. Look at the figure of section 8. One run's reward looks splendid while length climbs and finished falls. What helps?**
 #
-# - A: Run A, the KL running away: β back up and smaller steps.
-# - B: Run B, the collapse: a reward that cannot be won by saying nothing.
-# - C: Run C: nothing, for the reward is what was to be maximised.
-# - D: Run D, forgetting to stop: a missing-stop penalty that is worth more than the extra words earn.
+# - A: It is run A: raise β, and take smaller steps.
+# - B: It is run B: let silence earn nothing.
+# - C: It is run C: nothing, its reward rises.
+# - D: It is run D: a larger missing-stop penalty.
 #
 # <details><summary>Answer</summary>
 #
-# **D** is right. Length was paid for and stopping cost nothing. As long as that is so, the policy is right not to stop.
+# **D** is right. As long as length pays and stopping does not, it is right not to stop.
 #
-# Not A. That run is known by its KL. Its answers became short, not long.
+# Not A. That run is known by its KL, and its answers became short.
 #
-# Not B. There the answers shrank to a word or two. Here they do not stop.
+# Not B. There the answers shrank. Here they do not stop.
 #
-# Not C. In the good run answers still end. A reward can rise for bad reasons, which is why six curves are watched.
+# Not C. In run C answers still end.
 #
 # It stands in “8. Is this run healthy?”.
 #
@@ -1174,10 +952,6 @@ check("03.6", doctor)
 from sawyer_utils.classroom.quiz import quiz
 
 quiz("03")
-
-# %% [markdown]
-# ## Next
-# [04 · Evaluation](04_eval.ipynb): are you convinced?
 
 # %% [markdown]
 # ## Solutions
