@@ -125,9 +125,9 @@ def generate() -> str:
 
 with model.disable_adapter():
     print("base:     ", generate())
-for adapter in ("ppo", "sft"):  # SFT stays active
+for adapter, name in (("ppo", "SFT + RLF"), ("sft", "SFT")):  # SFT stays active
     model.set_adapter(adapter)
-    print(f"{adapter}:      ", generate())
+    print(f"{name + ':':<11}{generate()}")
 
 # %% [markdown]
 # From here on helpers do the same in batches. Which questions? Whoever picks them after seeing the answers can
@@ -767,7 +767,7 @@ verdicts = verdict_table("sft", "ppo")
 parts = [verdicts[:2], pd.DataFrame(more, columns=verdicts.columns), verdicts[2:]]
 verdicts = pd.concat(parts, ignore_index=True)
 drawn = drawings.differences(verdicts.dropna(subset="scale"))
-plots.save(drawn, figures, "differences", verdicts)
+display(plots.save(drawn, figures, "differences", verdicts))
 named = {"before": NAME["sft"], "after": NAME["ppo"]}
 display(verdicts.drop(columns="scale").rename(columns=named).round(3))
 
