@@ -533,14 +533,12 @@ for source in [*profile.benchmarks, *([own] if own else [])]:
     questions[name] = [row for row in asked if "label" in row]  # one right choice
 last = list(questions)[-1]
 correct = {}  # (benchmark, stage) -> (questions,) of True and False
-batch = min(profile.eval_tokens, 2048)  # tokens read at once
+score = partial(choices.score_choices, model, tokenizer, compute=autocast)
 with runtime.stopwatch(seconds, "benchmarks"):
     for stage in NAME:
         with models.using(model, stage):
             for name, asked in questions.items():
-                found = choices.score_choices(
-                    model, tokenizer, asked, compute=autocast, batch_tokens=batch
-                )
+                found = score(asked)
                 correct[name, stage] = found.correct.to_numpy()
 print(questions[last][0]["question"])
 for nats, choice in zip(found.logliks[0], questions[last][0]["choices"]):
