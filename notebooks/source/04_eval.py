@@ -759,7 +759,7 @@ more.append(["win rate by the gold judge", 0.5, share, *ends, said, 0.5])
 for name, r in readable.items():
     ends = r["difference"], r["low"], r["high"]
     unit = math.sqrt(r["sft"] * (1 - r["sft"])) or 1.0
-    row = [f"readable letters, {name}", r["sft"], r["ppo"], *ends, r["verdict"], unit]
+    row = [f"readable letters ({name})", r["sft"], r["ppo"], *ends, r["verdict"], unit]
     more.append(row)
 verdicts = verdict_table("sft", "ppo")
 parts = [verdicts[:2], pd.DataFrame(more, columns=verdicts.columns), verdicts[2:]]

@@ -215,7 +215,8 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     ax.set_yticks(range(len(table)), list(table.measure)[::-1])
     present = [v for v in looks if v in set(table.verdict)]
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
-    ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, -0.7 / (0.5 * len(table) + 0.4)), ncols=4)
+    below = -0.7 / (0.5 * len(table) + 0.4)  # 0.7 inches, whatever the height
+    ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, below), ncols=4)
     ax.set(xlabel="difference, in standard deviations of the SFT answers", title=title)
     return figure
 
