@@ -252,7 +252,7 @@ plots.save(plots.reward_histograms(shown), figures, "reward_histograms", shown)
 
 # %%
 a, b = gain.values()
-print(f"In our run the gold judge's verdict is: {b.verdict}. It is the one that counts.")
+print(f"In our run the gold judge's verdict is: {b.verdict}.")
 if a.verdict == "better":
     print(f"It sees {b.difference / a.difference:.0%} of the first judge's gain.")
 change = (first["ppo"] - first["sft"]).reshape(2, -1)  # (2 samples, prompts)
@@ -805,7 +805,8 @@ kl = float(np.mean(distance["ppo"]))
 said = {
     "Data": f"01: written answers\n02: scored answers\nto {len(first_rows)} questions",
     "Training": f"01 copies, 03 searches:\n{profile.ppo_steps} steps, {kl:.1f} nats",
-    "Evaluation": "{better} better, {worse} worse,\n{changed} changed,\n".format(**counts)
+    "Evaluation": "{better} better, {worse} worse,\n".format(**counts)
+    + f"{counts['changed']} changed,\n"
     + f"{counts['no difference shown']} not shown to differ",
 }
 display(plots.save(drawings.three_elements(said), figures, "three_elements"))
