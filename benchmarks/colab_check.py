@@ -55,9 +55,9 @@ RESULTS = {  # the lines without which a notebook has no result
         r"In words, by the interval alone: (better|worse|no difference shown)",
     ),
     "04_eval": (
-        rf"n = \d+: {NUMBER} ± {NUMBER} → {NUMBER} ± {NUMBER}",
-        r"In words: \d+ of \d+ steps moved a benchmark",
-        r"\d+ verdicts recorded",
+        rf"gold judge: {NUMBER} \[",
+        r"In our run the gold judge's verdict is: (better|worse|no difference shown)",
+        r"\d+ measures got better and \d+ worse",
     ),
 }
 

@@ -317,7 +317,7 @@ def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the hel
         )  # fmt: skip
         ax.axvline(np.mean(values), color=colour, lw=2.2, ls=lines[stage])
     n = len(next(iter(rewards.values())))
-    ax.set(xlabel="reward", ylabel="prompts", title=f"{title} (n = {n})")
+    ax.set(xlabel="reward", ylabel="answers", title=f"{title} (n = {n})")
     ax.legend()
     return figure
 

@@ -350,7 +350,6 @@ def figures():
         "margins": lambda: drawings.preference_loss(),
         "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
         "seeds": lambda: drawings.seed_spread({"a": [0.1, 0.3, 0.2], "b": [0.4, 0.2, 0.5]}, "x"),
-        "slopes": lambda: drawings.slopes([0.0, 1.0, 2.0], [1.0, 0.5, 3.0]),
     }
 
 
@@ -421,7 +420,7 @@ def test_words_in_figures_are_large_enough_for_their_colour(axes):
 
 
 def test_the_names_over_three_answers_are_large_enough_for_their_colours():
-    figure = drawings.three_answers("Why?", dict.fromkeys(plots.STAGES, "so"))
+    figure = drawings.three_answers(["Why?"], {stage: ["so"] for stage in plots.STAGES})
     coloured = [text for text in figure.axes[0].texts if text.get_color() in STAGE_COLOURS]
     assert len(coloured) == 3
     for text in coloured:

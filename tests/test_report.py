@@ -79,7 +79,7 @@ def test_the_page_shows_every_row_of_the_summary(tmp_path, results):
 
 
 def test_the_workshops_five_figures_are_copied_and_no_old_one_stays(tmp_path):
-    for name in (*page.FIGURES, "slopes"):
+    for name in (*page.FIGURES, "differences"):
         plots.save(drawings.three_elements(), tmp_path / "run" / "eval" / "figures", name, {"n": [1]})
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "old.png").touch()
@@ -90,21 +90,18 @@ def test_the_workshops_five_figures_are_copied_and_no_old_one_stays(tmp_path):
 
 def test_the_frontier_has_a_panel_a_judge():
     columns = {"kl": [0.0, 1.0], "ours": [0.0, 0.5], "ours_low": [0.0, 0.2], "ours_high": [0.0, 0.9]}
-    best, ppo = pd.DataFrame({"n": [1, 2], **columns}), pd.DataFrame({"step": ["06", "12"], **columns})
+    best, ppo = pd.DataFrame({"n": [1, 2], **columns}), pd.DataFrame({"step": ["a", "b"], **columns})
     figure = drawings.frontier(best, ppo, {"ours": "our judge"})
     (ax,) = figure.axes
     assert ax.get_title() == "our judge"
-    assert {text.get_text() for text in ax.texts} == {"1", "2", "06", "12"}
-    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["best of n", "PPO, by step"]
+    assert {text.get_text() for text in ax.texts} == {"1", "2", "a", "b"}
+    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["best of n", "PPO"]
 
 
 def test_what_got_worse_is_counted_and_shown(results):
-    evaluation = {
-        "verdicts": [{"measure": "reward", "verdict": "better"}],
-        "readable_letters": {
-            "religions": {"difference": -0.4, "low": -0.5, "high": -0.3, "verdict": "worse"}
-        },
-    }
+    letters = {"sft": 0.5, "ppo": 0.1, "difference": -0.4, "low": -0.5, "high": -0.3, "verdict": "worse"}
+    verdicts = [{"measure": "reward", "verdict": "better"}, {"measure": "readable letters", **letters}]
+    evaluation = {"verdicts": verdicts}
     assert report.headline(evaluation) == "2 measures:\n1 better, 1 worse"
     told = [row for row in report.rows({**results, "eval": evaluation}) if row[0] == "04 evaluation"]
     assert "worse" in " ".join(told[-1])

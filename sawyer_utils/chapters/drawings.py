@@ -118,51 +118,41 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") 
 # --- 04 ---------------------------------------------------------------------------------------------
 
 
-def three_elements() -> Figure:
-    """The three elements of alignment, and the notebooks that stand in each."""
-    figure, ax = canvas(9, 3)
+def three_elements(results: dict[str, str] | None = None) -> Figure:
+    """The three elements of alignment, the notebooks that stand in each, and what a run held there.
+
+    Args:
+        results: element -> its lines.
+    """
+    figure, ax = canvas(11, 2.6)
     elements = [
-        ("Data", "whose answers,\nwhose preferences?\n01, 02", STAGES["sft"][1]),
-        ("Training", "what is rewarded,\nwhat is held fixed?\n01, 02, 03", STAGES["ppo"][1]),
-        ("Evaluation", "who checks,\nagainst what?\n04", PURPLE),
+        ("Data", "01, 02: whose answers, whose taste?", STAGES["sft"][1]),
+        ("Training", "01, 02, 03: what is rewarded?", STAGES["ppo"][1]),
+        ("Evaluation", "04: who checks, against what?", PURPLE),
     ]
-    for i, (title, text, colour) in enumerate(elements):
+    for i, (title, asked, colour) in enumerate(elements):
         x = 0.17 + i * 0.33
-        box(ax, x, 0.47, text, colour, 0.26, 0.6)
-        ax.text(x, 0.86, title, ha="center", fontsize=14, weight="bold")
+        box(ax, x, 0.42, "\n".join(filter(None, [asked, (results or {}).get(title)])), colour, 0.3, 0.74)
+        ax.text(x, 0.88, title, ha="center", fontsize=14, weight="bold")
     return figure
 
 
-def three_answers(prompt: str, answers: dict[str, str]) -> Figure:
-    """One question, the answer of each stage in its own box."""
-    figure, ax = canvas(11, 3.6)
-    ax.text(0.5, 0.97, f"“{prompt}”", ha="center", va="top", fontsize=14, weight="bold")
-    for i, (stage, text) in enumerate(answers.items()):
+def three_answers(prompts: list[str], answers: dict[str, list[str]]) -> Figure:
+    """A row a question: the answer of each stage in its own box, cut after five lines."""
+    figure, ax = canvas(12, 1.75 * len(prompts) + 0.5)
+    height = 1 / (len(prompts) + 0.28)
+    for i, (stage, texts) in enumerate(answers.items()):
         name, colour, _, _ = STAGES[stage]
-        lines = textwrap.wrap(text, 34) or ["(nothing)"]
-        lines = lines[:9] + ["…"] * (len(lines) > 9)
         x = (i + 0.5) / len(answers)
-        box(ax, x, 0.39, "\n".join(lines), colour, 0.9 / len(answers), 0.72, alpha=0.1)
-        ax.text(x, 0.79, name, ha="center", fontsize=14, weight="bold", color=colour)
-    return figure
-
-
-@takes_tensors
-def slopes(before, after) -> Figure:
-    """One line a prompt, from before to after: what a mean hides."""
-    before, after = np.asarray(before), np.asarray(after)
-    figure, ax = plt.subplots(figsize=(5, 4.4))
-    for b, a in zip(before, after, strict=True):
-        worse = a < b
-        ax.plot(
-            [0, 1], [b, a], color=GREY if worse else STAGES["ppo"][1],
-            ls="--" if worse else "-", alpha=0.85, lw=0.8,
-        )  # fmt: skip
-    ax.plot([0, 1], [before.mean(), after.mean()], color="black", lw=3, marker="o", label="mean")
-    share = (after < before).mean()
-    ax.set_xticks([0, 1], ["SFT", "SFT + RLF"])
-    ax.set(ylabel="reward", title=f"Dashed: fell ({share:.0%} of {len(before)})", xlim=(-0.1, 1.1))
-    ax.legend()
+        ax.text(x, 0.995, name, ha="center", va="top", fontsize=14, weight="bold", color=colour)
+        for row, text in enumerate(texts):
+            lines = textwrap.wrap(text, 41) or ["(nothing)"]
+            lines = lines[:5] + ["…"] * (len(lines) > 5)
+            y = 1 - (row + 0.9) * height
+            box(ax, x, y, "\n".join(lines), colour, 0.92 / len(answers), 0.66 * height, alpha=0.1)
+    for row, prompt in enumerate(prompts):
+        y = 1 - (row + 0.43) * height
+        ax.text(0.5, y, f"“{prompt}”", ha="center", va="center", fontsize=13, weight="bold")
     return figure
 
 
@@ -225,22 +215,23 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     ax.set_yticks(range(len(table)), list(table.measure)[::-1])
     present = [v for v in looks if v in set(table.verdict)]
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
-    ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
+    below = -0.7 / (0.5 * len(table) + 0.4)  # 0.7 inches, whatever the height
+    ax.legend(handles, present, loc="upper center", bbox_to_anchor=(0.4, below), ncols=4)
     ax.set(xlabel="difference, in standard deviations of the SFT answers", title=title)
     return figure
 
 
 @takes_tensors
 def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -> Figure:
-    """What each nat of KL buys: best of n from SFT beside PPO's checkpoints, a panel a judge.
+    """What each nat of KL buys: best of n from SFT beside PPO, a panel a judge, on one scale.
 
     Args:
         best_of: columns n, kl and, for each judge, its name, ``<name>_low`` and ``<name>_high``.
         ppo: the same with step in the place of n.
         judges: name -> title.
     """
-    figure, axes = plt.subplots(1, len(judges), figsize=(5.2 * len(judges), 3.9), sharex=True)
-    looks = ((best_of, "n", "best of n", "sft", "--"), (ppo, "step", "PPO, by step", "ppo", "-"))
+    figure, axes = plt.subplots(1, len(judges), figsize=(5.2 * len(judges), 3.9), sharex=True, sharey=True)
+    looks = ((best_of, "n", "best of n", "sft", "--"), (ppo, "step", "PPO", "ppo", "-"))
     for ax, (judge, title) in zip(np.atleast_1d(axes), judges.items(), strict=True):
         for table, label, name, stage, line in looks:
             _, colour, _, marker = STAGES[stage]
@@ -248,8 +239,10 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
             ends = whiskers(value, table[f"{judge}_low"], table[f"{judge}_high"])
             ax.errorbar(table.kl, value, ends, fmt=marker, ls=line, color=colour, capsize=4, label=name)
             for x, y, text in zip(table.kl, value, table[label], strict=True):
-                ax.annotate(f"{text}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=11)
+                # Right of the whisker and below the line, which rises.
+                ax.annotate(f"{text}", (x, y), xytext=(7, -14), textcoords="offset points", fontsize=11)
         ax.axhline(0, color=GREY, lw=1)
+        ax.margins(x=0.1)
         ax.set(xlabel="KL to SFT (nats an answer)", title=title)
     np.atleast_1d(axes)[0].set_ylabel("gain over SFT (its standard deviations)")
     np.atleast_1d(axes)[0].legend()

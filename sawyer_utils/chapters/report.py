@@ -142,14 +142,6 @@ def _evaluation_rows(evaluation: dict) -> list[tuple[str, str, str]]:
         for row in evaluation.get("verdicts", [])
         if row["measure"] != "reward" and row.get("low") is not None
     ]
-    found += [
-        (
-            "04 evaluation",
-            f"{name}: letters that can be read, SFT → SFT + RLF",
-            f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]: {row['verdict']}",
-        )
-        for name, row in evaluation.get("readable_letters", {}).items()
-    ]
     if evaluation.get("best_of_n"):
         best, ppo = evaluation["best_of_n"][-1], evaluation["frontier"][-1]
         found.append(
@@ -171,8 +163,7 @@ def _evaluation_rows(evaluation: dict) -> list[tuple[str, str, str]]:
 
 def headline(evaluation: dict) -> str:
     """How many measures got better and worse, in two lines."""
-    rows = [*evaluation.get("verdicts", []), *evaluation.get("readable_letters", {}).values()]
-    verdicts = [row["verdict"] for row in rows]
+    verdicts = [row["verdict"] for row in evaluation.get("verdicts", [])]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     return f"{len(verdicts)} measures:\n{better} better, {worse} worse"
 

@@ -1,4 +1,4 @@
-"""What a class prefers: votes on a file, many files as one, agreement, and the taste behind them.
+"""What a class prefers: votes on a file, many files as one, and how far they agree.
 
 A vote is a row of the corpus's preference schema, so a reward model trains on it as it stands. Who voted is
 not in it: its id is a random number, whose only use is that a file that comes in twice counts once.
@@ -12,12 +12,11 @@ import math
 import random
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from sawyer_utils import data
 from sawyer_utils.data import Pair
@@ -145,65 +144,3 @@ def agreement(votes: list[dict], draws: int = 1000) -> Agreement:
     low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)
     alpha = krippendorff_alpha(shared)
     return Agreement(len(votes), len(ballots), len(shared), alpha, float(low), float(high))
-
-
-# --- taste --------------------------------------------------------------------------------------
-
-
-def shorter(pair: Pair) -> float:
-    """1 where the chosen answer is the shorter one, −1 where it is the longer one, 0 for a draw."""
-    return float(np.sign(len(pair.rejected) - len(pair.chosen)))
-
-
-def taste(voted: list[Pair], feature: Callable[[Pair], float] = shorter) -> tuple[float, float, float]:
-    """(weight, low, high) of one feature in the votes, by Bradley and Terry: P = σ(weight · feature).
-
-    The 95 % interval counts the votes on one prompt as one witness (sandwich estimate, Student's t for few
-    prompts); of a single prompt it is NaN.
-
-    Args:
-        feature: of the chosen answer minus of the rejected one.
-
-    Returns:
-        NaN three times where the votes all go one way: no weight is large enough for them.
-    """
-    x = np.array([feature(pair) for pair in voted])
-    if not (x > 0).any() or not (x < 0).any():
-        return math.nan, math.nan, math.nan
-    weight = 0.0
-    for _ in range(50):  # Newton's method on a concave likelihood of one number
-        p = 1 / (1 + np.exp(-weight * x))
-        curvature = (x * x * p * (1 - p)).sum()
-        weight += (x * (1 - p)).sum() / curvature
-    prompts = np.unique([pair.id for pair in voted], return_inverse=True)[1]
-    slopes = np.bincount(prompts, x * (1 - p))  # summed over each prompt
-    n = len(slopes)
-    error = math.sqrt(n / max(1, n - 1) * (slopes**2).sum()) / curvature
-    reach = float(stats.t.ppf(0.975, n - 1) * error)
-    return float(weight), float(weight) - reach, float(weight) + reach
-
-
-# --- a class that is not there ------------------------------------------------------------------
-
-
-def simulated_class(
-    folder: Path, prompts: list[str], answers: dict[str, list[str]], voters: int, noise: float, seed: int = 0
-) -> list[Path]:
-    """Files of a made-up class that prefers the shorter of two answers, but for a share of mistakes.
-
-    Args:
-        answers: two stages -> their answers to the prompts.
-        noise: how often a voter takes the longer one; the weight of ``shorter`` is then
-            log((1 − noise) / noise).
-    """
-    rng = random.Random(seed)
-    files = [Path(folder) / f"votes-{k:02d}.jsonl" for k in range(voters)]
-    for file in files:
-        file.unlink(missing_ok=True)
-        for i, prompt in enumerate(prompts):
-            both = {stage: texts[i] for stage, texts in answers.items()}
-            brief, long = sorted(both, key=lambda stage: len(both[stage]))
-            winner = long if rng.random() < noise else brief
-            if len(both[brief]) < len(both[long]) and (row := vote(prompt, both, winner)):
-                append(file, row)
-    return [file for file in files if file.exists()]

@@ -117,11 +117,11 @@ def headlines(results: dict, seeds: dict | None = None) -> str:
         )
     if evaluation:
         gold, wins = evaluation["gold"], evaluation["gold_win_rate"]
+        gain, low, high = (gold[key] / (gold["before_std"] or 1.0) for key in ("difference", "low", "high"))
         lines.append(
-            f"**04.** The second judge, trained on other preferences, of this run: {gold['difference']:+.2f}"
-            f" [{gold['low']:+.2f}, {gold['high']:+.2f}] ({gold['effect_size']:+.2f} of the changes' standard"
-            f" deviation): {evaluation['gold_verdict']}; it prefers {wins[0]:.0%} of the new answers"
-            f" [{wins[1]:.0%}, {wins[2]:.0%}]."
+            f"**04.** The second judge, trained on other preferences, of this run: {gain:+.2f}"
+            f" [{low:+.2f}, {high:+.2f}] of SFT's standard deviations: {evaluation['gold_verdict']};"
+            f" it prefers {wins[0]:.0%} of the new answers [{wins[1]:.0%}, {wins[2]:.0%}]."
         )
         found: dict[str, list[str]] = {}
         for row in evaluation["benchmarks"]:

@@ -18,7 +18,7 @@ TRAINS = {
     "01_sft": ("6. Does it learn?", "sft/seconds_train"),
     "02_reward": ("4. What if the model can already read?", "reward/seconds_train"),
     "03_ppo": ("7. Train", "ppo/seconds_train"),
-    "04_eval": ("5. What did PPO never see?", "eval/seconds/gold"),
+    "04_eval": ("2. Is it better, by two judges?", "eval/seconds/gold"),
     "05_ppo_vs_dpo": ("5. Train", "versus/seconds_train"),
     "06_reward_hacking": ("6. What helps?", "hacking/seconds_train"),
     "07_neutral_summaries": ("6. Train", "neutral/seconds_train"),
