@@ -57,13 +57,17 @@ def test_length_alone_cannot_win(counts):
     assert 0.45 <= counts["gold_preferences"]["shorter_wins"] <= 0.55
 
 
-def test_the_gold_judge_learns_from_other_writing():
-    """Its good answers come in all lengths (the first judge's nearly all have 31 to 45 words), and it
-    shares no prompt with what PPO is trained or judged on (check_corpus refuses near-duplicates)."""
-    best = [max(row["responses"], key=lambda r: r["score"])["text"] for row in data.load_gold()]
+@pytest.mark.parametrize("load", [data.load_preferences, data.load_gold])
+def test_good_answers_come_in_all_lengths(load):
+    best = [max(row["responses"], key=lambda r: r["score"])["text"] for row in load()]
     words = sorted(len(text.split()) for text in best)
-    assert words[len(words) // 4] <= 20
-    assert words[3 * len(words) // 4] >= 40
+    tenth = len(words) // 10
+    assert words[tenth] <= 10
+    assert words[-tenth] >= 40
+
+
+def test_the_gold_judge_learns_from_other_texts():
+    """It shares no prompt with what PPO is trained or judged on, either (check_corpus)."""
     said = {r["text"] for row in data.load_preferences() for r in row["responses"]}
     assert said.isdisjoint(r["text"] for row in data.load_gold() for r in row["responses"])
 

@@ -151,7 +151,7 @@ def disagreements(profile: Profile) -> list[str]:
 def numbers(profile: Profile) -> dict[str, float]:
     """The settings that are numbers."""
     found = {field.name: getattr(profile, field.name) for field in fields(profile)}
-    return {name: value for name, value in found.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in found.items() if type(value) in (int, float)}
 
 
 def problems(profile: Profile) -> list[str]:

@@ -21,7 +21,7 @@ from sawyer_utils.chapters import choices, domain, summaries
 from sawyer_utils.classroom import votes
 from sawyer_utils.course import cli
 from sawyer_utils.course import notebooks as course
-from sawyer_utils.plumbing import hub, reading, sources
+from sawyer_utils.plumbing import hub, paths, reading, sources
 from sawyer_utils.plumbing.sources import DataError
 from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
 
@@ -736,10 +736,9 @@ def test_what_is_in_a_folder_is_watched(tmp_path, monkeypatch):
 # --- people's preferences in 02 -----------------------------------------------------------------
 
 
-def cells_of_02() -> tuple[str, str]:
+def cell_of_02() -> str:
     cells = [cell.source for cell in course.build("02_reward").cells]
-    at = next(i for i, source in enumerate(cells) if "def human_pairs" in source)
-    return cells[at], cells[at + 1]
+    return next(source for source in cells if "with_people = {}" in source)
 
 
 HUMAN = [
@@ -749,19 +748,18 @@ HUMAN = [
 
 
 def run_02(monkeypatch, where: str) -> list:
-    """02's own two cells, with a judge that likes what is short."""
+    """02's own cell, with a judge that likes what is short."""
     monkeypatch.setenv("SAWYER_HUMAN_PAIRS", where)
     recorded = []
     found = {
-        "os": os, "Path": Path, "data": data, "profile": None, "reward": None,
+        "os": os, "Path": Path, "data": data, "paths": paths, "profile": None, "reward": None,
         "pairs_that_fit": lambda profile, rows: rows,
         "differences": lambda judge, pairs: [len(p.rejected) - len(p.chosen) for p in pairs],
         "accuracy": lambda gaps, pairs: (sum(g > 0 for g in gaps) / len(pairs), 0.0, 1.0),
         "text": str,
         "runtime": SimpleNamespace(record=lambda profile, stage, people: recorded.append(people)),
     }  # fmt: skip
-    for source in cells_of_02():
-        exec(source, found)
+    exec(cell_of_02(), found)
     return recorded
 
 
@@ -774,7 +772,7 @@ def test_peoples_preferences_come_in_by_the_same_door(tmp_path, monkeypatch, cap
     FILES[name](tmp_path / name, rows)
     [found] = run_02(monkeypatch, f"~/{name}")
     assert [numbers["pairs"] for numbers in found.values()] == [2]
-    assert f"2 pairs, {int(name != 'mine.parquet')} with several turns" in capsys.readouterr().out
+    assert "2 pairs of people" in capsys.readouterr().out
 
 
 def test_several_files_and_none(tmp_path, monkeypatch, capsys):
