@@ -350,10 +350,10 @@ runtime.record(profile, "reward", accuracy_fine_tuned=fine_tuned)
 # In the toy the accuracy is the same in both lines, and the honest interval far wider: four prompts are
 # four pieces of evidence.
 #
-# Hold the last line against section 1. On this course's data a minute of training stays close to the judges
-# that cannot read; more steps and other settings brought it somewhat above them, but not to what section 4
-# reaches. About five hundred prompts are too few to teach a small encoder what makes an answer true or kind.
-# With thousands (profile `colab`), fine-tuning is the usual way.
+# In our run the encoder is right on 0.689 of the held-out pairs, ten points more than the surface alone
+# (0.585): it has begun to read. More steps and other rates and ranks gave no more than that (0.63 to 0.68 on
+# training prompts that were left out). About five hundred prompts are few for an encoder that has to learn from
+# them what makes an answer true or kind. With thousands (profile `colab`), fine-tuning is the usual way.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What if the model can already read?
@@ -472,8 +472,8 @@ bars({**judges, "strangers": reads}, [*counts, len(strangers_held)], "accuracy")
 # encoder, our judge; our judge where the shorter and where the longer answer is better, and against
 # strangers.*
 #
-# Is that reading? The difference printed above says how far it goes beyond the surface. The strangers are
-# about something else, which is easy to see; a wrong answer about the right thing is harder.
+# In our run the judge is right on 0.725, 14 points more than the surface: that much is reading. Strangers (0.930)
+# are about something else, which is easy to see; a wrong answer about the right thing is harder.
 #
 # ## 5. Where is it wrong?
 #
