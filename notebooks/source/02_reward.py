@@ -351,9 +351,11 @@ runtime.record(profile, "reward", accuracy_fine_tuned=fine_tuned)
 # four pieces of evidence.
 #
 # In our run the encoder is right on 0.689 of the held-out pairs, ten points more than the surface alone
-# (0.585): it has begun to read. More steps and other rates and ranks gave no more than that (0.63 to 0.68 on
-# training prompts that were left out). About five hundred prompts are few for an encoder that has to learn from
-# them what makes an answer true or kind. With thousands (profile `colab`), fine-tuning is the usual way.
+# (0.585): it has begun to read.
+#
+# More steps and other rates and ranks gave no more than that (0.63 to 0.68 on training prompts that were left
+# out). About five hundred prompts are few for an encoder that has to learn from them what makes an answer true
+# or kind. With thousands (profile `colab`), fine-tuning is the usual way.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What if the model can already read?
