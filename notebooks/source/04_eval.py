@@ -1124,7 +1124,8 @@ quiz("04")
 #
 # Go round once more and change one thing: preferences of your own in 02, a smaller β in 03. Then see whether
 # your verdict table agrees with you. The extras (05 to 08) go on from here.
-#
+
+# %% [markdown]
 # ## Solutions
 #
 # Each passes its own check. Look here after you have tried.

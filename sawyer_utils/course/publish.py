@@ -39,7 +39,8 @@ def publish(profile: Profile, extra: bool = False) -> None:
     write_json(committed, results)
     ship(profile)
     page.fill(root / "docs" / "results.md", "results", page.results_table(results))
-    seeds = read_json(root / "results" / "ppo_seeds.json")
+    seeds = root / "results" / "ppo_seeds.json"
+    seeds = read_json(seeds) if seeds.exists() else None
     page.fill(root / "README.md", "headlines", page.headlines(results, seeds))
     page.stage_picture(results, root / "results")
     page.copy_figures(folder, root / "results" / "figures")
