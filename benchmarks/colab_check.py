@@ -46,8 +46,8 @@ RESULTS = {  # the lines without which a notebook has no result
     ),
     "02_reward": (
         r"prompts to train on: \d+ pairs",
-        rf"^untrained +{NUMBER} \[",
-        rf"^trained +{NUMBER} \[",
+        rf"^fine-tuned +{NUMBER} \[",
+        rf"^our judge +{NUMBER} \[",
     ),
     "03_ppo": (
         rf"\d+ steps of \d+ answers, {NUMBER} minutes",

@@ -244,7 +244,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 minilm = assets.resolve(profile.encoder)
 tokenizer = AutoTokenizer.from_pretrained(minilm)
 torch.manual_seed(0)  # of the new layer, which gives one number
-encoder = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=1, dtype=torch.float32)
+encoder = AutoModelForSequenceClassification.from_pretrained(
+    minilm, num_labels=1, dtype=torch.float32
+)
 lora = LoraConfig(
     r=16,
     lora_alpha=32,
