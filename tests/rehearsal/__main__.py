@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -122,7 +121,6 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="notebooks at a time")
     args = parser.parse_args()
     start = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that kernels and /content go, too
     try:
         results = rehearse([args.only] if args.only else others, args.jobs)
     except NotPlayed as problem:
