@@ -21,6 +21,9 @@
 # - say how much of a judge's accuracy can be had without reading, and how much cannot,
 # - train a judge on a frozen language model, and find out what it likes.
 #
+# In our run the judge picks the better of two answers in 0.725 of the held-out pairs, a judge that
+# cannot read in 0.585.
+#
 # Needs 01 (or its shipped checkpoint) for section 8. About 7 minutes on two CPU cores.
 
 # %%

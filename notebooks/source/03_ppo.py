@@ -21,6 +21,9 @@
 # - run PPO step by step and say what each step did to which token,
 # - tell a healthy run from a sick one.
 #
+# In our run the reward rose by 0.53 of the SFT model's standard deviations on questions that no stage
+# had seen, with answers of the same length. Five trainings rose by 0.34 to 0.61.
+#
 # Needs 01 and 02 (or their shipped checkpoints). About 12 minutes on two CPU cores.
 
 # %%
