@@ -282,7 +282,7 @@ rows = [
 ]
 config = RewardConfig(
     output_dir=tempfile.mkdtemp(),
-    max_steps=2 * profile.reward_trials,  # about a minute under `local`
+    max_steps=2 * profile.reward_trials,  # a few minutes under `local`
     per_device_train_batch_size=profile.reward_batch,
     learning_rate=profile.reward_lr,
     max_length=profile.reward_pair_tokens,
