@@ -1,8 +1,8 @@
-# make course | test | test-all | lab | notebooks | student | instructor | slides | lm-eval.  Without make: see the README.
+# make course | test | test-all | lab | notebooks | student | instructor | slides | site | lm-eval.  Without make: see the README.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: course test test-all lab notebooks student instructor slides lm-eval clean
+.PHONY: course test test-all lab notebooks student instructor slides site lm-eval clean
 
 course: .venv/ready
 	$(BIN)/python -m sawyer_utils course $(if $(FRESH),--fresh) $(if $(EXTRA),--extra) $(if $(DATA),--data "$(DATA)")
@@ -22,6 +22,18 @@ notebooks: .venv/ready
 
 student instructor slides: .venv/ready
 	$(BIN)/python -m sawyer_utils $@
+
+# The committed notebooks and the documents as a static site; its packages are no part of .venv.
+site: build/site-env/ready
+	rm -rf build/site
+	build/site-env/bin/sphinx-build -qEW --keep-going -d build/site-env/doctrees -c docs . build/site
+	@echo build/site/index.html
+
+build/site-env/ready: constraints/site.txt
+	rm -rf build/site-env
+	$(PYTHON) -m venv build/site-env
+	build/site-env/bin/pip install --quiet -r constraints/site.txt
+	touch $@
 
 # What tests/test_lm_eval.py compares with. Nothing else needs it.
 lm-eval: build/lm-eval/ready
