@@ -19,7 +19,7 @@ from test_peers import PAIRS
 
 from sawyer_utils import evaluation, health, models, ppo, reward, rollout, runtime, sft, show
 from sawyer_utils.actor import ActorCritic
-from sawyer_utils.chapters import choices, export, peers, summaries, versus
+from sawyer_utils.chapters import choices, export, peers, summaries
 from sawyer_utils.chapters.hacking import Lab
 from sawyer_utils.chat import add_control_tokens
 from sawyer_utils.classroom import snapshots, widgets
@@ -414,19 +414,10 @@ def test_time_is_taken_when_the_device_has_done_its_work(profile, adapter, monke
         (line,) = trainer.train(PROMPTS)
         assert [line[f"seconds_{phase}"] for phase in ("rollout", "score", "update")] == [5.0, 5.0, 5.0]
         assert now[0] == 120.0, "what was begun before the step is none of its time"
-        watch, budget = {}, {}
-        with runtime.stopwatch(watch, "sampling"), versus.metered(budget):
+        watch = {}
+        with runtime.stopwatch(watch, "sampling"):
             pass
-    assert budget["seconds"] == 5.0
-    assert watch == {"sampling": 15.0}
-    assert "cpu_seconds" not in budget, "what a GPU computes is no time of this process"
-
-
-def test_on_a_cpu_computing_is_counted_too(monkeypatch):
-    budget = {}
-    with versus.metered(budget):
-        sum(range(300_000))
-    assert 0 < budget["cpu_seconds"] <= budget["seconds"] + 0.1
+    assert watch == {"sampling": 5.0}
 
 
 # --- planted mistakes: each is refused ----------------------------------------------------------
