@@ -1,4 +1,4 @@
-"""TRL's SFT, DPO and RLOO as notebook 05 builds them: SAWYER's tokens, the same log-probs, the right reference."""
+"""TRL's SFT, DPO and RLOO as notebook 05 builds them: the same tokens and log-probs, the right reference."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import build_actor, build_model, letter_tokenizer
 from safetensors.torch import load_file
-from test_peers import PAIRS
+from test_peers import PAIRS, dpo, rloo, sft_chosen
 
 from sawyer_utils import evaluation, health, models, ppo, reward, rollout, runtime, sft, show
 from sawyer_utils.actor import ActorCritic
@@ -352,27 +352,16 @@ def test_a_merged_model_is_made_on_the_cpu_in_fp32(gpu, profile, adapter, tmp_pa
 # --- 05 and 06: peers, reward hacking -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["dpo", "rloo"])
-def test_trls_trainers_share_ppos_forward_pass_on_it(gpu, profile, adapter, tmp_path, method):
-    if method == "dpo":
-        log = peers.train_dpo(profile, PAIRS, adapter, adapter, tmp_path, on_log=ignore)
-        assert log[0]["loss"] == pytest.approx(math.log(2), abs=2e-2)
-    else:
-        log, tokens = peers.train_rloo(profile, PROMPTS, lengths, adapter, adapter, tmp_path, 1, 0, ignore)
-        assert tokens > 0
+@pytest.mark.parametrize("make", [sft_chosen, dpo, rloo])
+def test_trls_trainers_share_ppos_forward_pass_on_it(gpu, profile, adapter, tmp_path, make):
+    log = peers.train(make(profile, adapter, tmp_path), profile, tmp_path, ignore)
+    assert make is not dpo or log[0]["loss"] == pytest.approx(math.log(2), abs=2e-2)
     assert log
     before = load_file(adapter / "adapter_model.safetensors")
     after = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key], after[key]) for key in before)
     assert all(tensor.isfinite().all() for tensor in after.values())
-
-
-def test_online_pairs_are_sampled_on_it(gpu, profile, adapter):
-    tokenizer, model = models.load_actor(profile, adapter)
-    pairs, tokens = peers.online_pairs(model, tokenizer, PROMPTS, lengths, profile)
-    assert pairs
-    assert tokens > 0
 
 
 def test_a_lab_runs_on_it(gpu, profile, adapter, tmp_path):

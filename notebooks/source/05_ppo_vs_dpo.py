@@ -182,8 +182,7 @@ for name, pairs in versus.unseen_pairs(profile).items():
 # ## 4. What is an equal budget?
 #
 # **Only PPO's settings were ever tuned** (for 03). The others run at first guesses, so a gap between PPO and another
-# method may be one of tuning. Equal are the start, the pairs that could be learned from, the judge and the LoRA; the
-# table has the rest.
+# method may be one of tuning. Equal are the start, the LoRA, the judge and the pairs to learn from. The rest:
 
 # %% tags=["slide"]
 batches = f"{profile.versus_steps} × {profile.ppo_batch}"
@@ -218,7 +217,7 @@ pd.DataFrame(plan, index=what).T
 # Each training starts from the SFT adapter; what was done before is loaded. First the baseline: SFT once more, on the
 # chosen answers of the very pairs that DPO will get.
 
-# %% tags=["show-code"]
+# %%
 from trl import SFTConfig, SFTTrainer
 
 runs, logs = common.folder, {}
@@ -318,7 +317,7 @@ plots.save(plots.probe_lines(implicit, *labels), figures, "implicit", implicit)
 #
 # RLOO samples, so it needs a reward for texts: the judge.
 
-# %% tags=["show-code"]
+# %%
 from trl import RLOOConfig, RLOOTrainer
 
 micro = min(profile.ppo_micro_batch, profile.ppo_batch // profile.ppo_minibatches)
@@ -356,10 +355,10 @@ print(f"{clipped:.0%} of the answers were clipped and had no gradient.")
 # %% [markdown]
 # *In words: RLOO's mean reward, batch by batch.*
 #
-# A batch has eight prompts only: easy ones or hard ones move it more than the learning does. Last, PPO as in 03, with
-# fewer steps and this chapter's judge:
+# A batch has eight prompts only, and which ones they are moves it most. Last, PPO as in 03, with fewer steps and this
+# chapter's judge:
 
-# %% tags=["show-code"]
+# %%
 del trainer
 tokenizer, model = models.load_actor(profile, common.sft)
 config = ppo.PPOConfig.from_profile(profile, steps=profile.versus_steps, seed=0)
@@ -430,8 +429,8 @@ plots.save(figure, figures, "gold", [{"method": name} | c for name, c in gold.it
 #
 # In our run gold finds [methods] better than SFT, by [?.?? and ?.??], and shows no difference for [methods].
 #
-# Two verdicts side by side do not compare two methods. Here they meet directly, prompt by prompt. But each method is **one
-# training with one seed**: how far apart do seeds of one method lie? PPO was trained five times for 03.
+# Two verdicts side by side do not compare two methods. Here they meet directly. But each is **one training with one
+# seed**. How far apart do seeds of one method lie? For 03, PPO was trained five times.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Hold the predictions of the first page against this figure, aloud.
@@ -492,8 +491,8 @@ for name, row in chosen.items():
 # In our run its pick on new topics is worth ?.?? by gold (?.?? on known ones): [labels for the price of a forward
 # pass, good enough to go on with | no gain shown, so nothing to go on with yet].
 #
-# Nothing was trained on the new topics. Whether PPO or online DPO would gain more from such labels, this chapter does not
-# say: that takes hundreds of prompts and several seeds.
+# Whether PPO or online DPO would gain more from such labels, this chapter does not say: that takes hundreds of prompts and
+# several seeds.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The workshop's claim for PPO, taken apart: what is the algorithm's, what the judge's.
@@ -611,7 +610,6 @@ check("05.4", four_sums)
 # |---|---|---|
 # | DPO's loss and gold both fall | what took the place of both answers is worse | section 5, implicit rewards |
 # | DPO's loss does not begin at log 2 | the reference is not the start: another adapter, dropout, other tokens | the `assert` in section 5 |
-# | RLOO hardly moves, most answers clipped | few steps of a whole answer's ratio leave the range | section 5, clipped share |
 # | the judge gains a lot, gold nothing | the judge is being pleased ([06](06_reward_hacking.ipynb)) | section 6, the table |
 #
 # ## What we simplified

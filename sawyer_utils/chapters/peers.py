@@ -50,12 +50,21 @@ def arguments(profile: Profile, folder: Path) -> dict:
     }
 
 
+def ready(trainer):
+    """The same trainer, as this machine needs it."""
+    models.activate(trainer.model, POLICY, trainable=True)
+    workarounds.trainables_to_fp32(trainer.model)
+    trainers.lower_the_scale(trainer)
+    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
+    return trainer
+
+
 def train(trainer, profile: Profile, folder: Path, on_log=None) -> list[dict]:
     """Train by one of TRL's trainers, or load what this very training left in ``folder``; what is there of
     another one is moved aside (``resuming.claim``). Writes ``folder/adapter`` and ``folder/log.json``.
 
     Args:
-        trainer: built, with a model of :func:`start`; nothing of it needs to be changed.
+        trainer: built, with a model of :func:`start`.
         on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
 
     Returns:
@@ -64,10 +73,7 @@ def train(trainer, profile: Profile, folder: Path, on_log=None) -> list[dict]:
     Raises:
         OutOfMemory: with the settings that help most.
     """
-    models.activate(trainer.model, POLICY, trainable=True)
-    workarounds.trainables_to_fp32(trainer.model)
-    trainers.lower_the_scale(trainer)
-    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
+    ready(trainer)
     known = resuming.identity(trainer, profile.policy_base)
     if resuming.claim(folder, known, ("adapter", "log.json")) and (
         log := trainers.finished(folder, "adapter")
