@@ -15,6 +15,7 @@ from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chapters import peers
 from sawyer_utils.chat import HUMAN, encode, encode_prompt
 from sawyer_utils.data import Pair
+from sawyer_utils.plumbing import trainers
 from sawyer_utils.rollout import sample
 
 PAIRS = [
@@ -57,7 +58,7 @@ def built(kind, config, profile, start, folder, rows, options, **given):
         given["reward_funcs"] = peers.TextReward(
             given["reward_funcs"], tokenizer, profile.missing_stop_penalty
         )
-    args = config(**options | peers.arguments(profile, folder))
+    args = trainers.one_gpu(config(**options | peers.arguments(profile, folder)))
     data = Dataset.from_list(rows)
     return kind(model=model, args=args, train_dataset=data, processing_class=tokenizer, **given)
 
