@@ -288,12 +288,23 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "scor
 
 
 @takes_tensors
-def score_changes(names, changes, lows, highs, n: int, xlabel: str = "") -> Figure:
-    """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear."""
+def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdicts=None) -> Figure:
+    """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear.
+
+    Args:
+        verdicts: "better", "worse" or another word of each, where more than the interval decides.
+    """
+    if verdicts is None:
+        verdicts = [
+            "better" if low > 0 else "worse" if high < 0 else ""
+            for low, high in zip(lows, highs, strict=True)
+        ]
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2))
     grey, blue, orange = (stage[1] for stage in STAGES.values())
-    for y, (change, low, high) in enumerate(zip(changes[::-1], lows[::-1], highs[::-1], strict=True)):
-        colour, marker = (orange, "^") if low > 0 else (blue, "v") if high < 0 else (grey, "o")
+    looks = {"better": (orange, "^"), "worse": (blue, "v")}
+    rows = list(zip(changes, lows, highs, verdicts, strict=True))[::-1]
+    for y, (change, low, high, verdict) in enumerate(rows):
+        colour, marker = looks.get(verdict, (grey, "o"))
         ends = whiskers(change, low, high)
         ax.errorbar(change, y, xerr=ends, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
     ax.axvline(0, color="#333333", lw=1)

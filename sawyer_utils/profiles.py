@@ -90,17 +90,16 @@ class Profile:
     # Embedded, the path of a .jsonl, or a Hub id, with ":subject" for MMLU.
     benchmarks: tuple[str, ...] = ("truthful_mini", "religions_mini")
 
-    # 05 PPO against DPO. A batch of PPO and RLOO is ppo_batch answers, with ppo_epochs × ppo_minibatches
-    # gradient steps; dpo_pairs / dpo_batch makes as many.
-    versus_judge_steps: int = 30
-    versus_steps: int = 9  # batches
-    versus_new_steps: int = 4  # batches, on the new topics' prompts
-    versus_prompts: int = 60  # test prompts of the known topics; of the new ones all are taken
+    # 05 PPO against DPO. A batch of PPO and RLOO is ppo_batch answers; PPO takes ppo_epochs × ppo_minibatches
+    # gradient steps of it, and dpo_pairs / dpo_batch makes as many.
+    versus_judge_steps: int = 30  # of a judge that is fine-tuned
+    versus_steps: int = 8  # batches
+    versus_prompts: int = 60  # test prompts of the known topics, and as many of the new ones
     versus_samples: int = 2  # answers of each test prompt
-    versus_best_of: int = 4
+    versus_best_of: int = 4  # the SFT model's answers of each
     dpo_beta: float = 0.1
     dpo_lr: float = 2e-4
-    dpo_pairs: int = 288
+    dpo_pairs: int = 256
     dpo_batch: int = 8  # pairs a gradient step
 
     # 06 reward hacking
@@ -208,7 +207,6 @@ PROFILES = {
         eval_questions=6,
         versus_judge_steps=3,
         versus_steps=2,
-        versus_new_steps=1,
         versus_prompts=4,
         versus_samples=1,
         versus_best_of=2,

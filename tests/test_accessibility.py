@@ -349,7 +349,6 @@ def figures():
         "loss": lambda: plots.loss_curve(log(), levels=[("before", 1.0), ("after", 0.5)]),
         "margins": lambda: drawings.preference_loss(),
         "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
-        "seeds": lambda: drawings.seed_spread({"a": [0.1, 0.3, 0.2], "b": [0.4, 0.2, 0.5]}, "x"),
     }
 
 

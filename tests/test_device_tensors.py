@@ -52,7 +52,6 @@ FIGURES = {
     "reward_training": ([LOG], {}),
     "score_changes": ([["a", "b"], [1.0, -1.0], [0.5, -2.0], [2.0, -0.5], 9], {}),
     "score_groups": ([{"a": STEPS, "own": [2.0, 3.0]}], {"own": "own"}),
-    "seed_spread": ([{"a": STEPS, "b": [0.5, 1.0]}, "x"], {}),
 }
 WITHOUT_NUMBERS = {"four_stages", "rl_loop", "score_by_length", "three_answers", "three_elements", "save"}
 

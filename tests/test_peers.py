@@ -1,4 +1,4 @@
-"""TRL's DPO and RLOO on SAWYER's format: the same tokens, the same log-probs, the right reference."""
+"""TRL's SFT, DPO and RLOO as notebook 05 builds them: the same tokens and log-probs, the right reference."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import math
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
+from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 
 from sawyer_utils import losses, models, sft
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chapters import peers
 from sawyer_utils.chat import HUMAN, encode, encode_prompt
 from sawyer_utils.data import Pair
+from sawyer_utils.plumbing import trainers
 from sawyer_utils.rollout import sample
 
 PAIRS = [
@@ -39,14 +42,62 @@ def adapter_of(profile, folder, seed: int):
 
 @pytest.fixture(scope="module")
 def adapters(letter_profile, tmp_path_factory):
-    """Two different adapters: where a training starts, and its reference."""
+    """Two different adapters: where a training starts, and another one."""
     root = tmp_path_factory.mktemp("adapters")
     return [adapter_of(letter_profile, root / f"adapter-{seed}", seed) for seed in (1, 2)]
 
 
-def dpo(profile, start, reference, folder, **options):
-    options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1} | options
-    return peers.dpo_trainer(profile, PAIRS, start, reference, folder, **options)
+def said(role, text):
+    return [{"role": role, "content": text}]
+
+
+def built(kind, config, profile, start, folder, rows, options, **given):
+    """One of TRL's trainers, as notebook 05 builds it."""
+    tokenizer, model = peers.start(profile, start)
+    if "reward_funcs" in given:
+        given["reward_funcs"] = peers.TextReward(
+            given["reward_funcs"], tokenizer, profile.missing_stop_penalty
+        )
+    args = trainers.one_gpu(config(**options | peers.arguments(profile, folder)))
+    data = Dataset.from_list(rows)
+    return kind(model=model, args=args, train_dataset=data, processing_class=tokenizer, **given)
+
+
+def sft_chosen(profile, start, folder, **options):
+    rows = [{"messages": said("user", p.prompt) + said("assistant", p.chosen)} for p in PAIRS]
+    options = {"per_device_train_batch_size": 4, "assistant_only_loss": True, "max_steps": 2} | options
+    return built(SFTTrainer, SFTConfig, profile, start, folder, rows, options)
+
+
+def dpo(profile, start, folder, pairs=PAIRS, **options):
+    rows = [
+        {
+            "prompt": said("user", p.prompt),
+            "chosen": said("assistant", p.chosen),
+            "rejected": said("assistant", p.rejected),
+        }
+        for p in pairs
+    ]
+    options = {"per_device_train_batch_size": 4, "beta": profile.dpo_beta, "max_steps": 2} | options
+    return built(DPOTrainer, DPOConfig, profile, start, folder, rows, options)
+
+
+def rloo(profile, start, folder, reward_fn=lambda prompts, texts: [float(t.count("a")) for t in texts]):
+    micro = min(profile.ppo_micro_batch, profile.ppo_batch // profile.ppo_minibatches)
+    options = {
+        "num_generations": 4,
+        "max_steps": 2 * profile.ppo_minibatches,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": profile.ppo_batch // profile.ppo_minibatches // micro,
+        "steps_per_generation": profile.ppo_batch // micro,
+        "max_completion_length": profile.response_tokens,
+        "temperature": profile.temperature,
+        "top_k": 0,
+        "beta": profile.kl_coef,
+        "disable_dropout": True,
+    }
+    rows = [{"prompt": said("user", prompt)} for prompt in PROMPTS]
+    return built(RLOOTrainer, RLOOConfig, profile, start, folder, rows, options, reward_funcs=reward_fn)
 
 
 def batch_of(trainer):
@@ -69,7 +120,7 @@ def logprobs_of(profile, adapter, pairs, rejected: bool = False):
 
 
 def test_dpo_trains_on_sawyers_format_token_for_token(letter_profile, adapters, tmp_path):
-    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path)
+    trainer = dpo(letter_profile, adapters[0], tmp_path)
     tokenizer = trainer.processing_class
     for row, pair in zip(trainer.train_dataset, PAIRS, strict=True):
         prompt = encode_prompt(tokenizer, pair.prompt)
@@ -82,14 +133,14 @@ def test_dpo_trains_on_sawyers_format_token_for_token(letter_profile, adapters, 
 
 def test_user_text_never_becomes_a_control_token_in_dpo(letter_profile, adapters, tmp_path):
     sly = [Pair("p", "t", "a </s> b", "c </s> d", "e", 1, ("", ""))]
-    trainer = peers.dpo_trainer(letter_profile, sly, adapters[0], adapters[1], tmp_path)
+    trainer = dpo(letter_profile, adapters[0], tmp_path, sly)
     row, stop = trainer.train_dataset[0], trainer.processing_class.eos_token_id
     assert row["prompt_ids"].count(stop) == 0
     assert row["chosen_ids"].count(stop) == 1
 
 
 def test_rloo_asks_in_sawyers_format_and_stops_at_its_end_token_alone(letter_profile, adapters, tmp_path):
-    trainer = rloo(letter_profile, adapters, tmp_path)
+    trainer = rloo(letter_profile, adapters[0], tmp_path)
     tokenizer = trainer.processing_class
     asked, _, _ = trainer._tokenize_prompts([row["prompt"] for row in trainer.train_dataset])
     assert asked == [encode_prompt(tokenizer, prompt) for prompt in PROMPTS]
@@ -104,7 +155,8 @@ def test_rloo_asks_in_sawyers_format_and_stops_at_its_end_token_alone(letter_pro
 
 @pytest.mark.parametrize("side", [0, 1], ids=["chosen", "rejected"])
 def test_dpos_log_probs_are_those_of_the_ordinary_forward_pass(letter_profile, adapters, tmp_path, side):
-    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path, train_sampling_strategy="sequential")
+    trainer = dpo(letter_profile, adapters[1], tmp_path, train_sampling_strategy="sequential")
+    models.load_policy_weights(trainer.model, adapters[0], peers.POLICY)
     batch = batch_of(trainer)
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -117,14 +169,15 @@ def test_dpos_log_probs_are_those_of_the_ordinary_forward_pass(letter_profile, a
 
 
 def test_dpo_starts_at_log_2_if_it_starts_at_its_reference(letter_profile, adapters, tmp_path):
-    trainer = dpo(letter_profile, adapters[0], adapters[0], tmp_path)
+    trainer = dpo(letter_profile, adapters[0], tmp_path)
     assert trainer.compute_loss(trainer.model, batch_of(trainer)).item() == pytest.approx(
         math.log(2), abs=1e-7
     )
 
 
 def test_the_course_and_trl_agree_on_the_loss_of_a_batch(letter_profile, adapters, tmp_path):
-    trainer = dpo(letter_profile, adapters[0], adapters[1], tmp_path, beta=0.3)
+    trainer = dpo(letter_profile, adapters[1], tmp_path, beta=0.3)
+    models.load_policy_weights(trainer.model, adapters[0], peers.POLICY)
     by_trl, parts = peers.opened(trainer)
     wanted = [
         logprobs_of(letter_profile, adapter, PAIRS, rejected)
@@ -139,7 +192,7 @@ def test_the_course_and_trl_agree_on_the_loss_of_a_batch(letter_profile, adapter
 
 
 def test_rloos_log_probs_are_ppos(letter_profile, adapters, tmp_path):
-    trainer = rloo(letter_profile, adapters, tmp_path)
+    trainer = rloo(letter_profile, adapters[0], tmp_path)
     tokenizer, model = models.load_policy(letter_profile)
     model = models.load_adapter(model, adapters[0])
     torch.manual_seed(0)
@@ -158,27 +211,31 @@ def test_rloos_log_probs_are_ppos(letter_profile, adapters, tmp_path):
 # --- training -----------------------------------------------------------------------------------
 
 
-def rloo(profile, adapters, folder, reward_fn=None, **options):
-    reward_fn = reward_fn or (lambda prompts, texts: [float(text.count("a")) for text in texts])
-    return peers.rloo_trainer(profile, PROMPTS, reward_fn, *adapters, folder, steps=2, **options)
-
-
 def adapter_weights(model, name):
     ends = f".{name}.weight", f".{name}"
     return {key: p.detach().clone() for key, p in model.named_parameters() if key.endswith(ends)}
 
 
-@pytest.mark.parametrize("make", [dpo, lambda p, s, r, f: rloo(p, [s, r], f)], ids=["dpo", "rloo"])
-def test_the_reference_is_its_own_adapter_and_stays_frozen(letter_profile, adapters, tmp_path, make):
-    trainer = make(letter_profile, adapters[0], adapters[1], tmp_path)
-    saved = load_file(adapters[1] / "adapter_model.safetensors")
+def test_sft_grades_the_chosen_answer_alone(letter_profile, adapters, tmp_path):
+    trainer = sft_chosen(letter_profile, adapters[0], tmp_path, train_sampling_strategy="sequential")
+    batch, tokenizer = batch_of(trainer), trainer.processing_class
+    for labels, pair in zip(batch["labels"].tolist(), PAIRS, strict=True):
+        encoded = encode(tokenizer, said("user", pair.prompt) + said("assistant", pair.chosen))
+        wanted = [i for i, graded in zip(encoded.ids, encoded.graded, strict=True) if graded]
+        assert [i for i in labels if i != -100] == wanted
+
+
+@pytest.mark.parametrize("make", [dpo, rloo])
+def test_the_reference_is_where_it_starts_and_stays_frozen(letter_profile, adapters, tmp_path, make):
+    trainer = make(letter_profile, adapters[0], tmp_path)
+    saved = load_file(adapters[0] / "adapter_model.safetensors")
     reference = adapter_weights(trainer.model, "ref")
     before = adapter_weights(trainer.model, "default")
     assert len(reference) == len(before) == len(saved)
     assert sorted(float(v.sum()) for v in reference.values()) == pytest.approx(
         sorted(float(v.sum()) for v in saved.values()), abs=1e-5
     )
-    trainer.train()
+    peers.train(trainer, letter_profile, tmp_path)
     after = adapter_weights(trainer.model, "ref")
     assert all(torch.equal(after[key], reference[key]) for key in reference)
     learnt = adapter_weights(trainer.model, "default")
@@ -186,17 +243,32 @@ def test_the_reference_is_its_own_adapter_and_stays_frozen(letter_profile, adapt
     assert len(moved) == len(before)
 
 
-def test_dpo_learns_and_its_adapter_can_be_loaded(letter_profile, adapters, tmp_path):
-    log = peers.train_dpo(
-        letter_profile, PAIRS, adapters[0], adapters[0], tmp_path, learning_rate=1e-2, num_train_epochs=8
+@pytest.mark.parametrize("make", [sft_chosen, dpo])
+def test_a_training_learns_and_is_loaded_when_it_is_asked_for_again(
+    letter_profile, adapters, tmp_path, make, capsys
+):
+    def train(**options):
+        shown = []
+        trainer = make(letter_profile, adapters[0], tmp_path, learning_rate=1e-2, **options)
+        log = peers.train(trainer, letter_profile, tmp_path, shown.append)
+        assert shown[-1] == log
+        return log, adapter_weights(trainer.model, "default")
+
+    log, learnt = train(max_steps=8)
+    assert [line["step"] for line in log] == list(range(1, 9))
+    assert log[-1]["loss"] < log[0]["loss"] - 0.1
+    wanted = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert sorted(float(v.sum()) for v in learnt.values()) == pytest.approx(
+        sorted(float(v.sum()) for v in wanted.values()), abs=1e-4
     )
-    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
-    assert log[-1]["loss"] < 0.5
-    before, after = (
-        logprobs_of(letter_profile, adapter, PAIRS) - logprobs_of(letter_profile, adapter, PAIRS, True)
-        for adapter in (adapters[0], tmp_path / "adapter")
-    )
-    assert (after > before).all()
+    again, loaded = train(max_steps=8)
+    assert "Already trained" in capsys.readouterr().out
+    assert again == log
+    assert all(torch.equal(loaded[key], learnt[key]) for key in learnt)
+    other, _ = train(max_steps=2)
+    assert "max_steps" in capsys.readouterr().out
+    assert len(other) == 2
+    assert (tmp_path / "earlier-1" / "adapter").exists()
 
 
 def test_rloo_counts_its_answers_and_steps(letter_profile, adapters, tmp_path):
@@ -206,14 +278,13 @@ def test_rloo_counts_its_answers_and_steps(letter_profile, adapters, tmp_path):
         shown.append((prompts, texts))
         return [float(len(text)) for text in texts]
 
-    log, tokens = peers.train_rloo(letter_profile, PROMPTS, reward_fn, *adapters, tmp_path, steps=2)
-    assert len(log) == 2 * letter_profile.ppo_epochs * letter_profile.ppo_minibatches
+    log = peers.train(rloo(letter_profile, adapters[0], tmp_path, reward_fn), letter_profile, tmp_path)
+    assert len(log) == 2 * letter_profile.ppo_minibatches
     assert [len(texts) for _, texts in shown] == [letter_profile.ppo_batch] * 2
     for prompts, _ in shown:  # four answers to each prompt
         assert all(prompts.count(prompt) % 4 == 0 for prompt in prompts)
         assert set(prompts) <= set(PROMPTS)
-    answers = 2 * letter_profile.ppo_batch
-    assert answers <= tokens <= answers * letter_profile.response_tokens
+    assert "clip_ratio/region_mean" in log[0]
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
@@ -222,27 +293,6 @@ def test_an_answer_without_a_stop_token_pays_the_penalty(letters):
     a, stop = letters.convert_tokens_to_ids("a"), letters.eos_token_id
     prompt = [{"role": "user", "content": "b"}]
     assert reward([prompt] * 2, None, [[a, stop], [a, a, a]]) == [1.0, -1.0]
-    assert (reward.answers, reward.tokens) == (2, 5)
     # TRL samples on after another turn's token; the answer ended there.
     human = letters.convert_tokens_to_ids(HUMAN)
     assert reward([prompt], None, [[a, human, a, stop]]) == [-1.0]
-
-
-# --- online pairs -------------------------------------------------------------------------------
-
-
-def test_online_pairs_put_the_better_sample_first_and_drop_ties(letter_profile, adapters):
-    tokenizer, model = models.load_policy(letter_profile)
-    model = models.load_adapter(model, adapters[0])
-
-    def length(prompts, texts):
-        return [float(len(text)) for text in texts]
-
-    found, tokens = peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
-    assert found
-    assert 2 * len(PROMPTS) <= tokens <= 2 * len(PROMPTS) * letter_profile.response_tokens
-    assert all(len(pair.chosen) - len(pair.rejected) == pair.margin > 0 for pair in found)
-    assert [p.prompt for p in found] == [p for p in PROMPTS if p in {pair.prompt for pair in found}]
-    assert (found, tokens) == peers.online_pairs(model, tokenizer, PROMPTS, length, letter_profile, seed=3)
-    none, _ = peers.online_pairs(model, tokenizer, PROMPTS, lambda p, t: [0.0] * len(t), letter_profile)
-    assert none == []

@@ -60,15 +60,15 @@ def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
     assert page.results_table(more).splitlines()[-1] == table.splitlines()[-1]
 
 
-def test_chapter_05_shows_gold_and_who_went_on(results):
+def test_chapter_05_shows_gold_and_the_pick_on_new_topics(results):
     cell = {"difference": 0.2, "low": 0.1, "high": 0.3, "n": 60, "verdict": "better"}
-    found = {"gold": {"known": {"PPO": cell}, "new": {"PPO": cell}}, "went_on": {"online DPO": cell}}
+    found = {"gold": {"known": {"PPO": cell}, "new": {"best of n": cell}}}
     rows = report.rows(results)
     added = [row for row in report.rows({**results, "versus": found}) if row not in rows]
     said = "+0.20 [+0.10, +0.30] (n = 60): better"
     assert added == [
         ("05 PPO against DPO", "gold since SFT, PPO", said),
-        ("05 PPO against DPO", "gold on new topics, online DPO", said),
+        ("05 PPO against DPO", "gold on new topics, best of n", said),
     ]
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import build_actor, letter_tokenizer
 from safetensors.torch import load_file
-from test_peers import PAIRS
+from test_peers import PAIRS, dpo, rloo
 
 from sawyer_utils import models, reward, runtime, sft
 from sawyer_utils.chapters import peers
@@ -74,9 +74,9 @@ def trainer_of(kind: str, profile, start, folder):
         return sft.sft_trainer(*student(profile), profile, TALKS, folder)
     if kind == "reward":
         return reward.reward_trainer(RewardModel.untrained(profile), profile, PAIRS, folder)
-    if kind == "dpo":
-        return peers.dpo_trainer(profile, PAIRS, start, start, folder)
-    return peers.rloo_trainer(profile, ["a", "b c"], lengths, start, start, folder, 1)
+    return peers.ready(
+        dpo(profile, start, folder) if kind == "dpo" else rloo(profile, start, folder, lengths)
+    )
 
 
 def train(kind: str, profile, start, folder, on_log=lambda log: None) -> list[dict]:
@@ -85,9 +85,7 @@ def train(kind: str, profile, start, folder, on_log=lambda log: None) -> list[di
         return sft.train_sft(*student(profile), profile, TALKS, folder, on_log)
     if kind == "reward":
         return reward.train_reward(RewardModel.untrained(profile), profile, PAIRS, folder, on_log)
-    if kind == "dpo":
-        return peers.train_dpo(profile, PAIRS * 2, start, start, folder, 0, on_log)
-    return peers.train_rloo(profile, ["a", "b c"], lengths, start, start, folder, 1, 0, on_log)[0]
+    return peers.train(trainer_of(kind, profile, start, folder), profile, folder, on_log)
 
 
 def weights(kind: str, folder) -> dict[str, torch.Tensor]:

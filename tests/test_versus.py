@@ -1,17 +1,16 @@
-"""Notebook 05's machinery: what is kept out, what is shared, and that every stage is done once."""
+"""Notebook 05's machinery: what is kept out, what is shared, and what is compared."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sawyer_utils import data, models, reward
-from sawyer_utils.chapters import versus, versus_results
+from sawyer_utils.chapters import versus
 
 # --- the data -----------------------------------------------------------------------------------
 
@@ -76,18 +75,14 @@ def test_compare_pairs_by_prompt_whatever_the_number_of_answers():
     assert found["gold"]["before"] == pytest.approx(4 / 3)
     assert found["gold"]["difference"] == pytest.approx((-0.5 + 4 + 0) / 3)
     assert found["gold"]["n"] == 3
-    # a wins against 0 and loses against 2; b wins twice; c loses against 4 and wins against 0.
-    assert found["wins"]["after"] == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert found["length"]["difference"] == pytest.approx(2.0)
     assert found["length"]["verdict"] in ("changed", "no difference shown")
 
 
-def test_no_change_is_no_difference_and_half_the_wins():
+def test_no_change_is_no_difference():
     same = answered([0.0, 2.0, 1.0, 1.0, 4.0, 0.0])
     found = versus.compare(same, same)
     assert {row["verdict"] for row in found.values()} == {"no difference shown"}
-    assert found["wins"]["after"] == 0.5
-    assert found["distinct_2"]["difference"] == 0.0
 
 
 def test_a_clear_gain_is_called_better():
@@ -95,90 +90,24 @@ def test_a_clear_gain_is_called_better():
     before = answered([0.1 * i for i in range(20)], prompts)
     after = answered([0.1 * i + 1 + 0.01 * i for i in range(20)], prompts)
     found = versus.compare(before, after)
-    assert found["gold"]["verdict"] == found["wins"]["verdict"] == "better"
+    assert found["gold"]["verdict"] == "better"
     assert versus.compare(after, before)["gold"]["verdict"] == "worse"
 
 
-def test_the_best_of_n_is_the_judges_and_the_gold_judge_has_no_say(letters, letter_profile):
-    model = models.load_policy(letter_profile)[1]
-    common = SimpleNamespace(
-        profile=replace(letter_profile, versus_best_of=4),
-        tests={"known": ["a b", "c"]},
-        reward_fn=lambda prompts, texts: [float(len(text)) for text in texts],
-        gold=lambda prompts, texts: [-float(len(text)) for text in texts],
-    )
-    found = versus.best_of_n(model, letters, common, "known", seed=0)
-    again = versus.best_of_n(model, letters, common, "known", seed=1)
-    assert found["prompt"] == ["a b", "c"]
-    assert found["proxy"] == [float(len(text)) for text in found["response"]]
-    assert found["gold"] == [-score for score in found["proxy"]]
-    assert found["response"] != again["response"]
-    assert all(4 <= tokens <= 4 * letter_profile.response_tokens for tokens in found["tokens"])
-    assert found["kl"] == [math.log(4) - 3 / 4] * 2
+def test_the_best_of_n_is_the_judges_and_the_gold_judge_has_no_say():
+    said = answered([0.0, 2.0, 1.0, 3.0, 4.0, 0.0], gold=[9.0, 1.0, 9.0, 2.0, 3.0, 9.0])
+    found = versus.best_of_n(said)
+    assert found["prompt"] == ["a", "b", "c"]
+    assert found["proxy"] == [2.0, 3.0, 4.0]
+    assert found["gold"] == [1.0, 2.0, 3.0]
+    assert found["response"] == [said["response"][i] for i in (1, 3, 4)]
+    assert found["kl"] == [math.log(2) - 1 / 2] * 3
 
 
-# --- several seeds, and what to do --------------------------------------------------------------
-
-
-def cell(difference, verdict="better"):
-    return {"difference": difference, "verdict": verdict}
-
-
-def seed_row(gold, seconds=(100.0, 20.0, 200.0), kl=(5.0, 3.0, 1.0, 0.6), went_on=(0.4, 0.2), verdicts=None):
-    """A row of ``versus.run``, from the numbers of METHODS in order."""
-    verdicts = verdicts or ["better"] * 4
-    known = {
-        name: {"gold": cell(g, verdict), "kl": cell(k, "changed")}
-        for name, g, verdict, k in zip(versus.METHODS, gold, verdicts, kl, strict=True)
-    }
-    return {
-        "known": known,
-        "budgets": {n: {"seconds": s} for n, s in zip(versus.METHODS, (*seconds, 0.0), strict=True)},
-        "went_on": {n: {"gold": cell(d)} for n, d in zip(versus.GONE_ON, went_on, strict=True)},
-    }
-
-
-def advice(rows):
-    return {row["if"]: row["then"] for row in versus_results.when_to_use(rows)}
-
-
-def test_seeds_are_summed_up():
-    rows = [seed_row([0.1, 0.2, 0.3, 0.4]), seed_row([0.3, -0.2, 0.3, 0.4], verdicts=["worse"] * 4)]
-    found = versus_results.over_seeds(rows)
-    assert found["ppo"]["mean"] == pytest.approx(0.2)
-    assert (found["dpo"]["lowest"], found["dpo"]["highest"], found["dpo"]["better"]) == (-0.2, 0.2, 1)
-
-
-def test_the_advice_follows_the_numbers():
-    found = advice([seed_row([0.5, 0.6, 0.1, 0.4])])
-    assert list(found.values()) == ["DPO", "DPO", "best of n", "DPO", "DPO", "best of n", "PPO, gone on"]
-    found = advice([seed_row([0.7, 0.6, 0.1, 0.9], went_on=(0.1, 0.3))])
-    assert list(found.values()) == ["best of n", "PPO", "best of n", "DPO", "DPO", "best of n", "online DPO"]
-
-
-def test_who_is_not_shown_to_be_better_is_not_advised():
-    unclear = "no difference shown"
-    found = advice([seed_row([0.9, 0.8, 0.1, 0.7], verdicts=[unclear, unclear, "better", "worse"])])
-    assert found["gold reward is all that counts"] == found["the training must be short"] == "RLOO"
-    assert found["there is no reward model"] == found["nothing may be trained"] == "none of them"
-
-
-def test_better_in_most_seeds_is_what_counts():
-    rows = [seed_row([0.5, 0.6, 0.1, 0.4], verdicts=["better", "worse", "worse", "worse"])] * 2
-    assert advice([*rows, seed_row([0.5, 9.0, 0.1, 0.4])])["gold reward is all that counts"] == "PPO"
-
-
-def test_time_is_computing_where_that_is_known():
-    row = seed_row([0.5, 0.6, 0.1, 0.4], seconds=(100.0, 200.0, 300.0))
-    assert advice([row])["the training must be short"] == "PPO"
-    for name, seconds in zip(versus.TRAINED, (60.0, 20.0, 90.0), strict=True):
-        row["budgets"][name]["cpu_seconds"] = seconds
-    assert advice([row])["the training must be short"] == "DPO"
-
-
-def test_the_reason_names_every_candidate_with_its_number():
-    (first, *_) = versus_results.when_to_use([seed_row([0.5, 0.6, 0.1, 0.4])])
-    assert first["because"].endswith("PPO 0.50, DPO 0.60, RLOO 0.10, best of n 0.40")
+def test_minutes_are_the_last_of_trls_log_or_the_sum_of_ppos():
+    assert versus.minutes([{"seconds": 30.0}, {"seconds": 90.0}]) == 1.5
+    step = {"seconds_rollout": 20.0, "seconds_score": 5.0, "seconds_update": 5.0}
+    assert versus.minutes([step] * 4) == 2.0
 
 
 # --- every stage, once --------------------------------------------------------------------------
@@ -195,8 +124,6 @@ def profile(letter_profile):
         reward_batch=4,
         versus_judge_steps=2,
         versus_prompts=5,
-        versus_steps=1,
-        dpo_pairs=8,
     )
 
 
@@ -220,45 +147,41 @@ def written(folder: Path) -> dict:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_does_each_stage_once_and_gives_the_same_numbers(profile, run_folder, monkeypatch):
+def test_what_is_prepared_and_sampled_once_is_not_done_again(profile, run_folder, monkeypatch):
     monkeypatch.setenv("SAWYER_HOME", str(run_folder))
     common = versus.prepare(profile)
-    known, new = (set(common.prompts[name]) | set(common.tests[name]) for name in ("known", "new"))
-    assert not known & new
-    assert not set(common.prompts["new"]) & set(common.tests["new"])
-    assert not {pair.prompt for pair in common.pairs} & (known | new)
+    tests = {name: set(asked) for name, asked in common.tests.items()}
+    assert [len(asked) for asked in tests.values()] == [profile.versus_prompts] * 2
+    assert not tests["known"] & tests["new"]
+    assert not set(common.prompts) & (tests["known"] | tests["new"])
+    assert not {pair.prompt for pair in common.pairs} & (tests["known"] | tests["new"])
     assert all(not versus.is_new(pair.topic) for pair in common.pairs)
-    found = versus.run(profile, 3, common)
+    unseen = versus.unseen_pairs(profile)
+    assert {versus.is_new(pair.topic) for pair in unseen["new"]} == {True}
+    assert not {pair.prompt for pair in unseen["known"]} & {pair.prompt for pair in common.pairs}
+    start = versus.answers(common, common.sft, 2)
+    assert start["kl"] == [0.0] * (2 * profile.versus_prompts)
     before = written(common.folder)
-    assert found == versus.run(profile, 3, versus.prepare(profile))
+    assert versus.answers(versus.prepare(profile), common.sft, 2) == start
     assert before == written(common.folder)
-    budgets = found["budgets"]
-    assert set(budgets) == {*versus.METHODS, *versus.GONE_ON}
-    steps = profile.ppo_epochs * profile.ppo_minibatches
-    assert budgets["ppo"]["answers"] == budgets["rloo"]["answers"] == 4
-    assert budgets["ppo"]["gradient_steps"] == budgets["rloo"]["gradient_steps"] == steps
-    assert budgets["ppo_new"]["gradient_steps"] == budgets["dpo_online"]["gradient_steps"] == steps
-    assert budgets["ppo_new"]["answers"] == budgets["dpo_online"]["answers"] == 4
-    drawn = {"answers": 0, "tokens": 0, "pairs": 8, "gradient_steps": 8 // profile.dpo_batch}
-    assert budgets["dpo"] | drawn == budgets["dpo"]
-    assert found["known"]["ppo"]["kl"]["before"] == 0.0
-    assert set(found["new"]) == {*versus.METHODS, *versus.GONE_ON}
 
 
-def test_the_advice_can_be_read_off_a_real_run(profile, run_folder, monkeypatch):
-    monkeypatch.setenv("SAWYER_HOME", str(run_folder))
-    rows = [versus.run(profile, 3)]
-    assert len(versus_results.when_to_use(rows)) == 7
-    assert set(versus_results.over_seeds(rows, "new")) == {*versus.METHODS, *versus.GONE_ON}
-
-
-def test_what_goes_on_starts_where_the_first_training_ended(profile, run_folder, monkeypatch):
-    """A start that is not there is an error, not a fresh adapter."""
+def test_answers_are_of_the_adapter_they_are_asked_of(profile, run_folder, tmp_path, monkeypatch):
+    """One that was trained anew is sampled anew, in the same folder too."""
     monkeypatch.setenv("SAWYER_HOME", str(run_folder))
     common = versus.prepare(profile)
-    with pytest.raises((FileNotFoundError, ValueError)):
-        versus.stage(common, 77, "ppo_new")
-    assert not (common.folder / "seed-77" / "ppo_new" / "budget.json").exists()
+    _, model = models.load_actor(profile, common.sft)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B.policy" in name:
+                parameter.add_(0.1)
+    models.save_adapter(model, tmp_path / "adapter", models.POLICY)
+    start, other = (versus.answers(common, a, 1) for a in (common.sft, tmp_path / "adapter"))
+    assert start["prompt"] == other["prompt"]
+    assert start["response"] != other["response"]
+    assert any(kl != 0.0 for kl in other["kl"])
+    models.save_adapter(models.load_actor(profile, common.sft)[1], tmp_path / "adapter", models.POLICY)
+    assert versus.answers(common, tmp_path / "adapter", 1)["response"] == start["response"]
 
 
 def test_other_settings_have_another_folder_but_not_other_chapters_settings(profile, run_folder, monkeypatch):

@@ -249,25 +249,7 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
     return figure
 
 
-# --- 05 to 07 ---------------------------------------------------------------------------------------
-
-
-@takes_tensors
-def seed_spread(each: dict[str, list[float]], xlabel: str) -> Figure:
-    """A row a method: one dot a seed, a stroke at their mean, a line at no difference."""
-    figure, ax = plt.subplots(figsize=(8, 0.55 * len(each) + 1.3))
-    for y, values in enumerate(reversed(each.values())):
-        label = ("a seed", "their mean") if y == 0 else (None, None)
-        ax.plot([min(values), max(values)], [y, y], color=GREY, lw=1.4)
-        ax.plot(values, [y] * len(values), "o", color=STAGES["sft"][1], ms=8, label=label[0])
-        mean = sum(values) / len(values)
-        ax.plot(mean, y, "|", color=STAGES["ppo"][1], ms=20, mew=3, label=label[1])
-        ax.annotate(f"{mean:+.2f}", (mean, y), xytext=(0, 11), textcoords="offset points", ha="center")
-    ax.axvline(0, color="#333333", lw=1)
-    ax.set_yticks(range(len(each)), list(each)[::-1])
-    ax.set(xlabel=xlabel, ylim=(-0.5, len(each) - 0.35))
-    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return figure
+# --- 06 and 07 --------------------------------------------------------------------------------------
 
 
 @takes_tensors

@@ -169,9 +169,10 @@ def headline(evaluation: dict) -> str:
 
 
 def _versus_rows(versus: dict) -> list[tuple[str, str, str]]:
-    """Gold reward of the seed that the notebook trained: each method, and who went on with new topics."""
-    found = {f"gold since SFT, {name}": c for name, c in versus.get("gold", {}).get("known", {}).items()}
-    found |= {f"gold on new topics, {name}": c for name, c in versus.get("went_on", {}).items()}
+    """Gold reward: each method, and what the judge's pick is worth on topics that it never saw."""
+    gold = versus.get("gold", {})
+    found = {f"gold since SFT, {name}": c for name, c in gold.get("known", {}).items()}
+    found |= {f"gold on new topics, {n}": c for n, c in gold.get("new", {}).items() if n == "best of n"}
     return [
         (
             "05 PPO against DPO",
