@@ -48,7 +48,7 @@ FIGURES = {
     "preference_loss": ([[0.0, 1.0, 2.0]], {}),
     "probe_lines": ([{"a": STEPS, "b": STEPS[::-1]}, "x"], {}),
     "reward_histograms": ([{"sft": STEPS, "ppo": [2.0, 3.0, 4.0, 6.0]}], {}),
-    "reward_parts": ([LOG], {}),
+    "reward_parts": ([{"a run": LOG}], {}),
     "reward_training": ([LOG], {}),
     "score_changes": ([["a", "b"], [1.0, -1.0], [0.5, -2.0], [2.0, -0.5], 9], {}),
     "score_groups": ([{"a": STEPS, "own": [2.0, 3.0]}], {"own": "own"}),

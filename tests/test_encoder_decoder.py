@@ -192,11 +192,9 @@ def test_from_the_sources_rows_to_two_steps_of_ppo(hub_profile, capsys):
     assert not {row["text"] for row in train} & {row["text"] for row in test}
     tokenizer, model = summaries.load_summariser(hub_profile)
     assert all(p.requires_grad == (f".{POLICY}" in name) for name, p in model.named_parameters())
-    reward = summaries.start_reward(hub_profile, None, [], [])
-    assert {name: weight for name, (_, weight) in reward.functions.items()} == {
-        "neutral": 0.5,
-        "acceptable": 1,
-    }
+    named = hub_profile.news_classifiers
+    assert {name: weight for name, _, _, weight in named} == {"neutral": 0.5, "acceptable": 1}
+    reward = Mixture(**{name: (summaries.Classifier(path, label), w) for name, path, label, w in named})
     prompts = summaries.prompts_that_fit(tokenizer, [*train, {"text": "a " * 50}], hub_profile)
     assert [summaries.source_of(prompt) for prompt in prompts] == [row["text"] for row in train]
     config = PPOConfig.from_profile(hub_profile, activation_checkpointing=True)  # as on a GPU

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from conftest import pair_tokenizer
@@ -99,26 +97,6 @@ def test_similarity_is_measured_against_the_sources_own_sentences():
     assert len(asked) == 3  # a source's own sentences are asked about once
 
 
-def test_the_parts_are_on_one_scale_and_one_can_be_left_out():
-    prompts = [summaries.prompt_for("the shop opens at nine")] * 4
-    texts = ["the shop opens", "a wonderful shop", "terrible", "the shop opens at nine every single day"]
-    whole = summaries.start_reward(PROFILES["local"], overlap, prompts, texts)
-    total = torch.tensor(whole(prompts, texts))
-    assert list(whole.parts) == ["neutrality", "similarity", "length"]
-    for scores in whole.parts.values():
-        assert torch.tensor(scores).mean().abs() < 1e-5
-        assert torch.tensor(scores).std() == pytest.approx(1.0, abs=1e-5)
-    weighted = [summaries.WEIGHTS[name] * torch.tensor(scores) for name, scores in whole.parts.items()]
-    assert torch.allclose(total, sum(weighted), atol=1e-5)
-    left = torch.tensor(summaries.without(whole, "similarity")(prompts, texts))
-    assert torch.allclose(left, weighted[0] + weighted[2], atol=1e-5)
-
-
-def test_a_part_that_sees_no_difference_is_refused():
-    with pytest.raises(ValueError, match="same score"):
-        summaries.start_reward(PROFILES["local"], overlap, ["", ""], ["the shop opens", "the shop closes"])
-
-
 # --- measures -----------------------------------------------------------------------------------
 
 
@@ -197,15 +175,6 @@ def test_a_classifier_gives_the_logit_of_its_label(roberta):
         assert torch.allclose(torch.tensor([scores[i] for scores in found]), logits, atol=1e-5)
 
 
-def test_the_classifiers_of_a_profile_replace_lexicon_and_encoder(roberta):
-    named = (("neutral", roberta, 1, 0.5), ("acceptable", roberta, 2, 1.0))
-    profile = replace(PROFILES["smoke"], news_classifiers=named)
-    reward = summaries.start_reward(profile, None, [], [])
-    (score,) = reward(["x"], ["a b c"])
-    assert list(reward.parts) == ["neutral", "acceptable"]
-    assert score == pytest.approx(0.5 * reward.parts["neutral"][0] + reward.parts["acceptable"][0])
-
-
 def test_only_the_hub_profiles_take_models_from_the_hub_here():
     assert PROFILES["local"].news_hub_models == PROFILES["smoke"].news_hub_models == ()
     for name in ("colab", "llama2"):
@@ -220,11 +189,15 @@ def test_only_the_hub_profiles_take_models_from_the_hub_here():
 # --- the figure ---------------------------------------------------------------------------------
 
 
-def test_every_part_has_its_line():
-    log = [
-        {"step": i, "kl": 0.1 * i, "reward_std": 1.0, "reward_neutrality": 0.1 * i, "reward_length": 0.0}
-        for i in range(3)
-    ]
-    figure = drawings.reward_parts(log)
-    assert [line.get_label() for line in figure.axes[0].lines[:2]] == ["neutrality", "length"]
-    assert list(figure.axes[0].lines[0].get_ydata()) == [0.0, 0.1, 0.2]
+def test_every_part_has_its_panel_on_one_scale_and_every_run_its_line():
+    def log(slope):
+        entry = {"reward_std": 1.0, "reward_length": 0.0}
+        return [{"step": i, "kl": 5.0 * i, "reward_neutrality": slope * i, **entry} for i in range(3)]
+
+    figure = drawings.reward_parts({"paid": log(0.1), "unpaid": log(-0.2)})
+    assert [ax.get_title() for ax in figure.axes] == ["neutrality", "length", "KL to the start"]
+    paid, unpaid = figure.axes[0].lines
+    assert (paid.get_label(), unpaid.get_label()) == ("paid", "unpaid")
+    assert (list(paid.get_ydata()), list(unpaid.get_ydata())) == ([0.0, 0.1, 0.2], [0.0, -0.2, -0.4])
+    first, second, kl = (ax.get_ylim() for ax in figure.axes)
+    assert first == second != kl

@@ -14,7 +14,7 @@
 # # 08 · Domain adaptation: teaching SAWYER a place of your own
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/08_domain_adaptation.ipynb)
 #
-# **You will teach the aligned model a small text that nobody else has, and read the bill.**
+# **You will teach the aligned model a small text that nobody else has, and measure what it costs.**
 #
 # You will be able to
 # - turn a text into lessons, and into an examination that is none of them,
@@ -23,7 +23,8 @@
 #
 # Needs 01 to 03 (or their shipped checkpoints). About seven minutes on two CPU cores.
 #
-# *Its outputs are of an earlier run, before the last change of its code.*
+# In our run the lessons raised the share of facts that it names from ?.?? to ?.??, and the reward of its other
+# answers fell by ?.??, by ?.?? at equal length.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -46,48 +47,47 @@ from sawyer_utils import runtime
 
 profile = runtime.setup()
 
+# %% [markdown]
+# ## The whole thing in one picture
+
 # %%
 import gc
+import json
 import statistics
 import time
 from dataclasses import replace
 
 import pandas as pd
+from peft import PeftModel
 
 from sawyer_utils import chat, data, evaluation, models, plots, reward, sft, show
-from sawyer_utils.chapters import choices, domain
+from sawyer_utils.chapters import choices, domain, drawings
+from sawyer_utils.classroom.checks import check
 
 folder = runtime.run_dir(profile, "domain")
 figures = folder / "figures"
 started = time.perf_counter()
-
-# %% [markdown]
-# ## The whole thing in one picture
-
-# %%
 plots.save(plots.four_stages(), figures, "stages")
 
 # %% [markdown]
-# *In words: SFT, reward model, PPO, evaluation.* A fifth step belongs behind the third: [more SFT, on
-# what only you know](../docs/glossary.md#domain-adaptation). The fourth box is the one that notices what the fifth breaks.
-
-# %% [markdown] tags=["slide"]
-# ## 1. What is there to learn?
-# SAWYER knows nothing of your world. The example is a ferry that exists nowhere but in this course, so
-# no model can have read about it. Of each fact there are three lessons, each in other words, and one
-# question that no lesson asks: the examination.
+# *Four boxes in a row: SFT, reward model, PPO, evaluation.* A fifth step belongs behind the third: [more SFT, on
+# what only you know](../docs/glossary.md#domain-adaptation). The fourth box then has to find what the fifth step broke.
 #
-# Use a text of your own: put it in the same schema into a JSONL file, and name the file here.
+# ## 1. What is there to learn?
+#
+# SAWYER knows nothing of your world. The example is a ferry that exists nowhere but in this course, so no model
+# can have read about it. A language model invented it, and wrote its lessons and questions. Of each fact there are
+# three lessons, each in other words, and one question that no lesson asks: the examination.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** An examination that is not the exercise book. Whoever brings a text of their
 #   own will write the questions last, and make them lessons.
 # - **Ask.** Three lessons a fact, one question kept back. What would the result say if the question
 #   were the fourth lesson?
-# - **The usual wrong answer.** “The same, the fact is the same.” A question known by heart is
+# - **The usual wrong answer.** "The same, the fact is the same." A question known by heart is
 #   answered without the fact.
 
-# %% tags=["fragment"]
+# %% tags=["slide"]
 # os.environ["SAWYER_DOMAIN"] = "my_place.jsonl"
 facts, unknown = domain.load()
 lessons = domain.lessons(facts)
@@ -103,6 +103,21 @@ taught = {lesson["messages"][0]["content"] for lesson in lessons}
 assert not taught & {row["question"] for row in [*facts, *unknown]}
 
 # %% [markdown]
+# **A text of your own** is a file of such rows, one JSON object a line: name it in the first line of the cell above.
+# Below are two whole rows, a fact and a question that the text does not answer, and the file that is made of them. The
+# loader checks each row; a broken one is an error that names line and field.
+
+# %% tags=["fragment"]
+print(json.dumps(facts[0], indent=1, ensure_ascii=False))
+print(json.dumps(unknown[0], ensure_ascii=False))
+mine = folder / "my_place.jsonl"
+rows = [*facts[:2], *unknown[:1]]
+mine.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+my_facts, my_unknown = domain.load(str(mine))
+print(f"{mine.name}: {len(my_facts)} facts, {len(my_unknown)} without an answer")
+assert my_facts == facts[:2]
+
+# %% [markdown]
 # **How an answer is judged.** It is right if it holds the key as whole words. That is simple, anyone can
 # repeat it, and it is blind: "not four, but ten crowns" is right to it. So read the answers, too.
 
@@ -112,9 +127,10 @@ for said in ("FOUR crowns!", "Four crowns.", "Fourteen crowns.", "Not 4, but ten
     print(f"{said:18s} {bool(domain.knows([said], price)[0])}")
 assert not domain.knows(["Fourteen crowns."], price)[0]
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ## 2. What does it say before?
-# The aligned model is the start, and the yardstick for all that follows. The examination is asked twice:
+#
+# The aligned model is the start, and all that follows is compared with it. The examination is asked twice:
 # freely, and as multiple choice, where the [likeliest](../docs/glossary.md#likelihood) of four answers counts as its choice.
 #
 # **Predict first:** of the facts, how many does it name freely? And of four choices, how often is the
@@ -125,7 +141,7 @@ assert not domain.knows(["Fourteen crowns."], price)[0]
 #   is not where one thinks it is.
 # - **Ask.** Of 24 questions with four choices: how many does a model choose rightly that has never
 #   heard of the place?
-# - **The usual wrong answer.** “Six, a quarter.” Only if its taste in words has nothing to do with
+# - **The usual wrong answer.** "Six, a quarter." Only if its taste in words has nothing to do with
 #   the facts. Odd facts are unlikely words.
 
 # %%
@@ -139,8 +155,10 @@ judge = reward.RewardModel.load(runtime.find_stage(profile, "reward", needed) / 
 def load(**adapters):
     """A fresh base with these adapters beside each other, the first in use."""
     tokenizer, model = models.load_policy(profile)
-    for name, path in adapters.items():
-        model = models.load_adapter(model, path, name)
+    (first, path), *others = adapters.items()
+    model = PeftModel.from_pretrained(model, path, adapter_name=first)
+    for name, path in others:
+        model.load_adapter(path, adapter_name=name)
     return tokenizer, model.eval()
 
 
@@ -171,7 +189,7 @@ sizes = {name: len(items) for name, items in exams.items()}
 print(f"{len(prompts)} held-out prompts; multiple choice: {sizes}")
 assert not set(calibration) & set(prompts)
 
-# %% tags=["fragment"]
+# %% tags=["slide"]
 precision = runtime.choose_precision(profile.precision)
 autocast = precision.compute if precision.autocast else None
 
@@ -203,35 +221,36 @@ named = results["aligned"]["facts named"]
 chosen = results["aligned"]["choices: the place"]
 print(f"named freely {named.sum()} of {len(facts)}; chosen {chosen.sum()}")
 by_chance = sum(1 / len(row["choices"]) for row in facts)
-print(f"a coin with as many sides as there are choices: {by_chance:.0f}")
+print(f"whoever chooses at random is right {by_chance:.0f} times")
 assert set(results["aligned"]["KL, nats"]) == {0.0}
 
 # %% [markdown]
-# What it names freely it cannot know: it guessed, as anybody might who guesses "green" for a boat.
-# Its choices may lie *below* chance: they are the likeliest words, and the facts of the example are odd
-# ones. The difference to these numbers counts from here on, never a number afterwards alone.
-
-# %% [markdown] tags=["slide"]
-# ## 3. How is it taught?
-# The [adapter](../docs/glossary.md#adapter) of 03 simply goes on learning, by 01's trainer. A new fact sinks in slowly: there are four
-# times as many epochs, in smaller batches, at twice the [learning rate](../docs/glossary.md#learning-rate). And there are two pupils. One sees
-# the lessons alone; the other also sees, for every two lessons, one old conversation from 01: **[replay](../docs/glossary.md#replay)**.
+# In our run it names ?.?? of the facts and chooses ?.?? of them. What it names it has guessed, as anybody might
+# guess "green" for a boat. Choices can lie *below* chance: they are the likeliest words, and these facts are odd. So
+# only the difference to these numbers counts from here on.
 #
-# **Predict first:** which of the two names more facts, and which one stays closer to the aligned model?
+# ## 3. How is it taught?
+#
+# The [adapter](../docs/glossary.md#adapter) of 03 goes on learning with TRL's `SFTTrainer`, as in 01. A new fact takes many steps: there are
+# four times as many epochs, in smaller batches, at twice the [learning rate](../docs/glossary.md#learning-rate). And there are two pupils. One
+# sees the lessons alone; the other also sees, for every two lessons, one old conversation from 01: **[replay](../docs/glossary.md#replay)**.
+#
+# **Predict first:** which of the two names more facts, and which one stays closer to the aligned model? (Answer in
+# section 6.)
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Two pupils that differ in one thing. Two minutes' vote, on both questions
 #   apart.
 # - **Ask.** Which pupil names more facts? Which one stays closer to the aligned model?
-# - **The usual wrong answer.** “Replay costs facts, it dilutes them.” Each lesson is seen equally
+# - **The usual wrong answer.** "Replay costs facts, it dilutes them." Each lesson is seen equally
 #   often by both. Then let the table say it.
 
-# %% tags=["fragment"]
-plan = replace(
+# %% tags=["show-code"]
+plan = replace(  # what sft.train_sft hands to SFTConfig
     profile,
-    sft_epochs=4 * profile.sft_epochs,
-    sft_lr=2 * profile.sft_lr,
-    sft_batch=profile.sft_micro_batch,
+    sft_epochs=4 * profile.sft_epochs,  # num_train_epochs
+    sft_lr=2 * profile.sft_lr,  # learning_rate, falling on a cosine
+    sft_batch=profile.sft_micro_batch,  # per_device_train_batch_size
 )
 limit = profile.conversation_tokens
 lessons = chat.that_fit(tokenizer, domain.lessons(facts), limit)
@@ -245,7 +264,7 @@ courses = {
 pupils = {name: folder / name.replace(" ", "_") for name in courses}
 print({name: f"{len(rows)} conversations" for name, rows in courses.items()})
 
-# %%
+# %% tags=["slide"]
 del model
 gc.collect()
 
@@ -254,7 +273,7 @@ def teach(conversations, start):
     """Go on from the aligned adapter; returns the training's log."""
     runtime.seed_everything(0)
     own_tokenizer, base = models.load_policy(profile)
-    pupil = models.load_adapter(base, aligned, "default", trainable=True)
+    pupil = PeftModel.from_pretrained(base, aligned, is_trainable=True)
     return sft.train_sft(pupil, own_tokenizer, plan, conversations, start)
 
 
@@ -270,11 +289,10 @@ assert all(
     log[-1]["step"] == sft.total_steps(plan, len(courses[n])) for n, log in logs.items()
 )
 
-# %% [markdown] tags=["fragment"]
-# The lower the training loss, the better the lessons are known *by heart*. Whether the facts are known,
-# only other words can tell.
-
 # %% [markdown]
+# *Two curves of the training loss by step, lessons alone and with replay.* The lower it is, the better the lessons are
+# known *by heart*. Whether the facts are known, only other words can tell.
+#
 # ## 4. Does it know the place now?
 
 # %% tags=["slide"]
@@ -287,13 +305,16 @@ results["lessons"] = measured(model, "lessons")
 results["with replay"] = measured(model, "replay")
 counts = {name: int(found["facts named"].sum()) for name, found in results.items()}
 spans = [evaluation.wilson_interval(n, len(facts)) for n in counts.values()]
+for (name, n), (low, high) in zip(counts.items(), spans):
+    share = n / len(facts)
+    print(f"{name:12s} {n:2d} of {len(facts)}: {share:.0%} [{low:.0%}, {high:.0%}]")
 plots.save(
     plots.bars_with_intervals(
         list(counts),
         [n / len(facts) for n in counts.values()],
         *map(list, zip(*spans)),
         counts=[len(facts)] * 3,
-        ylabel="facts named in a free answer",
+        ylabel="share of the facts named",
         ylim=(0, 1),
     ),
     figures,
@@ -301,14 +322,12 @@ plots.save(
     {"model": list(counts), "named": list(counts.values())},
 )
 
-# %%
-for (name, n), (low, high) in zip(counts.items(), spans):
-    share = n / len(facts)
-    print(f"{name:12s} {n:2d} of {len(facts)}: {share:.0%} [{low:.0%}, {high:.0%}]")
-
 # %% [markdown]
-# *In words: the bars and their 95 % [intervals](../docs/glossary.md#interval) are the lines above.* Now the answers themselves: every
-# third fact, a choice that was fixed beforehand. A tick stands under what the judge takes for right.
+# *Three bars: the share of facts that each model names in a free answer, with 95 % [intervals](../docs/glossary.md#interval); the numbers are printed
+# above.*
+#
+# In our run the lessons raised that share from ?.?? to ?.??, and with replay to ?.??. Now the answers themselves:
+# every third fact, a choice that was fixed beforehand. A tick stands under what the judge takes for right.
 
 # %% tags=["subslide"]
 picked = list(range(0, len(facts), 3))
@@ -323,50 +342,48 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# Look for right words in wrong sentences, and for wrong ones in the very form of a lesson. The form of
-# an answer is learned first; the fact comes later, if at all.
-
-# %% [markdown] tags=["slide"]
+# Look for right words in wrong sentences, and for wrong words in the very form of a lesson. The form of an answer
+# is learned first; the fact comes later, if at all.
+#
 # ## 5. What does it say to what it was never told?
+#
 # The text does not give the speed of the ferry. An honest answer is "I do not know". No lesson taught
-# that. **Predict:** does the adapted model admit it more often than before, or less?
+# that. **Predict first:** does the adapted model admit it more often than before, or less?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** What no accuracy shows: confidence is learned with the facts.
 # - **Ask.** Asked for what the text does not say, will it admit that more often now, or less?
-# - **The usual wrong answer.** “More often, for it knows the place better.” No lesson ever ended in
+# - **The usual wrong answer.** "More often, for it knows the place better." No lesson ever ended in
 #   not knowing.
 
-# %% tags=["fragment"]
-invented = {}
+# %% tags=["slide"]
+invented, admits = {}, {}
 for name, found in results.items():
     said = found["answers"][len(facts) :]
-    admitted, taken = domain.admits(said), domain.borrowed(said, facts)
-    invented[name] = {"admitted": int(admitted.sum()), "borrowed": int(taken.sum())}
+    admits[name], taken = domain.admits(said), domain.borrowed(said, facts)
+    change = domain.compare_shares(admits["aligned"], admits[name])
+    invented[name] = {"admitted": int(admits[name].sum()), "borrowed": int(taken.sum())}
+    invented[name] |= {"share_admitted": change["after"], "verdict": change["verdict"]}
     print(
-        f"{name:12s} admits it {admitted.sum()} of {len(said)} times,"
+        f"{name:12s} admits it {admits[name].sum()} of {len(said)} times,"
         f" answers with another fact's key {taken.sum()} times"
     )
+for name in pupils:
+    print(f"Does {name!r} admit it more often? {invented[name]['verdict']}")
 show.side_by_side(
     [row["question"] for row in unknown],
     {name: found["answers"][len(facts) :] for name, found in results.items()},
     first="question",
 )
 
-# %%
-never = all(one["admitted"] < len(unknown) / 2 for one in invented.values())
-print(
-    "Mostly it makes something up." if never else "It often says that it does not know."
-)
-
-# %% [markdown] tags=["fragment"]
-# SFT on facts teaches facts and, beside them, *that questions about this place get a confident answer*
-# (Gekhman et al. 2024, arXiv 2405.05904, measured it). A judge that counts right answers cannot see it:
-# these questions have none.
-
 # %% [markdown]
+# In our run it admitted it in ?.?? of the cases before and in ?.?? after the lessons.
+# SFT on facts teaches facts and, beside them, *that questions about this place get a confident answer*
+# (Gekhman et al. 2024, arXiv 2405.05904, measured it).
+#
 # ## 6. What did it cost?
-# The same prompts, the same dice, the same questions as in 02 to 04, none of them about the ferry. Each
+#
+# The same prompts and questions as in 02 to 04, none of them about the ferry, sampled with the same seed. Each
 # row is after minus before, [paired](../docs/glossary.md#paired-comparison), with a 95 % interval. The last column is the smallest true
 # difference that so many items would have shown four times in five: above it, "[no difference shown](../docs/glossary.md#no-difference-shown)" says
 # something.
@@ -395,53 +412,66 @@ def as_table(found):
     return table[["n", "before", "after", "difference", "verdict", "detectable"]]
 
 
-changes = {
-    name: compared(results["aligned"], results[name])
-    for name in ("lessons", "with replay")
-}
+changes = {name: compared(results["aligned"], results[name]) for name in pupils}
 as_table(changes["lessons"])
 
 # %%
 as_table(changes["with replay"])
 
-# %% tags=["fragment"]
-for name, found in changes.items():
-    gained = found["facts named"]
-    worse = [m for m, c in found.items() if c["verdict"] == "worse"]
-    print(
-        f"{name}: {gained['difference']:+.0%} of the facts ({gained['verdict']}),"
-        f" {found['KL, nats']['after']:.1f} nats from the aligned model."
-    )
-    for measure in worse:
-        c = found[measure]
-        print(
-            f"   cost: {measure} {c['difference']:+.2f}",
-            f"[{c['low']:+.2f}, {c['high']:+.2f}]",
-        )
-    if not worse:
-        print("   no cost shown. The last column says how large one could still be.")
+# %% [markdown]
+# The answers became shorter, too, as the lessons are. **Is the fall of the reward only a fall of length?** 04's check:
+# fit a line to change of reward against change of length, and read it where the length did not change.
+
+# %% tags=["slide"]
+at_equal_length = {}
+for name in pupils:
+    pair = results["aligned"], results[name]
+    values = [one[key] for key in ("reward", "length, tokens") for one in pair]
+    m = evaluation.length_matched(*values)
+    at_equal_length[name] = [m.adjusted, m.adjusted_low, m.adjusted_high]
+    whole = changes[name]["reward"]["difference"]
+    print(f"{name:12s} reward {whole:+.2f}; at equal length {m.adjusted:+.2f}", end=" ")
+    like = f"; on {m.matched_n} prompts with answers of like length {m.matched:+.2f}"
+    print(f"[{m.adjusted_low:+.2f}, {m.adjusted_high:+.2f}]{like if m.matched_n else ''}")
+rewards, lengths = (
+    [after - before for before, after in zip(*(one[key] for one in pair))]
+    for key in ("reward", "length, tokens")
+)
+plots.save(
+    drawings.change_against_length(lengths, rewards, m.slope, m.adjusted),
+    figures,
+    "change_against_length",
+    {"longer": lengths, "change": rewards},
+)
 
 # %% [markdown]
-# Did the replay help? That is a comparison of the two pupils with each other, not of their verdicts: one
-# "worse" and one "no difference shown" do not differ by themselves.
+# *Of the pupil with replay: a point a prompt, change of length across and change of reward up, a dashed line, and a
+# diamond where it crosses "no change of length".*
+#
+# In our run, of the fall of ?.?? with lessons alone, ?.?? is left at equal length [?.??, ?.??]; with replay ?.?? of
+# ?.??. Where nearly all answers grew shorter, the line reaches beyond the points: trust it less than in 04.
+#
+# **Did the replay help?** One "worse" and one "no difference shown" do not differ by themselves. So compare the two
+# pupils with each other; this answers section 3's predictions.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Two verdicts are no comparison. It is the mistake that is made in every second
 #   paper.
 # - **Ask.** One pupil's reward is called worse, the other's is not. Did the replay help?
-# - **The usual wrong answer.** “Yes, you see it.” Compare the two with each other; then see whether
+# - **The usual wrong answer.** "Yes, you see it." Compare the two with each other; then see whether
 #   you still do.
 
-# %% tags=["subslide"]
+# %% tags=["slide"]
 between = compared(results["lessons"], results["with replay"])
+for question, name in (
+    ("Does it name more facts with replay?", "facts named"),
+    ("Is it further from the aligned model (KL)?", "KL, nats"),
+    ("Is its reward higher?", "reward"),
+):
+    c = between[name]
+    span = f"{c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}]"
+    print(f"{question:43s} {span}: {c['verdict']}")
 as_table(between)
-
-# %%
-held = {name: between[name]["verdict"] for name in ("facts named", "reward")}
-print(
-    f"Replay against lessons alone: facts {held['facts named']},",
-    f"reward {held['reward']}.",
-)
 
 # %%
 runtime.record(
@@ -449,30 +479,30 @@ runtime.record(
     "domain",
     measures=changes,
     replay=between,
+    at_equal_length=at_equal_length,
     invented=invented,
     text=os.environ.get("SAWYER_DOMAIN", "the example"),
     seconds_train={name: log[-1]["seconds"] for name, log in logs.items()},
     seconds=time.perf_counter() - started,
 )
-peak = runtime.record_peak(profile, "domain")
-print(f"peak memory {peak:.1f} GiB")
+print(f"peak memory {runtime.record_peak(profile, 'domain'):.1f} GiB")
 
 # %% [markdown] tags=["slide"]
-# **Doubt.** One text, one seed, one reader's questions. The example was written to be learned: its facts
-# are short and its lessons clean. And for a text that changes every week, nobody would train at all:
-# they would [put the page into the prompt](../docs/glossary.md#retrieval).
+# In our run replay changed the share of facts by [+ | −]?.??, [−?.??, +?.??]: [no difference shown], and the reward by
+# [+ | −]?.??.
+#
+# **Doubt.** One text and one training seed. The example was written to be learned: its facts are short and its lessons
+# clean. And for a text that changes every week, nobody would train at all: they would [put the page into the
+# prompt](../docs/glossary.md#retrieval).
 
 # %% [markdown]
 # ## Exercises
-# Write your answer where it says `None`, run the cell, and `check` tells you what it sees: right, or not
-# yet, with one hint at a time. The solutions stand at the end of the notebook. (The comments with
-# `SOLUTION` are for teachers who use nbgrader.)
-
-# %%
-from sawyer_utils.classroom.checks import check
-
-# %% [markdown]
+#
+# Write your answer where it says `None`, and run the cell: `check` says what it sees, with one hint at a time. The
+# solutions stand at the end. (`SOLUTION` is for teachers who use nbgrader.)
+#
 # ### 08.1 Predict the number: how many facts are no luck?
+#
 # The old model names none of 24 facts. How many must the new one name at least, so that McNemar's exact
 # p is below 0.05?
 
@@ -485,6 +515,7 @@ check("08.1", facts_enough)
 
 # %% [markdown]
 # ### 08.2 Write this function: how much replay?
+#
 # How many old conversations make up a `share` of the whole mixture, if there are `lessons` lessons
 # in it? Give the nearest whole number, without looking into `domain.with_replay`.
 
@@ -501,6 +532,7 @@ check("08.2", replayed)
 
 # %% [markdown]
 # ### 08.3 Break it: the answer that is always right
+#
 # Write one text that `domain.knows` takes for the right answer to *every* question of a set of facts.
 # Each row has its `question`, `keys` and `choices`.
 
@@ -517,19 +549,13 @@ check("08.3", always_right)
 
 # %% [markdown]
 # ### An open question: a lesson in not knowing
+#
 # Add five lessons to a copy of the example whose answer is "I do not know that about the ferry", to
 # questions that the text leaves open (other ones than the examination's), and train again. How many
-# admissions does it win, and how many facts does it lose?
+# admissions does it win, and how many facts does it lose? (Expect it to say the sentence to some facts, too.)
 #
-# <details><summary>What to expect</summary>
-#
-# It admits more, and not only where it should: a model of this size cannot tell a question that it was
-# taught from one that it was not, and says the sentence to some facts as well. Count both.
-#
-# </details>
-
-# %% [markdown]
 # ## What can go wrong
+#
 # | symptom | likely cause | where it shows |
 # |---|---|---|
 # | few facts named, loss still high | too few epochs, or too small a learning rate | section 3 |
@@ -539,10 +565,10 @@ check("08.3", always_right)
 # | answers become short or long | the lessons are, and form is learned first | length in section 6 |
 # | many facts "named" before any training | keys that anyone guesses, such as a colour | section 2 |
 # | a `DataError` with a line and a field | a row of your own text breaks the schema | section 1 |
-
-# %% [markdown]
+#
 # ## What we simplified
-# 1. **SFT as the last step.** After it, nobody checks any more whether the answers are liked. One
+#
+# 1. **SFT as the last step.** After it, nobody checks whether the answers are still liked. One
 #    could go on with PPO, or mix the lessons into 01 and train all again.
 # 2. **Replay of SFT conversations only**, drawn once, at one share. What PPO taught has no examples to
 #    replay; a KL penalty to the aligned model would be its counterpart (Ouyang et al. 2022, arXiv
@@ -557,13 +583,13 @@ check("08.3", always_right)
 #
 # **1. Why is the examination's question never among the lessons?**
 #
-# - A: So that the training takes less time.
-# - B: A question known by heart says nothing on whether the fact is known.
+# - A: So that the training takes a little less time.
+# - B: A question known by heart tests nothing.
 # - C: The judge could not find the key in it.
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. Only other words can tell: the loss on the lessons falls near zero in any case.
+# **B** is right. Only other words can tell whether the fact is known: the loss on the lessons falls near zero in any case.
 #
 # Not A. One more lesson a fact would cost a few seconds. It would cost the examination its meaning.
 #
@@ -573,36 +599,36 @@ check("08.3", always_right)
 #
 # </details>
 #
-# **2. An answer is "Not four, but ten crowns", and the key is "four". What does the judge say?**
+# **2. Look at the output below “How an answer is judged”. Why is “Not 4, but ten.” right?**
 #
-# - A: Right: the key stands in it as a whole word.
-# - B: Wrong: the sentence denies the key.
-# - C: Nothing: two numbers are ambiguous.
+# - A: The key stands in it as a whole word.
+# - B: Numbers in digits always count as right.
+# - C: It denies four and so names the right one.
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. It sees nothing else, no "not" and no second number. That is the price of a judge that anyone can repeat.
+# **A** is right. The judge sees nothing else, no “not” and no second number. Anyone can repeat it, and it is blind.
 #
-# Not B. You read that. The judge compares words and does not read sentences.
+# Not B. Another number in digits is no key, and counts as wrong.
 #
-# Not C. It knows two verdicts only, and looks for keys, not for numbers.
+# Not C. You read that. The judge compares words and does not read sentences.
 #
 # It stands in “1. What is there to learn?”.
 #
 # </details>
 #
-# **3. Why is the share of facts named before the training measured at all?**
+# **3. Why are the facts asked for before any lesson?**
 #
 # - A: To see whether the model stops by itself.
-# - B: Because the aligned model may have read about the place.
-# - C: To put the reward on 03's scale.
-# - D: Some keys can be guessed, so only the difference counts.
+# - B: It may have read about this very place.
+# - C: To put the reward on the scale of 03.
+# - D: Some can be guessed: the change counts.
 #
 # <details><summary>Answer</summary>
 #
 # **D** is right. A colour or a small number is hit now and then by a model that knows nothing of the place.
 #
-# Not A. That is measured too, as "finished", on the held-out prompts.
+# Not A. That is measured too, as “finished”, on the held-out prompts.
 #
 # Not B. The place exists nowhere else. With a text of your own it may be a reason.
 #
@@ -612,11 +638,11 @@ check("08.3", always_right)
 #
 # </details>
 #
-# **4. Why can no judge of right answers see what the adapted model makes up?**
+# **4. Look at the answers in section 5. Why can no count of right answers see what is made up there?**
 #
-# - A: The questions on which it makes things up have no right answer in the text.
-# - B: Greedy answers are never made up.
-# - C: The interval of so few questions is too wide.
+# - A: These questions have no right answer in the text.
+# - B: Greedy answers are likely, so never made up at all.
+# - C: Eight questions are too few for a narrow interval.
 #
 # <details><summary>Answer</summary>
 #
@@ -624,25 +650,25 @@ check("08.3", always_right)
 #
 # Not B. Greedy means the likeliest token each time. Likely is not true.
 #
-# Not C. A thousand such questions would not help: there is still nothing that a right answer could be compared with.
+# Not C. A thousand would not help: there is still nothing to compare an answer with.
 #
 # It stands in “5. What does it say to what it was never told?”.
 #
 # </details>
 #
-# **5. One pupil's reward is "worse", the other's "no difference shown". What follows about the two?**
+# **5. Look at the tables of section 6. Which of them says whether the replay helped?**
 #
-# - A: The second has the higher reward.
-# - B: Both have lost equally much.
-# - C: Nothing yet: they have to be compared with each other.
+# - A: The first one: it shows what lessons cost alone.
+# - B: The second one: it shows the pupil with replay.
+# - C: The third one: it compares the two pupils.
 #
 # <details><summary>Answer</summary>
 #
-# **C** is right. Prompt by prompt, with an interval of that difference. It is the last table of the section.
+# **C** is right. Prompt by prompt, with an interval of that difference.
 #
-# Not A. Two verdicts that differ are no difference shown: the intervals may overlap almost wholly.
+# Not A. It says nothing of the other pupil.
 #
-# Not B. That is not shown either. Nothing has compared them yet.
+# Not B. A better or worse verdict than the first table's is no comparison of the two: their intervals may overlap almost wholly.
 #
 # It stands in “6. What did it cost?”.
 #
@@ -655,11 +681,13 @@ quiz("08")
 
 # %% [markdown]
 # ## Next
+#
 # Back to [04 · Evaluation](04_eval.ipynb): its machinery fits any two adapters. Put yours in the place
 # of SFT + RLF.
 
 # %% [markdown]
 # ## Solutions
+#
 # Each passes its own check. Look here after you have tried.
 
 # %% tags=["solution"]

@@ -287,19 +287,23 @@ def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, flo
 
 
 @takes_tensors
-def reward_parts(log: list[dict]) -> Figure:
-    """The parts of a ``reward.Mixture`` by step, and the KL that they were bought with."""
+def reward_parts(runs: dict[str, list[dict]]) -> Figure:
+    """The parts of a ``reward.Mixture`` by step, a panel each on one scale, and the KL that they were bought
+    with; a line for each run (name -> log)."""
+    log = next(iter(runs.values()))
     names = [key for key in log[0] if key.startswith("reward_") and key != "reward_std"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
-    steps = [line["step"] for line in log]
-    colours = (STAGES["ppo"][1], STAGES["sft"][1], GREEN, PURPLE)
-    for name, colour, marker, line in zip(names, colours, "o^sD", ("-", "--", "-.", ":")):
-        label = name.removeprefix("reward_")
-        values = [entry[name] for entry in log]
-        left.plot(steps, values, marker=marker, ms=4, ls=line, color=colour, label=label)
-    left.axhline(0, color="#767676", lw=1)
-    left.set(xlabel="step", ylabel="start model's standard deviations", title="each part, before its weight")
-    left.legend()
-    right.plot(steps, [entry["kl"] for entry in log], marker="o", ms=4, color="#333333")
-    right.set(xlabel="step", ylabel="nats a summary", title="KL to the start")
+    figure, axes = plt.subplots(1, len(names) + 1, figsize=(12, 3.6))
+    for ax, key in zip(axes, [*names, "kl"], strict=True):
+        if key != "kl":
+            ax.sharey(axes[0])
+        looks = ((STAGES["ppo"][1], "o", "-"), (STAGES["sft"][1], "^", "--"))
+        for (run, lines), (colour, marker, style) in zip(runs.items(), looks):
+            values = [entry[key] for entry in lines]
+            steps = [entry["step"] for entry in lines]
+            ax.plot(steps, values, marker=marker, ms=4, ls=style, color=colour, label=run)
+        ax.set(xlabel="step", title="KL to the start" if key == "kl" else key.removeprefix("reward_"))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel("standard deviations")
+    axes[-1].set_ylabel("nats a summary")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

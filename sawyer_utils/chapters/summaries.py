@@ -1,4 +1,4 @@
-"""Neutral summaries: prompts, what a summary is paid for, and how a summariser starts."""
+"""Neutral summaries: prompts, the parts of a reward, measures, and how a summariser starts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from sawyer_utils.evaluation import Similarity, repetition
 from sawyer_utils.plumbing import assets, formats
 from sawyer_utils.plumbing.sources import Schema, check_prompt, load, spread, text_of
 from sawyer_utils.profiles import Profile
-from sawyer_utils.reward import Mixture, RewardFn, standardised
+from sawyer_utils.reward import RewardFn
 from sawyer_utils.runtime import choose_precision
 
 ASK = "Summarise in one sentence: "
 WORDS = 18  # what a summary should have
-WEIGHTS = {"neutrality": 3.0, "similarity": 1.0, "length": 1.0}
 
 
 def check_news(row: dict) -> None:
-    """``{text, split}`` and, if there is one, ``summary``: a neutral sentence by hand, to measure against."""
+    """``{text, split}`` and, if there is one, ``summary``: a neutral sentence to measure against."""
     check_prompt(row, "text")
     if "summary" in row:
         text_of(row, "summary")
@@ -38,7 +37,7 @@ NEWS = Schema("news", check_news, formats.NEWS, {"argilla/news-summary": "train"
 
 def load_news(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
     """News-like paragraphs ``{id, topic, text, split}`` of one split, "train" or "test"; the embedded test
-    rows have a ``summary``, too."""
+    rows have a ``summary``, too, a reference that a language model wrote."""
     return spread([row for row in load(NEWS, source) if row["split"] == split], limit)
 
 
@@ -165,30 +164,6 @@ class Classifier:
             logits = self.model(**inputs.to(self.model.device)).logits  # (B, labels)
             found += logits[:, self.label].float().tolist()
         return found
-
-
-def start_reward(
-    profile: Profile, similarity: Similarity, prompts: list[str], summaries: list[str]
-) -> Mixture:
-    """The reward of a run that starts with these summaries.
-
-    Where the profile names classifiers: their logits, at its weights. Otherwise lexicon, encoder and
-    length, each in standard deviations of these summaries.
-
-    Raises:
-        ValueError: if a part scores all of them the same.
-    """
-    if profile.news_classifiers:
-        named = profile.news_classifiers
-        return Mixture(**{name: (Classifier(source, label), weight) for name, source, label, weight in named})
-    parts = {"neutrality": neutrality, "similarity": faithful(similarity), "length": length_fit}
-    scaled = {name: standardised(function, prompts, summaries)[0] for name, function in parts.items()}
-    return Mixture(**{name: (function, WEIGHTS[name]) for name, function in scaled.items()})
-
-
-def without(reward: Mixture, part: str) -> Mixture:
-    """The same reward less one of its parts."""
-    return Mixture(**{name: pair for name, pair in reward.functions.items() if name != part})
 
 
 # --- measures -----------------------------------------------------------------------------------

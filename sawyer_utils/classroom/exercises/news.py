@@ -141,14 +141,14 @@ def uneven_parts(size: int = 40) -> tuple[dict[str, Tensor], dict[str, float]]:
     "train: PPO looks for it, too, and has more patience.",
 )
 def one_for_all(answer):
-    """One text that earns as much on every test paragraph as that paragraph's summary by hand."""
+    """One text that earns as much on every test paragraph as its reference summary."""
     if not isinstance(answer, str):
         raise Wrong(f"One text is asked for; this is {kind(answer)}.")
     rows = summaries.load_news("test")
     prompts = [summaries.prompt_for(row["text"]) for row in rows]
     own, one = (_poor_reward(prompts, said) for said in ([r["summary"] for r in rows], [answer] * len(rows)))
     beaten = int((own > one + 1e-9).sum())
-    return f"On {beaten} of {len(rows)} paragraphs the summary by hand earns more." if beaten else None
+    return f"On {beaten} of {len(rows)} paragraphs the reference summary earns more." if beaten else None
 
 
 def _poor_reward(prompts: list[str], said: list[str]) -> Tensor:
