@@ -385,9 +385,9 @@ show.side_by_side(fixed, columns, notes)
 
 # %% [markdown]
 # In our run all five answers stop, are short, and look like answers. "John Adams." is wrong: no training answer
-# names a president, so this training teaches a manner, not facts, and 135 million weights rounded to 4 bits hold few.
+# names a president: the training teaches a manner, not facts, and 135 million weights in 4 bits hold few.
 #
-# Five questions are an impression; the test prompts are a measurement.
+# Five questions are an impression; the test prompts measure.
 
 # %% tags=["slide"]
 sft_answers = evaluation.answer(model, tokenizer, questions, profile, temperature=0)
@@ -472,8 +472,6 @@ for name, mask in counts.items():
 assert len(nll) == len(toy) - 1
 
 # %% [markdown]
-# Questions are hard to guess; graded, they would fill the loss with what the model need not learn.
-#
 # Now a batch of the real trainer: ids, and labels, which are the ids with −100 wherever nothing is graded. The logits at
 # position t are the guess for token t + 1. Forgetting this *shift* is a classic mistake.
 
@@ -543,9 +541,8 @@ shown.set_index("name")[keys].round(3)
 #
 # ## Your own data
 #
-# Conversations of your own are a file, one a line (other forms: README, "Your own data"). With
-# `SAWYER_CONVERSATIONS=mine.jsonl` set before the start, this notebook trains on it, in a run folder of its own;
-# `SAWYER_MODEL=…` does the same for the base. Here is what the course reads:
+# A file with one conversation a line (other forms: README). With `SAWYER_CONVERSATIONS=mine.jsonl` set before the
+# start, this notebook trains on it, in a run folder of its own; `SAWYER_MODEL=…` takes another base.
 
 # %%
 mine = folder / "mine.jsonl"  # here one line; a training wants a few hundred
