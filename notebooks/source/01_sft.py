@@ -294,8 +294,8 @@ assert log[-1]["step"] == sft.total_steps(profile, len(train))
 assert all(math.isfinite(line["loss"]) for line in log)
 
 # %% [markdown]
-# Run the cell again, and it loads what was learnt, or goes on from its last
-# [checkpoint](../docs/glossary.md#checkpoint). Change a setting, and it begins anew; what was there is moved aside.
+# Run again, the cell loads what was learnt, or goes on from its last [checkpoint](../docs/glossary.md#checkpoint).
+# With other settings it begins anew.
 #
 # ## 5. Does it learn?
 #
@@ -384,8 +384,9 @@ columns = {name: greedy.responses for name, (greedy, _) in both.items()}
 show.side_by_side(fixed, columns, notes)
 
 # %% [markdown]
-# In our run all five answers stop, are short, and look like answers. "John Adams." is wrong: no training answer
-# names a president: the training teaches a manner, not facts, and 135 million weights in 4 bits hold few.
+# In our run all five stop, and the loop about greeting became "Say hello, smile, and say thank you." "John Adams." is
+# wrong: no training answer names a president, for the training teaches a manner, not facts, and 135 million weights in
+# 4 bits hold few.
 #
 # Five questions are an impression; the test prompts measure.
 
@@ -414,7 +415,7 @@ plots.save(bars, figures, "finished", numbers)
 # *Two bars, base and SFT: the share of answers that end by themselves, each with its 95 %
 # [Wilson interval](../docs/glossary.md#wilson-interval).*
 #
-# In our run every SFT answer ends, after 15.04 tokens on average, about as many as the answers that it was shown: it imitates.
+# In our run every SFT answer ends, after 15 tokens on average, about as many as in the answers that it was shown.
 #
 # What did it not learn? Facts. **Predict first:** what does a model say about your cat that has learned to answer every
 # question? And which of three names is likeliest, before and after?
@@ -599,7 +600,7 @@ widgets.compare(chat_with, talk.questions()[:3], tokens=few_tokens)
 # %% [markdown]
 # ## Without this package
 #
-# The same in plain transformers, PEFT and TRL, on the small model under every profile. It stops after eight steps, to be
+# The same in plain transformers, PEFT and TRL, on the small model under every profile. It stops after four steps, to be
 # quick; without `max_steps` it trains three epochs. Here a typed mark is a token, and what is cut off begins anew.
 
 # %% tags=["show-code"]
@@ -623,8 +624,8 @@ SFTTrainer(
     train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in train]),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"),
     args=SFTConfig(
-        **{"output_dir": tempfile.mkdtemp(), "max_steps": 8, "learning_rate": 5e-4},
-        **{"assistant_only_loss": True, "bf16": False, "report_to": "none"},
+        **{"output_dir": tempfile.mkdtemp(), "report_to": "none", "bf16": False},
+        **{"assistant_only_loss": True, "learning_rate": 5e-4, "max_steps": 4},
         use_cpu=torch.cuda.device_count() != 1,  # several GPUs want a launcher
     ),
 ).train()
