@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import build_model
 
-from sawyer_utils import models, runtime, sft
+from sawyer_utils import models, plots, runtime, sft
 from sawyer_utils.chat import encode, token_count
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.plumbing import resuming, trainers
@@ -274,7 +274,7 @@ def test_notebook_01_builds_the_same_trainer_in_the_open(tokenizer, tmp_path, mo
     monkeypatch.setattr(sft, "run", built)
     model = models.add_lora(build_model(tokenizer), profile.lora_rank, profile.lora_alpha)
     space = {"model": model, "runtime": runtime, "sft": sft, "trainers": trainers, "tokenizer": tokenizer}
-    space |= {"profile": profile, "folder": tmp_path, "train": CONVERSATIONS}
+    space |= {"profile": profile, "folder": tmp_path, "train": CONVERSATIONS, "plots": plots}
     exec(settings[: settings.index("before = ")], space)
     with pytest.raises(Built):
         exec(training, space)

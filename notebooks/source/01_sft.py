@@ -288,7 +288,9 @@ trainer = SFTTrainer(
     processing_class=tokenizer,  # which holds the chat template
 )
 print(f"rank {lora.r}, rate {config.learning_rate:g}, {profile.sft_batch} a step")
-log = sft.run(trainer, profile, folder)  # trainer.train(), which goes on if cut off
+live = plots.LivePlot(plots.loss_curve, sft.total_steps(profile, len(train)), 4, folder)
+log = sft.run(trainer, profile, folder, live)  # trainer.train(); goes on if cut off
+live.clear()  # the next cell has the whole curve
 print(f"{log[-1]['step']} steps, {log[-1]['seconds']:.0f} s of training")
 assert log[-1]["step"] == sft.total_steps(profile, len(train))
 assert all(math.isfinite(line["loss"]) for line in log)
