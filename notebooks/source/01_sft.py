@@ -627,6 +627,7 @@ SFTTrainer(
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"),
     args=SFTConfig(
         **{"output_dir": tempfile.mkdtemp(), "report_to": "none", "bf16": False},
+        disable_tqdm=True,
         **{"assistant_only_loss": True, "learning_rate": 5e-4, "max_steps": 4},
         use_cpu=torch.cuda.device_count() != 1,  # several GPUs want a launcher
     ),
