@@ -3,7 +3,7 @@
     SAWYER_PROFILE=local python benchmarks/stop_token.py
 
 One training of the SFT stage, equal to that of notebook 01 but for the token (5 minutes on 2 idle cores).
-The result goes to results/stop_token.json, and notebook 01 shows it.
+The result goes to results/stop_token.json, and notebook 01 cites it.
 """
 
 from __future__ import annotations

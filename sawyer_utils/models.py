@@ -7,7 +7,6 @@ One base in memory plays every language-model role. The SFT adapter is loaded tw
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -53,9 +52,15 @@ def load_policy(profile: Profile, device: str | None = None):
         ValueError: if the profile asks for more tokens than the model reads.
         Fp16Overflow: if it overflows in float16.
     """
-    precision = choose_precision(profile.precision)
-    precision = replace(precision, device=device or precision.device)
     tokenizer = load_tokenizer(profile)
+    model = AutoModelForCausalLM.from_pretrained(assets.resolve(profile.policy_base), **loading(profile))
+    return tokenizer, prepare(model, tokenizer, profile, device)
+
+
+def loading(profile: Profile) -> dict:
+    """Keyword arguments for ``AutoModelForCausalLM.from_pretrained``: the number format that suits the
+    machine (or 4-bit NF4), and the attention that is quickest there."""
+    precision = choose_precision(profile.precision)
     options = {"dtype": precision.weights, "attn_implementation": precision.attention}
     if precision.four_bit:
         options["quantization_config"] = BitsAndBytesConfig(
@@ -64,11 +69,16 @@ def load_policy(profile: Profile, device: str | None = None):
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=precision.compute,
         )
-    path = assets.resolve(profile.policy_base)
-    model = AutoModelForCausalLM.from_pretrained(path, **options)
+    return options
+
+
+def prepare(model, tokenizer, profile: Profile, device: str | None = None):
+    """A base as it was loaded -> the same, on its device, frozen, with rows for the control tokens. Arguments
+    and errors as :func:`load_policy`."""
+    precision = choose_precision(profile.precision)
     if not precision.four_bit:
-        model.to(precision.device)
-    elif precision.device == "cpu":
+        model.to(device or precision.device)
+    elif (device or precision.device) == "cpu":
         workarounds.keep_gradients(model)
     start_as_phrases(model, tokenizer)
     _check_lengths(model, profile)
@@ -84,7 +94,7 @@ def load_policy(profile: Profile, device: str | None = None):
         largest = workarounds.probe_fp16(model, tokenizer)
         print(f"fp16 probe: the largest activation is {largest:,.0f} of at most 65,504.")
     check_output_layer(model)
-    return tokenizer, model
+    return model
 
 
 def _check_lengths(model, profile: Profile) -> None:

@@ -383,3 +383,10 @@ class LivePlot:
             self.handle = display(figure, display_id=True)
         else:
             self.handle.update(figure)
+
+    def clear(self) -> None:
+        """Take the figure away, where a later cell shows the same with more in it."""
+        if self.handle is not None:
+            from IPython.display import HTML
+
+            self.handle.update(HTML(""))

@@ -32,22 +32,51 @@ def trainer_precision(profile: Profile) -> dict:
     }
 
 
-def sft_trainer(
-    model, tokenizer, profile: Profile, conversations: list[dict], folder: Path, callbacks=(), **options
-) -> SFTTrainer:
-    """TRL's SFTTrainer on conversations, graded on the answers only.
+def machine_options(profile: Profile, folder: Path) -> dict:
+    """Of ``trl.SFTConfig`` what changes no result: number format, memory, log and checkpoints.
 
     Args:
-        model: with LoRA added.
-        options: anything of ``trl.SFTConfig`` to override.
+        folder: of the run.
+    """
+    return {
+        "output_dir": str(Path(folder) / "checkpoint"),
+        "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",
+        "logging_steps": 1,
+        "save_strategy": "no",  # resuming.train decides when
+        "save_total_limit": 1,
+        "disable_tqdm": True,
+        **trainer_precision(profile),
+        **tracking.trainer_options(folder),
+    }
+
+
+def in_order(tokenizer, conversations: list[dict]) -> Dataset:
+    """Conversations as TRL reads them, in the order of :func:`trainers.in_batches`.
 
     Raises:
         ValueError: without conversations.
     """
     if not conversations:
         raise ValueError("No conversation to learn from.")
+    lengths = [token_count(tokenizer, row) for row in conversations]
+    rows = [{"messages": row["messages"]} for row in conversations]
+    return Dataset.from_list(trainers.in_batches(rows, lengths))
+
+
+def sft_trainer(
+    model, tokenizer, profile: Profile, conversations: list[dict], folder: Path, **options
+) -> SFTTrainer:
+    """TRL's SFTTrainer on conversations, graded on the answers only. Notebook 01 builds the same in the open.
+
+    Args:
+        model: with LoRA added.
+        folder: of the run.
+        options: anything of ``trl.SFTConfig`` to override.
+
+    Raises:
+        ValueError: without conversations.
+    """
     settings = {
-        "output_dir": str(folder),
         "num_train_epochs": profile.sft_epochs,
         "max_steps": profile.sft_max_steps,
         "per_device_train_batch_size": profile.sft_micro_batch,
@@ -57,27 +86,23 @@ def sft_trainer(
         "warmup_steps": 5,
         "max_length": profile.conversation_tokens,
         "assistant_only_loss": True,
-        "train_sampling_strategy": "sequential",  # trainers.in_batches has chosen the order
-        "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",
-        "logging_steps": 1,
-        "save_strategy": "no",  # resuming.train decides when
-        "save_total_limit": 1,
-        "report_to": "none",
-        "disable_tqdm": True,
+        "train_sampling_strategy": "sequential",  # in_order has chosen the order
         "seed": 0,
-        **trainer_precision(profile),
+        **machine_options(profile, folder),
         **options,
     }
-    lengths = [token_count(tokenizer, row) for row in conversations]
-    rows = [{"messages": row["messages"]} for row in conversations]
-    dataset = Dataset.from_list(trainers.in_batches(rows, lengths))
-    trainer = SFTTrainer(
-        model=model,
-        args=trainers.one_gpu(SFTConfig(**settings)),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=list(callbacks),
+    return ready(
+        SFTTrainer(
+            model=model,
+            args=trainers.one_gpu(SFTConfig(**settings)),
+            train_dataset=in_order(tokenizer, conversations),
+            processing_class=tokenizer,
+        )
     )
+
+
+def ready(trainer: SFTTrainer) -> SFTTrainer:
+    """The same trainer, with adapters in fp32, a scale at which fp16 can begin, and no line for each step."""
     trainables_to_fp32(trainer.model)
     trainers.lower_the_scale(trainer)
     trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
@@ -103,16 +128,30 @@ def train_sft(
     resume: str | bool = "auto",
     **options,
 ) -> list[dict]:
-    """Train a model with LoRA, going on from ``folder/checkpoint`` if this very training was cut off there;
-    if it is done, load it. What is there of another one is moved aside (``resuming.claim``).
+    """Train a model with LoRA: :func:`sft_trainer`, then :func:`run`.
 
-    Conversations longer than the profile's ``conversation_tokens`` are left out, which is said. Writes
-    ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
+    Conversations longer than the profile's ``conversation_tokens`` are left out, which is said.
 
     Args:
+        options: anything of ``trl.SFTConfig`` to override.
+    """
+    conversations = that_fit(tokenizer, conversations, profile.conversation_tokens)
+    trainer = sft_trainer(model, tokenizer, profile, conversations, folder, **options)
+    return run(trainer, profile, folder, on_log, resume)
+
+
+def run(
+    trainer: SFTTrainer, profile: Profile, folder: Path, on_log=None, resume: str | bool = "auto"
+) -> list[dict]:
+    """``trainer.train()``, going on from ``folder/checkpoint`` if this very training was cut off there; if it
+    is done, load it. What is there of another one is moved aside (``resuming.claim``).
+
+    Writes ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
+
+    Args:
+        trainer: as :func:`sft_trainer` builds it, with :func:`machine_options`.
         on_log: called with the whole log at each of its entries; a live plot if left out.
         resume: "auto", or False to start over.
-        options: anything of ``trl.SFTConfig`` to override.
 
     Returns:
         The log, ``[{"step": …, "loss": …, "seconds": …}, …]``.
@@ -120,12 +159,11 @@ def train_sft(
     Raises:
         TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
-    folder = Path(folder)
-    conversations = that_fit(tokenizer, conversations, profile.conversation_tokens)
-    checkpoint, steps = folder / "checkpoint", total_steps(profile, len(conversations))
+    folder, model = Path(folder), ready(trainer).model
+    steps = total_steps(profile, len(trainer.train_dataset))
     progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder))
-    callbacks, options = [Clock(), progress], {**tracking.trainer_options(folder), **options}
-    trainer = sft_trainer(model, tokenizer, profile, conversations, checkpoint, callbacks, **options)
+    trainer.add_callback(Clock())
+    trainer.add_callback(progress)
     halves = {
         "sft_micro_batch": (profile.sft_micro_batch, 1.0),
         "conversation_tokens": (profile.conversation_tokens, 1.0),
@@ -133,13 +171,13 @@ def train_sft(
     known = resuming.identity(trainer, profile.policy_base)
     ours = resuming.claim(folder, known, ("checkpoint", "adapter", "log.json"), bool(resume))
     if ours and (log := trainers.finished(folder, "adapter")):
-        load_policy_weights(trainer.model, folder / "adapter", trainer.model.active_adapter)
-        trainer.model.eval()
+        load_policy_weights(model, folder / "adapter", model.active_adapter)
+        model.eval()
         return log
-    with memory.explained(trainer.model, halves):
+    with memory.explained(model, halves):
         resuming.train(trainer, profile.checkpoint_minutes)
     trainers.write(progress.log, folder / "log.json", lambda: save_adapter(model, folder / "adapter"))
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return progress.log
 
 

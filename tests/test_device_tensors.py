@@ -42,7 +42,6 @@ FIGURES = {
     "differences": ([pd.DataFrame(TABLE)], {}),
     "frontier": ([pd.DataFrame(BEST), pd.DataFrame({**BEST, "step": [1, 2]}), {"gold": "gold"}], {}),
     "loss_curve": ([LOG], {"levels": [("before", 1.5), ("after", 0.5)]}),
-    "low_rank": ([[[1.0, 2.0], [0.5, 1.0]], {1: [[1.0, 1.5], [0.5, 1.0]]}], {}),
     "overoptimisation": ([{"a": LOOKS, "b": LOOKS}], {"fit": (1.0, 0.5, 0.25)}),
     "ppo_dashboard": ([LOG], {}),
     "preference_loss": ([[0.0, 1.0, 2.0]], {}),

@@ -78,6 +78,15 @@ def test_the_last_drawing_and_its_numbers_are_kept(shown, tmp_path):
     assert (tmp_path / "sft" / "figures" / "training.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_cleared_it_leaves_nothing_to_look_at(shown, monkeypatch):
+    live, left = plots.LivePlot(plots.loss_curve, total=6), []
+    live.clear()  # before anything was drawn
+    live(LOG)
+    monkeypatch.setattr(live.handle, "update", left.append)
+    live.clear()
+    assert [page.data for page in left] == [""]
+
+
 def test_under_tests_nothing_is_shown(shown, tmp_path):
     plots.os.environ["PYTEST_CURRENT_TEST"] = "here"
     plots.LivePlot(plots.loss_curve, total=6, folder=tmp_path)(LOG)

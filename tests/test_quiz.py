@@ -84,7 +84,7 @@ def test_rewriting_puts_the_text_under_its_heading_and_nowhere_else(monkeypatch,
     assert quiz_texts.rewrite() == [source]
     first, _, rest = source.read_text().partition("# ## Five questions\n#\n")
     assert first == "# %% [markdown]\n# ## A\n\n# %% [markdown]\n"
-    assert rest.startswith("# **1. Why does the base model")
+    assert rest.startswith("# **1. Compare the two answers")
     assert rest.endswith("# </details>\n\n# %%\nx = 1\n")
     assert quiz_texts.rewrite() == []
 

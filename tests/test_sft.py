@@ -8,8 +8,10 @@ import pytest
 import torch
 from conftest import build_model
 
-from sawyer_utils import models
+from sawyer_utils import models, plots, runtime, sft
 from sawyer_utils.chat import encode, token_count
+from sawyer_utils.course import notebooks as course
+from sawyer_utils.plumbing import resuming, trainers
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.sft import (
     conversation_losses,
@@ -253,3 +255,35 @@ def test_a_conversation_that_does_not_fit_is_not_cut_but_left_out(tokenizer, tmp
     said = f"{left_out} of {len(CONVERSATIONS)} conversations left out: longer than {limit} tokens."
     assert said in capsys.readouterr().out
     assert log[-1]["step"] == total_steps(profile, len(fit))
+
+
+class Built(Exception):
+    """The trainer is built; the rest of the cell is not wanted."""
+
+
+@pytest.mark.parametrize("profile", [PROFILE, replace(PROFILES["local"], precision="fp32")])
+def test_notebook_01_builds_the_same_trainer_in_the_open(tokenizer, tmp_path, monkeypatch, profile):
+    """Two cells hold the settings that :func:`sft_trainer` and ``models.add_lora`` hold for all others."""
+    sources = [cell.source for cell in course.build("01_sft").cells]
+    [settings] = [source for source in sources if "lora = LoraConfig(" in source]
+    [training] = [source for source in sources if "sft.run(" in source]
+
+    def built(trainer, *_):
+        raise Built
+
+    monkeypatch.setattr(sft, "run", built)
+    model = models.add_lora(build_model(tokenizer), profile.lora_rank, profile.lora_alpha)
+    space = {"model": model, "runtime": runtime, "sft": sft, "trainers": trainers, "tokenizer": tokenizer}
+    space |= {"profile": profile, "folder": tmp_path, "train": CONVERSATIONS, "plots": plots}
+    exec(settings[: settings.index("before = ")], space)
+    with pytest.raises(Built):
+        exec(training, space)
+    runtime.seed_everything(0)
+    model = models.add_lora(build_model(tokenizer), profile.lora_rank, profile.lora_alpha)
+    ours = sft_trainer(model, tokenizer, profile, CONVERSATIONS, tmp_path)
+    theirs = space["trainer"]
+    assert resuming.identity(theirs, "tiny") == resuming.identity(ours, "tiny")
+    assert theirs.args.to_dict() == ours.args.to_dict()
+    assert theirs.model.peft_config["default"].to_dict() == ours.model.peft_config["default"].to_dict()
+    weights = dict(ours.model.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in theirs.model.named_parameters() if "lora" in name)

@@ -24,28 +24,6 @@ from sawyer_utils.plots import (
     whiskers,
 )
 
-# --- 01 ---------------------------------------------------------------------------------------------
-
-
-@takes_tensors
-def low_rank(target, approximations: dict[int, np.ndarray]) -> Figure:
-    """A matrix and its approximations by rank, each number written in its cell."""
-    panels = [("the update", np.asarray(target))]
-    panels += [(f"rank {rank}", np.asarray(matrix)) for rank, matrix in approximations.items()]
-    reach = np.abs(panels[0][1]).max()
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.8 * len(panels), 3.4))
-    for ax, (name, matrix) in zip(axes, panels, strict=True):
-        ax.imshow(matrix, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
-        for (y, x), value in np.ndenumerate(matrix):
-            colour = "white" if abs(value) > 0.7 * reach else "#111111"
-            ax.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=11, color=colour)
-        error = np.linalg.norm(matrix - panels[0][1]) / np.linalg.norm(panels[0][1])
-        ax.set_title(name if matrix is panels[0][1] else f"{name}: {error:.0%} missing")
-        ax.set(xticks=[], yticks=[])
-        ax.grid(False)
-    return figure
-
-
 # --- 02 ---------------------------------------------------------------------------------------------
 
 

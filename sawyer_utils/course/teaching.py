@@ -15,7 +15,7 @@ WORDS_A_MINUTE, CODE_CELL = 150, "word " * 50
 UNKNOWN = "not measured"
 # The section of each notebook that trains, and where its seconds are recorded.
 TRAINS = {
-    "01_sft": ("6. Does it learn?", "sft/seconds_train"),
+    "01_sft": ("4. How is it trained?", "sft/seconds_train"),
     "02_reward": ("4. What if the model can already read?", "reward/seconds_train"),
     "03_ppo": ("7. Train", "ppo/seconds_train"),
     "04_eval": ("2. Is it better, by two judges?", "eval/seconds/gold"),
