@@ -165,7 +165,7 @@ def _no_learning(log: list[dict]) -> Finding | None:
     error = noise * math.sqrt(1 / max(1, len(log) // 8) + 1 / max(1, len(log) // 4))
     if after - before > 2 * error:
         return None
-    evidence = f"the last quarter earns {after - before:+.2f} more than the start, with a standard error of {error:.2f}"
+    evidence = f"the end earns {after - before:+.2f} more than the start (standard error {error:.2f})"
     return Finding("no learning", evidence, "More answers a step, a larger learning rate, or more steps.")
 
 

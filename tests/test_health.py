@@ -132,7 +132,7 @@ def saturated(rewards: list[float], spread: float = 0.03) -> list[dict]:
 
 @pytest.mark.parametrize("late", [1, 3, 5])
 def test_a_run_that_rises_at_once_and_then_stays_has_learned(late):
-    rewards = [0.0, *(2.0 * (i + 1) / late for i in range(late))] + [2.2, 2.3, 2.25, 2.2, 2.3, 2.26]
+    rewards = [0.0, *(2.0 * (i + 1) / late for i in range(late)), 2.2, 2.3, 2.25, 2.2, 2.3, 2.26]
     assert names(saturated(rewards)) == set()
 
 
