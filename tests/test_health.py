@@ -143,7 +143,7 @@ def test_where_all_answers_earn_the_same_a_critic_has_nothing_to_explain(spread,
 
 
 def test_a_reward_that_only_wavers_is_no_learning():
-    assert names(saturated([0.1, -0.2, 0.2, 0.0, -0.1, 0.3, 0.1, -0.2, 0.2, 0.1, -0.1, 0.2])) == {
+    assert names(saturated([-0.2, -0.2, 0.2, 0.0, -0.1, 0.3, 0.1, -0.2, 0.2, 0.1, -0.1, 0.2])) == {
         "no learning"
     }
 
