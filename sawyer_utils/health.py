@@ -159,21 +159,25 @@ def _length_hacking(log: list[dict]) -> Finding | None:
 
 
 def _no_learning(log: list[dict]) -> Finding | None:
-    rewards = [line["reward"] for line in log]
-    halves = rewards[: len(rewards) // 2], rewards[len(rewards) // 2 :]
-    gain = statistics.mean(halves[1]) - statistics.mean(halves[0])
-    error = math.sqrt(sum(statistics.variance(half) / len(half) for half in halves))
-    if gain > 2 * error:
+    before, after = _ends(log, "reward")
+    # In the second half: a run that rises at once has its spread at the start, and that is no noise.
+    noise = statistics.stdev(line["reward"] for line in log[len(log) // 2 :])
+    error = noise * math.sqrt(1 / max(1, len(log) // 8) + 1 / max(1, len(log) // 4))
+    if after - before > 2 * error:
         return None
-    evidence = f"the second half earns {gain:+.2f} more than the first, with a standard error of {error:.2f}"
+    evidence = f"the end earns {after - before:+.2f} more than the start (standard error {error:.2f})"
     return Finding("no learning", evidence, "More answers a step, a larger learning rate, or more steps.")
 
 
 def _critic_useless(log: list[dict]) -> Finding | None:
-    later = statistics.mean(line["explained_variance"] for line in log[len(log) // 2 :])
-    if later > 0.0:
+    later = log[len(log) // 2 :]
+    value = statistics.median(line["explained_variance"] for line in later)
+    # Where all answers earn nearly the same, there is nothing to explain, and a share of it says nothing.
+    most = max(line.get("reward_std", 1.0) for line in log)
+    spread = statistics.median(line.get("reward_std", 1.0) for line in later)
+    if value > 0.0 or spread < 0.1 * most:
         return None
-    evidence = f"it explains {later:.2f} of the variance in the second half"
+    evidence = f"it explains {value:.2f} of the variance in the second half"
     return Finding("critic useless", evidence, "Warm it up (critic_warmup), or raise value_coef.")
 
 

@@ -235,6 +235,8 @@ def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
             ax.fill_between(steps, values - spread, values + spread, color=STAGES["ppo"][1], alpha=0.12)
         if key == "finished":
             ax.set_ylim(-0.03, 1.05)
+        if key == "explained_variance":  # it has no lower end where the returns hardly vary
+            ax.set_ylim(bottom=max(-1.05, ax.get_ylim()[0]))
         ax.set(title=name, ylabel=unit)
         ax.set_xlabel(f"step    (healthy: {healthy})", fontsize=11)
     if title:

@@ -104,7 +104,7 @@ class Profile:
 
     # 06 reward hacking
     hack_pairs: int = 60  # that the one-sided judge learns from
-    hack_steps: int = 20
+    hack_steps: int = 12
 
     # 07 neutral summaries
     news: str = "embedded"
@@ -166,6 +166,7 @@ _COLAB = replace(
     reward_lr=2e-4,
     reward_pair_tokens=384,
     reward_trials=240,
+    hack_steps=40,
     ppo_steps=60,
     ppo_lr=5e-5,
     eval_prompts=200,

@@ -348,6 +348,10 @@ def figures():
         "length": lambda: drawings.change_against_length([1.0, 2, 3], [0.1, 0.3, 0.2], 0.1, 0.0),
         "loss": lambda: plots.loss_curve(log(), levels=[("before", 1.0), ("after", 0.5)]),
         "margins": lambda: drawings.preference_loss(),
+        "over-optimisation": lambda: drawings.overoptimisation(
+            [{"step": i, "kl": i, "proxy": i, "gold": 1, "gold_low": 0, "gold_high": 2} for i in range(4)]
+        ),
+        "overlay": lambda: drawings.ppo_overlay(dict.fromkeys("abcd", log())),
         "probes": lambda: plots.probe_lines({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, "x"),
     }
 

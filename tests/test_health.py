@@ -118,6 +118,36 @@ def test_the_illnesses_are_told_apart(log_of):
     assert "length hacking" not in names(log_of(indifferent, missing_stop_penalty=0.0))
 
 
+def saturated(rewards: list[float], spread: float = 0.03) -> list[dict]:
+    """A log whose answers all earn nearly the same after its first quarter, as in notebook 06."""
+    same = {"kl": 5.0, "length": 20.0, "length_correlation": 0.0, "finished": 1.0, "distinct_2": 0.8}
+    first = len(rewards) // 4
+    return [
+        same
+        | {"reward": reward, "reward_std": 1.0 if i < first else spread}
+        | {"explained_variance": 0.1 if i < first else -5000.0}
+        for i, reward in enumerate(rewards)
+    ]
+
+
+@pytest.mark.parametrize("late", [1, 3, 5])
+def test_a_run_that_rises_at_once_and_then_stays_has_learned(late):
+    rewards = [0.0, *(2.0 * (i + 1) / late for i in range(late)), 2.2, 2.3, 2.25, 2.2, 2.3, 2.26]
+    assert names(saturated(rewards)) == set()
+
+
+@pytest.mark.parametrize(("spread", "found"), [(0.03, set()), (0.5, {"critic useless"})])
+def test_where_all_answers_earn_the_same_a_critic_has_nothing_to_explain(spread, found):
+    rewards = [0.0, 1.2, 1.9] + [2.2, 2.3, 2.25] * 3
+    assert names(saturated(rewards, spread)) == found
+
+
+def test_a_reward_that_only_wavers_is_no_learning():
+    assert names(saturated([-0.2, -0.2, 0.2, 0.0, -0.1, 0.3, 0.1, -0.2, 0.2, 0.1, -0.1, 0.2])) == {
+        "no learning"
+    }
+
+
 def test_a_short_log_says_nothing():
     with pytest.raises(ValueError, match="3 steps"):
         diagnose([{}] * 3)

@@ -102,3 +102,12 @@ def test_ppos_panel_has_reward_kl_and_length(shown, clock):
     figure = plots.ppo_dashboard(log)
     assert {"reward", "KL to the SFT model", "length"} <= {ax.get_title() for ax in figure.axes}
     plt.close(figure)
+
+
+def test_a_critic_far_below_nothing_does_not_stretch_its_axis():
+    keys = ("reward", "reward_std", "kl", "length", "finished", "clip_share")
+    log = [{"step": i, **dict.fromkeys(keys, 0.5), "explained_variance": -(20.0**i)} for i in range(1, 4)]
+    figure = plots.ppo_dashboard(log)
+    (ax,) = (ax for ax in figure.axes if ax.get_title() == "explained variance")
+    assert ax.get_ylim()[0] == -1.05
+    plt.close(figure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -15,6 +14,7 @@ from sawyer_utils.chapters import surface
 from sawyer_utils.plots import (
     GREEN,
     GREY,
+    PANELS,
     PURPLE,
     STAGES,
     bar_with_interval,
@@ -231,36 +231,48 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
 
 
 @takes_tensors
-def overoptimisation(curves: dict[str, list[dict]], fit: tuple[float, float, float] | None = None) -> Figure:
-    """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1): a line a run, the first one
-    bold, with gold's intervals and its steps.
+def overoptimisation(looks: list[dict]) -> Figure:
+    """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1), gold with its intervals.
 
     Args:
-        curves: run -> one row a look with kl, proxy and gold (the first also gold_low, gold_high, step).
-        fit: (α, β, gold at the start) of R(d) = d (α − β log d).
+        looks: one row a look with step, kl, proxy, gold, gold_low and gold_high.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharex=True)
-    styles = zip(curves.items(), ("-", "--", ":", "-."), "^osD")
-    for i, ((name, looks), line, marker) in enumerate(styles):
-        d = np.sqrt([max(0.0, one["kl"]) for one in looks])
-        for ax, judge, stage in zip(axes, ("proxy", "gold"), ("ppo", "sft"), strict=True):
-            look = {"color": STAGES[stage][1] if i == 0 else GREY, "lw": 2.2 if i == 0 else 1.3}
-            look |= {"marker": marker, "ms": 7 if i == 0 else 4, "label": name}
-            ax.plot(d, [one[judge] for one in looks], line, **look)
-    first = next(iter(curves.values()))
-    for one in first:
-        at = (math.sqrt(max(0.0, one["kl"])), one["gold"])
-        axes[1].plot([at[0]] * 2, [one["gold_low"], one["gold_high"]], color=STAGES["sft"][1], lw=1)
-        axes[1].annotate(f"{one['step']}", at, xytext=(6, 6), textcoords="offset points", fontsize=11)
-    if fit:
-        alpha, beta, start = fit
-        d = np.linspace(1e-3, math.sqrt(max(one["kl"] for one in first)), 200)
-        axes[1].plot(d, start + d * (alpha - beta * np.log(d)), color="#BBBBBB", lw=3, zorder=0, label="fit")
-    for ax, title in zip(axes, ("the proxy: what PPO is paid by", "gold: what it is paid for"), strict=True):
-        ax.axhline(0, color="#767676", lw=1)
-        ax.set(xlabel="√KL to SFT (√nats an answer)", title=title)
-        ax.legend()
-    axes[0].set_ylabel("SFT standard deviations")
+    figure, ax = plt.subplots(figsize=(8, 4.2))
+    d = np.sqrt([max(0.0, one["kl"]) for one in looks])
+    proxy, gold, low, high = (
+        np.array([one[key] for one in looks]) for key in ("proxy", "gold", "gold_low", "gold_high")
+    )
+    ax.plot(d, proxy, "-^", color=STAGES["ppo"][1], lw=2, ms=7, label="proxy: what PPO is paid by")
+    ends = whiskers(gold, low, high)
+    label = "gold: what it is paid for"
+    ax.errorbar(d, gold, ends, fmt="--s", color=STAGES["sft"][1], capsize=4, lw=2, ms=7, label=label)
+    for i, (x, y, one) in enumerate(zip(d, proxy, looks, strict=True)):
+        # Late looks lie close together: every other number goes below the line.
+        ax.annotate(f"{one['step']}", (x, y), xytext=(0, -18 if i % 2 else 9), textcoords="offset points")
+    ax.axhline(0, color=GREY, lw=1)
+    ax.margins(y=0.15)
+    ax.set(xlabel="√KL to SFT (√nats an answer); numbers: step", ylabel="SFT standard deviations")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+@takes_tensors
+def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
+    """Reward, KL, length and finished answers of several PPO runs by step, a line a run."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 5.6), sharex=True)
+    colours = (STAGES["ppo"][1], STAGES["sft"][1], GREEN, PURPLE)
+    looks = list(zip(logs.items(), colours, "os^D", ("-", "--", "-.", ":")))
+    for ax, (key, title, unit, _) in zip(axes.flat, PANELS, strict=False):
+        for (name, log), colour, marker, line in looks:
+            steps, values = [entry["step"] for entry in log], [entry[key] for entry in log]
+            ax.plot(steps, values, marker=marker, ms=4, ls=line, lw=2, color=colour, label=name)
+        ax.set(title=title, ylabel=unit)
+    axes[1, 1].set_ylim(-0.03, 1.05)
+    for ax in axes[1]:
+        ax.set_xlabel("step")
+    if len(logs) > 1:
+        named = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*named, loc="outside upper center", ncols=len(logs))
     return figure
 
 

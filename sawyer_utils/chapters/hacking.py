@@ -22,13 +22,12 @@ LOOKS = 5  # at a run, after the one at its start
 
 
 def settings(profile: Profile) -> Profile:
-    """The profile with the sizes of this chapter: small batches, large steps, few pairs for a judge."""
+    """The profile with the sizes of this chapter: small batches, no leash, few pairs for a judge."""
     return replace(
         profile,
         ppo_steps=profile.hack_steps,
         ppo_batch=profile.ppo_batch // 2,
         ppo_epochs=1,
-        ppo_lr=2 * profile.ppo_lr,
         kl_coef=0.0,
         missing_stop_penalty=0.0,
         response_tokens=min(48, profile.response_tokens),
@@ -230,18 +229,3 @@ def peak(looks: Sequence[Look]) -> Look:
 def on_the_rest(one: Look, other: Look) -> evaluation.PairedComparison:
     """Gold of ``other`` less that of ``one``, on the prompts that chose no peak."""
     return evaluation.compare_rewards(one.gold[1::2], other.gold[1::2])
-
-
-def gao_fit(kl: Sequence[float], reward: Sequence[float]) -> tuple[float, float]:
-    """(α, β) of R(d) = d (α − β log d), d = √KL, by least squares: the form that Gao et al. 2022 (arXiv
-    2210.10760, section 3) fit to RL. Points at a KL of 0 are left out, where R is 0 by construction.
-
-    Raises:
-        ValueError: with fewer than two points left.
-    """
-    d = np.sqrt([value for value in kl if value > 0])
-    r = np.array([value for value, at in zip(reward, kl, strict=True) if at > 0])
-    if len(d) < 2:
-        raise ValueError("gao_fit: two unknowns need two points at a KL above 0.")
-    (alpha, beta), *_ = np.linalg.lstsq(np.stack([d, -d * np.log(d)], 1), r, rcond=None)
-    return float(alpha), float(beta)
