@@ -219,3 +219,10 @@ def test_the_sections_are_those_of_this_machine_before_the_committed_ones():
     assert sum(sections["03_ppo"].values()) > 0
     ledger = {"seconds": {}, "sections": {"03_ppo": {"7. Train": 3.0}}}
     assert course._expected(PROFILES["smoke"], ledger)[1]["03_ppo"] == {"7. Train": 3.0}
+
+
+def test_headings_that_have_changed_count_as_unknown(machine):
+    """One short section that kept its name is not taken for the whole notebook."""
+    renamed = {"a": {"start": 0.01, "practise": 4}, "b": {"begin": 5, "end": 0.01}}
+    found = machine(1.0, renamed)
+    assert max(left for left, _ in found) <= 1.5 * found[0][1]

@@ -215,12 +215,14 @@ class Clock:
         self.begin([])
 
     def begin(self, sections: list[str]) -> None:
-        """The next notebook begins, with these sections; if nothing is known of them it is one piece."""
+        """The next notebook begins, with these sections; if little is known of them it is one piece."""
         self.began = self.entered = time.monotonic()
         whole = self.expected[self.todo[0]] if self.todo else 0.0
         known = self.sections.get(self.todo[0], {}) if self.todo else {}
         took = {name: known.get(name, 0.0) for name in sections}
         total = sum(took.values())
+        if total < 0.5 * sum(known.values()):  # most headings are new: nothing is known of them
+            total = 0.0
         self.parts = {name: whole * part / total for name, part in took.items()} if total else {}
         self.section, self.passed = "", 0.0  # expected seconds of the sections that are done
         self.here = 0.0 if total else whole  # and of the one that runs
