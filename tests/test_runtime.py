@@ -286,9 +286,10 @@ def test_what_is_written_is_there_whole_or_not_at_all(tmp_path, monkeypatch, fol
     if trouble == "killed":
         assert python(WRITE_AND_DIE.format(path=str(path), folder=folder)).returncode == -signal.SIGKILL
     elif trouble:
-        with monkeypatch.context() as patch, pytest.raises((OSError, KeyboardInterrupt)):
-            patch.setattr(os, "replace", fail_on_the_new if trouble == "no space" else rename)
+        monkeypatch.setattr(os, "replace", fail_on_the_new if trouble == "no space" else rename)
+        with pytest.raises((OSError, KeyboardInterrupt)):
             write_half(trouble == "interrupted")
+        monkeypatch.setattr(os, "replace", rename)
     assert (path / "inside" if folder else path).read_text() == "older"
     assert os.listdir(tmp_path) == ["result"] or trouble == "killed"
     # What a dead process left beside it disturbs nobody.
