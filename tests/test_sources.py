@@ -346,7 +346,7 @@ FAULTS = [  # file, its bytes, what is said
     ("m.csv", '"prompt"\n'.encode("utf-16"), "m.csv, line 1: bad UTF-8 at byte 0 (this is UTF-16"),
     ("m.jsonl", ONE + b'{"prompt"', "m.jsonl, line 2: not JSON"),
     ("m.jsonl", b"[" * 100_000, "m.jsonl: not JSON"),
-    ("m.json", b'[\n{"prompt": "a"},\n{"prompt"', "m.json: not JSON (Expecting ':' delimiter: line 3"),
+    ("m.json", b'\n[\n{"prompt": "a"},\n{"prompt"', "m.json: not JSON (Expecting ':' delimiter: line 4"),
     ("m.jsonl", ONE + b"7", "m.jsonl, line 2: not a JSON object"),
     ("m.json", b'["a"]', "m.json, row 1: not a JSON object"),
     ("m.csv", b"prompt,chosen,rejected\na,b,c\nd\n", "m.csv, line 3: not a cell for each of 3 columns"),

@@ -131,27 +131,29 @@ def _text(path: Path) -> str:
         raise DataError(f"{path.name}, line {len(before)}: {bad}") from None
 
 
-def _lines(path: Path) -> Rows:
+def _lines(path: Path, text: str | None = None) -> Rows:
     """A text a line; blank lines do not count."""
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    text = _text(path) if text is None else text
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield f"{path.name}, line {number}", {"text": line.strip()}
 
 
 def _json(path: Path) -> Rows:
     """One object a line, or one value with all of them: a list, or in an object "data", "rows" or "train"."""
-    text, whole = _text(path).lstrip(), None
-    if kind_of(path) == ".json" or text.startswith("["):
+    text, whole = _text(path), None
+    first = text.lstrip()[:1]
+    if kind_of(path) == ".json" or first == "[":
         try:
             whole = json.loads(text)
         except (ValueError, RecursionError) as error:
-            if not (text.startswith("{") and "Extra data" in str(error)):  # lines, in a file called .json
+            if first != "{" or "Extra data" not in str(error):  # lines, in a file called .json
                 raise DataError(f"{path.name}: not JSON ({error})") from None
     if isinstance(whole, dict):
         inner = (whole[key] for key in ("data", "rows", "train") if isinstance(whole.get(key), list))
         whole = next(inner, [whole])
     rows = enumerate(whole if isinstance(whole, list) else [whole], 1)
-    places = _parsed(path) if whole is None else ((f"{path.name}, row {i}", row) for i, row in rows)
+    places = _parsed(path, text) if whole is None else ((f"{path.name}, row {i}", row) for i, row in rows)
     for place, row in places:
         with within(place):
             if not isinstance(row, dict):
@@ -160,8 +162,8 @@ def _json(path: Path) -> Rows:
         yield place, row
 
 
-def _parsed(path: Path) -> Iterator[tuple[str, Any]]:
-    for place, line in _lines(path):
+def _parsed(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for place, line in _lines(path, text):
         try:
             yield place, json.loads(line["text"].removeprefix("\ufeff"))  # of files that were put together
         except (ValueError, RecursionError) as error:
