@@ -338,7 +338,7 @@ FAULTS = [  # file, its bytes, what is said
     ("m.jsonl", HALF, "m.jsonl, line 1: field 'prompt' holds half a character"),
     ("m.json", b"[" + HALF + b"]", "m.json, row 1: field 'prompt' holds half a character"),
     ("m.jsonl", HALF.replace(b"Yes", b"\\ude00"), "holds half a character"),
-    ("m.jsonl", HALF.replace(b"prompt", b"\\ude00"), "holds half a character"),
+    ("m.jsonl", ONE.replace(b"prompt", b"\\ude00"), "m.jsonl, line 1: field \"'\\\\ude00'\" holds half"),
     ("m.jsonl", DEEP, "field 'prompt[0].content' holds half"),
     ("m.jsonl", b'\n{"prompt": "\xff"}', "m.jsonl, line 2: bad UTF-8 at byte 12"),
     ("m.json", b'[\n{"prompt": "\xff"}]', "m.json, line 2: bad UTF-8 at byte 12"),
@@ -358,6 +358,11 @@ FAULTS = [  # file, its bytes, what is said
     ("m.jsonl", ONE.replace(b'"a"', b"5"), "m.jsonl, line 1: field 'prompt' is missing or not"),
     ("m.jsonl", ONE.replace(b'"A"', b"1"), "m.jsonl, line 1: field 'chosen' is missing"),
     ("m.jsonl", b'{"messages": [{"role": 1, "content": "a"}]}', "line 1: messages[0]: field 'role' is 1"),
+    (
+        "m.jsonl",
+        ONE.replace(b"chosen", b"label").replace(b"rejected", b"answer"),
+        "field 'label' is 'A', not",
+    ),
     ("m.jsonl", b'{"conversations": {}}', "m.jsonl, line 1: field 'messages' must be a list"),
     *(
         (name, text, f"{name}: no rows")
