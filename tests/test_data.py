@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from copy import deepcopy
 
@@ -144,66 +145,55 @@ def changed(row: dict, value, *path) -> dict:
     return copy
 
 
-BAD_ROWS = [  # schema, bad row, what the message must name
-    ("conversations", changed(CONVERSATION, GONE, "messages"), "'messages'"),
-    ("conversations", changed(CONVERSATION, "Hello?", "messages"), "'messages'"),
-    ("conversations", changed(CONVERSATION, CONVERSATION["messages"][:1], "messages"), "'messages'"),
-    ("conversations", changed(CONVERSATION, "system", "messages", 0, "role"), "'messages[0].role'"),
-    ("conversations", changed(CONVERSATION, "user", "messages", 1, "role"), "'messages[1].role'"),
-    ("conversations", changed(CONVERSATION, "Hello?", "messages", 0), "'messages[0].role'"),
-    (
-        "conversations",
-        changed(CONVERSATION, "  \n", "messages", 1, "content"),
-        "messages[1]: field 'content'",
-    ),
-    (
-        "conversations",
-        changed(CONVERSATION, GONE, "messages", 1, "content"),
-        "messages[1]: field 'content'",
-    ),
-    (
-        "conversations",
-        changed(CONVERSATION, [*CONVERSATION["messages"], CONVERSATION["messages"][0]], "messages"),
-        "must end with the assistant",
-    ),
-    ("conversations", changed(CONVERSATION, GONE, "id"), "'id'"),
-    ("preferences", changed(PREFERENCE, GONE, "prompt"), "'prompt'"),
-    ("preferences", changed(PREFERENCE, " ", "prompt"), "'prompt'"),
-    ("preferences", changed(PREFERENCE, PREFERENCE["responses"][:1], "responses"), "'responses'"),
-    (
-        "preferences",
-        changed(PREFERENCE, "", "responses", 1, "text"),
-        "responses[1]: field 'text' is empty",
-    ),
-    ("preferences", changed(PREFERENCE, "Go away.", "responses", 1), "responses[1]"),
-    ("preferences", changed(PREFERENCE, GONE, "responses", 0, "score"), "responses[0]: field 'score'"),
-    ("preferences", changed(PREFERENCE, "nine", "responses", 0, "score"), "responses[0]: field 'score'"),
-    ("preferences", changed(PREFERENCE, True, "responses", 0, "score"), "responses[0]: field 'score'"),
-    ("preferences", changed(PREFERENCE, 11, "responses", 0, "score"), "'score' is 11, outside 1 to 10"),
-    ("preferences", changed(PREFERENCE, 0, "responses", 0, "score"), "'score' is 0, outside 1 to 10"),
-    ("preferences", changed(PREFERENCE, float("nan"), "responses", 0, "score"), "'score' is nan"),
-    ("preferences", changed(PREFERENCE, 9, "responses", 1, "score"), "two different scores"),
-    (
-        "preferences",
-        changed(PREFERENCE, "Very  well!", "responses", 1, "text"),
-        "one text with two different",
-    ),
-    ("prompts", changed(PROMPT, GONE, "prompt"), "'prompt'"),
-    ("prompts", changed(PROMPT, "validation", "split"), "'split' is 'validation'"),
-    ("prompts", changed(PROMPT, ["train"], "split"), "'split'"),
-    ("truthful_mini", changed(QUESTION, GONE, "question"), "'question'"),
-    ("truthful_mini", changed(QUESTION, ["this"], "choices"), "'choices'"),
-    ("truthful_mini", changed(QUESTION, ["this", " "], "choices"), "'choices[1]'"),
-    ("truthful_mini", changed(QUESTION, 2, "label"), "'label' is 2, outside the 2 choices"),
-    ("truthful_mini", changed(QUESTION, -1, "label"), "'label' is -1"),
-    ("religions_mini", changed(QUESTION, "0", "label"), "'label' is '0'"),
-    ("religions_mini", changed(QUESTION, True, "label"), "'label' is True"),
-    ("news", changed(NEWS, GONE, "text"), "'text'"),
-    ("news", changed(NEWS, "  ", "text"), "'text' is empty"),
-    ("news", changed(NEWS, "validation", "split"), "'split' is 'validation'"),
-    ("news", changed(NEWS, "", "summary"), "'summary' is empty"),
-    ("prompts", ["not", "an", "object"], "not a JSON object"),
-]
+TALK, TWO = CONVERSATION["messages"], PREFERENCE["responses"]
+BAD = {  # schema -> (value, path, what the message must name)
+    "conversations": [
+        (GONE, ("messages",), "'messages'"),
+        ("Hello?", ("messages",), "'messages'"),
+        (TALK[:1], ("messages",), "'messages'"),
+        ([*TALK, TALK[0]], ("messages",), "must end with the assistant"),
+        ("Hello?", ("messages", 0), "'messages[0].role'"),
+        ("system", ("messages", 0, "role"), "'messages[0].role'"),
+        ("user", ("messages", 1, "role"), "'messages[1].role'"),
+        ("  \n", ("messages", 1, "content"), "messages[1]: field 'content'"),
+        (GONE, ("messages", 1, "content"), "messages[1]: field 'content'"),
+        (GONE, ("id",), "'id'"),
+    ],
+    "preferences": [
+        (GONE, ("prompt",), "'prompt'"),
+        (" ", ("prompt",), "'prompt'"),
+        (TWO[:1], ("responses",), "'responses'"),
+        ("Go away.", ("responses", 1), "responses[1]"),
+        ("", ("responses", 1, "text"), "responses[1]: field 'text' is empty"),
+        ("Very  well!", ("responses", 1, "text"), "one text with two different"),
+        (9, ("responses", 1, "score"), "two different scores"),
+        *((bad, ("responses", 0, "score"), "responses[0]: field 'score'") for bad in (GONE, "nine", True)),
+        *(
+            (bad, ("responses", 0, "score"), f"'score' is {bad}, outside 1 to 10")
+            for bad in (11, 0, math.nan)
+        ),
+    ],
+    "prompts": [
+        (GONE, ("prompt",), "'prompt'"),
+        ("validation", ("split",), "'split' is 'validation'"),
+        (["train"], ("split",), "'split'"),
+    ],
+    "truthful_mini": [
+        (GONE, ("question",), "'question'"),
+        (["this"], ("choices",), "'choices'"),
+        (["this", " "], ("choices",), "'choices[1]'"),
+        (2, ("label",), "'label' is 2, outside the 2 choices"),
+        *((bad, ("label",), f"'label' is {bad!r}") for bad in (-1, "0", True)),
+    ],
+    "news": [
+        (GONE, ("text",), "'text'"),
+        ("  ", ("text",), "'text' is empty"),
+        ("validation", ("split",), "'split' is 'validation'"),
+        ("", ("summary",), "'summary' is empty"),
+    ],
+}
+BAD_ROWS = [(name, changed(GOOD[name], v, *path), said) for name, bad in BAD.items() for v, path, said in bad]
+BAD_ROWS.append(("prompts", ["not", "an", "object"], "not a JSON object"))
 
 
 @pytest.mark.parametrize(("schema", "row", "named"), BAD_ROWS, ids=range(len(BAD_ROWS)))
@@ -216,27 +206,14 @@ def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, schema, row, named)
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "mine.jsonl: no rows"),
-        (b'{"id": "q-1", "prompt": ', "mine.jsonl, line 1: not JSON"),
-        (jsonl([PROMPT]).encode() + b"\n{", "mine.jsonl, line 3: not JSON"),
-        (jsonl([PROMPT]).encode() + b'{"id": "\xff"}\n', "mine.jsonl, line 2: bad UTF-8 at byte 8"),
-        (jsonl([PROMPT]).encode("utf-16"), "mine.jsonl, line 1: bad UTF-8 at byte 0"),
-        (
-            jsonl([PROMPT, {**PROMPT, "id": "q-2"}, PROMPT]).encode(),
-            "mine.jsonl, line 3: field 'id' 'q-1' was used in line 1",
-        ),
-    ],
-    ids=["empty", "cut off", "after a blank line", "one bad byte", "UTF-16", "an id twice"],
-)
-def test_a_bad_file_is_named(tmp_path, content, message):
+def test_an_empty_file_and_an_id_twice_are_named(tmp_path):
+    """Files that cannot be read: test_sources.py."""
     path = tmp_path / "mine.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        sources.read_jsonl(path, sources.check_prompt)
-    assert str(caught.value).startswith(message)
+    twice = jsonl([PROMPT, {**PROMPT, "id": "q-2"}, PROMPT])
+    for text, said in (("", "no rows"), (twice, "line 3: field 'id' 'q-1' was used in line 1")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=said):
+            sources.read_jsonl(path, sources.check_prompt)
 
 
 def test_a_file_of_ones_own_is_loaded_by_path(tmp_path):
@@ -318,99 +295,97 @@ def test_any_two_sets_of_prompts_are_disjoint(corpus, one, other):
         corpus_proof.check_corpus(corpus.folder)
 
 
-def test_a_prompt_that_is_asked_twice_in_one_set_is_found(corpus):
-    def copy_one(rows):
-        rows[4]["messages"][0]["content"] = rows[9]["messages"][0]["content"].lower()
-
-    corpus("conversations", copy_one)
-    with pytest.raises(DataError, match="near-duplicates"):
-        corpus_proof.check_corpus(corpus.folder)
+def asks(text: str):
+    """A change: row 0 asks this."""
+    return lambda rows: rows[0].update(prompt=text)
 
 
-def test_five_words_in_a_row_are_too_many(corpus):
-    corpus("prompts", lambda rows: rows[0].update(prompt="My cat ran off with three blue socks, what now?"))
-    corpus(
-        "preferences",
-        lambda rows: rows[0].update(prompt="Is it odd to own three blue socks, what now shall I do?"),
-    )
-    with pytest.raises(DataError, match="three blue socks, what now"):
-        corpus_proof.check_corpus(corpus.folder)
+def says(i: int, text: str):
+    """A change: the last turn of talk ``i`` says this."""
+    return lambda rows: rows[i]["messages"][-1].update(content=text)
 
 
-def test_four_words_in_a_row_are_allowed(corpus):
-    corpus("prompts", lambda rows: rows[0].update(prompt="My cat ran off with three blue socks, what then?"))
-    corpus(
-        "preferences",
-        lambda rows: rows[0].update(prompt="Is it odd to own three blue socks, what now shall I do?"),
-    )
-    corpus_proof.check_corpus(corpus.folder)
-
-
-def test_the_same_words_in_another_order_are_found(corpus):
-    corpus("prompts", lambda rows: rows[0].update(prompt="Do dolphins ever sleep at night?"))
-    corpus("preferences", lambda rows: rows[0].update(prompt="At night, ever do dolphins sleep?"))
-    with pytest.raises(DataError, match="dolphins"):
-        corpus_proof.check_corpus(corpus.folder)
-
-
-def test_a_fixed_prompt_in_a_set_is_found(corpus):
-    corpus("conversations", lambda rows: rows[0]["messages"][0].update(content="why is the sky blue"))
-    with pytest.raises(DataError, match="Why is the sky blue"):
-        corpus_proof.check_corpus(corpus.folder)
-
-
-def test_a_question_that_is_asked_twice_is_found(corpus):
-    corpus("religions_mini", lambda rows: rows[0].update(question=rows[1]["question"] + "?"))
-    with pytest.raises(DataError, match="religions_mini: 1 near-duplicates"):
-        corpus_proof.check_corpus(corpus.folder)
-
-
-def test_a_response_used_twice_is_found(corpus):
-    def copy_one(rows):
-        rows[1]["responses"][0]["text"] = rows[0]["responses"][0]["text"].upper() + "!"
-
-    corpus("preferences", copy_one)
-    with pytest.raises(DataError, match="one response used twice"):
-        corpus_proof.check_corpus(corpus.folder)
-
-
-@pytest.mark.parametrize(("kind", "score"), [("rude", 9), ("engaging", 4), ("false", 2), ("brilliant", 10)])
-def test_a_score_that_its_kind_cannot_have_is_found(corpus, kind, score):
+def scored(kind: str, score: int):
     def rescore(rows):
         rows[2]["responses"][0].update(kind=kind, score=score)
         rows[2]["responses"][1].update(kind="evasive", score=3)  # so that two scores differ
 
-    corpus("preferences", rescore)
-    with pytest.raises(DataError, match=f"a {kind} response scores {score}"):
+    return rescore
+
+
+def ask_twice(rows):
+    rows[4]["messages"][0]["content"] = rows[9]["messages"][0]["content"].lower()
+
+
+def answer_twice(rows):
+    rows[1]["responses"][0]["text"] = rows[0]["responses"][0]["text"].upper() + "!"
+
+
+SOCKS = "Is it odd to own three blue socks, what now shall I do?"
+FOUND = [  # ({file: change}, what is said)
+    ({"conversations": ask_twice}, "near-duplicates"),
+    # Five words in a row are too many.
+    (
+        {"prompts": asks("My cat ran off with three blue socks, what now?"), "preferences": asks(SOCKS)},
+        "three blue socks, what now",
+    ),
+    (
+        {
+            "prompts": asks("Do dolphins ever sleep at night?"),
+            "preferences": asks("At night, ever do dolphins sleep?"),
+        },
+        "dolphins",
+    ),
+    (
+        {"conversations": lambda rows: rows[0]["messages"][0].update(content="why is the sky blue")},
+        "Why is the sky blue",
+    ),
+    (
+        {"religions_mini": lambda rows: rows[0].update(question=rows[1]["question"] + "?")},
+        "religions_mini: 1 near-duplicates",
+    ),
+    ({"preferences": answer_twice}, "one response used twice"),
+    *(
+        ({"preferences": scored(kind, score)}, f"a {kind} response scores {score}")
+        for kind, score in (("rude", 9), ("engaging", 4), ("false", 2), ("brilliant", 10))
+    ),
+    ({"conversations": says(5, "Александр Пушкин написал эту поэму.")}, "not English: 'Александр"),
+    (
+        {name: lambda rows: rows[0].update(id="shared") for name in ("truthful_mini", "prompts")},
+        r"ids used in two files: \['shared'\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), FOUND)
+def test_what_the_corpus_may_not_hold_is_found(corpus, changes, said):
+    for name, change in changes.items():
+        corpus(name, change)
+    with pytest.raises(DataError, match=said):
         corpus_proof.check_corpus(corpus.folder)
 
 
-def test_another_language_is_found(corpus):
-    corpus(
-        "conversations",
-        lambda rows: rows[5]["messages"][-1].update(content="Александр Пушкин написал эту поэму."),
-    )
-    with pytest.raises(DataError, match="not English: 'Александр"):
-        corpus_proof.check_corpus(corpus.folder)
+def test_four_words_in_a_row_are_allowed(corpus):
+    corpus("prompts", asks("My cat ran off with three blue socks, what then?"))
+    corpus("preferences", asks(SOCKS))
+    corpus_proof.check_corpus(corpus.folder)
 
 
-def test_an_id_in_two_files_is_found(corpus):
-    corpus("truthful_mini", lambda rows: rows[0].update(id="shared"))
-    corpus("prompts", lambda rows: rows[0].update(id="shared"))
-    with pytest.raises(DataError, match=r"ids used in two files: \['shared'\]"):
-        corpus_proof.check_corpus(corpus.folder)
+LONG = {
+    "conversations over 192 tokens": ("conversations", says(5, "word " * 200)),
+    "prompts over 64 tokens": ("prompts", asks("pneumonia " * 64)),
+    "news over 112 tokens": (
+        "news",
+        lambda rows: rows[0].update(text=" ".join(f"Zyx{i}qw" for i in range(60))),
+    ),
+}
 
 
-def test_a_row_that_would_be_truncated_is_found(corpus, tokenizer):
-    corpus("conversations", lambda rows: rows[5]["messages"][-1].update(content="word " * 200))
-    with pytest.raises(DataError, match="conversations over 192 tokens"):
-        corpus_proof.check_corpus(corpus.folder, tokenizer)
+@pytest.mark.parametrize("said", LONG)
+def test_a_row_that_would_be_truncated_is_found(corpus, tokenizer, said):
+    corpus(*LONG[said])
     corpus_proof.check_corpus(corpus.folder)  # without a tokenizer there is nothing to count with
-
-
-def test_a_prompt_that_is_too_long_is_found(corpus, tokenizer):
-    corpus("prompts", lambda rows: rows[5].update(prompt="pneumonia " * 64))
-    with pytest.raises(DataError, match="prompts over 64 tokens"):
+    with pytest.raises(DataError, match=said):
         corpus_proof.check_corpus(corpus.folder, tokenizer)
 
 
@@ -474,13 +449,6 @@ def test_news_that_quotes_another_file_is_found(corpus):
     corpus("news", lambda rows: rows[0].update(text=f"{rows[0]['text']} {run}"))
     with pytest.raises(DataError, match=f"n-politics-001 shares '{run}' with another file"):
         corpus_proof.check_corpus(corpus.folder)
-
-
-def test_news_that_is_too_long_for_its_prompt_is_found(corpus, tokenizer):
-    corpus("news", lambda rows: rows[0].update(text=" ".join(f"Zyx{i}qw" for i in range(60))))
-    corpus_proof.check_corpus(corpus.folder)
-    with pytest.raises(DataError, match="news over 112 tokens"):
-        corpus_proof.check_corpus(corpus.folder, tokenizer)
 
 
 def test_near_duplicates_by_hand():

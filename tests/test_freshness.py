@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 
+import freshness  # of benchmarks
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sawyer_utils import runtime
-from sawyer_utils.plumbing import freshness
 from sawyer_utils.plumbing.files import read_json
 from sawyer_utils.profiles import PROFILES
 

@@ -11,20 +11,10 @@ import pytest
 
 from sawyer_utils.plumbing import paths
 
-LOCAL = [
-    *(
-        "./my_chekpoints",
-        "../runs",
-        ".",
-        "/data/quiz",
-        "~/pairs",
-        "~",
-        r"C:\data\quiz.jsonl",
-        "C:/data/quiz.jsonl",
-    ),
-    *("c:/x", r"data\pairs", r"\\server\share\quiz.jsonl", "a/b/c", "runs/local/sft/adapter", "quiz.jsonl"),
-    *("owner/pairs.csv", "mine.PARQUET", "my model", "my data/pairs", "a/b/", "./mmlu.jsonl:anatomy", "é/b"),
-]
+LOCAL = ["./my_chekpoints", "../runs", ".", "/data/quiz", "~/pairs", "~", r"C:\data\quiz.jsonl", "c:/x"]
+LOCAL += ["C:/data/quiz.jsonl", r"data\pairs", r"\\server\share\quiz.jsonl", "a/b/c", "runs/sft/adapter"]
+LOCAL += ["quiz.jsonl", "owner/pairs.csv", "mine.PARQUET", "my model", "my data/pairs", "a/b/", "é/b"]
+LOCAL += ["./mmlu.jsonl:anatomy"]
 EITHER = ["gpt2", "my_chekpoints", "owner/name", "HuggingFaceTB/SmolLM2-1.7B", "cais/mmlu:world_religions"]
 OTHER = ["embedded", "embedded:smollm2-135m", "https://example.org/a.jsonl"]
 
@@ -49,24 +39,20 @@ def test_what_may_be_a_hub_id_is_left_to_the_hub(source, monkeypatch, tmp_path):
     assert paths.existing(source) is None
 
 
-def test_a_folder_here_comes_before_the_hub(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("source", "found"), [("a/b", "a/b"), ("~/c d", "{}/c d"), ("~", "{}")])
+def test_what_is_here_comes_before_the_hub(source, found, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "owner" / "name").mkdir(parents=True)
-    assert paths.existing("owner/name") == Path("owner/name")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for name in ("a/b", "c d"):
+        (tmp_path / name).mkdir(parents=True)
+    assert paths.existing(source) == Path(found.format(tmp_path))
 
 
 def test_a_slip_is_shown_its_neighbour(tmp_path):
     (tmp_path / "my_checkpoints").mkdir()
     with pytest.raises(paths.NoSuchPath, match=r"Did you mean .*my_checkpoints\?"):
         paths.existing(str(tmp_path / "my_chekpoints"))
-
-
-@pytest.mark.parametrize("source", ["~/pairs.jsonl", "~"])
-def test_the_home_folder_is_found(source, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    (tmp_path / "pairs.jsonl").touch()
-    assert paths.existing(source) == tmp_path / source[2:]
 
 
 # --- several ------------------------------------------------------------------------------------
@@ -108,15 +94,12 @@ def test_a_file_whose_name_has_the_sign_is_one_file(monkeypatch, tmp_path):
     assert paths.separate(name) == [name]
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("cais/mmlu:world_religions", ("cais/mmlu", "world_religions")),
-        ("./mmlu.jsonl:anatomy", ("./mmlu.jsonl", "anatomy")),
-        (r"C:\mmlu.jsonl:anatomy", (r"C:\mmlu.jsonl", "anatomy")),
-        *((path, (path, "")) for path in (*WINDOWS, "quiz.jsonl", "truthful_mini", "embedded:smollm2-135m")),
-    ],
-)
+SUBJECTS = [(path, (path, "")) for path in (*WINDOWS, "quiz.jsonl", "mini", "embedded:smollm2-135m")]
+for whole in (("cais/mmlu", "world_religions"), ("./mmlu.jsonl", "anatomy"), (r"C:\mmlu.jsonl", "anatomy")):
+    SUBJECTS.append((":".join(whole), whole))
+
+
+@pytest.mark.parametrize(("source", "expected"), SUBJECTS)
 def test_the_subject_of_a_benchmark(source, expected):
     assert paths.split_subject(source) == expected
 

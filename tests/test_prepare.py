@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import build_model, letter_tokenizer
-from hub_server import HubServer
+from hub_server import HubServer, environment
 
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import offline_setup, prepare
@@ -27,16 +27,17 @@ from sawyer_utils.profiles import PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]
 LOCAL = PROFILES["local"]
-BACKEND = """
+FACTS = "Metadata-Version: 2.1\nName: {}\nVersion: {}\n"
+WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+BACKEND = f"""
 import os, zipfile
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
     name, info = "sawyer_utils-0.1-py3-none-any.whl", "sawyer_utils-0.1.dist-info/"
-    facts = "Metadata-Version: 2.1\\nName: sawyer-utils\\nVersion: 0.1\\nRequires-Dist: toy-tensor\\n"
+    facts = {FACTS.format("sawyer-utils", "0.1") + "Requires-Dist: toy-tensor"!r}
     with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as bundle:
         bundle.writestr("course.pth", os.getcwd())
-        bundle.writestr(info + "METADATA", facts)
-        bundle.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
-        bundle.writestr(info + "RECORD", "")
+        for file, text in (("METADATA", facts), ("WHEEL", {WHEEL!r}), ("RECORD", "")):
+            bundle.writestr(info + file, text)
     return name
 """
 COURSE = {
@@ -53,13 +54,12 @@ IGNORED = {"runs/local/log.jsonl": "private", "x.egg-info/PKG-INFO": ""}
 
 def make_wheel(folder: Path, name: str, version: str = "1.0", code: str = "") -> Path:
     """A package of one module, as a wheel."""
-    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as bundle:
         bundle.writestr(f"{name}.py", code)
-        bundle.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        bundle.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        bundle.writestr(f"{info}/RECORD", "")
+        for file, text in (("METADATA", FACTS.format(name, version)), ("WHEEL", WHEEL), ("RECORD", "")):
+            bundle.writestr(f"{name}-{version}.dist-info/{file}", text)
     return path
 
 
@@ -72,7 +72,7 @@ def root(tmp_path, monkeypatch):
         (root / name).write_text(text)
     monkeypatch.setattr(prepare, "project_root", lambda: root)
     weights = make_wheel(tmp_path / "share", "toy_model")
-    known = assets.Wheel("toy-model==1.0", weights.name, assets.sha256_of(weights), "toy_model/", "MIT")
+    known = assets.Wheel("toy-model==1.0", assets.sha256_of(weights), "toy_model")
     monkeypatch.setattr(assets, "WHEELS", {"toy": known})
     monkeypatch.setenv("SAWYER_WEIGHTS", str(tmp_path / "share"))
     make_wheel(tmp_path / "index", "toy_build", code=BACKEND)
@@ -284,12 +284,10 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def play(hub):
-    """``play(code, *arguments, **environment)`` runs code beside the played Hub."""
-    hidden = {"HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME", "HF_HUB_CACHE"}
-    clean = {k: v for k, v in os.environ.items() if k not in hidden and "proxy" not in k.lower()}
+    """``play(code, *arguments, **variables)`` runs code beside the played Hub."""
 
-    def run(code: str, *arguments: str, **environment: str):
-        everything = {**clean, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": server.url, **environment}
+    def run(code: str, *arguments: str, **variables: str):
+        everything = environment(**{"HF_ENDPOINT": server.url, **variables})
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=everything, timeout=120)
 
@@ -326,13 +324,11 @@ def test_the_course_reads_models_and_data_from_the_folder_offline(play, hub, tmp
     assert ".parquet" not in served, "large files that are whole stay"
 
 
-def test_a_hub_that_does_not_give_a_data_set_or_answer_is_explained(play, hub, tmp_path):
-    def last_words(**environment):
-        return play(FETCH, str(tmp_path), HF_HOME=str(tmp_path), **environment).stderr.splitlines()[-1]
-
-    assert "Unset HF_HUB_OFFLINE" in last_words(HF_HUB_OFFLINE="1")
-    assert (
-        "does not answer in time, or not at all; nor is a file or folder here called so. Check"
-        in last_words(HF_ENDPOINT="http://127.0.0.1:1")
-    )
-    assert "none/here does not exist on the Hub" in last_words(PROMPTS="none/here")
+def test_a_hub_that_does_not_give_a_data_set_or_answer_is_explained(play, tmp_path):
+    for variables, said in (
+        ({"HF_HUB_OFFLINE": "1"}, "Unset HF_HUB_OFFLINE"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "does not answer in time, or not at all; nor is a file or"),
+        ({"PROMPTS": "none/here"}, "none/here does not exist on the Hub"),
+    ):
+        done = play(FETCH, str(tmp_path), HF_HOME=str(tmp_path), **variables)
+        assert said in done.stderr.splitlines()[-1]

@@ -70,11 +70,15 @@ def train_reward_here(folder, on_log=None, profile=PROFILE, seed=0, **options):
 STAGES = {"sft": (train_sft_here, "adapter"), "reward": (train_reward_here, "model")}
 
 
+def stage_of(name: str):
+    """``(train(folder, on_log, …), weights(folder))`` of one stage."""
+    train, kind = STAGES[name]
+    return train, lambda folder: load_file(Path(folder) / kind / "adapter_model.safetensors")
+
+
 @pytest.fixture(params=STAGES)
 def stage(request):
-    """``(train(folder, on_log, …), weights(folder))`` of one stage."""
-    train, kind = STAGES[request.param]
-    return train, lambda folder: load_file(Path(folder) / kind / "adapter_model.safetensors")
+    return stage_of(request.param)
 
 
 def ignore(log) -> None:
@@ -127,15 +131,11 @@ def test_the_stop_button_keeps_the_step_and_the_next_run_goes_on(stage, tmp_path
     check_same(stage, tmp_path / "cut", log, tmp_path / "whole", whole)
 
 
-def test_a_second_press_stops_at_once(stage, tmp_path):
+def test_a_second_press_stops_at_once_and_in_the_last_step_there_is_nothing_to_stop(stage, tmp_path):
     with pytest.raises(KeyboardInterrupt) as stopped:
         stage[0](tmp_path / "cut", press(2, times=2))
     assert not isinstance(stopped.value, TrainingInterrupted)
-
-
-def test_pressed_in_the_last_step_there_is_nothing_to_stop(stage, tmp_path):
-    log = stage[0](tmp_path / "run", press(STEPS))
-    assert len(log) == STEPS
+    assert len(stage[0](tmp_path / "run", press(STEPS))) == STEPS
     assert (tmp_path / "run" / "log.json").exists()
 
 
@@ -184,22 +184,15 @@ def train_and_die(name: str, moment: str, folder: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path):
-    stage = STAGES[name][0], lambda folder: load_file(folder / STAGES[name][1] / "adapter_model.safetensors")
+    stage = stage_of(name)
     whole = stage[0](tmp_path / "whole")
-    here = str(Path(__file__).parent)
-    code = (
-        f"import sys; sys.path.insert(0, {here!r}); import test_resuming as t; t.train_and_die(*sys.argv[1:])"
-    )
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    command = [sys.executable, "-c", code + "import test_resuming as t; t.train_and_die(*sys.argv[1:])", name]
     folders = {moment: tmp_path / moment.replace(" ", "_") for moment in MOMENTS}
-    running = {
-        moment: subprocess.Popen(
-            [sys.executable, "-c", code, name, moment, str(folder)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for moment, folder in folders.items()
-    }
-    for moment, folder in folders.items():
-        assert running[moment].wait(timeout=300) == -signal.SIGKILL, moment
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen([*command, moment, str(path)], env=env) for moment, path in folders.items()]
+    for process, (moment, folder) in zip(running, folders.items(), strict=True):
+        assert process.wait(timeout=300) == -signal.SIGKILL, moment
         shown = []
         log = stage[0](folder, lambda log, shown=shown: shown.append(len(log)), seed=5)
         went_on_from = 3 if moment == "at the end of a checkpoint" else 2
@@ -210,7 +203,10 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path):
 # --- what a checkpoint is of --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", ["learning rate", "data", "rank", "resume=False"])
+CHANGES = {"learning rate": "(learning_rate)", "data": "(data)", "rank": "(adapter)", "resume=False": "Moved"}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     with pytest.raises(TrainingInterrupted):
         train_sft_here(tmp_path / "cut", press(3))
@@ -219,17 +215,10 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     tokenizer = load_tokenizer(profile)
     model = models.add_lora(build_model(tokenizer), rank=2 if change == "rank" else 4)
     rows = CONVERSATIONS[:3] if change == "data" else CONVERSATIONS
-    train_sft(
-        model, tokenizer, profile, rows, tmp_path / "cut", lambda log: shown.append(len(log)), **options
-    )
+    told = lambda log: shown.append(len(log))  # noqa: E731
+    train_sft(model, tokenizer, profile, rows, tmp_path / "cut", told, **options)
     assert shown == [1, 2, 3, 4, 5, 6]
-    said = {
-        "learning rate": "(learning_rate)",
-        "rank": "(adapter)",
-        "data": "(data)",
-        "resume=False": "Moved",
-    }
-    assert f"{said[change]}" in (out := capsys.readouterr().out)
+    assert CHANGES[change] in (out := capsys.readouterr().out)
     assert "starting over" in out
     aside = tmp_path / "cut" / "earlier-1"
     assert sorted(path.name for path in aside.iterdir()) == ["checkpoint", "run.json"]
@@ -251,21 +240,18 @@ def test_smaller_pieces_go_on(tmp_path, capsys):
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 
-def test_a_finished_training_is_loaded_and_not_repeated(stage, tmp_path, capsys, monkeypatch):
+def test_a_finished_training_is_loaded_and_one_of_no_known_run_moved_aside(
+    stage, tmp_path, capsys, monkeypatch
+):
     train, weights = stage
     log = train(tmp_path / "run")
     before = weights(tmp_path / "run")
-    monkeypatch.setattr(resuming, "train", lambda *_: pytest.fail("trained again"))
-    assert train(tmp_path / "run") == log
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming, "train", lambda *_: pytest.fail("trained again"))
+        assert train(tmp_path / "run") == log
     assert "Already trained" in capsys.readouterr().out
     assert all(torch.equal(value, weights(tmp_path / "run")[key]) for key, value in before.items())
-
-
-def test_what_is_of_no_known_run_is_moved_aside(stage, tmp_path, capsys):
-    """From before runs had identities, or a damaged one."""
-    train, _ = stage
-    log = train(tmp_path / "run")
-    (tmp_path / "run" / "run.json").write_text("{")
+    (tmp_path / "run" / "run.json").write_text("{")  # damaged, or from before runs had identities
     assert numbers(train(tmp_path / "run")) == numbers(log)
     assert "starting over" in capsys.readouterr().out
     assert (tmp_path / "run" / "earlier-1" / "log.json").exists()

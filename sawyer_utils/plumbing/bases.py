@@ -12,11 +12,7 @@ from sawyer_utils.plumbing import assets
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.*", "merges.txt", "spiece.model", "*.tiktoken")
-HEADS = (
-    "ForCausalLM",
-    "LMHeadModel",
-    "ForConditionalGeneration",
-)  # how classes with an output layer are called
+HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how classes with an output layer end
 
 
 class UnsuitableBase(ValueError):

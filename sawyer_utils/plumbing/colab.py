@@ -16,30 +16,21 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from sawyer_utils.plumbing import files
+from sawyer_utils.plumbing.files import MessageAlone, on_drive, wanted_home
+
+ROOT = files.project_root()
 # Of requirements.txt, what only the repository's own commands need.
-TOOLS = {
-    "jupyterlab",
-    "jupytext",
-    "nbclient",
-    "nbconvert",
-    "nbval",
-    "pytest",
-    "ruff",
-    "ipykernel",
-    "tensorboardx",
-}
+TOOLS = {"jupyterlab", "jupytext", "nbclient", "nbconvert", "nbval", "pytest", "ruff"}
+TOOLS |= {"ipykernel", "tensorboardx"}
 # What TRL's newer datasets drags along; everything else that Colab ships stays as it is.
 MAY_MOVE = {"datasets", "pyarrow", "huggingface-hub", "fsspec", "dill", "multiprocess"}
 MUST_STAY = {"torch", "numpy", "transformers"}
 OLDEST_TORCHAO = "0.16"  # peft raises on an older one, though nothing here uses it; Colab ships 0.10
 
 
-class SetupStopped(RuntimeError):
-    """The session is not ready. A notebook shows the message alone, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [str(self)]
+class SetupStopped(MessageAlone, RuntimeError):
+    """The session is not ready."""
 
 
 class RestartNeeded(SetupStopped):
@@ -59,7 +50,9 @@ def prepare(root: Path = ROOT) -> None:
     """
     keep_on_drive()
     if (torchao := installed("torchao")) and older(torchao, OLDEST_TORCHAO):
-        _remove("torchao")
+        _, said = _pip("uninstall", "--yes", "torchao")
+        if installed("torchao"):
+            raise InstallFailed(f"pip could not remove torchao: {_last_error(said)}")
         print(f"Removed torchao {torchao}: peft refuses it, and the course does not use it.")
     wanted = requirements(root / "requirements.txt")
     lacking = missing(wanted)
@@ -82,14 +75,12 @@ def keep_on_drive() -> None:
     Raises:
         SetupStopped: if it was refused or timed out, with the two ways on.
     """
-    from sawyer_utils.plumbing.files import DRIVE, on_drive, wanted_home
-
-    if not on_drive(wanted_home()) or os.path.ismount(DRIVE):
+    if not on_drive(wanted_home()) or os.path.ismount(files.DRIVE):
         return
     try:
         from google.colab import drive
 
-        drive.mount(str(DRIVE))
+        drive.mount(str(files.DRIVE))
     except Exception as error:  # its classes differ from one Colab to the next
         raise SetupStopped(
             f"Google Drive was not mounted ({type(error).__name__}: {error}).\n"
@@ -109,14 +100,17 @@ def installed(name: str) -> str | None:
         return None
 
 
-def older(version: str, bound: str) -> bool:
-    """Whether ``version`` comes before ``bound``; what follows the numbers ("rc1", "+cu128") is ignored."""
-    return _release(version) < _release(bound)
+def _release(version: str):
+    """The numbers of a version, to be compared; what follows them ("rc1", "+cu128") is ignored."""
+    from packaging.version import Version  # which Colab ships
 
-
-def _release(version: str) -> tuple[int, ...]:
     numbers = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(n) for n in re.sub(r"(\.0+)+$", "", numbers[0]).split(".")) if numbers else ()
+    return Version(numbers[0] if numbers else "0")
+
+
+def older(version: str, bound: str) -> bool:
+    """Whether ``version`` comes before ``bound``."""
+    return _release(version) < _release(bound)
 
 
 def requirements(path: Path) -> dict[str, str]:
@@ -128,16 +122,14 @@ def requirements(path: Path) -> dict[str, str]:
 
 def missing(wanted: dict[str, str]) -> dict[str, str]:
     """The requirements that no installed package meets."""
-    return {name: bounds for name, bounds in wanted.items() if not _meets(installed(name), bounds)}
+    return {name: bounds for name, bounds in wanted.items() if not meets(installed(name), bounds)}
 
 
-def _meets(version: str | None, bounds: str) -> bool:
-    if version is None:
-        return False
-    for sign, bound in re.findall(r"(>=|<)\s*([\w.]+)", bounds):
-        if older(version, bound) != (sign == "<"):
-            return False
-    return True
+def meets(version: str | None, bounds: str) -> bool:
+    """Whether a version is within bounds such as ">=2.11,<3"."""
+    from packaging.specifiers import SpecifierSet
+
+    return version is not None and SpecifierSet(bounds).contains(_release(version))
 
 
 def outdated_modules(names: Iterable[str]) -> list[str]:
@@ -164,8 +156,8 @@ def constraints(lacking: Iterable[str], tried: dict[str, str]) -> list[str]:
     """Pins for pip: what is installed now stays, what is added or may move takes the tried version."""
     free = {_normal(name) for name in lacking} | MAY_MOVE
     now = {_normal(d.name): d.version for d in importlib.metadata.distributions() if d.name}
-    kept = {name: version for name, version in now.items() if name not in free}
-    pins = {name: version for name, version in tried.items() if name in free} | kept
+    pins = {name: version for name, version in tried.items() if name in free}
+    pins |= {name: version for name, version in now.items() if name not in free}
     # Versions from outside PyPI ("0.1.43ubuntu1", "1.16.0-unknown") would stop pip at that line.
     plain = re.compile(r"[\d.]+((a|b|rc|\.?post|\.?dev)\d+)*(\+[\w.]+)?")
     return [f"{name}=={version}" for name, version in sorted(pins.items()) if plain.fullmatch(version)]
@@ -182,38 +174,29 @@ def _install(lacking: dict[str, str], tried: dict[str, str]) -> None:
     wanted = [name + bounds for name, bounds in lacking.items()]
     # Everything stays, in the versions that were tried; if a newer Colab does not allow that, at
     # least what a replacement would break.
-    done = _pip_install(wanted, strict)
-    if done.returncode:
-        done = _pip_install(wanted, loose)
-    said = f"{done.stdout}\n{done.stderr}".strip()
-    if done.returncode:
+    for pins in (strict, loose):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "constraints.txt"
+            path.write_text("\n".join(pins) + "\n", encoding="utf-8")
+            failed, said = _pip("install", "--quiet", "--constraint", str(path), *wanted)
+        if not failed:
+            break
+    else:
         raise InstallFailed(
             f"pip could not install {' '.join(wanted)}:\n    {_last_error(said)}\n"
             "Check that this session has internet, then Runtime > Disconnect and delete runtime, and "
             "Run all. If it stays, Colab has changed: please report these lines at the repository."
         )
-    importlib.invalidate_caches()
     if upset := sorted(set(re.findall(r"^(\S+) \S+ requires ", said, re.MULTILINE))):
         print(f"pip notes that {', '.join(upset)} wanted other versions: harmless, they are not used here.")
 
 
-def _remove(name: str) -> None:
-    done = _pip("uninstall", "--yes", name)
-    importlib.invalidate_caches()
-    if installed(name):
-        raise InstallFailed(f"pip could not remove {name}: {_last_error(done.stdout + done.stderr)}")
-
-
-def _pip_install(wanted: list[str], pins: list[str]) -> subprocess.CompletedProcess:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "constraints.txt"
-        path.write_text("\n".join(pins) + "\n", encoding="utf-8")
-        return _pip("install", "--quiet", "--constraint", str(path), *wanted)
-
-
-def _pip(*arguments: str) -> subprocess.CompletedProcess:
+def _pip(*arguments: str) -> tuple[int, str]:
+    """(0 if all went well, what pip said)."""
     command = [sys.executable, "-m", "pip", arguments[0], "--disable-pip-version-check", "--no-input"]
-    return subprocess.run([*command, *arguments[1:]], capture_output=True, text=True)
+    done = subprocess.run([*command, *arguments[1:]], capture_output=True, text=True)
+    importlib.invalidate_caches()
+    return done.returncode, f"{done.stdout}\n{done.stderr}".strip()
 
 
 def _last_error(said: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ DRIVE = Path("/content/drive")  # where Colab mounts it
 def project_root() -> Path:
     """The repository's folder."""
     return Path(__file__).resolve().parents[2]
+
+
+class MessageAlone:
+    """For an exception that a notebook shows without its traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
 
 
 class DriveNotMounted(RuntimeError):
@@ -67,19 +75,19 @@ def replacing(path: Path):
         yield temporary
         if not is_main_process():
             return
-        if path.is_dir():
-            # A folder cannot be renamed over a full one: move the old one aside first.
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            _remove(old)
-            os.replace(path, old)
-            try:
-                os.replace(temporary, path)
-            except BaseException:
-                os.replace(old, path)
-                raise
-            _remove(old)
-        else:
+        if not path.is_dir():
             os.replace(temporary, path)
+            return
+        # A folder cannot be renamed over a full one: move the old one aside first.
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        _remove(old)
+        os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.replace(old, path)
+            raise
+        _remove(old)
     finally:
         _remove(temporary)
 
@@ -101,8 +109,6 @@ def recover(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    import shutil
-
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -113,20 +119,16 @@ def finite(value: Any, name: str = "") -> tuple[Any, list[str]]:
     """``value`` without what is NaN or infinite in it, at any depth, and the names of what was left out,
     such as ``runs.0.kl``: JSON has no such numbers. In a list ``None`` keeps the place of one, so that the
     others stay where they are."""
-    if _endless(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None, [name]
     if not isinstance(value, (dict, list, tuple)):
         return value, []
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    parts = {key: finite(part, f"{name}.{key}".lstrip(".")) for key, part in items}
+    items = value if isinstance(value, dict) else dict(enumerate(value))
+    parts = {key: finite(part, f"{name}.{key}".lstrip(".")) for key, part in items.items()}
     left_out = [one for _, names in parts.values() for one in names]
     if isinstance(value, dict):
-        return {key: part for key, (part, _) in parts.items() if not _endless(value[key])}, left_out
+        return {k: part for k, (part, _) in parts.items() if part is not None or value[k] is None}, left_out
     return [part for part, _ in parts.values()], left_out
-
-
-def _endless(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,6 +22,7 @@ ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai"), "a
 ROLES |= dict.fromkeys(("system", "developer"), "system")
 ASKED, ANSWERED = "prompt|question|instruction|query|input", "completion|response|answer|output|reply"
 CHOSEN, REJECTED = "chosen|chosen_response|preferred", "rejected|rejected_response|dispreferred"
+TALKS, ARTICLES = "messages|conversations|conversation", "text|article|document"
 BETTER, WORSE = 6, 5  # of 10, where nobody gave a score: which is better, not by how much
 
 
@@ -58,7 +59,7 @@ def form_of(row: dict, forms: tuple[Form, ...]) -> Form:
     )
 
 
-# --- fields -------------------------------------------------------------------------------------
+# --- fields and talks ---------------------------------------------------------------------------
 
 
 def text_of(row: Any, name: str) -> str:
@@ -80,14 +81,10 @@ def first_of(row: dict, names: str) -> tuple[str, Any]:
     return name, row.get(name)
 
 
-# --- talks --------------------------------------------------------------------------------------
-
-
 def talk(value: Any, done: Counter) -> list[dict]:
     """A list of messages, or one text with its speakers, as the course's messages: user and assistant take
     turns, and the user begins."""
-    if isinstance(value, str):
-        return _marked(value)
+    value = _marked(value) if isinstance(value, str) else value
     if not isinstance(value, list) or not value:
         raise DataError("field 'messages' must be a list of messages")
     system, messages = [], []
@@ -110,6 +107,7 @@ def talk(value: Any, done: Counter) -> list[dict]:
 
 
 def _said(message: Any) -> tuple[str, str]:
+    """(role, text) of one message."""
     if not isinstance(message, dict):
         raise DataError("not a message with role and content")
     name, role = first_of(message, "role|from")
@@ -125,21 +123,13 @@ def _said(message: Any) -> tuple[str, str]:
     if content is None and message.get("tool_calls"):
         raise Unusable("a turn that calls a tool")
     role = ROLES[role.lower()]
-    if role == "system" and isinstance(content, str):
-        return role, content
-    return role, text_of({name: content}, name)
+    empty = role == "system" and isinstance(content, str)  # it may be
+    return role, content if empty else text_of({name: content}, name)
 
 
-def has_speakers(text: str) -> bool:
-    return text.lstrip().startswith(("Human:", "### Human:"))
-
-
-def _marked(text: str, asks: bool = False) -> list[dict]:
-    """A talk that is one text, ``Human: … Assistant: …`` (HH) or ``### Human: …`` (Guanaco), as messages.
-
-    Args:
-        asks: it is a prompt: where "Assistant:" ends it, that is no turn.
-    """
+def _marked(text: str) -> list[dict]:
+    """A talk that is one text, ``Human: … Assistant: …`` (HH) or ``### Human: …`` (Guanaco), as messages. An
+    "Assistant:" with nothing after it asks for an answer, and is no turn."""
     text = "\n\n" + text.replace("\r\n", "\n").lstrip()
     marker = "### " if text.startswith("\n\n### ") else "\n\n"
     before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", text)
@@ -147,15 +137,16 @@ def _marked(text: str, asks: bool = False) -> list[dict]:
         raise Unusable("text before the first speaker (Human: or Assistant:)")
     said = zip(parts[::2], parts[1::2], strict=True)
     messages = [{"role": SPEAKERS[who], "content": what.strip()} for who, what in said]
-    if asks and messages[-1] == {"role": "assistant", "content": ""}:
+    if messages[-1] == {"role": "assistant", "content": ""}:
         messages.pop()
-    for i, message in enumerate(messages):
-        with within(f"messages[{i}]"):
-            # Not joined: it may be a text on the marks themselves.
-            if message["role"] != ("user", "assistant")[i % 2]:
-                raise Unusable(f"field 'role' is {message['role']!r}: user and assistant take turns")
-            text_of(message, "content")
+    # Two in a row are not joined: it may be a text on the marks themselves.
+    if [m["role"] for m in messages] != [("user", "assistant")[i % 2] for i in range(len(messages))]:
+        raise Unusable("in a text with speakers user and assistant take turns")
     return messages
+
+
+def _has_speakers(text: Any) -> bool:
+    return isinstance(text, str) and text.lstrip().startswith(("Human:", "### Human:"))
 
 
 def as_prompt(messages: list[dict]) -> str:
@@ -166,21 +157,22 @@ def as_prompt(messages: list[dict]) -> str:
     return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in messages)
 
 
+def _with_system(row: dict, messages: Any) -> Any:
+    _, system = first_of(row, "system|system_prompt")
+    known = isinstance(system, str) and isinstance(messages, list)
+    return [{"role": "system", "content": system}, *messages] if known else messages
+
+
 def _asked(row: dict, done: Counter) -> list[dict]:
     """What a row asks, as messages that end with the user."""
     name, value = first_of(row, ASKED)
-    if isinstance(value, str) and has_speakers(value):
-        return _marked(value, asks=True)
-    if not isinstance(value, list):
+    if not isinstance(value, list) and not _has_speakers(value):
         context = row.get("input" if name != "input" and row.get("input") is not None else "context")
         if not isinstance(context, str | None):
             raise DataError("field 'input' or 'context' is not text")
         more = context if (context or "").strip().lower() not in ("", "<noinput>") else ""
         value = [{"role": "user", "content": "\n\n".join(filter(None, (text_of(row, name), more)))}]
-    _, system = first_of(row, "system|system_prompt")
-    if isinstance(system, str) and system.strip():
-        value = [{"role": "system", "content": system}, *value]
-    messages = talk(value, done)
+    messages = talk(_with_system(row, value), done)
     if messages and messages[-1]["role"] == "assistant":
         messages.pop()
         done["answers at the end of a prompt dropped"] += 1
@@ -189,27 +181,24 @@ def _asked(row: dict, done: Counter) -> list[dict]:
     return messages
 
 
-def _answers(value: Any) -> list:
-    return value if isinstance(value, list) else [{"role": "assistant", "content": value}]
+def _answers(row: dict, names: str) -> list:
+    """What a row answers, as messages that are not looked at yet."""
+    name, value = first_of(row, names)
+    return value if isinstance(value, list) else [{"role": "assistant", "content": text_of(row, name)}]
 
 
 # --- conversations ------------------------------------------------------------------------------
 
 
 def _conversation(row: dict, done: Counter) -> dict:
-    _, value = first_of(row, "messages|conversations|conversation|text")
-    if isinstance(value, list) and isinstance(row.get("system"), str):
-        value = [{"role": "system", "content": row["system"]}, *value]
-    return _ended(talk(value, done), done)
+    _, value = first_of(row, f"{TALKS}|text")
+    return _ended(talk(_with_system(row, value), done), done)
 
 
 def _answered(row: dict, done: Counter) -> dict:
     if row.get("label") in (False, 0):
         raise Unusable("an answer that is labelled as bad")
-    asked, (name, answer) = _asked(row, done), first_of(row, ANSWERED)
-    if not isinstance(answer, list):
-        text_of(row, name)
-    return _ended(talk([*asked, *_answers(answer)], done), done)
+    return _ended(talk([*_asked(row, done), *_answers(row, ANSWERED)], done), done)
 
 
 def _ended(messages: list[dict], done: Counter) -> dict:
@@ -236,13 +225,12 @@ CONVERSATIONS = (
 
 def _scored(row: dict, done: Counter) -> dict:
     """The course's own form."""
-    prompt = row.get("prompt")
-    prompt = as_prompt(talk(prompt, done)) if isinstance(prompt, list) else prompt
-    responses = row.get("responses")
-    if isinstance(responses, list):
-        kinds = (r.get("kind") if isinstance(r, dict) else None for r in responses)
-        kinds = (kind if isinstance(kind, str) else "answer" for kind in kinds)
-        responses = [{**r, "kind": k} if isinstance(r, dict) else r for r, k in zip(responses, kinds)]
+    prompt, responses = row.get("prompt"), row.get("responses")
+    if isinstance(prompt, list):
+        prompt = as_prompt(talk(prompt, done))
+    for response in responses if isinstance(responses, list) else ():
+        if isinstance(response, dict) and not isinstance(response.get("kind"), str):
+            response["kind"] = "answer"
     kept = {name: row[name] for name in ("scored", "turns") if row.get(name) is not None}
     return {"prompt": prompt, "responses": responses, **kept}
 
@@ -258,37 +246,31 @@ def _completions(row: dict, done: Counter) -> dict:
 
 
 def _pair(row: dict, done: Counter) -> dict:
-    talks = []
-    for names, counted in ((CHOSEN, done), (REJECTED, Counter())):
-        name, value = first_of(row, names)
-        if not isinstance(value, list):
-            text_of(row, name)
-        found = _whole(row, value, counted)
-        if not found or found[-1]["role"] != "assistant":
-            raise Unusable("field 'messages' must end with the assistant")
-        talks.append(found)
-    better, worse = talks
+    better, worse = _whole(row, CHOSEN, done), _whole(row, REJECTED, Counter())
     if better[:-1] != worse[:-1]:
         raise Unusable("the two talks part before the last answer")
     if len(better) < 2:
         raise Unusable("nothing is asked")
-    scored = "score_chosen" in row or "score_rejected" in row
     scores = [row.get("score_chosen"), row.get("score_rejected")]
     if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:
         raise Unusable("the rejected answer has the higher score")
+    scored = "score_chosen" in row or "score_rejected" in row
     texts = [(better[-1]["content"], "chosen"), (worse[-1]["content"], "rejected")]
     return _responses(better[:-1], texts, scores if scored else None)
 
 
-def _whole(row: dict, value: Any, done: Counter) -> list[dict]:
+def _whole(row: dict, names: str, done: Counter) -> list[dict]:
     """The talk up to one answer and with it: the answer's column may repeat the prompt."""
+    answers, (_, value) = _answers(row, names), first_of(row, names)
     if isinstance(value, str):  # an answer may begin with "Human:" by itself
-        repeats = has_speakers(value) and "Assistant:" in value
+        repeats = _has_speakers(value) and "Assistant:" in value
     else:
         repeats = any(_said(message)[0] == "user" for message in value)
-    if repeats or first_of(row, ASKED)[1] is None:
-        return talk(value, done)
-    return talk([*_asked(row, done), *_answers(value)], done)
+    alone = repeats or first_of(row, ASKED)[1] is None
+    found = talk(value if alone else [*_asked(row, done), *answers], done)
+    if not found or found[-1]["role"] != "assistant":
+        raise Unusable("field 'messages' must end with the assistant")
+    return found
 
 
 def _responses(asked: list[dict], texts: list[tuple[str, str]], scores: list | None = None) -> dict:
@@ -301,29 +283,27 @@ def _responses(asked: list[dict], texts: list[tuple[str, str]], scores: list | N
 
 def gathered(rows: Rows) -> Rows:
     """Rows as they are, but KTO's, one labelled answer each, put together by their prompt."""
-    groups: dict[str, tuple[str, list[dict]]] = {}
+    groups: dict[str, tuple[str, dict]] = {}
     for place, row in rows:
         asked, answered = first_of(row, ASKED)[1], first_of(row, ANSWERED)[1]
         if "label" in row and "chosen" not in row and asked is not None and answered is not None:
-            key = " ".join(str(asked).split())
-            groups.setdefault(key, (place, []))[1].append(row)
+            group = place, {"prompt": asked, "labelled": []}
+            groups.setdefault(" ".join(str(asked).split()), group)[1]["labelled"].append(row)
         else:
             yield place, row
-    for place, some in groups.values():
-        yield place, {"prompt": first_of(some[0], ASKED)[1], "labelled": some}
+    yield from groups.values()
 
 
 def _labelled(row: dict, done: Counter) -> dict:
-    texts = []
+    texts = {}
     for one in row["labelled"]:
         if one["label"] not in (True, False):
             raise DataError(f"field 'label' is {one['label']!r}, not true or false")
-        found = talk([*_asked(row, Counter()), *_answers(first_of(one, ANSWERED)[1])], done)
-        texts.append((found[-1]["content"], "chosen" if one["label"] else "rejected"))
+        found = talk([*_asked(row, Counter()), *_answers(one, ANSWERED)], done)
+        texts[found[-1]["content"], "chosen" if one["label"] else "rejected"] = None
     if len({kind for _, kind in texts}) < 2:
         raise Unusable("a prompt whose answers all have one label")
-    texts = list(dict.fromkeys(sorted(texts, key=lambda text: text[1])))
-    return _responses(_asked(row, done), texts)
+    return _responses(_asked(row, done), sorted(texts, key=lambda text: text[1]))
 
 
 PREFERENCES = (
@@ -336,39 +316,33 @@ PREFERENCES = (
 )
 
 
-# --- prompts ------------------------------------------------------------------------------------
+# --- prompts and news ---------------------------------------------------------------------------
 
 
 def _prompt(row: dict, done: Counter) -> dict:
-    return {"prompt": as_prompt(_asked(row, done)), **_split(row)}
+    return {"prompt": as_prompt(_asked(row, done))}
 
 
 def _first_question(row: dict, done: Counter) -> dict:
     """Of a conversation, or of a text that may be one."""
-    name, value = first_of(row, "messages|conversations|text")
-    if name == "text" and not has_speakers(text_of(row, name)):
-        return {"prompt": value, **_split(row)}
+    name, value = first_of(row, f"{TALKS}|text")
+    if name == "text" and not _has_speakers(value):
+        return {"prompt": text_of(row, name)}
     messages = talk(value, done)
     if not messages:
         raise Unusable("nothing is asked")
-    return {"prompt": messages[0]["content"], **_split(row)}
-
-
-def _split(row: dict) -> dict:
-    """The split, if a row has one."""
-    return {"split": row["split"]} if row.get("split") not in (None, "") else {}
+    return {"prompt": messages[0]["content"]}
 
 
 def _news(row: dict, done: Counter) -> dict:
     """The article; a summary if there is one, to measure against."""
-    name, _ = first_of(row, "text|article|document")
     summary = {"summary": row["summary"]} if row.get("summary") is not None else {}
-    return {"text": text_of(row, name), **summary, **_split(row)}
+    return {"text": text_of(row, first_of(row, ARTICLES)[0]), **summary}
 
 
 PROMPTS = (
     Form("prompts", ("prompt|question|instruction|query",), _prompt),
-    Form("first questions of conversations", ("messages|conversations",), _first_question),
+    Form("first questions of conversations", (TALKS,), _first_question),
     Form("prompts, one a line", ("text",), _first_question),
 )
-NEWS = (Form("articles", ("text|article|document",), _news),)
+NEWS = (Form("articles", (ARTICLES,), _news),)

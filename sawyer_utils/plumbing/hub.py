@@ -22,17 +22,15 @@ EMBEDDED_WAY = (
     'Without the Hub: os.environ["SAWYER_PROFILE"] = "local" before the setup cell, whose models and '
     "data are embedded."
 )
-LOG_IN = (
-    "Log in with huggingface_hub.login(), or in Colab add a secret HF_TOKEN (the key at the left), give this "
-    "notebook access to it and restart the session; a token that may read is enough."
-)
 # (what exceptions are called or say, the problem, the remedy), the first that fits. A request may go through
 # huggingface_hub, datasets, httpx, requests, aiohttp or hf_xet, each of which has its own.
 TROUBLES = (
     (
         "GatedRepoError|is a gated",
         "is gated, and {access}",
-        "Accept the licence at {page}. {log_in}{copy}",
+        "Accept the licence at {page}. Log in with huggingface_hub.login(), or in Colab add a secret "
+        "HF_TOKEN (the key at the left), give this notebook access to it and restart the session; a token "
+        "that may read is enough.{copy}",
     ),
     (
         "OfflineMode|outgoing traffic has been disabled",
@@ -75,18 +73,17 @@ def explain(source: str, error: BaseException, kind: str = "model") -> str:
         words += f"{' '.join(cls.__name__ for cls in type(cause).__mro__)} {cause} "
         cause = cause.__cause__ or cause.__context__
     problem, remedy = next(trouble[1:] for trouble in TROUBLES if re.search(trouble[0], words))
-    token = huggingface_hub.get_token()
+    known = huggingface_hub.get_token()
     copy = f' Or take the ungated copy: os.environ["SAWYER_MODEL"] = "{UNGATED.get(source)}".'
-    facts = {
-        "access": "your account has not been granted access" if token else "no Hub token was found",
-        "page": f"https://huggingface.co/{'datasets/' * (kind == 'dataset')}{source}",
-        "endpoint": constants.ENDPOINT,
-        "nor_here": "; nor is a file or folder here called so",  # whoever meant one has only mistyped it
-        "said": f"{type(error).__name__}: {str(error)[:300]}",
-        "log_in": LOG_IN,
-        "copy": copy if source in UNGATED else "",
-    }
-    return f"{source} {problem.format(**facts)}. {remedy.format(**facts)} {EMBEDDED_WAY}"
+    said = f"{problem}. {remedy}".format(
+        access="your account has not been granted access" if known else "no Hub token was found",
+        page=f"https://huggingface.co/{'datasets/' * (kind == 'dataset')}{source}",
+        endpoint=constants.ENDPOINT,
+        nor_here="; nor is a file or folder here called so",  # whoever meant one has only mistyped it
+        said=f"{type(error).__name__}: {str(error)[:300]}",
+        copy=copy if source in UNGATED else "",
+    )
+    return f"{source} {said} {EMBEDDED_WAY}"
 
 
 @contextmanager

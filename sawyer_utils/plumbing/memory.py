@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sawyer_utils.plumbing import machine
+from sawyer_utils.plumbing.files import MessageAlone
 
 GIB = 2**30
 
@@ -90,11 +91,8 @@ def forget_peak_memory() -> bool:
 # --- when it did not fit ------------------------------------------------------------------------
 
 
-class OutOfMemory(RuntimeError):
-    """A training did not fit the GPU. A notebook shows the message alone, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [str(self)]
+class OutOfMemory(MessageAlone, RuntimeError):
+    """A training did not fit the GPU."""
 
 
 @contextmanager
@@ -125,16 +123,13 @@ def explained(model, halves: dict[str, tuple[int, float]]) -> Iterator[None]:
 
 def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str, used: int, size: int) -> str:
     """The message, from the bytes at the peak of the stage that failed and those of the card."""
-    frozen, trained = (
-        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad == flag)
-        for flag in (False, True)
-    )
+    sizes = {False: 0, True: 0}
+    for p in model.parameters():
+        sizes[p.requires_grad] += p.numel() * p.element_size()
+    frozen, trained = sizes.values()
     passing = max(0, used - frozen - 4 * trained)  # weight, gradient and two moments of what is trained
-    saved = {
-        f"{name} {value} → {value // 2}": share * passing / 2
-        for name, (value, share) in halves.items()
-        if value > 1
-    }
+    halved = {name: (value, share) for name, (value, share) in halves.items() if value > 1}
+    saved = {f"{name} {v} → {v // 2}": share * passing / 2 for name, (v, share) in halved.items()}
     saved["lora_rank, half of it"] = 2 * trained
     if not getattr(model, "is_loaded_in_4bit", False):
         saved["precision nf4"] = frozen * 0.7  # of 16 bits a weight, 4 and its scales are left

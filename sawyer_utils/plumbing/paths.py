@@ -65,17 +65,14 @@ def existing(source: str, asked_by: str = "") -> Path | None:
     path = Path(os.path.expanduser(source))
     if not re.match(_OTHER, source) and is_there(source):
         return path
-    if looks_local(source):
-        said = f"{asked_by}: there" if asked_by else "There"
-        where = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
-        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
-        hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
-        raise NoSuchPath(f"{said} is no file or folder {source}{where}.{hint}")
-    return None
-
-
-def _names_beside(path: Path) -> list[str]:
-    return os.listdir(path.parent) if os.path.isdir(path.parent) else []
+    if not looks_local(source):
+        return None
+    said = f"{asked_by}: there" if asked_by else "There"
+    where = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
+    beside = os.listdir(path.parent) if os.path.isdir(path.parent) else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+    raise NoSuchPath(f"{said} is no file or folder {source}{where}.{hint}")
 
 
 def separate(value: str) -> list[str]:
@@ -113,19 +110,13 @@ def absolute(name: str, value: str, start: Path) -> str:
     absolute, Hub ids and words as they were."""
     if name in WORDS or not value or (name == "SAWYER_HOME" and value.lower() == "drive"):
         return value
-    if name in FOLDERS:
-        return _from(start, value)
-    return os.pathsep.join(_absolute(source, start) for source in separate(value))
-
-
-def _absolute(source: str, start: Path) -> str:
-    found = _from(start, source)
-    known = re.match(rf"{_OTHER}|{_DRIVE}", source)  # a drive letter means nothing but on Windows
-    return source if known or not (looks_local(source) or is_there(found)) else found
-
-
-def _from(start: Path, source: str) -> str:
-    return os.path.normpath(os.path.join(start, os.path.expanduser(source)))
+    found = []
+    for source in [value] if name in FOLDERS else separate(value):
+        whole = os.path.normpath(os.path.join(start, os.path.expanduser(source)))
+        other = re.match(rf"{_OTHER}|{_DRIVE}", source)  # a drive letter means nothing but on Windows
+        is_path = name in FOLDERS or (not other and (looks_local(source) or is_there(whole)))
+        found.append(whole if is_path else source)
+    return os.pathsep.join(found)
 
 
 def settle() -> None:

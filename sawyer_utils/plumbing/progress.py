@@ -97,7 +97,7 @@ class LogTo(TrainerCallback):
         steps = _steps(state)
         fresh = len(steps) > len(self.log)
         self.log = [{"step": line["step"], **_numbers(line)} for line in steps]
-        wrong = {"loss", "grad_norm"} & _not_finite(steps[-1]) if steps else set()
+        wrong = {"loss", "grad_norm"}.intersection(finite(steps[-1])[1]) if steps else ()
         if wrong and not args.fp16:
             raise FloatingPointError(
                 f"Step {state.global_step}: {' and '.join(sorted(wrong))} is not a finite number, and the "
@@ -112,7 +112,7 @@ class LogTo(TrainerCallback):
         if self.stage:
             self.stage.end()
         steps = _steps(state)
-        for key, times in Counter(key for line in steps for key in _not_finite(line)).items():
+        for key, times in Counter(key for line in steps for key in finite(line)[1]).items():
             said = f"{key} was not finite in {times} of {len(steps)} log entries, which leave it out"
             skipped = key == "grad_norm" and args.fp16
             print(said + ("; fp16 overflowed there, and the step was skipped." if skipped else "."))
@@ -121,10 +121,6 @@ class LogTo(TrainerCallback):
 def _steps(state) -> Log:
     """The last entry of the history sums up the whole training; it is no step."""
     return [line for line in state.log_history if "train_runtime" not in line]
-
-
-def _not_finite(line: dict) -> set[str]:
-    return set(finite(line)[1])
 
 
 def _numbers(line: dict) -> dict:

@@ -59,16 +59,17 @@ def locate(source: str, what: str = "") -> Path | None:
     Raises:
         DataError: if it can only be a path, and there is none, with the places that were looked at.
     """
+    if not source.strip():
+        raise DataError("no file is named")
     at_root = project_root() / os.path.expanduser(source)
     try:
         found = paths.existing(source, what)
     except paths.NoSuchPath as error:
-        if not (source.strip() and at_root.exists()):
-            raise DataError(
-                f"{error} Nor is there {at_root}." if source.strip() else "no file is named"
-            ) from None
+        if not at_root.exists():
+            raise DataError(f"{error} Nor is there {at_root}.") from None
         found = at_root
-    return (found or (at_root if at_root.exists() else None)) and (found or at_root).resolve()
+    found = at_root if found is None and at_root.exists() else found
+    return found and found.resolve()
 
 
 def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:
@@ -119,51 +120,54 @@ def _text(path: Path) -> str:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path.name}: damaged ({error})") from None
-    wide = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line, at = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start) - 1
-        advice = " (this is UTF-16: save the file as UTF-8)" if wide else " (the course reads UTF-8)"
-        raise DataError(f"{path.name}, line {line}: bad UTF-8 at byte {at}{advice}") from None
+        before = data[: error.start].split(b"\n")
+        advice = "this is UTF-16: save the file as UTF-8" if wide else "the course reads UTF-8"
+        bad = f"bad UTF-8 at byte {len(before[-1])} ({advice})"
+        raise DataError(f"{path.name}, line {len(before)}: {bad}") from None
+
+
+def _lines(path: Path, text: str | None = None) -> Rows:
+    """A text a line; blank lines do not count."""
+    text = _text(path) if text is None else text
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path.name}, line {number}", {"text": line.strip()}
 
 
 def _json(path: Path) -> Rows:
-    """One object a line, or one list of them; blank lines do not count."""
-    text = _text(path)
-    if kind_of(path) == ".json" or text.lstrip().startswith("["):
+    """One object a line, or one value with all of them: a list, or in an object "data", "rows" or "train"."""
+    text, whole = _text(path), None
+    first = text.lstrip()[:1]
+    if kind_of(path) == ".json" or first == "[":
         try:
             whole = json.loads(text)
-        except RecursionError:
-            raise DataError(f"{path.name}: nested too deep") from None
-        except ValueError as error:
-            if not (text.lstrip().startswith("{") and "Extra data" in str(error)):
-                line = getattr(error, "lineno", 1)
-                raise DataError(f"{path.name}, line {line}: not JSON ({error})") from None
-        else:
-            if isinstance(whole, dict):
-                inner = (whole[key] for key in ("data", "rows", "train") if isinstance(whole.get(key), list))
-                whole = next(inner, [whole])
-            for number, row in enumerate(whole if isinstance(whole, list) else [whole], 1):
-                yield _checked(f"{path.name}, row {number}", row)
-            return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            with within(f"{path.name}, line {number}"):
-                try:
-                    row = json.loads(line.removeprefix("\ufeff"))  # of files that were put together
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"not JSON ({error})") from None
-            yield _checked(f"{path.name}, line {number}", row)
+        except (ValueError, RecursionError) as error:
+            if first != "{" or "Extra data" not in str(error):  # lines, in a file called .json
+                raise DataError(f"{path.name}: not JSON ({error})") from None
+    if isinstance(whole, dict):
+        inner = (whole[key] for key in ("data", "rows", "train") if isinstance(whole.get(key), list))
+        whole = next(inner, [whole])
+    rows = enumerate(whole if isinstance(whole, list) else [whole], 1)
+    places = _parsed(path, text) if whole is None else ((f"{path.name}, row {i}", row) for i, row in rows)
+    for place, row in places:
+        with within(place):
+            if not isinstance(row, dict):
+                raise DataError("not a JSON object")
+            _refuse_half_characters(row, "")
+        yield place, row
 
 
-def _checked(place: str, row: Any) -> tuple[str, dict]:
-    with within(place):
-        if not isinstance(row, dict):
-            raise DataError("not a JSON object")
-        _refuse_half_characters(row, "")
-    return place, row
+def _parsed(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for place, line in _lines(path, text):
+        try:
+            yield place, json.loads(line["text"].removeprefix("\ufeff"))  # of files that were put together
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{place}: not JSON ({error})") from None
 
 
 def _refuse_half_characters(value: Any, field: str) -> None:
@@ -181,21 +185,20 @@ def _refuse_half_characters(value: Any, field: str) -> None:
 def _csv(path: Path) -> Rows:
     """Named columns in the first line; separated by commas, semicolons or tabs, whichever that line has."""
     text = _text(path)
-    first = text.split("\n", 1)[0]
+    sign = max(",;\t", key=text.split("\n", 1)[0].count)
     csv.field_size_limit(2**31 - 1)
-    table = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
-    names, line = None, 1
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
+    line = 1
     try:
-        for cells in table:
-            if cells and names is None:
-                names = [cell.strip() for cell in cells]
-                names = [name if len(name) == 1 else name.lower() for name in names]
-                if len(set(names)) < len(names) or "" in names:
-                    raise DataError(f"{path.name}, line {line}: a column without a name, or twice: {names}")
-            elif cells:
-                if len(cells) != len(names):
-                    raise DataError(f"{path.name}, line {line}: {len(cells)} cells for {len(names)} columns")
-                yield f"{path.name}, line {line}", {n: _cell(n, c) for n, c in zip(names, cells, strict=True)}
+        names = [name.strip() for name in table.fieldnames or ()]
+        names = table.fieldnames = [name if len(name) == 1 else name.lower() for name in names]
+        if len(set(names)) < len(names) or "" in names:
+            raise DataError(f"{path.name}, line 1: a column without a name, or twice: {names}")
+        line = table.line_num + 1
+        for row in table:
+            if None in row or None in row.values():
+                raise DataError(f"{path.name}, line {line}: not a cell for each of {len(names)} columns")
+            yield f"{path.name}, line {line}", {name: _cell(name, cell) for name, cell in row.items()}
             line = table.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path.name}, line {line}: not CSV ({error})") from None
@@ -218,15 +221,8 @@ def _parquet(path: Path) -> Rows:
         rows = parquet.ParquetFile(path).read().to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path.name}: damaged, or not Parquet ({error})") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path.name}, row {number}", row
+    return ((f"{path.name}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _lines(path: Path) -> Rows:
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if line.strip():
-            yield f"{path.name}, line {number}", {"text": line.strip()}
-
-
-READERS = {".jsonl": _json, ".json": _json, ".ndjson": _json, ".csv": _csv, ".tsv": _csv}
+READERS = dict.fromkeys((".jsonl", ".json", ".ndjson"), _json) | dict.fromkeys((".csv", ".tsv"), _csv)
 READERS |= {".parquet": _parquet, ".txt": _lines}

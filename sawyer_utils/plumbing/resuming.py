@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from sawyer_utils.plumbing.files import read_json, write_json
+from sawyer_utils.plumbing.files import MessageAlone, read_json, write_json
 
 RUN = "run.json"  # beside what a training leaves: which training
 # Of a trainer's arguments, how those begin that do not change what it learns.
@@ -35,16 +35,13 @@ NO_RESULT = (
 )
 
 
-class TrainingInterrupted(KeyboardInterrupt):
-    """Stopped by hand, after a checkpoint. A notebook shows the message alone, without a traceback."""
+class TrainingInterrupted(MessageAlone, KeyboardInterrupt):
+    """Stopped by hand, after a checkpoint."""
 
     def __init__(self, step: int, total: int):
         super().__init__(
             f"Stopped after step {step} of {total}. A checkpoint is kept: run this cell again to go on."
         )
-
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [str(self)]
 
 
 class StopButton:
@@ -165,10 +162,8 @@ def digest(value) -> str:
 
 def digest_of(parameters: Iterable[Tensor]) -> str:
     """16 hex digits of weights, by their numbers in fp32."""
-    found = hashlib.sha256()
-    for parameter in parameters:
-        found.update(parameter.detach().cpu().float().numpy().tobytes())
-    return found.hexdigest()[:16]
+    numbers = (parameter.detach().cpu().float().numpy().tobytes() for parameter in parameters)
+    return hashlib.sha256(b"".join(numbers)).hexdigest()[:16]
 
 
 def identity(trainer: Trainer, base: str) -> dict[str, str]:
@@ -202,9 +197,8 @@ def identity(trainer: Trainer, base: str) -> dict[str, str]:
 def fingerprint(adapter: Path, *settings) -> str:
     """Eight hex digits of what a training depends on: the adapter it starts from, and all else (by its
     ``repr``: lessons, profile), so that nobody loads the result of another text or of other settings."""
-    digest = hashlib.sha256(repr(settings).encode())
-    digest.update((Path(adapter) / "adapter_model.safetensors").read_bytes())
-    return digest.hexdigest()[:8]
+    weights = (Path(adapter) / "adapter_model.safetensors").read_bytes()
+    return hashlib.sha256(repr(settings).encode() + weights).hexdigest()[:8]
 
 
 def _last_whole(folder: Path) -> Path | None:

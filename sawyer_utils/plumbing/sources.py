@@ -131,27 +131,22 @@ def in_word(char: str) -> bool:
     return char.isalnum() or char == "_" or (unicodedata.category(char) in ("Mn", "Mc") and not variant)
 
 
-def question_of(row: dict) -> str:
-    """What a row of any kind asks, or its text."""
-    if "messages" in row:
-        return row["messages"][0]["content"]
-    return next(row[name] for name in ("prompt", "question", "text") if name in row)
-
-
 def key_of(row: dict) -> str:
-    """The same for all rows that ask the same, but for case, punctuation and white space."""
-    asked = question_of(row)
+    """What a row of any kind asks (or its text): the same for all rows that ask the same, but for case,
+    punctuation and white space."""
+    names = (name for name in ("prompt", "question", "text") if name in row)
+    asked = row["messages"][0]["content"] if "messages" in row else row[next(names)]
     return " ".join(normalise(asked)) or " ".join(asked.split())
 
 
-def place_of(key: str) -> float:
+def _place(key: str) -> float:
     """A number from 0 to 1 by hash, so that order and neighbours decide nothing."""
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 16**8
 
 
 def held_out(key: str, share: float) -> bool:
     """Whether an item belongs to the held-out share."""
-    return place_of(key) < share
+    return _place(key) < share
 
 
 def held_of(keys: Iterable[str], share: float) -> set[str]:
@@ -161,7 +156,7 @@ def held_of(keys: Iterable[str], share: float) -> set[str]:
     Raises:
         DataError: if all are the same.
     """
-    order = sorted(set(keys), key=lambda key: (place_of(key), key))
+    order = sorted(set(keys), key=lambda key: (_place(key), key))
     wanted = sum(held_out(key, share) for key in order)
     if 0 < share < 1:
         if len(order) < 2:
@@ -208,23 +203,12 @@ class Schema:
     gather: Callable[[Rows], Rows] = iter  # puts rows together that make one
 
 
-CONVERSATIONS = Schema(
-    "conversations",
-    check_conversation,
-    formats.CONVERSATIONS,
-    {"timdettmers/openassistant-guanaco": "train"},
-)
-PREFERENCES = Schema(
-    "preferences",
-    check_preference,
-    formats.PREFERENCES,
-    {"HuggingFaceH4/ultrafeedback_binarized": "train_prefs", "Anthropic/hh-rlhf": "train"},
-    gather=formats.gathered,
-)
+GUANACO, DOLLY = "timdettmers/openassistant-guanaco", "databricks/databricks-dolly-15k"
+PAIRED = {"HuggingFaceH4/ultrafeedback_binarized": "train_prefs", "Anthropic/hh-rlhf": "train"}
+CONVERSATIONS = Schema("conversations", check_conversation, formats.CONVERSATIONS, {GUANACO: "train"})
+PREFERENCES = Schema("preferences", check_preference, formats.PREFERENCES, PAIRED, gather=formats.gathered)
 GOLD = replace(PREFERENCES, name="gold_preferences")
-PROMPTS = Schema(
-    "prompts", check_prompt, formats.PROMPTS, {"databricks/databricks-dolly-15k": "train"}, has_split=True
-)
+PROMPTS = Schema("prompts", check_prompt, formats.PROMPTS, {DOLLY: "train"}, has_split=True)
 
 
 # --- loading ------------------------------------------------------------------------------------
@@ -310,14 +294,22 @@ class Told:
 
     def say(self, source: str, kind: str) -> None:
         """A line on the form, on what was changed, and on what was left out; the last two if there is any."""
-        kept, lost = self.forms.total(), self.left_out.total()
-        kind, forms = kind.replace("_", " "), self.forms.most_common()
-        if forms:
-            print(f"{source}: read as", "; ".join(f"{form}, {count:,} {kind}" for form, count in forms))
+        lost, rows = self.left_out.total(), self.left_out.total() + self.forms.total()
+        forms = (f"{form}, {count:,} {kind.replace('_', ' ')}" for form, count in self.forms.most_common())
+        if self.forms:
+            print(f"{source}: read as", "; ".join(forms))
         if self.changed:
             print(f"{source}: {_counts(self.changed)}")
         if lost:
-            print(f"{source}: {lost:,} of {lost + kept:,} rows left out: {_counts(self.left_out)}")
+            print(f"{source}: {lost:,} of {rows:,} rows left out: {_counts(self.left_out)}")
+
+
+def _counts(reasons: Counter[str]) -> str:
+    """The five commonest reasons, and how many rows have others."""
+    common = reasons.most_common(5)
+    others = reasons.total() - sum(n for _, n in common)
+    said = [*((reason, n) for reason, n in common), *([("others", others)] if others else [])]
+    return "; ".join(f"{n:,} × {reason}" for reason, n in said)
 
 
 def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> Iterator[dict]:
@@ -337,7 +329,7 @@ def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> It
         try:
             if schema.forms:
                 form = formats.form_of(row, schema.forms)
-                mapped = {**form.mapping(row, changed), "id": row.get("id"), "topic": _topic(row)}
+                mapped = {**form.mapping(row, changed), **_common(schema, row)}
             else:
                 mapped = {**row, "id": row.get("id") or f"row-{number - 1}"}
             schema.check(mapped)
@@ -356,24 +348,20 @@ def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> It
         raise Unusable(f"none of {number} rows can be used ({reasons}); columns: {list(row)}")
 
 
-def _topic(row: dict) -> str:
+def _common(schema: Schema, row: dict) -> dict:
+    """What rows of all forms may have: an id, a topic, and a split, if the schema has one."""
     topic = row.get("topic")
-    return topic if isinstance(topic, str) and topic.strip() else "own"
+    named = isinstance(topic, str) and topic.strip()
+    has_split = schema.has_split and row.get("split") not in (None, "")
+    split = {"split": row["split"]} if has_split else {}
+    return {"id": row.get("id"), "topic": topic if named else "own", **split}
 
 
 def named(rows: list[dict]) -> list[dict]:
     """Rows with ids. Their own, if each is a text and no two rows share an id or a question; else one made
     from the question, the same for all rows that ask it."""
     keys, own = [key_of(row) for row in rows], [row.get("id") for row in rows]
-    texts = [name for name in own if isinstance(name, str) and name.strip()]
-    if len(texts) == len(set(texts)) == len(set(keys)) == len(rows):
+    texts = {name for name in own if isinstance(name, str) and name.strip()}
+    if len(texts) == len(set(keys)) == len(rows):
         return rows
     return [{**row, "id": hashlib.sha256(key.encode()).hexdigest()[:16]} for row, key in zip(rows, keys)]
-
-
-def _counts(reasons: Counter[str]) -> str:
-    """The five commonest reasons, and how many rows have others."""
-    common = reasons.most_common(5)
-    said = [f"{n:,} × {reason}" for reason, n in common]
-    others = reasons.total() - sum(n for _, n in common)
-    return "; ".join(said + [f"{others:,} × others"] * (others > 0))
