@@ -75,6 +75,7 @@ class Result:
 
 _exercises: dict[str, Exercise] = {}
 _wrong: Counter[str] = Counter()  # wrong attempts in this session
+attempted: dict[str, bool] = {}  # of this session: whether the exercise was right once
 
 
 def exercise(id: str, hints: Iterable[str], lesson: str):
@@ -119,10 +120,11 @@ def check(id: str, answer) -> Result:
         return Result(id, None, "")
     one, attempt = known[id], _Function(answer) if callable(answer) else answer
     said = _judge(one, attempt)
+    if said is not None and isinstance(attempt, _Function) and attempt.returned_nothing():
+        return Result(id, None, "")
+    attempted[id] = attempted.get(id, False) or said is None
     if said is None:
         return Result(id, True, one.lesson)
-    if isinstance(attempt, _Function) and attempt.returned_nothing():
-        return Result(id, None, "")
     hint = one.hints[min(_wrong[id], len(one.hints) - 1)]
     _wrong[id] += 1
     return Result(id, False, said, hint)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from sawyer_utils.plumbing import assets, machine, paths
 from sawyer_utils.plumbing.files import DriveNotMounted, project_root
@@ -26,7 +27,7 @@ def course(args) -> None:
     for kind, path in named_files(args.data, KINDS).items() if args.data else ():
         print(f"{kind}: {path.name}")
         os.environ[KINDS[kind]] = str(path)
-    runner.course(_profile(args), fresh=args.fresh, extra=args.extra)
+    runner.course(current_profile(args.profile), fresh=args.fresh, extra=args.extra)
 
 
 def notebooks(args) -> None:
@@ -45,12 +46,27 @@ def fetch(args) -> None:
 
 def prepare(args) -> None:
     from sawyer_utils.course import prepare as maker
-    from sawyer_utils.plumbing import hub
 
     try:
-        maker.prepare(args.to, _profile(args))
-    except (maker.NotPrepared, hub.HubUnavailable, OSError) as problem:
+        maker.prepare(args.to, current_profile() if args.for_class else None)
+    except (maker.NotPrepared, OSError) as problem:
         sys.exit(f"\n{problem}")
+
+
+def collect(args) -> None:
+    from sawyer_utils.classroom import votes
+    from sawyer_utils.classroom.handing_in import collect
+
+    together = args.folder / "votes-class.jsonl"
+    if rows := votes.merge_votes(sorted({*args.folder.rglob("votes*.jsonl")} - {together})):
+        together.unlink(missing_ok=True)
+        for row in rows:
+            votes.append(together, row)
+        print(f"{votes.agreement(rows)}\nall of them, for 04's run folder: {together}\n")
+    table = collect(args.folder)
+    print(table.astype("string").fillna("").to_string())
+    table.to_csv(args.folder / "class.csv")
+    print("\nfor a spreadsheet:", args.folder / "class.csv")
 
 
 def check_data(args) -> None:
@@ -74,17 +90,17 @@ def badges(args) -> None:
 
 
 def student(args) -> None:
-    _edition("student", args)
+    _edition("student", args, branch=args.colab)
 
 
 def instructor(args) -> None:
     _edition("nbgrader" if args.nbgrader else "instructor", args)
 
 
-def _edition(kind: str, args) -> None:
+def _edition(kind: str, args, **options) -> None:
     from sawyer_utils.course import editions
 
-    paths = editions.write(kind)
+    paths = editions.write(kind, **options)
     print(*paths.values(), sep="\n")
     if args.run:
         editions.run(paths, current_profile())
@@ -93,8 +109,11 @@ def _edition(kind: str, args) -> None:
 def slides(args) -> None:
     from sawyer_utils.course import slides as writer
 
-    for name in writer.talks():
-        print(writer.write(name))
+    try:
+        for name in writer.talks():
+            print(writer.write(name))
+    except FileNotFoundError as problem:
+        sys.exit(f"\n{problem}")
 
 
 def lab(args) -> None:
@@ -139,51 +158,49 @@ def rehearse(args) -> None:
     sys.exit(subprocess.call(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}))
 
 
-def _profile(args):
-    return current_profile(args.profile)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    known = [
-        (course, "run the four notebooks, print what each stage changed"),
-        (notebooks, "rebuild the committed, executed notebooks from their sources"),
-        (test, "lint, unit tests, the notebooks under the smoke profile"),
-        (rehearse, "Colab's packages, a Hub on this machine, and all notebooks (6 minutes)"),
-        (lab, "open JupyterLab on the notebooks"),
-        (student, "write the notebooks without solutions to build/student"),
-        (instructor, "write the notebooks with open answers and teaching notes to build/instructor"),
-        (slides, "write slides of the committed notebooks to build/slides"),
-        (fetch, "fetch the embedded weights"),
-        (prepare, "put all that a room without internet needs into one folder"),
-        (check_data, "prove the embedded corpus"),
-        (badges, "write the repository's address into Colab badges and setup cells"),
-    ]
-    for function, text in known:
-        command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
-        command.set_defaults(function=function)
-        if function is test:
-            command.add_argument("--all", action="store_true", help="also a pretended GPU, and a rehearsal")
-        if function is course:
-            command.add_argument("--fresh", action="store_true", help="start over")
-            kinds = ", ".join(f"{kind}.*" for kind in KINDS)
-            command.add_argument(
-                "--data", metavar="FOLDER", help=f"your own data: a folder with any of {kinds}"
-            )
-        if function is prepare:
-            command.add_argument("--to", metavar="DIR", required=True, help="the folder")
-        if function in (course, prepare):
-            command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
-        if function in (course, notebooks):
-            command.add_argument("--extra", action="store_true", help="also the chapters after 04")
-        if function in (student, instructor):
-            command.add_argument("--run", action="store_true", help="and execute them all")
-        if function is instructor:
-            command.add_argument("--nbgrader", action="store_true", help="for nbgrader, to build/nbgrader")
-        if function is badges:
-            command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
-            command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
+
+    def command(function, text: str, **options: dict) -> argparse.ArgumentParser:
+        """A command, with the options that it takes; ``for_class`` is typed ``--class``."""
+        added = commands.add_parser(function.__name__.replace("_", "-"), help=text)
+        added.set_defaults(function=function)
+        for name, settings in options.items():
+            added.add_argument(f"--{name.removeprefix('for_')}", dest=name, **settings)
+        return added
+
+    def flag(text: str) -> dict:
+        return {"action": "store_true", "help": text}
+
+    profile = {"choices": PROFILES, "help": "default: SAWYER_PROFILE or local"}
+    extra = flag("also the chapters after 04")
+    run = flag("and execute them all")
+    kinds = ", ".join(f"{kind}.*" for kind in KINDS)
+    data = {"metavar": "FOLDER", "help": f"your own data: a folder with any of {kinds}"}
+    text = "run the four notebooks, print what each stage changed"
+    command(course, text, fresh=flag("start over"), data=data, profile=profile, extra=extra)
+    command(notebooks, "rebuild the committed, executed notebooks from their sources", extra=extra)
+    all_ = flag("also a pretended GPU, and a rehearsal")
+    command(test, "lint, unit tests, the notebooks under the smoke profile", all=all_)
+    command(rehearse, "Colab's packages, a Hub on this machine, and all notebooks (6 minutes)")
+    command(lab, "open JupyterLab on the notebooks")
+    colab = {"metavar": "BRANCH", "help": "with badges that open them in Colab from this branch"}
+    command(student, "write the notebooks without solutions to build/student", run=run, colab=colab)
+    text = "write the notebooks with open answers and teaching notes to build/instructor"
+    command(instructor, text, run=run, nbgrader=flag("for nbgrader, to build/nbgrader"))
+    command(slides, "write slides of the committed notebooks to build/slides")
+    command(fetch, "fetch the embedded weights")
+    to = {"metavar": "DIR", "required": True, "help": "the folder"}
+    for_class = flag("with your run folder, the student's edition and slides, without solutions")
+    text = "put all that a room without internet needs into one folder"
+    command(prepare, text, to=to, for_class=for_class)
+    collected = command(collect, "make one table of the files that students hand in")
+    collected.add_argument("folder", type=Path, metavar="FOLDER", help="with all hand-in-….json")
+    command(check_data, "prove the embedded corpus")
+    repo = {"metavar": "OWNER/NAME", "help": "default: what pyproject.toml has"}
+    ref = {"metavar": "TAG", "help": "branch or tag; default likewise"}
+    command(badges, "write the repository's address into Colab badges and setup cells", repo=repo, ref=ref)
     return parser
 
 

@@ -1,7 +1,8 @@
 """Editions of a notebook, all from its one source: for learners, for their teacher, for nbgrader.
 
 The committed notebook is for somebody who works alone: solutions at the end, answers folded. A class has
-    student     no solutions, and no badge, for the badge opens the committed notebook
+    student     no solutions, and no badge, for the badge opens the committed notebook (unless a branch
+                has this edition); at the end a line for handing in
     instructor  solutions, answers open, notes for the teacher
     nbgrader    a source for ``nbgrader generate_assignment``: each exercise is one point
 
@@ -19,12 +20,20 @@ import shutil
 from pathlib import Path
 
 from sawyer_utils.course import notebooks as course
+from sawyer_utils.course.badges import address
 from sawyer_utils.plumbing.files import project_root
 from sawyer_utils.profiles import Profile
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 SOLUTIONS = "## Solutions"
 GONE = f"{SOLUTIONS}\n\nThey are in the instructor's edition of this notebook."
+HAND_IN = """## Hand in
+
+Without the #, the last line keeps in a file which exercises and questions you got right, in this and every other
+notebook where you run it. Nothing else about you is in it but the name that you type."""
+HAND_IN_CODE = """from sawyer_utils.classroom.handing_in import hand_in
+
+# hand_in("the name that your class knows you by")"""
 # The words say what the colour says; GitHub drops the style and keeps the words.
 NOTE = """<div style="border-left: 6px solid #0072B2; background: #eef5fb; color: #111; padding: 0.5em 1em">
 
@@ -35,16 +44,40 @@ NOTE = """<div style="border-left: 6px solid #0072B2; background: #eef5fb; color
 </div>"""
 
 
-def student(name: str):
+def student(name: str, branch: str | None = None):
     """The notebook with stubs alone, without solutions and notes, answers folded, unexecuted.
+
+    Args:
+        branch: of the repository, whose top folder holds this edition: the badge opens it there.
 
     Raises:
         ValueError: if an exercise or a solution is not marked as the source should mark it.
     """
+    from nbformat.v4 import new_code_cell, new_markdown_cell
+
     notebook = course.build(name)
     check_marks(name, notebook)
     notebook.cells = _for_learners(name, notebook.cells)
+    notebook.cells += [
+        new_markdown_cell(HAND_IN, id=f"{name}-hand-in"),
+        new_code_cell(HAND_IN_CODE, id=f"{name}-hand-in-code"),
+    ]
+    if branch:
+        notebook.cells[0].source = _badge_first(notebook.cells[0].source, name, branch)
     return notebook
+
+
+def _badge_first(text: str, name: str, branch: str) -> str:
+    """The title cell with a badge below its first line."""
+    title, _, rest = text.partition("\n")
+    return f"{title}\n{badge(name, branch)}\n{rest}"
+
+
+def badge(name: str, branch: str) -> str:
+    """A badge that opens a notebook in the top folder of a branch."""
+    picture = "https://colab.research.google.com/assets/colab-badge.svg"
+    place = f"https://colab.research.google.com/github/{address()[0]}/blob/{branch}/{name}.ipynb"
+    return f"[![Open in Colab]({picture})]({place})"
 
 
 def instructor(name: str):
@@ -167,8 +200,11 @@ EDITIONS = {
 }
 
 
-def write(edition: str) -> dict[str, Path]:
+def write(edition: str, branch: str | None = None) -> dict[str, Path]:
     """Every notebook's ``edition`` into ``build/``, with the pages that it links to.
+
+    Args:
+        branch: of the student's edition, with a page of badges: see :func:`student`.
 
     Returns:
         notebook name -> file
@@ -179,12 +215,16 @@ def write(edition: str) -> dict[str, Path]:
     paths = {name: project_root() / "build" / place.format(name) for name in course.FOLDERS}
     for name, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        notebook = make(name)
+        notebook = make(name, branch) if branch else make(name)
         nbformat.write(notebook, path)
         text = "\n".join(cell.source for cell in notebook.cells)
         for page in set(re.findall(r"\]\(\.\./(docs/[^)#]+)", text)):
             (path.parent.parent / "docs").mkdir(exist_ok=True)
             shutil.copyfile(project_root() / page, path.parent.parent / page)
+    if branch:
+        rows = "".join(f"| {name} | {badge(name, branch)} |\n" for name in paths)
+        page = f"# Notebooks for the class\n\n| notebook | Colab |\n|---|---|\n{rows}"
+        (project_root() / "build" / "student" / "README.md").write_text(page, encoding="utf-8")
     return paths
 
 

@@ -134,21 +134,12 @@ def set_up(folder: Path, target: Path) -> None:
     facts = check(folder)
     copy_course(folder / "course", target)
     install(folder, target)
-    print(f"\nReady. Now:\n    cd {as_typed(str(target))}")
-    if facts["hub"]:
-        offline = {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1", **facts["variables"]}
-        for name, value in offline.items():
-            print(
-                "    " + (f'set "{name}={value}"' if os.name == "nt" else f"export {name}={as_typed(value)}")
-            )
+    as_typed = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    print(f"\nReady. Now:\n    {as_typed(['cd', str(target)])}")
     python = environment_python(target).relative_to(target)
     print(f"    {python} -m sawyer_utils lab       JupyterLab on the notebooks")
-    print(f"    {python} -m sawyer_utils course    runs them one after another")
-
-
-def as_typed(text: str) -> str:
-    """One word of a command as this system's shell takes it, spaces and all."""
-    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
+    if not facts["class"]:  # which has the students' notebooks, and not the sources
+        print(f"    {python} -m sawyer_utils course    runs them one after another")
 
 
 def main() -> None:
