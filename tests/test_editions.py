@@ -1,12 +1,13 @@
 """Editions: nothing leaks to learners, nothing is lost to teachers, both run through."""
 
+import functools
 import re
 
 import nbformat
 import pytest
 
 from sawyer_utils.__main__ import main
-from sawyer_utils.course import editions
+from sawyer_utils.course import badges, editions
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.profiles import PROFILES
 
@@ -111,12 +112,24 @@ def test_a_solution_outside_of_its_section_goes_too(toy):
     assert "Why it works" in said
 
 
-def test_the_student_gets_folded_answers_and_no_badge(toy):
-    said = text(editions.student("01_sft"))
+def test_the_student_gets_folded_answers_no_badge_and_a_line_for_handing_in(toy):
+    notebook = editions.student("01_sft")
+    said = text(notebook)
     assert said.count("<details>") == 2
     assert "<details open>" not in said
     assert "Open in Colab" not in said, "the badge opens the notebook with the solutions"
     assert "seven?" in said
+    assert "\n# hand_in(" in notebook.cells[-1].source
+    assert "hand_in" not in text(editions.nbgrader("01_sft")) + text(editions.instructor("01_sft"))
+
+
+def test_a_class_in_colab_gets_badges_that_open_its_branch(toy, tmp_path):
+    main(["student", "--colab", "autumn/student"])
+    place = f"colab.research.google.com/github/{badges.address()[0]}/blob/autumn/student/01_sft.ipynb"
+    first = nbformat.read(tmp_path / "build/student/01_sft.ipynb", as_version=4).cells[0].source
+    assert re.findall(r"\]\(https://([^)]+)\)\n", first) == [place]
+    assert first.startswith("# 01 · Toy\n[![")
+    assert place in (tmp_path / "build/student/README.md").read_text()
 
 
 # --- the instructor's ---------------------------------------------------------------------------
@@ -254,37 +267,31 @@ def solutions(name):
     return [re.search(f"{editions.BEGIN}\n(.*){editions.END}", cell, re.DOTALL)[1].strip() for cell in cells]
 
 
+@functools.cache
+def made(edition, name):
+    return editions.EDITIONS[edition][0](name)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_no_solution_leaks_to_the_student(name):
-    notebook, whole = editions.student(name), text(editions.instructor(name))
+def test_no_solution_leaks_and_none_is_lost(name):
+    student, whole, graded = (made(edition, name) for edition in editions.EDITIONS)
     assert len(solutions(name)) >= 3
     for block in solutions(name):
         assert block
-        assert block not in text(notebook)
-        assert block in whole
-    assert not [cell for cell in notebook.cells if "solution" in course.tags(cell)]
-    assert valid(notebook)
+        assert [text(notebook).count(block) > 0 for notebook in (student, whole)] == [False, True]
+        assert text(graded).count(block) == 1
+    assert not [cell for cell in student.cells if "solution" in course.tags(cell)]
+    assert valid(student)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nbgrader_gets_every_solution_once(name):
-    said = text(editions.nbgrader(name))
-    assert [said.count(block) for block in solutions(name)] == [1] * len(solutions(name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_instructor_runs_what_the_committed_notebook_runs(name):
-    notebook = editions.instructor(name)
+def test_the_instructor_runs_what_the_committed_notebook_runs_with_notes_and_open_answers(name):
+    notebook, student = made("instructor", name), made("student", name)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code == [cell.source for cell in course.build(name).cells if cell.cell_type == "code"]
     notes = [cell for cell in notebook.cells if "teaching" in course.tags(cell)]
     assert 3 <= len(notes) <= 6
     assert text(notebook).count("**For the teacher**") == len(notes)
     assert valid(notebook)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_answers_are_folded_for_learners_and_open_for_teachers(name):
-    assert "<details open>" not in text(editions.student(name))
-    assert "<details>" not in text(editions.instructor(name))
-    assert "<details open>" in text(editions.instructor(name))
+    assert ["<details open>" in text(one) for one in (notebook, student)] == [True, False]
+    assert "<details>" not in text(notebook)

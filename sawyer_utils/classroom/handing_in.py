@@ -72,9 +72,8 @@ def _read(path: Path) -> dict:
 def collect(folder: Path) -> pd.DataFrame:
     """A row for each file below ``folder``, by name, and one for the class.
 
-    Columns: the name; each exercise that anybody tried, 1 if right and 0 if not; each quiz, how many questions
-    were right at the first try. What was not tried is empty. The class's row counts the ones of an exercise and
-    adds up the questions of a quiz.
+    Columns: the name; each exercise that anybody tried, 1 if right and 0 if not; each quiz, how many
+    questions were right at the first try. What was not tried is empty. The class's row has the sums.
 
     Raises:
         DataError: without any file, or naming one that is none.

@@ -29,8 +29,8 @@ SOLUTIONS = "## Solutions"
 GONE = f"{SOLUTIONS}\n\nThey are in the instructor's edition of this notebook."
 HAND_IN = """## Hand in
 
-Without the #, the last line keeps in a file which exercises and questions you got right, in this and every other
-notebook where you run it. Nothing else about you is in it but the name that you type."""
+Without the #, the last line keeps in a file which exercises and questions you got right, in this and
+every other notebook where you run it. Nothing else about you is in it but the name that you type."""
 HAND_IN_CODE = """from sawyer_utils.classroom.handing_in import hand_in
 
 # hand_in("the name that your class knows you by")"""

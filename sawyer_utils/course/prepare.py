@@ -7,8 +7,8 @@
     DIR/wheels/       the tested set, for the Python and the machine that prepare runs on
     DIR/SHA256SUMS    every file above; written last, so that a cut-off run shows
 
-With ``--class`` the course is the one that students get: their edition of the notebooks, the teacher's finished
-run, and nothing that holds the solutions; slides lie beside it, in DIR/slides/.
+With ``--class`` the course is the one that students get: their edition of the notebooks, the teacher's
+finished run, and nothing that holds the solutions; slides lie beside it, in DIR/slides/.
 
 pip is asked as it is configured: HTTPS_PROXY, PIP_INDEX_URL, PIP_EXTRA_INDEX_URL are honoured.
 """
@@ -51,8 +51,8 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
         for_class: the profile whose finished run a class gets, with the student's edition and slides.
 
     Raises:
-        NotPrepared: if the folder holds other files, or pip or the weights could not be fetched; or if there is
-            no finished run for the class.
+        NotPrepared: if the folder holds other files, if pip or the weights could not be fetched, or if there
+            is no finished run for the class.
         OSError: if the disk is full or may not be written.
 
     Returns:
@@ -90,7 +90,9 @@ def refuse_unfinished(run: Path) -> None:
 
     ledger = read_json(run / "course.json") if (run / "course.json").exists() else {}
     if missing := [name for name in NOTEBOOKS if name not in ledger]:
-        raise NotPrepared(f"{run} holds no finished {', '.join(missing)}: run `python -m sawyer_utils course`.")
+        raise NotPrepared(
+            f"{run} holds no finished {', '.join(missing)}: run `python -m sawyer_utils course`."
+        )
 
 
 def add_class(folder: Path, profile: Profile) -> None:
