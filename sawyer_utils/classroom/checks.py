@@ -6,7 +6,8 @@ first of them is checked.
 
 Writing one: a judge gets the answer and returns None if it is right, else one sentence. A function that a
 learner wrote arrives wrapped: what it is given are copies, and what it raises becomes a sentence. For
-everything else that can be wrong with an answer there are :func:`number`, :func:`close` and :func:`choice`.
+everything else that can be wrong with an answer there are :func:`number`, :func:`close`, :func:`choice` and
+:func:`mistake`.
 """
 
 from __future__ import annotations
@@ -222,6 +223,12 @@ def close(found, wanted, tolerance: float = 1e-4) -> bool:
     if found.isfinite().ne(wanted.isfinite()).any():
         raise Wrong("The result holds a number that is not finite.")
     return torch.allclose(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+def mistake(found: float, mistakes: dict[str, object], otherwise: str, tolerance: float = 1e-4) -> str:
+    """The sentence of the first mistake whose value was found, else ``otherwise``."""
+    near = (said for said, value in mistakes.items() if abs(found - float(value)) < tolerance)
+    return next(near, otherwise)
 
 
 def choice(answer, options: Iterable[str]) -> str:

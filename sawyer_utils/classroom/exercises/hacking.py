@@ -12,32 +12,12 @@ from sawyer_utils.classroom.checks import choice, close, exercise, fresh, number
 LOOKS, ERROR = 5, 0.2
 NOTHING = "nothing stands out"
 SAYINGS = ("length hacking", "never finishing", "collapse", "KL running away", NOTHING)
+CURVES = ("reward", "kl", "length", "length_correlation", "finished", "distinct_2")
 # First and last line of three runs without a leash.
 LOGS = {
-    "A": {
-        "reward": (0.0, 2.5),
-        "kl": (0.0, 17.0),
-        "length": (16.0, 47.0),
-        "length_correlation": (0.7, 0.6),
-        "finished": (0.99, 0.95),
-        "distinct_2": (0.85, 0.8),
-    },
-    "B": {
-        "reward": (0.0, 2.5),
-        "kl": (0.0, 11.0),
-        "length": (16.0, 47.0),
-        "length_correlation": (0.1, 0.0),
-        "finished": (0.99, 0.2),
-        "distinct_2": (0.85, 0.7),
-    },
-    "C": {
-        "reward": (0.0, 2.5),
-        "kl": (0.0, 6.0),
-        "length": (16.0, 18.0),
-        "length_correlation": (0.2, 0.1),
-        "finished": (0.99, 0.97),
-        "distinct_2": (0.85, 0.8),
-    },
+    "A": dict(zip(CURVES, [(0.0, 2.5), (0.0, 17.0), (16.0, 47.0), (0.7, 0.6), (0.99, 0.95), (0.85, 0.8)])),
+    "B": dict(zip(CURVES, [(0.0, 2.5), (0.0, 11.0), (16.0, 47.0), (0.1, 0.0), (0.99, 0.2), (0.85, 0.7)])),
+    "C": dict(zip(CURVES, [(0.0, 2.5), (0.0, 6.0), (16.0, 18.0), (0.2, 0.1), (0.99, 0.97), (0.85, 0.8)])),
 }
 
 
