@@ -183,7 +183,7 @@ def test_damaged_and_missing_files_and_other_machines_are_refused(made, tmp_path
     flip(made / "wheels/toy_build-1.0-py3-none-any.whl")
     refused("2 of the folder's files missing or damaged: course/pyproject.toml, wheels/toy_build-1.0-py3")
     flip(made / "folder.json")
-    refused("1 of the folder's files missing or damaged: folder.json")
+    refused("3 of the folder's files missing or damaged: .*folder.json")
 
 
 def test_the_script_needs_only_the_standard_library_and_can_be_read_by_an_old_python(made):

@@ -49,15 +49,11 @@ def student(name: str, branch: str | None = None):
 
     Args:
         branch: of the repository, whose top folder holds this edition: the badge opens it there.
-
-    Raises:
-        ValueError: if an exercise or a solution is not marked as the source should mark it.
     """
     from nbformat.v4 import new_code_cell, new_markdown_cell
 
     notebook = course.build(name)
-    check_marks(name, notebook)
-    notebook.cells = _for_learners(name, notebook.cells)
+    notebook.cells = _for_learners(notebook.cells)
     notebook.cells += [
         new_markdown_cell(HAND_IN, id=f"{name}-hand-in"),
         new_code_cell(HAND_IN_CODE, id=f"{name}-hand-in-code"),
@@ -81,13 +77,8 @@ def badge(name: str, branch: str) -> str:
 
 
 def instructor(name: str):
-    """The whole notebook with open answers and the notes for the teacher, unexecuted.
-
-    Raises:
-        ValueError: as :func:`student`.
-    """
+    """The whole notebook with open answers and the notes for the teacher, unexecuted."""
     notebook = course.build(name, teaching=True)
-    check_marks(name, notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _fold(cell.source, "<details open>")
@@ -100,16 +91,12 @@ def nbgrader(name: str):
     """The notebook with each solution in its exercise's cell, and its check in a locked one below.
 
     ``nbgrader generate_assignment`` takes the solutions out again; each check is worth one point.
-
-    Raises:
-        ValueError: as :func:`student`.
     """
     notebook = course.build(name)
-    check_marks(name, notebook)
     solutions = [cell for cell in notebook.cells if "solution" in course.tags(cell)]
     numbered = enumerate(solutions, start=1)
     cells = []
-    for cell in _for_learners(name, notebook.cells):
+    for cell in _for_learners(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = without_links(cell.source)
         cells += _graded(name, cell, *next(numbered)) if "exercise" in course.tags(cell) else [cell]
@@ -131,50 +118,19 @@ def _graded(name: str, exercise, number: int, solution) -> list:
     return [answer, check]
 
 
-def check_marks(name: str, notebook) -> None:
-    """Refuse what would leak or get lost: a mark without its partner or its tag, an exercise unsolved.
-
-    Raises:
-        ValueError: naming notebook and cell.
-    """
-    found = {"exercise": 0, "solution": 0}
-    for number, cell in enumerate(notebook.cells, start=1):
-        marks = [line.strip() for line in cell.source.splitlines() if line.strip() in (BEGIN, END)]
-        kind = next((tag for tag in found if tag in course.tags(cell)), None)
-        where = f"{name}, cell {number} ({cell.source.strip().partition(chr(10))[0][:40]!r})"
-        if kind and marks != [BEGIN, END]:
-            raise ValueError(f"{where}: the {kind} has to stand between one {BEGIN!r} and one {END!r}.")
-        if kind == "solution" and not cell.source.rpartition(END)[2].strip():
-            raise ValueError(f"{where}: after {END!r} the solution has to pass its check.")
-        if marks and not kind:
-            raise ValueError(f"{where}: it has {BEGIN!r}, but is tagged neither exercise nor solution.")
-        if kind:
-            found[kind] += 1
-    if found["exercise"] != found["solution"]:
-        raise ValueError(f"{name}: {found['exercise']} exercises, {found['solution']} solutions.")
-
-
-def _for_learners(name: str, cells: list) -> list:
-    cells = _without_solutions(name, cells)
+def _for_learners(cells: list) -> list:
+    """The cells without badge, solutions and their section, of which only the heading stays."""
+    kept, inside = [], False
     for cell in cells:
         if cell.cell_type == "markdown":
             cell.source = without_badge(_fold(cell.source, "<details>"))
-    return cells
-
-
-def _without_solutions(name: str, cells: list) -> list:
-    """The cells outside of the section "Solutions", of which only the heading stays."""
-    kept, inside = [], False
-    for cell in cells:
-        headings = re.findall("^## .*", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-        first = bool(headings) and cell.source.startswith("## ")
-        alone = headings == [SOLUTIONS] if SOLUTIONS in headings else True
-        if not alone or (headings and not first and (inside or SOLUTIONS in headings)):
-            raise ValueError(f"{name}: {headings} have to begin a cell of their own.")
-        if first:
-            inside = headings == [SOLUTIONS]
-            cell.source = GONE if inside else cell.source
-        if first or not (inside or "solution" in course.tags(cell)):
+            if cell.source.startswith("## "):
+                inside = cell.source.startswith(SOLUTIONS)
+                if inside:
+                    cell.source = GONE
+                kept.append(cell)
+                continue
+        if not (inside or "solution" in course.tags(cell)):
             kept.append(cell)
     return kept
 

@@ -40,7 +40,7 @@ def this_machine() -> dict[str, str]:
 
 
 def check(folder: Path) -> dict:
-    """What folder.json says, once the folder is known to be finished, for this machine, and whole.
+    """What folder.json says, once the folder is known to be finished, whole, and for this machine.
 
     Raises:
         Refused: if it is not.
@@ -51,23 +51,7 @@ def check(folder: Path) -> dict:
         raise Refused(
             f"{folder} is not finished: run `python -m sawyer_utils prepare` on it, with a network."
         )
-    refuse_damaged(folder, {FACTS: sums[FACTS]})
-    facts, machine = json.loads((folder / FACTS).read_text(encoding="utf-8")), this_machine()
-    if any(facts[key] != machine[key] for key in machine):
-        made, found = ("Python {python}, {system} on {machine}".format(**each) for each in (facts, machine))
-        raise Refused(
-            f"This folder was prepared for {made}, and this is {found}. Start setup.py with that Python, or "
-            "prepare another folder with this one, on a machine like this (the course needs 3.11 or newer)."
-        )
     print(f"checking the files in {folder} ...", flush=True)
-    refuse_damaged(folder, sums)
-    return facts
-
-
-def refuse_damaged(folder: Path, sums: dict[str, str]) -> None:
-    """Raises:
-    Refused: if a listed file is missing or damaged, naming it.
-    """
     files = {name: folder / name for name in sums}
     bad = [name for name, path in files.items() if not path.is_file() or sha256_of(path) != sums[name]]
     if bad:
@@ -76,6 +60,14 @@ def refuse_damaged(folder: Path, sums: dict[str, str]) -> None:
             "Copy them again from where this folder came from, or run `python -m sawyer_utils prepare` on "
             "that folder once more."
         )
+    facts, machine = json.loads((folder / FACTS).read_text(encoding="utf-8")), this_machine()
+    if any(facts[key] != machine[key] for key in machine):
+        made, found = ("Python {python}, {system} on {machine}".format(**each) for each in (facts, machine))
+        raise Refused(
+            f"This folder was prepared for {made}, and this is {found}. Start setup.py with that Python, or "
+            "prepare another folder with this one, on a machine like this (the course needs 3.11 or newer)."
+        )
+    return facts
 
 
 def copy_course(source: Path, target: Path) -> None:
