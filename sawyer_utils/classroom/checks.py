@@ -252,3 +252,10 @@ def fresh():
     generator = torch.Generator()
     generator.seed()
     return generator
+
+
+def uniform(low: float, high: float, generator=None) -> float:
+    """A number between the two; of a :func:`fresh` generator unless one is given."""
+    import torch
+
+    return low + (high - low) * float(torch.rand((), generator=generator or fresh()))

@@ -48,7 +48,7 @@ def prepare(args) -> None:
     from sawyer_utils.course import prepare as maker
 
     try:
-        maker.prepare(args.to, current_profile() if args.for_class else None)
+        maker.prepare(args.to, current_profile() if vars(args)["class"] else None)
     except (maker.NotPrepared, OSError) as problem:
         sys.exit(f"\n{problem}")
 
@@ -158,49 +158,59 @@ def rehearse(args) -> None:
     sys.exit(subprocess.call(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}))
 
 
+def _flag(text: str) -> dict:
+    return {"action": "store_true", "help": text}
+
+
+def _known() -> dict:
+    """Each command with its help and its arguments, as ``add_argument`` takes them."""
+    extra = {"--extra": _flag("also the chapters after 04")}
+    run = {"--run": _flag("and execute them all")}
+    files = ", ".join(f"{kind}.*" for kind in KINDS)
+    of_course = {
+        "--fresh": _flag("start over"),
+        "--data": {"metavar": "FOLDER", "help": f"your own data: a folder with any of {files}"},
+        "--profile": {"choices": PROFILES, "help": "default: SAWYER_PROFILE or local"},
+    }
+    colab = {"metavar": "BRANCH", "help": "with badges that open them in Colab from this branch"}
+    of_prepare = {
+        "--to": {"metavar": "DIR", "required": True, "help": "the folder"},
+        "--class": _flag("with your run folder, the student's edition and slides, without solutions"),
+    }
+    of_badges = {
+        "--repo": {"metavar": "OWNER/NAME", "help": "default: what pyproject.toml has"},
+        "--ref": {"metavar": "TAG", "help": "branch or tag; default likewise"},
+    }
+    handed_in = {"folder": {"type": Path, "metavar": "FOLDER", "help": "with all hand-in-….json"}}
+    nbgrader = {"--nbgrader": _flag("for nbgrader, to build/nbgrader")}
+    return {
+        course: ("run the four notebooks, print what each stage changed", of_course | extra),
+        notebooks: ("rebuild the committed, executed notebooks from their sources", extra),
+        test: (
+            "lint, unit tests, the notebooks under the smoke profile",
+            {"--all": _flag("also a pretended GPU, and a rehearsal")},
+        ),
+        rehearse: ("Colab's packages, a Hub on this machine, and all notebooks (6 minutes)", {}),
+        lab: ("open JupyterLab on the notebooks", {}),
+        student: ("write the notebooks without solutions to build/student", {"--colab": colab} | run),
+        instructor: ("write them with open answers and teaching notes to build/instructor", run | nbgrader),
+        slides: ("write slides of the committed notebooks to build/slides", {}),
+        collect: ("make one table of the files that students hand in", handed_in),
+        fetch: ("fetch the embedded weights", {}),
+        prepare: ("put all that a room without internet needs into one folder", of_prepare),
+        check_data: ("prove the embedded corpus", {}),
+        badges: ("write the repository's address into Colab badges and setup cells", of_badges),
+    }
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(function, text: str, **options: dict) -> argparse.ArgumentParser:
-        """A command, with the options that it takes; ``for_class`` is typed ``--class``."""
-        added = commands.add_parser(function.__name__.replace("_", "-"), help=text)
-        added.set_defaults(function=function)
-        for name, settings in options.items():
-            added.add_argument(f"--{name.removeprefix('for_')}", dest=name, **settings)
-        return added
-
-    def flag(text: str) -> dict:
-        return {"action": "store_true", "help": text}
-
-    profile = {"choices": PROFILES, "help": "default: SAWYER_PROFILE or local"}
-    extra = flag("also the chapters after 04")
-    run = flag("and execute them all")
-    kinds = ", ".join(f"{kind}.*" for kind in KINDS)
-    data = {"metavar": "FOLDER", "help": f"your own data: a folder with any of {kinds}"}
-    text = "run the four notebooks, print what each stage changed"
-    command(course, text, fresh=flag("start over"), data=data, profile=profile, extra=extra)
-    command(notebooks, "rebuild the committed, executed notebooks from their sources", extra=extra)
-    all_ = flag("also a pretended GPU, and a rehearsal")
-    command(test, "lint, unit tests, the notebooks under the smoke profile", all=all_)
-    command(rehearse, "Colab's packages, a Hub on this machine, and all notebooks (6 minutes)")
-    command(lab, "open JupyterLab on the notebooks")
-    colab = {"metavar": "BRANCH", "help": "with badges that open them in Colab from this branch"}
-    command(student, "write the notebooks without solutions to build/student", run=run, colab=colab)
-    text = "write the notebooks with open answers and teaching notes to build/instructor"
-    command(instructor, text, run=run, nbgrader=flag("for nbgrader, to build/nbgrader"))
-    command(slides, "write slides of the committed notebooks to build/slides")
-    command(fetch, "fetch the embedded weights")
-    to = {"metavar": "DIR", "required": True, "help": "the folder"}
-    for_class = flag("with your run folder, the student's edition and slides, without solutions")
-    text = "put all that a room without internet needs into one folder"
-    command(prepare, text, to=to, for_class=for_class)
-    collected = command(collect, "make one table of the files that students hand in")
-    collected.add_argument("folder", type=Path, metavar="FOLDER", help="with all hand-in-….json")
-    command(check_data, "prove the embedded corpus")
-    repo = {"metavar": "OWNER/NAME", "help": "default: what pyproject.toml has"}
-    ref = {"metavar": "TAG", "help": "branch or tag; default likewise"}
-    command(badges, "write the repository's address into Colab badges and setup cells", repo=repo, ref=ref)
+    for function, (text, arguments) in _known().items():
+        command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
+        command.set_defaults(function=function)
+        for name, settings in arguments.items():
+            command.add_argument(name, **settings)
     return parser
 
 
