@@ -253,6 +253,7 @@ def test_no_solution_leaks_and_none_is_lost(name):
         assert text(graded).count(block) == 1
     assert not [cell for cell in student.cells if "solution" in course.tags(cell)]
     assert headings(student) == headings(course.build(name)), "a section goes with the solutions"
+    assert not re.search(r"(?i)solutions\s+(stand|are)\s+at\s+the\s+end", text(student))
     assert valid(student)
 
 

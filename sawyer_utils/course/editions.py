@@ -34,6 +34,8 @@ every other notebook where you run it. Nothing else about you is in it but the n
 HAND_IN_CODE = """from sawyer_utils.classroom.handing_in import hand_in
 
 # hand_in("the name that your class knows you by")"""
+# A sentence that is true of the whole notebook alone.
+AT_THE_END = r"(?i:(?:the )?solutions\s+stand\s+at\s+the\s+end)(?:\s+of\s+the\s+notebook)?\.\s?"
 # The words say what the colour says; GitHub drops the style and keeps the words.
 NOTE = """<div style="border-left: 6px solid #0072B2; background: #eef5fb; color: #111; padding: 0.5em 1em">
 
@@ -123,7 +125,8 @@ def _for_learners(cells: list) -> list:
     kept, inside = [], False
     for cell in cells:
         if cell.cell_type == "markdown":
-            cell.source = without_badge(_fold(cell.source, "<details>"))
+            text = without_badge(_fold(cell.source, "<details>"))
+            cell.source = re.sub(AT_THE_END, "", text)
             if cell.source.startswith("## "):
                 inside = cell.source.startswith(SOLUTIONS)
                 if inside:
