@@ -115,6 +115,11 @@ class Exercises:
         assert list(checks.exercises(self.NOTEBOOK[:2])) == ids
         assert all(len(wrong) >= 2 for wrong in self.WRONG.values())
 
+    def test_the_marks_stand_in_cells_with_these_tags_alone(self):
+        source = course.source_path(self.NOTEBOOK).read_text(encoding="utf-8")
+        for mark in ("### BEGIN SOLUTION", "### END SOLUTION"):
+            assert source.count(mark) == 2 * len(self.WRONG)
+
     def test_the_cells_bear_nbgraders_marks(self, id):
         for tag in ("exercise", "solution"):
             source = exercise_cells(self.NOTEBOOK, tag)[id]

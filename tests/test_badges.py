@@ -46,21 +46,14 @@ def test_every_badge_names_the_repository_and_its_own_file():
         assert links == [(repo, ref, file) for file in own], name
 
 
-def test_a_badge_stands_in_the_row_of_its_notebook():
+def test_readmes_rows_and_setup_cells_agree_and_nothing_is_rewritten(copy):
     rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     rows = [row for row in rows if BADGE.search(row)]
     assert len(rows) == len(course.FOLDERS)
     for row in rows:
         assert re.search(r"\]\(notebooks/([\w.]+)\)", row)[1] == BADGE.search(row)[3]
-
-
-def test_every_setup_cell_clones_the_repository():
     for name in course.FOLDERS:
-        source = course.source_path(name).read_text(encoding="utf-8")
-        assert SETUP.findall(source) == [badges.address()]
-
-
-def test_nothing_is_rewritten_when_all_agree(copy):
+        assert SETUP.findall(course.source_path(name).read_text(encoding="utf-8")) == [badges.address()]
     assert badges.rewrite(root=copy) == []
 
 

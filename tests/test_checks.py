@@ -19,6 +19,7 @@ def toys(monkeypatch):
     """Notebook "99" with three exercises, and a session without attempts."""
     monkeypatch.setattr(checks, "_exercises", {})
     monkeypatch.setattr(checks, "_wrong", checks.Counter())
+    monkeypatch.setattr(checks, "attempted", {})
     monkeypatch.setitem(checks.MODULES, "99", "toy_exercises")
     monkeypatch.setitem(sys.modules, "toy_exercises", types.ModuleType("toy_exercises"))
 

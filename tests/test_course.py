@@ -44,140 +44,121 @@ def test_the_seconds_of_a_section_are_those_of_its_cells():
     assert course.section_seconds(notebook) == {"start": 1.5, "1. Why?": 61.0}
 
 
-def test_a_second_call_reuses_everything(fake_runs):
-    course.run(PROFILES["smoke"])
-    assert fake_runs == list(course.NOTEBOOKS)
-    course.run(PROFILES["smoke"])
-    assert fake_runs == list(course.NOTEBOOKS)
+@pytest.fixture
+def outdate(tmp_path):
+    """``outdate(source="02_reward")``: what the ledger has of a notebook, or of all, is not what it was."""
+
+    def change(source=None, **values):
+        path = tmp_path / "smoke" / "course.json"
+        ledger = {**json.loads(path.read_text()), **values}
+        if source:
+            ledger[source]["source"] = "another"
+        path.write_text(json.dumps(ledger))
+
+    return change
 
 
-def test_fresh_starts_over(fake_runs, tmp_path):
-    course.run(PROFILES["smoke"])
+def test_a_second_call_reuses_everything_and_fresh_starts_over(fake_runs, tmp_path):
+    for _ in range(2):
+        course.run(PROFILES["smoke"])
+        assert fake_runs == list(course.NOTEBOOKS)
     (tmp_path / "smoke" / "sft").mkdir()
     course.run(PROFILES["smoke"], fresh=True)
     assert fake_runs == 2 * list(course.NOTEBOOKS)
     assert not (tmp_path / "smoke" / "sft").exists()
 
 
-def test_after_a_crash_the_finished_notebooks_are_kept(fake_runs, monkeypatch):
-    def crash_in_ppo(notebook, profile, name, eta):
-        if name == "03_ppo":
+@pytest.mark.parametrize(
+    ("changed", "stopped", "done"),
+    [
+        (None, "03_ppo", ["01_sft", "02_reward"]),
+        ("01_sft", "02_reward", ["01_sft"]),  # 03 and 04 were done once, but from an older 01
+    ],
+)
+def test_after_a_crash_what_is_finished_is_kept_and_what_is_stale_is_not(
+    fake_runs, outdate, monkeypatch, changed, stopped, done
+):
+    def crash(notebook, profile, name, eta):
+        if name == stopped:
             raise KeyboardInterrupt
         fake_runs.append(name)
 
+    if changed:
+        course.run(PROFILES["smoke"])
+        outdate(changed)
+        fake_runs.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(course, "execute", crash_in_ppo)
+        patch.setattr(course, "execute", crash)
         with pytest.raises(KeyboardInterrupt):
             course.run(PROFILES["smoke"])
-    assert fake_runs == ["01_sft", "02_reward"]
-    course.run(PROFILES["smoke"])
-    assert fake_runs == ["01_sft", "02_reward", "03_ppo", "04_eval"]
-
-
-def test_a_changed_source_runs_again_with_all_that_builds_on_it(fake_runs, tmp_path):
-    course.run(PROFILES["smoke"])
-    ledger_path = tmp_path / "smoke" / "course.json"
-    ledger = json.loads(ledger_path.read_text())
-    ledger["02_reward"]["source"] = "another"
-    ledger_path.write_text(json.dumps(ledger))
-    fake_runs.clear()
-    course.run(PROFILES["smoke"])
-    assert fake_runs == ["02_reward", "03_ppo", "04_eval"]
-
-
-def test_a_crash_while_running_again_leaves_nothing_stale(fake_runs, monkeypatch, tmp_path):
-    course.run(PROFILES["smoke"])
-    ledger_path = tmp_path / "smoke" / "course.json"
-    ledger = json.loads(ledger_path.read_text())
-    ledger["01_sft"]["source"] = "another"
-    ledger_path.write_text(json.dumps(ledger))
-
-    def crash_in_reward(notebook, profile, name, eta):
-        if name == "02_reward":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(course, "execute", crash_in_reward)
-        with pytest.raises(KeyboardInterrupt):
-            course.run(PROFILES["smoke"])
-    fake_runs.clear()
-    course.run(PROFILES["smoke"])
-    # 03 and 04 were done once, but from an older 01.
-    assert fake_runs == ["02_reward", "03_ppo", "04_eval"]
-
-
-def test_other_settings_start_over(fake_runs, tmp_path):
-    course.run(PROFILES["smoke"])
-    ledger_path = tmp_path / "smoke" / "course.json"
-    ledger = json.loads(ledger_path.read_text())
-    ledger["fingerprint"] = "other settings"
-    ledger_path.write_text(json.dumps(ledger))
-    fake_runs.clear()
+    assert fake_runs == done
     course.run(PROFILES["smoke"])
     assert fake_runs == list(course.NOTEBOOKS)
-    # What was there is moved aside, not deleted.
-    assert json.loads((tmp_path / "smoke-1" / "course.json").read_text())["fingerprint"] == "other settings"
 
 
 @pytest.mark.parametrize(
-    "change", ["a file's content", "another file", "no file", "another profile variable"]
+    ("changed", "again"),
+    [
+        ("02_reward", ["02_reward", "03_ppo", "04_eval", *course.EXTRAS]),  # with all that builds on it
+        ("06_reward_hacking", ["06_reward_hacking"]),
+    ],
 )
-def test_what_a_user_brings_runs_the_notebooks_again(fake_runs, tmp_path, monkeypatch, capsys, change):
-    mine = tmp_path / "questions.jsonl"
-    mine.write_text("one")
-    monkeypatch.setenv("SAWYER_QUESTIONS", str(mine))
+def test_a_changed_source_runs_again_with_all_that_builds_on_it(fake_runs, outdate, changed, again):
+    course.run(PROFILES["smoke"], extra=True)
+    assert fake_runs == list(course.FOLDERS)
+    outdate(changed)
+    fake_runs.clear()
+    course.run(PROFILES["smoke"], extra=True)
+    assert fake_runs == again
+
+
+def test_the_extras_run_only_when_asked_and_are_stale_once_what_they_build_on_ran_again(fake_runs, outdate):
+    course.run(PROFILES["smoke"], extra=True)
+    fake_runs.clear()
+    assert list(course.run(PROFILES["smoke"], extra=True)) == list(course.FOLDERS)
+    assert list(course.run(PROFILES["smoke"])) == list(course.NOTEBOOKS)
+    assert fake_runs == []
+    outdate("04_eval")
+    course.run(PROFILES["smoke"])
+    course.run(PROFILES["smoke"], extra=True)
+    assert fake_runs == ["04_eval", *course.EXTRAS]
+
+
+def test_other_settings_start_over_and_what_was_there_is_moved_aside(fake_runs, outdate, tmp_path):
+    course.run(PROFILES["smoke"])
+    outdate(fingerprint="other settings")
+    course.run(PROFILES["smoke"])
+    assert fake_runs == 2 * list(course.NOTEBOOKS)
+    assert json.loads((tmp_path / "smoke-1" / "course.json").read_text())["fingerprint"] == "other settings"
+
+
+@pytest.mark.parametrize("variable", ["SAWYER_QUESTIONS", "SAWYER_CHECKPOINTS"])  # a file, and a folder
+@pytest.mark.parametrize("change", ["content", "another path", "none", "another variable"])
+def test_what_a_user_brings_runs_the_notebooks_again(
+    fake_runs, tmp_path, monkeypatch, capsys, variable, change
+):
+    mine = tmp_path / "mine"
+    file = mine if variable == "SAWYER_QUESTIONS" else mine / "a.jsonl"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("one")
+    monkeypatch.setenv(variable, str(mine))
     course.run(PROFILES["smoke"])
     fake_runs.clear()
-    course.run(PROFILES["smoke"])
-    assert fake_runs == []
     monkeypatch.setenv("SAWYER_CACHE", "elsewhere")  # changes no result
     monkeypatch.setenv("SAWYER_PROFILE", "smoke")  # says what is known
     course.run(PROFILES["smoke"])
     assert fake_runs == []
-    if change == "a file's content":
-        mine.write_text("two")
-    elif change == "another file":
-        monkeypatch.setenv("SAWYER_QUESTIONS", str(tmp_path / "others.jsonl"))
-    elif change == "no file":
-        monkeypatch.delenv("SAWYER_QUESTIONS")
+    if change == "content":
+        file.write_text("two")
+    elif change == "another path":
+        monkeypatch.setenv(variable, str(tmp_path / "others"))
+    elif change == "none":
+        monkeypatch.delenv(variable)
     else:
         monkeypatch.setenv("SAWYER_ANYTHING", "1")
     course.run(PROFILES["smoke"])
     assert fake_runs == list(course.NOTEBOOKS)
     assert "has changed" in capsys.readouterr().out
-
-
-def test_the_extras_run_only_when_asked(fake_runs):
-    course.run(PROFILES["smoke"], extra=True)
-    assert fake_runs == [*course.NOTEBOOKS, *course.EXTRAS]
-    fake_runs.clear()
-    assert list(course.run(PROFILES["smoke"], extra=True)) == list(course.FOLDERS)
-    assert list(course.run(PROFILES["smoke"])) == list(course.NOTEBOOKS)
-    assert fake_runs == []
-
-
-def test_a_changed_extra_runs_alone(fake_runs, tmp_path):
-    course.run(PROFILES["smoke"], extra=True)
-    ledger_path = tmp_path / "smoke" / "course.json"
-    ledger = json.loads(ledger_path.read_text())
-    name = next(iter(course.EXTRAS))
-    ledger[name]["source"] = "another"
-    ledger_path.write_text(json.dumps(ledger))
-    fake_runs.clear()
-    course.run(PROFILES["smoke"], extra=True)
-    assert fake_runs == [name]
-
-
-def test_an_extra_is_stale_once_what_it_builds_on_ran_again(fake_runs, tmp_path):
-    course.run(PROFILES["smoke"], extra=True)
-    ledger_path = tmp_path / "smoke" / "course.json"
-    ledger = json.loads(ledger_path.read_text())
-    ledger["04_eval"]["source"] = "another"
-    ledger_path.write_text(json.dumps(ledger))
-    course.run(PROFILES["smoke"])  # without the extras
-    fake_runs.clear()
-    course.run(PROFILES["smoke"], extra=True)
-    assert fake_runs == list(course.EXTRAS)
 
 
 def test_the_estimate_learns_from_a_slow_machine(monkeypatch):
@@ -194,9 +175,8 @@ def test_the_command_line_names_its_commands(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0
-    assert {"course", "notebooks", "test", "lab", "fetch", "check-data"} <= set(
-        capsys.readouterr().out.split()
-    )
+    named = {"course", "notebooks", "test", "lab", "fetch", "check-data", "collect"}
+    assert named <= set(capsys.readouterr().out.split())
 
 
 def test_the_command_line_asks_for_the_extras(monkeypatch):
@@ -208,22 +188,18 @@ def test_the_command_line_asks_for_the_extras(monkeypatch):
     assert asked == [{"fresh": False, "extra": True}, {"fresh": False, "extra": False}]
 
 
-def test_minutes_are_those_of_a_run_from_nothing(fake_runs, tmp_path):
+def test_minutes_are_those_of_a_run_from_nothing(fake_runs, outdate, tmp_path):
     course.run(PROFILES["smoke"])
-    ledger_path = tmp_path / "smoke" / "course.json"
-    ledger = json.loads(ledger_path.read_text())
-    ledger["seconds"]["02_reward"] = 300.0
-    ledger["02_reward"]["source"] = "another"
-    ledger_path.write_text(json.dumps(ledger))
+    outdate("02_reward", seconds={"02_reward": 300.0})
     (tmp_path / "smoke" / "reward").mkdir()
-    (tmp_path / "smoke" / "reward" / "metrics.json").write_text("{}")
+    write_json(tmp_path / "smoke" / "reward" / "metrics.json", {})
     # It runs again, but only loads what it trained: that is not what the notebook takes.
     course.run(PROFILES["smoke"])
-    assert json.loads(ledger_path.read_text())["seconds"]["02_reward"] == 300.0
+    assert read_json(tmp_path / "smoke" / "course.json")["seconds"]["02_reward"] == 300.0
 
 
 def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path):
-    """Whoever reads the committed results finds the extras' there, and the pages are made from them."""
+    """Whoever reads the committed results finds the extras' there, and all pages are made from them."""
     root, run = tmp_path / "root", tmp_path / "runs" / "smoke"
     (root / "results").mkdir(parents=True)
     earlier = {"sft": {"loss": 2.0}, "hacking": {"peak": 3}, "minutes": {"06_reward_hacking": 28.0}}
@@ -241,13 +217,15 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     for path, what in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results")):
         path.write_text("before\n{}\nold\n{}\nafter\n".format(*page.marks(what)), encoding="utf-8")
     monkeypatch.setattr(publish, "ship", lambda profile: None)
-    monkeypatch.setattr("sawyer_utils.course.teaching.update", lambda: None)
+    committed = root / "results" / "smoke.json"
+    monkeypatch.setattr(publish.teaching, "update", lambda: told.update(update=read_json(committed)))
     publish.publish(PROFILES["smoke"])
-    found = read_json(root / "results" / "smoke.json")
+    found = read_json(committed)
     assert found["sft"] == {"loss": 1.0}
     assert found["hacking"] == {"peak": 3}
     assert found["minutes"] == {"06_reward_hacking": 28.0, "01_sft": 6.0}
-    assert told["results_table"][0] == told["headlines"][0] == told["stage_picture"][0] == found
+    made = ("results_table", "headlines", "stage_picture")
+    assert [told[name][0] for name in made] + [told["update"]] == [found] * 4
     for path, shown in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results_table")):
         lines = path.read_text(encoding="utf-8").splitlines()
         assert [lines[0], lines[2], lines[4]] == ["before", shown, "after"]
@@ -292,21 +270,6 @@ def test_a_relative_folder_is_the_same_to_the_kernels(fake_runs, monkeypatch, tm
     assert (tmp_path / "myruns" / "smoke" / "course.json").exists()
 
 
-@pytest.mark.parametrize("variable", ["SAWYER_CHECKPOINTS", "SAWYER_PREFERENCES"])
-def test_a_folder_that_a_user_brings_is_looked_into(fake_runs, monkeypatch, tmp_path, variable):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "a.jsonl").write_text("one")
-    monkeypatch.setenv(variable, str(mine))
-    course.run(PROFILES["smoke"])
-    fake_runs.clear()
-    course.run(PROFILES["smoke"])
-    assert fake_runs == []
-    (mine / "a.jsonl").write_text("two")
-    course.run(PROFILES["smoke"])
-    assert fake_runs == list(course.NOTEBOOKS)
-
-
 def test_what_a_user_mistyped_is_a_sentence_on_the_command_line(monkeypatch):
     def mistyped(profile, **options):
         raise paths.NoSuchPath("There is no file or folder ./x.")
@@ -318,6 +281,6 @@ def test_what_a_user_mistyped_is_a_sentence_on_the_command_line(monkeypatch):
 
 def test_the_first_estimate_is_what_the_notebooks_took_here():
     committed = read_json(course.project_root() / "results" / "local.json")["minutes"]
-    minutes, _ = course._expected(PROFILES["local"], {"seconds": {"01_sft": 66.0}})
+    minutes, _ = course.expected(PROFILES["local"], {"seconds": {"01_sft": 66.0}})
     assert minutes["01_sft"] == 1.1 != committed["01_sft"]
     assert minutes["02_reward"] == committed["02_reward"]

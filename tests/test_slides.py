@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
+from sawyer_utils.__main__ import main
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.course import slides
 from sawyer_utils.plumbing.files import project_root
@@ -148,10 +149,11 @@ def test_a_source_without_a_first_slide_is_refused(toy, source):
 def test_without_a_network_it_says_what_to_do(monkeypatch, tmp_path):
     (tmp_path / "constraints").mkdir()
     monkeypatch.setattr(slides, "project_root", lambda: tmp_path)
-    failed = subprocess.CompletedProcess([], 1, "", "WARNING: x\nERROR: No matching distribution")
-    monkeypatch.setattr(slides.subprocess, "run", lambda *args, **options: failed)
-    with pytest.raises(slides.RevealUnavailable, match=r"No matching distribution.*PIP_FIND_LINKS"):
-        slides.reveal()
+    monkeypatch.setattr(slides.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
+    monkeypatch.setattr(slides, "talks", lambda: ["01_sft"])
+    monkeypatch.setattr(slides, "write", lambda name: slides.reveal())
+    with pytest.raises(SystemExit, match=r"pip says why above.*PIP_FIND_LINKS"):
+        main(["slides"])
 
 
 def test_reveal_is_pinned_by_its_checksum():

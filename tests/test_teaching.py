@@ -6,9 +6,8 @@ import jupytext
 import pytest
 
 from sawyer_utils.course import notebooks as course
-from sawyer_utils.course import page, publish, teaching
+from sawyer_utils.course import page, teaching
 from sawyer_utils.plumbing.files import project_root, read_json
-from sawyer_utils.profiles import PROFILES
 
 PAGE = teaching.PAGE.read_text(encoding="utf-8")
 BOOKS = {name[:2]: name for name in teaching.TRAINS}
@@ -53,13 +52,18 @@ def test_the_committed_page_is_the_one_that_is_computed(results, filled):
 
 
 def test_a_page_is_filled_between_its_marks_and_nowhere_else(results, filled):
-    marks = [mark.format(name=name) for name in (*teaching.TRAINS, "numbers") for mark in teaching.MARKS]
     row = "| 01 | a | old | `sft/sft_finished` |\n"
-    text = "before\n" + row + "\n".join(marks[:-1]) + "\n" + row + marks[-1] + "\n" + row + "after\n"
+    timetable = "| a | b | c |\n|---|---|---|\n| **all** | | |\n"
+    held = (
+        dict.fromkeys(teaching.TRAINS, "old\n") | dict.fromkeys(teaching.PLANS, timetable) | {"numbers": row}
+    )
+    parts = [page.marks(name)[0] + f"\n{text}" + page.marks(name)[1] + "\n" for name, text in held.items()]
+    text = "before\n" + row + "".join(parts) + row + "after\n"
     once = filled(results, text)
-    assert once.startswith("before\n" + row + marks[0])
-    assert once.endswith(marks[-1] + "\n" + row + "after\n")
+    assert once.startswith("before\n" + row + parts[0][:10])
+    assert once.endswith("<!-- end of numbers -->\n" + row + "after\n")
     assert f"| 01 | a | {results['sft']['sft_finished']:.2f} | `sft/sft_finished` |" in once
+    assert filled(results, once) == once
     with pytest.raises(ValueError, match="lost its marks"):
         filled(results, "no marks")
     with pytest.raises(KeyError, match="sft_finishd"):
@@ -114,15 +118,53 @@ def test_every_section_has_reading_minutes_and_every_numbered_one_a_purpose(name
     assert all(len(row) == 3 and all(row) for row in rows)
 
 
+@pytest.fixture
+def toy(monkeypatch):
+    """A notebook 03 of three sections, read in 1.2, 2 and 4 minutes; its training takes 8 of 9 minutes."""
+    heads = {"1. How?": 1.2, "Why not": 2.0, teaching.TRAINS["03_ppo"][0]: 4.0}
+    monkeypatch.setattr(teaching, "reading_minutes", lambda name: dict(heads))
+    took = {"1. How?": 0.5, teaching.TRAINS["03_ppo"][0]: 9.0}
+    return {"section_minutes": {"03_ppo": took}, "ppo": {"seconds_train": 480}, "minutes": {"03_ppo": 10.0}}
+
+
 @pytest.mark.parametrize(
-    ("title", "total"), [("90 minutes", [90]), ("Half a day", [240]), ("Two sessions", [180, 180])]
+    ("where", "taken"),
+    [
+        ("25", 25),
+        ("03: 1", 3),  # 2 × 1.2 + 0.5
+        ("03: Why not", 4),  # its cells' time is not known
+        ("03: 7", 9),  # 2 × 4 + 9 − 8
+        ("03: 7 live", 17),
+        ("03: 1, Why not", 7),
+        ("03: all", 16),
+        ("03: all but 7", 7),
+        ("03: all but 1, Why not live", 17),
+    ],
 )
-def test_the_timetables_add_up(title, total):
-    rows, sums = part_of(PAGE, f"### {title}"), {}
-    for row in rows[2:]:
-        key = row[0] if "session" in rows[0] else ""
-        sums[key] = sums.get(key, 0) + int(row[rows[0].index("minutes")])
-    assert list(sums.values()) == total
+def test_a_class_takes_twice_the_reading_and_what_the_cells_take(toy, where, taken):
+    assert teaching.class_minutes(where, toy) == taken
+
+
+@pytest.mark.parametrize("where", ["03: 2", "03: all but 2", "03: What else"])
+def test_a_section_that_a_notebook_does_not_have_is_named(toy, where):
+    with pytest.raises(ValueError, match="03_ppo has no section"):
+        teaching.class_minutes(where, toy)
+
+
+def test_a_timetable_adds_up_session_by_session(toy):
+    rows = ["| a | `03: 1` | |", "| b | `5` | 99 |", "| **one** | | |", "| c | `7` | |", "| **two** | | |"]
+    filled = teaching.plan("\n".join(["| what | where | minutes |", "|---|---|---:|", *rows]), toy)
+    assert [row[2] for row in rows_of(filled)[2:]] == ["3", "5", "**8**", "7", "**7**"]
+
+
+@pytest.mark.parametrize(
+    ("title", "sessions", "whole"),
+    [("90 minutes", 1, 90), ("Half a day", 1, 240), ("Two sessions", 2, 180), ("The extras", 1, 240)],
+)
+def test_the_committed_timetables_fit_and_leave_little_over(title, sessions, whole):
+    sums = [int(row[2].strip("*")) for row in part_of(PAGE, f"### {title}")[2:] if not row[1]]
+    assert len(sums) == sessions
+    assert all(0.75 * whole <= total <= whole for total in sums)
 
 
 def test_what_the_guide_tells_a_teacher_to_set_exists():
@@ -131,17 +173,3 @@ def test_what_the_guide_tells_a_teacher_to_set_exists():
     for setting in ("kl_coef", "learning_rate", "missing_stop_penalty"):
         assert f"`{setting}`" in PAGE
         assert setting in PPOConfig.__dataclass_fields__
-
-
-def test_publishing_makes_the_page_anew(monkeypatch, tmp_path):
-    called = []
-    for module, name in (
-        (publish, "course"), (publish, "ship"), (publish, "write_json"), (publish, "read_json"),
-        (publish.shutil, "copyfile"), (page, "fill"), (page, "results_table"), (page, "headlines"),
-        (page, "stage_picture"),
-        (page, "copy_figures"), (teaching, "update"),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, lambda *args, name=name, **options: called.append(name) or {})
-    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
-    publish.publish(PROFILES["smoke"])
-    assert called.index("write_json") < called.index("update")

@@ -188,38 +188,30 @@ def test_the_ends_of_alpha():
         assert math.isnan(votes.krippendorff_alpha(nothing))
 
 
-def class_votes(noise, prompts=200, voters=12):
-    """Votes of a made-up class: each prefers the first answer, but for a share of mistakes."""
-    rng = random.Random(0)
-    asked = [(f"Question {i}", {s: f"{rng.random()}" for s in ("one", "two")}) for i in range(prompts)]
-    return [
-        votes.vote(prompt, texts, "two" if rng.random() < noise else "one")
-        for prompt, texts in asked
-        for _ in range(voters)
-    ]
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.2, 0.5])
-def test_agreement_of_a_class_is_what_its_noise_allows(noise):
-    found = votes.agreement(class_votes(noise), draws=200)
-    assert found.alpha == pytest.approx((1 - 2 * noise) ** 2, abs=0.06)  # agreement 1 − 2p(1 − p), chance ½
-    assert found.low <= found.alpha <= found.high
-    assert found.units == found.shared
-    assert f"{found.votes} votes" in str(found)
-
-
 def test_agreement_does_not_need_every_voter_on_every_answer():
     rows = [votes.vote("shared", ANSWERS, winner) for winner in ("sft", "sft", "ppo")]
     rows += [votes.vote(f"alone {i}", ANSWERS, "ppo") for i in range(5)]
     found = votes.agreement(rows)
     assert (found.votes, found.units, found.shared) == (8, 6, 1)
     assert found.alpha == votes.krippendorff_alpha([[1, 1, 0]])
+    assert str(found).startswith("8 votes on 6 sets of answers, 1 of them with several votes: Krippendorff")
     alone = votes.agreement(rows[3:])
     assert "no agreement to be computed" in str(alone)
 
 
-def test_one_model_winning_always_is_agreement():
+def cast(*winners, voters=3):
+    """Votes of several people on one question for each of the winners, whose texts are in no order."""
     rng = random.Random(1)
-    answers = [{s: f"{rng.random()}" for s in ("sft", "ppo")} for _ in range(30)]
-    rows = [votes.vote(f"Question {i}", both, "ppo") for i, both in enumerate(answers) for _ in range(3)]
-    assert votes.agreement(rows).alpha == 1.0
+    asked = [(f"Question {i}", {s: f"{rng.random()}" for s in ("sft", "ppo")}) for i in range(len(winners))]
+    return [votes.vote(*asked[i], winner) for i, winner in enumerate(winners) for _ in range(voters)]
+
+
+def test_one_model_winning_always_is_agreement():
+    found = votes.agreement(cast(*["ppo"] * 30))
+    assert (found.alpha, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_the_interval_draws_sets_of_answers_and_holds_alpha():
+    found = votes.agreement(cast(*["ppo"] * 30, *["sft"] * 30, voters=2) + cast(*["sft"] * 20, voters=1))
+    assert found.low < found.alpha < found.high < 1.0
+    assert (found.units, found.shared) == (60, 60)

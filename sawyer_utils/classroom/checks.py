@@ -6,7 +6,8 @@ first of them is checked.
 
 Writing one: a judge gets the answer and returns None if it is right, else one sentence. A function that a
 learner wrote arrives wrapped: what it is given are copies, and what it raises becomes a sentence. For
-everything else that can be wrong with an answer there are :func:`number`, :func:`close` and :func:`choice`.
+everything else that can be wrong with an answer there are :func:`number`, :func:`close`, :func:`choice` and
+:func:`mistake`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Result:
 
 _exercises: dict[str, Exercise] = {}
 _wrong: Counter[str] = Counter()  # wrong attempts in this session
+attempted: dict[str, bool] = {}  # of this session: whether the exercise was right once
 
 
 def exercise(id: str, hints: Iterable[str], lesson: str):
@@ -119,10 +121,11 @@ def check(id: str, answer) -> Result:
         return Result(id, None, "")
     one, attempt = known[id], _Function(answer) if callable(answer) else answer
     said = _judge(one, attempt)
+    if said is not None and isinstance(attempt, _Function) and attempt.returned_nothing():
+        return Result(id, None, "")
+    attempted[id] = attempted.get(id, False) or said is None
     if said is None:
         return Result(id, True, one.lesson)
-    if isinstance(attempt, _Function) and attempt.returned_nothing():
-        return Result(id, None, "")
     hint = one.hints[min(_wrong[id], len(one.hints) - 1)]
     _wrong[id] += 1
     return Result(id, False, said, hint)
@@ -222,6 +225,12 @@ def close(found, wanted, tolerance: float = 1e-4) -> bool:
     return torch.allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
+def mistake(found: float, mistakes: dict[str, object], otherwise: str, tolerance: float = 1e-4) -> str:
+    """The sentence of the first mistake whose value was found, else ``otherwise``."""
+    near = (said for said, value in mistakes.items() if abs(found - float(value)) < tolerance)
+    return next(near, otherwise)
+
+
 def choice(answer, options: Iterable[str]) -> str:
     """The answer as one of the options, whatever its case and the space around it.
 
@@ -243,3 +252,10 @@ def fresh():
     generator = torch.Generator()
     generator.seed()
     return generator
+
+
+def uniform(low: float, high: float, generator=None) -> float:
+    """A number between the two; of a :func:`fresh` generator unless one is given."""
+    import torch
+
+    return low + (high - low) * float(torch.rand((), generator=generator or fresh()))

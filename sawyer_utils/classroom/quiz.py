@@ -20,6 +20,7 @@ HEADING = "## Five questions"
 LETTERS = "ABCD"
 _WIDE = widgets.Layout(width="98%")  # with the margins, all of it
 _RIGHT, _WRONG = "#0072B2", "#B00020"  # beside the words "right" and "not this one"
+shown: dict[str, Quiz] = {}  # the quizzes of this session by their notebooks
 
 
 def load(notebook: str) -> list[dict]:
@@ -82,10 +83,10 @@ class Quiz(Panel):
             self.tried[self.at].append(i)
         self.show()
 
-    def first_tries(self) -> list[bool]:
-        """Of each question that was answered: was the first choice the right one?"""
+    def first_tries(self) -> list[bool | None]:
+        """Of each question: was the first choice the right one? None as long as there is none."""
         asked = zip(self.questions, self.tried, strict=True)
-        return [one["choices"][tried[0]]["right"] for one, tried in asked if tried]
+        return [one["choices"][tried[0]]["right"] if tried else None for one, tried in asked]
 
     def show(self) -> None:
         one, tried = self.questions[self.at], self.tried[self.at]
@@ -96,8 +97,8 @@ class Quiz(Panel):
         self.source.value = _tight(f"It stands in “{_rich(one['cell'])}”." if found else "")
         self.back_button.disabled = self.at == 0
         self.next_button.disabled = self.at == len(self.questions) - 1
-        tries = self.first_tries()
-        self.say(f"Right at the first try: {sum(tries)} of {len(tries)} answered." if tries else "")
+        answered = [right for right in self.first_tries() if right is not None]
+        self.say(f"Right at the first try: {sum(answered)} of {len(answered)} answered." if answered else "")
 
     def _choice(self, i: int, choice: dict) -> widgets.HBox:
         button = _button(LETTERS[i], lambda: self.choose(i), tooltip=f"Choose {LETTERS[i]}")
@@ -121,4 +122,5 @@ def quiz(notebook: str) -> Quiz:
     Raises:
         KeyError: for a notebook without a quiz.
     """
-    return Quiz(load(notebook))
+    shown[notebook] = Quiz(load(notebook))
+    return shown[notebook]

@@ -10,10 +10,9 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from sawyer_utils import data, evaluation
@@ -165,41 +164,22 @@ class Talk:
 # --- votes --------------------------------------------------------------------------------------
 
 
-@dataclass
-class Votes:
-    """Which of the answers was liked best, counted for each pair of stages.
+def tally(cast: list[tuple[str | None, tuple[str, ...]]]) -> list[str]:
+    """How often each stage was liked better than an earlier one, a sentence a pair, with Wilson intervals.
 
     The best of three has won against both of the others; between those two nothing is known.
+
+    Args:
+        cast: of each vote the winner, or None if no answer was better, and all stages that had answered.
     """
-
-    cast: list[tuple[str | None, tuple[str, ...]]] = field(default_factory=list)
-
-    def add(self, winner: str | None, contenders: list[str]) -> None:
-        """One vote; no winner means that no answer was better."""
-        self.cast.append((winner, tuple(contenders)))
-
-    def table(self) -> pd.DataFrame:
-        """A row a pair that was compared: wins of the first in n decided votes, its share with a Wilson
-        interval, and the votes without a winner."""
-        rows = []
-        stages = list(dict.fromkeys(stage for _, contenders in self.cast for stage in contenders))
-        order = sorted(stages, key=lambda s: list(STAGES).index(s) if s in STAGES else len(STAGES))
-        for earlier, later in itertools.combinations(order, 2):
-            met = [winner for winner, contenders in self.cast if {earlier, later} <= set(contenders)]
-            wins, n = met.count(later), met.count(later) + met.count(earlier)
-            ties = met.count(None)
-            if n:
-                low, high = evaluation.wilson_interval(wins, n)
-                found = {"wins": wins, "n": n, "share": wins / n, "low": low, "high": high, "ties": ties}
-                rows.append({"stage": later, "over": earlier, **found})
-        columns = ["stage", "over", "wins", "n", "share", "low", "high", "ties"]
-        return pd.DataFrame(rows, columns=columns)
-
-    def sentences(self) -> list[str]:
-        """The table in words."""
-        said = []
-        for row in self.table().itertuples():
-            won = f"{stage_name(row.stage)} beat {stage_name(row.over)} in {row.wins} of {row.n} votes"
-            ties = f"; {row.ties} without a winner" if row.ties else ""
-            said.append(f"{won}: {row.share:.0%} [{row.low:.0%}, {row.high:.0%}]{ties}")
-        return said
+    said = []
+    stages = {stage: None for stage in [*STAGES, *(s for _, stood in cast for s in stood)]}
+    for earlier, later in itertools.combinations(stages, 2):
+        met = [winner for winner, stood in cast if {earlier, later} <= set(stood)]
+        wins, n, ties = met.count(later), met.count(later) + met.count(earlier), met.count(None)
+        if n:
+            low, high = evaluation.wilson_interval(wins, n)
+            won = f"{stage_name(later)} beat {stage_name(earlier)} in {wins} of {n} votes"
+            without = f"; {ties} without a winner" if ties else ""
+            said.append(f"{won}: {wins / n:.0%} [{low:.0%}, {high:.0%}]{without}")
+    return said

@@ -18,7 +18,7 @@ from IPython.display import HTML
 
 from sawyer_utils import plots, show
 from sawyer_utils.classroom import probes, votes
-from sawyer_utils.classroom.talk import Reply, Talk, Votes, questions, stage_name
+from sawyer_utils.classroom.talk import Reply, Talk, questions, stage_name, tally
 from sawyer_utils.reward import RewardFn
 
 WIDE = widgets.Layout(width="100%")
@@ -123,7 +123,8 @@ class Chat(Panel):
         seed: int = 0,
         ballots: Path | None = None,
     ):
-        self.talk, self.folder, self.ballots, self.votes = talk, Path(folder), ballots, Votes()
+        self.talk, self.folder, self.ballots = talk, Path(folder), ballots
+        self.votes: list[tuple[str | None, tuple[str, ...]]] = []  # the winner, and who stood for election
         self.order: list[str] = []  # of the columns
         self.open_vote = False
         self.shuffle = random.Random(seed)
@@ -217,12 +218,12 @@ class Chat(Panel):
     def vote(self, winner: str | None) -> None:
         """Count a vote on the last answers; in blind mode it also ends the conversation."""
         turn = self.talk.turns[-1]
-        self.votes.add(winner, list(turn["replies"]))
+        self.votes.append((winner, tuple(turn["replies"])))
         turn["vote"] = winner or "none"
         kept = self._keep(turn, winner)
         self.open_vote = False
         self.show()
-        self.tally.value = _tight("<br>".join(map(html.escape, self.votes.sentences())))
+        self.tally.value = _tight("<br>".join(map(html.escape, tally(self.votes))))
         self.say(f"Counted{kept}. In brackets: 95 % intervals (Wilson); half is no difference.")
         if self.blind.value:
             self.talk.start_over()
@@ -267,47 +268,6 @@ def edits(reward: RewardFn, question: str, answer: str) -> HTML:
     return show.side_by_side(list(table.edit), texts, {f"to “{question}”": notes}, first="edit")
 
 
-class _Answer:
-    """One of the explorer's answers: a text, its edits, and the way it came to where it is."""
-
-    def __init__(self, name: str, text: str, judge: Callable[[], None]):
-        self.name, self.judge = name, judge
-        self.last_edit: str | None = "as typed"  # since the last score
-        self.trail: list[tuple[str, float]] = []  # edit, score
-        self.undone: list[str] = []
-        self.text = widgets.Textarea(text, rows=5, layout=widgets.Layout(width="98%"))
-        self.text.observe(lambda _: self._typed(), "value")
-        self.buttons = [_button(edit, lambda e=edit: self.edit(e)) for edit in probes.EDITS]
-        self.undo_button = _button("undo", self.undo)
-        heading = widgets.HTML(f"<b>Answer {name}</b>")
-        children = [heading, self.text, _row([*self.buttons, self.undo_button])]
-        self.box = widgets.VBox(children, layout=widgets.Layout(width="48%", margin="0 1% 0 0"))
-
-    def _typed(self) -> None:
-        self.last_edit = "as typed"
-
-    def edit(self, name: str) -> None:
-        self.undone.append(self.text.value)
-        self._put(probes.EDITS[name](self.text.value), name)
-
-    def undo(self) -> None:
-        if self.undone:
-            self._put(self.undone.pop(), "undo")
-
-    def _put(self, text: str, edit: str) -> None:
-        self.text.value = text
-        self.last_edit = edit  # after the line above, which counts as typing
-        self.judge()
-
-    def note(self, score: float) -> None:
-        if self.last_edit:
-            self.trail = [*self.trail, (self.last_edit, score)][-8:]
-        self.last_edit = None
-
-    def path(self) -> str:
-        return " → ".join(f"{edit} {score:+.2f}" for edit, score in self.trail)
-
-
 class RewardExplorer(Panel):
     """A question, two answers, their scores; and buttons that spoil an answer in ways the judge may like.
 
@@ -318,35 +278,43 @@ class RewardExplorer(Panel):
     def __init__(self, reward: RewardFn, question: str, a: str, b: str):
         self.reward = reward
         self.question = widgets.Textarea(question, rows=2, layout=WIDE)
-        self.answers = [_Answer(name, text, self.judge) for name, text in (("A", a), ("B", b))]
+        half = widgets.Layout(width="48%", margin="0 1% 0 0")
+        self.answers = [widgets.Textarea(text, rows=5, layout=widgets.Layout(width="98%")) for text in (a, b)]
+        self.edit_buttons = [
+            [_button(edit, lambda e=edit, box=box: self.edit(box, e)) for edit in probes.EDITS]
+            for box in self.answers
+        ]
+        columns = [
+            widgets.VBox([widgets.HTML(f"<b>Answer {name}</b>"), box, _row(buttons)], layout=half)
+            for name, box, buttons in zip("AB", self.answers, self.edit_buttons, strict=True)
+        ]
         self.judge_button = _button("Score", self.judge)
         self.judge_button.button_style = "primary"
         self.result = widgets.HTML(layout=WIDE)
-        both = widgets.HBox([answer.box for answer in self.answers], layout=WIDE)
-        children = [self.question, both, _row([self.judge_button]), self.result]
+        children = [self.question, widgets.HBox(columns, layout=WIDE), _row([self.judge_button]), self.result]
         super().__init__("What does the reward model like?", children)
 
+    def edit(self, box: widgets.Textarea, name: str) -> None:
+        """Edit one of the answers and score both."""
+        box.value = probes.EDITS[name](box.value)
+        self.judge()
+
     def judge(self) -> None:
-        """Score both answers and show where they stand and where they came from."""
-        buttons = [self.judge_button, *(b for answer in self.answers for b in answer.buttons)]
-        with self.working(*buttons):
+        """Score both answers."""
+        with self.working(self.judge_button, *(button for row in self.edit_buttons for button in row)):
             self.say("Scoring …")
-            texts = [answer.text.value for answer in self.answers]
-            found = probes.judge(self.reward, self.question.value, *texts)
-            for answer, score in zip(self.answers, (found.a, found.b), strict=True):
-                answer.note(score)
+            found = probes.judge(self.reward, self.question.value, *(box.value for box in self.answers))
             self.result.value = _tight(self._result(found))
             self.say("")
 
     def _result(self, found: probes.Verdict) -> str:
         share = 100 * found.probability
         blue, orange = plots.STAGES["sft"][1], plots.STAGES["ppo"][1]
-        bar = (
+        return (
+            f"{html.escape(str(found))}"
             '<div style="display:flex;height:22px;line-height:22px;max-width:640px;margin:4px 0;'
             'font-size:13px;color:white">'
             f'<div style="width:{share:.1f}%;background:{blue};overflow:hidden">&nbsp;A {share:.0f} %</div>'
             f'<div style="flex:1;background:{orange};color:black;overflow:hidden;text-align:right">'
             f"B {100 - share:.0f} %&nbsp;</div></div>"
         )
-        paths = "".join(f"<div><small>{a.name}: {html.escape(a.path())}</small></div>" for a in self.answers)
-        return f"{html.escape(str(found))}{bar}{paths}"

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from sawyer_utils.plumbing import assets, machine, paths
 from sawyer_utils.plumbing.files import DriveNotMounted, project_root
@@ -26,7 +27,7 @@ def course(args) -> None:
     for kind, path in named_files(args.data, KINDS).items() if args.data else ():
         print(f"{kind}: {path.name}")
         os.environ[KINDS[kind]] = str(path)
-    runner.course(_profile(args), fresh=args.fresh, extra=args.extra)
+    runner.course(current_profile(args.profile), fresh=args.fresh, extra=args.extra)
 
 
 def notebooks(args) -> None:
@@ -45,12 +46,27 @@ def fetch(args) -> None:
 
 def prepare(args) -> None:
     from sawyer_utils.course import prepare as maker
-    from sawyer_utils.plumbing import hub
 
     try:
-        maker.prepare(args.to, _profile(args))
-    except (maker.NotPrepared, hub.HubUnavailable, OSError) as problem:
+        maker.prepare(args.to, current_profile() if vars(args)["class"] else None)
+    except (maker.NotPrepared, OSError) as problem:
         sys.exit(f"\n{problem}")
+
+
+def collect(args) -> None:
+    from sawyer_utils.classroom import votes
+    from sawyer_utils.classroom.handing_in import collect
+
+    together = args.folder / "votes-class.jsonl"
+    if rows := votes.merge_votes(sorted({*args.folder.rglob("votes*.jsonl")} - {together})):
+        together.unlink(missing_ok=True)
+        for row in rows:
+            votes.append(together, row)
+        print(f"{votes.agreement(rows)}\nall of them, for 04's run folder: {together}\n")
+    table = collect(args.folder)
+    print(table.astype("string").fillna("").to_string())
+    table.to_csv(args.folder / "class.csv")
+    print("\nfor a spreadsheet:", args.folder / "class.csv")
 
 
 def check_data(args) -> None:
@@ -74,17 +90,17 @@ def badges(args) -> None:
 
 
 def student(args) -> None:
-    _edition("student", args)
+    _edition("student", args, branch=args.colab)
 
 
 def instructor(args) -> None:
     _edition("nbgrader" if args.nbgrader else "instructor", args)
 
 
-def _edition(kind: str, args) -> None:
+def _edition(kind: str, args, **options) -> None:
     from sawyer_utils.course import editions
 
-    paths = editions.write(kind)
+    paths = editions.write(kind, **options)
     print(*paths.values(), sep="\n")
     if args.run:
         editions.run(paths, current_profile())
@@ -93,8 +109,11 @@ def _edition(kind: str, args) -> None:
 def slides(args) -> None:
     from sawyer_utils.course import slides as writer
 
-    for name in writer.talks():
-        print(writer.write(name))
+    try:
+        for name in writer.talks():
+            print(writer.write(name))
+    except FileNotFoundError as problem:
+        sys.exit(f"\n{problem}")
 
 
 def lab(args) -> None:
@@ -139,51 +158,59 @@ def rehearse(args) -> None:
     sys.exit(subprocess.call(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}))
 
 
-def _profile(args):
-    return current_profile(args.profile)
+def _flag(text: str) -> dict:
+    return {"action": "store_true", "help": text}
+
+
+def _known() -> dict:
+    """Each command with its help and its arguments, as ``add_argument`` takes them."""
+    extra = {"--extra": _flag("also the chapters after 04")}
+    run = {"--run": _flag("and execute them all")}
+    files = ", ".join(f"{kind}.*" for kind in KINDS)
+    of_course = {
+        "--fresh": _flag("start over"),
+        "--data": {"metavar": "FOLDER", "help": f"your own data: a folder with any of {files}"},
+        "--profile": {"choices": PROFILES, "help": "default: SAWYER_PROFILE or local"},
+    }
+    colab = {"metavar": "BRANCH", "help": "with badges that open them in Colab from this branch"}
+    of_prepare = {
+        "--to": {"metavar": "DIR", "required": True, "help": "the folder"},
+        "--class": _flag("with your run folder, the student's edition and slides, without solutions"),
+    }
+    of_badges = {
+        "--repo": {"metavar": "OWNER/NAME", "help": "default: what pyproject.toml has"},
+        "--ref": {"metavar": "TAG", "help": "branch or tag; default likewise"},
+    }
+    handed_in = {"folder": {"type": Path, "metavar": "FOLDER", "help": "with all hand-in-….json"}}
+    nbgrader = {"--nbgrader": _flag("for nbgrader, to build/nbgrader")}
+    return {
+        course: ("run the four notebooks, print what each stage changed", of_course | extra),
+        notebooks: ("rebuild the committed, executed notebooks from their sources", extra),
+        test: (
+            "lint, unit tests, the notebooks under the smoke profile",
+            {"--all": _flag("also a pretended GPU, and a rehearsal")},
+        ),
+        rehearse: ("Colab's packages, a Hub on this machine, and all notebooks (6 minutes)", {}),
+        lab: ("open JupyterLab on the notebooks", {}),
+        student: ("write the notebooks without solutions to build/student", {"--colab": colab} | run),
+        instructor: ("write them with open answers and teaching notes to build/instructor", run | nbgrader),
+        slides: ("write slides of the committed notebooks to build/slides", {}),
+        collect: ("make one table of the files that students hand in", handed_in),
+        fetch: ("fetch the embedded weights", {}),
+        prepare: ("put all that a room without internet needs into one folder", of_prepare),
+        check_data: ("prove the embedded corpus", {}),
+        badges: ("write the repository's address into Colab badges and setup cells", of_badges),
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sawyer_utils", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    known = [
-        (course, "run the four notebooks, print what each stage changed"),
-        (notebooks, "rebuild the committed, executed notebooks from their sources"),
-        (test, "lint, unit tests, the notebooks under the smoke profile"),
-        (rehearse, "Colab's packages, a Hub on this machine, and all notebooks (6 minutes)"),
-        (lab, "open JupyterLab on the notebooks"),
-        (student, "write the notebooks without solutions to build/student"),
-        (instructor, "write the notebooks with open answers and teaching notes to build/instructor"),
-        (slides, "write slides of the committed notebooks to build/slides"),
-        (fetch, "fetch the embedded weights"),
-        (prepare, "put all that a room without internet needs into one folder"),
-        (check_data, "prove the embedded corpus"),
-        (badges, "write the repository's address into Colab badges and setup cells"),
-    ]
-    for function, text in known:
+    for function, (text, arguments) in _known().items():
         command = commands.add_parser(function.__name__.replace("_", "-"), help=text)
         command.set_defaults(function=function)
-        if function is test:
-            command.add_argument("--all", action="store_true", help="also a pretended GPU, and a rehearsal")
-        if function is course:
-            command.add_argument("--fresh", action="store_true", help="start over")
-            kinds = ", ".join(f"{kind}.*" for kind in KINDS)
-            command.add_argument(
-                "--data", metavar="FOLDER", help=f"your own data: a folder with any of {kinds}"
-            )
-        if function is prepare:
-            command.add_argument("--to", metavar="DIR", required=True, help="the folder")
-        if function in (course, prepare):
-            command.add_argument("--profile", choices=PROFILES, help="default: SAWYER_PROFILE or local")
-        if function in (course, notebooks):
-            command.add_argument("--extra", action="store_true", help="also the chapters after 04")
-        if function in (student, instructor):
-            command.add_argument("--run", action="store_true", help="and execute them all")
-        if function is instructor:
-            command.add_argument("--nbgrader", action="store_true", help="for nbgrader, to build/nbgrader")
-        if function is badges:
-            command.add_argument("--repo", metavar="OWNER/NAME", help="default: what pyproject.toml has")
-            command.add_argument("--ref", metavar="TAG", help="branch or tag; default likewise")
+        for name, settings in arguments.items():
+            command.add_argument(name, **settings)
     return parser
 
 

@@ -1,7 +1,8 @@
 """Editions of a notebook, all from its one source: for learners, for their teacher, for nbgrader.
 
 The committed notebook is for somebody who works alone: solutions at the end, answers folded. A class has
-    student     no solutions, and no badge, for the badge opens the committed notebook
+    student     no solutions, and no badge, for the badge opens the committed notebook (unless a branch
+                has this edition); at the end a line for handing in
     instructor  solutions, answers open, notes for the teacher
     nbgrader    a source for ``nbgrader generate_assignment``: each exercise is one point
 
@@ -19,12 +20,22 @@ import shutil
 from pathlib import Path
 
 from sawyer_utils.course import notebooks as course
+from sawyer_utils.course.badges import address
 from sawyer_utils.plumbing.files import project_root
 from sawyer_utils.profiles import Profile
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 SOLUTIONS = "## Solutions"
 GONE = f"{SOLUTIONS}\n\nThey are in the instructor's edition of this notebook."
+HAND_IN = """## Hand in
+
+Without the #, the last line keeps in a file which exercises and questions you got right, in this and
+every other notebook where you run it. Nothing else about you is in it but the name that you type."""
+HAND_IN_CODE = """from sawyer_utils.classroom.handing_in import hand_in
+
+# hand_in("the name that your class knows you by")"""
+# A sentence that is true of the whole notebook alone.
+AT_THE_END = r"(?i:(?:the )?solutions\s+stand\s+at\s+the\s+end)(?:\s+of\s+the\s+notebook)?\.\s?"
 # The words say what the colour says; GitHub drops the style and keeps the words.
 NOTE = """<div style="border-left: 6px solid #0072B2; background: #eef5fb; color: #111; padding: 0.5em 1em">
 
@@ -35,26 +46,41 @@ NOTE = """<div style="border-left: 6px solid #0072B2; background: #eef5fb; color
 </div>"""
 
 
-def student(name: str):
+def student(name: str, branch: str | None = None):
     """The notebook with stubs alone, without solutions and notes, answers folded, unexecuted.
 
-    Raises:
-        ValueError: if an exercise or a solution is not marked as the source should mark it.
+    Args:
+        branch: of the repository, whose top folder holds this edition: the badge opens it there.
     """
+    from nbformat.v4 import new_code_cell, new_markdown_cell
+
     notebook = course.build(name)
-    check_marks(name, notebook)
-    notebook.cells = _for_learners(name, notebook.cells)
+    notebook.cells = _for_learners(notebook.cells)
+    notebook.cells += [
+        new_markdown_cell(HAND_IN, id=f"{name}-hand-in"),
+        new_code_cell(HAND_IN_CODE, id=f"{name}-hand-in-code"),
+    ]
+    if branch:
+        notebook.cells[0].source = _badge_first(notebook.cells[0].source, name, branch)
     return notebook
 
 
-def instructor(name: str):
-    """The whole notebook with open answers and the notes for the teacher, unexecuted.
+def _badge_first(text: str, name: str, branch: str) -> str:
+    """The title cell with a badge below its first line."""
+    title, _, rest = text.partition("\n")
+    return f"{title}\n{badge(name, branch)}\n{rest}"
 
-    Raises:
-        ValueError: as :func:`student`.
-    """
+
+def badge(name: str, branch: str) -> str:
+    """A badge that opens a notebook in the top folder of a branch."""
+    picture = "https://colab.research.google.com/assets/colab-badge.svg"
+    place = f"https://colab.research.google.com/github/{address()[0]}/blob/{branch}/{name}.ipynb"
+    return f"[![Open in Colab]({picture})]({place})"
+
+
+def instructor(name: str):
+    """The whole notebook with open answers and the notes for the teacher, unexecuted."""
     notebook = course.build(name, teaching=True)
-    check_marks(name, notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _fold(cell.source, "<details open>")
@@ -67,16 +93,12 @@ def nbgrader(name: str):
     """The notebook with each solution in its exercise's cell, and its check in a locked one below.
 
     ``nbgrader generate_assignment`` takes the solutions out again; each check is worth one point.
-
-    Raises:
-        ValueError: as :func:`student`.
     """
     notebook = course.build(name)
-    check_marks(name, notebook)
     solutions = [cell for cell in notebook.cells if "solution" in course.tags(cell)]
     numbered = enumerate(solutions, start=1)
     cells = []
-    for cell in _for_learners(name, notebook.cells):
+    for cell in _for_learners(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = without_links(cell.source)
         cells += _graded(name, cell, *next(numbered)) if "exercise" in course.tags(cell) else [cell]
@@ -98,50 +120,20 @@ def _graded(name: str, exercise, number: int, solution) -> list:
     return [answer, check]
 
 
-def check_marks(name: str, notebook) -> None:
-    """Refuse what would leak or get lost: a mark without its partner or its tag, an exercise unsolved.
-
-    Raises:
-        ValueError: naming notebook and cell.
-    """
-    found = {"exercise": 0, "solution": 0}
-    for number, cell in enumerate(notebook.cells, start=1):
-        marks = [line.strip() for line in cell.source.splitlines() if line.strip() in (BEGIN, END)]
-        kind = next((tag for tag in found if tag in course.tags(cell)), None)
-        where = f"{name}, cell {number} ({cell.source.strip().partition(chr(10))[0][:40]!r})"
-        if kind and marks != [BEGIN, END]:
-            raise ValueError(f"{where}: the {kind} has to stand between one {BEGIN!r} and one {END!r}.")
-        if kind == "solution" and not cell.source.rpartition(END)[2].strip():
-            raise ValueError(f"{where}: after {END!r} the solution has to pass its check.")
-        if marks and not kind:
-            raise ValueError(f"{where}: it has {BEGIN!r}, but is tagged neither exercise nor solution.")
-        if kind:
-            found[kind] += 1
-    if found["exercise"] != found["solution"]:
-        raise ValueError(f"{name}: {found['exercise']} exercises, {found['solution']} solutions.")
-
-
-def _for_learners(name: str, cells: list) -> list:
-    cells = _without_solutions(name, cells)
-    for cell in cells:
-        if cell.cell_type == "markdown":
-            cell.source = without_badge(_fold(cell.source, "<details>"))
-    return cells
-
-
-def _without_solutions(name: str, cells: list) -> list:
-    """The cells outside of the section "Solutions", of which only the heading stays."""
+def _for_learners(cells: list) -> list:
+    """The cells without badge, solutions and their section, of which only the heading stays."""
     kept, inside = [], False
     for cell in cells:
-        headings = re.findall("^## .*", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-        first = bool(headings) and cell.source.startswith("## ")
-        alone = headings == [SOLUTIONS] if SOLUTIONS in headings else True
-        if not alone or (headings and not first and (inside or SOLUTIONS in headings)):
-            raise ValueError(f"{name}: {headings} have to begin a cell of their own.")
-        if first:
-            inside = headings == [SOLUTIONS]
-            cell.source = GONE if inside else cell.source
-        if first or not (inside or "solution" in course.tags(cell)):
+        if cell.cell_type == "markdown":
+            text = without_badge(_fold(cell.source, "<details>"))
+            cell.source = re.sub(AT_THE_END, "", text)
+            if cell.source.startswith("## "):
+                inside = cell.source.startswith(SOLUTIONS)
+                if inside:
+                    cell.source = GONE
+                kept.append(cell)
+                continue
+        if not (inside or "solution" in course.tags(cell)):
             kept.append(cell)
     return kept
 
@@ -167,8 +159,11 @@ EDITIONS = {
 }
 
 
-def write(edition: str) -> dict[str, Path]:
+def write(edition: str, branch: str | None = None) -> dict[str, Path]:
     """Every notebook's ``edition`` into ``build/``, with the pages that it links to.
+
+    Args:
+        branch: of the student's edition, with a page of badges: see :func:`student`.
 
     Returns:
         notebook name -> file
@@ -179,12 +174,16 @@ def write(edition: str) -> dict[str, Path]:
     paths = {name: project_root() / "build" / place.format(name) for name in course.FOLDERS}
     for name, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        notebook = make(name)
+        notebook = make(name, branch) if branch else make(name)
         nbformat.write(notebook, path)
         text = "\n".join(cell.source for cell in notebook.cells)
         for page in set(re.findall(r"\]\(\.\./(docs/[^)#]+)", text)):
             (path.parent.parent / "docs").mkdir(exist_ok=True)
             shutil.copyfile(project_root() / page, path.parent.parent / page)
+    if branch:
+        rows = "".join(f"| {name} | {badge(name, branch)} |\n" for name in paths)
+        page = f"# Notebooks for the class\n\n| notebook | Colab |\n|---|---|\n{rows}"
+        (project_root() / "build" / "student" / "README.md").write_text(page, encoding="utf-8")
     return paths
 
 
@@ -196,7 +195,7 @@ def run(paths: dict[str, Path], profile: Profile) -> None:
     """
     import nbformat
 
-    clock = course.Clock(list(paths), course.EXPECTED)
+    clock = course.Clock(list(paths), *course.expected(profile, {}))
     for name, path in paths.items():
         course.execute(nbformat.read(path, as_version=4), profile, name, clock)
         print(f"{path.parent.name}/{path.name}  runs through, {clock.finished(name) / 60:.1f} min")

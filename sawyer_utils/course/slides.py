@@ -25,10 +25,6 @@ TYPES = ("slide", "subslide", "fragment", "notes")  # reveal.js's, as nbconvert 
 TEMPLATE = EMBEDDED / "slides.html.j2"
 
 
-class RevealUnavailable(RuntimeError):
-    """reveal.js is not in the build folder and could not be fetched."""
-
-
 def talks() -> list[str]:
     """The notebooks whose sources mark cells for slides."""
     return [name for name in course.FOLDERS if any(map(_marked, course.build(name, teaching=True).cells))]
@@ -43,7 +39,7 @@ def write(name: str) -> Path:
 
     Raises:
         ValueError: if the notebook is not what its source says, or its marked cells make no slides.
-        RevealUnavailable: offline, before reveal.js was fetched once.
+        FileNotFoundError: offline, before reveal.js was fetched once.
     """
     import nbformat
 
@@ -133,24 +129,17 @@ def reveal() -> dict[str, str]:
     """The three files of reveal.js that a page needs, fetched if they are not in ``build/reveal``.
 
     Raises:
-        RevealUnavailable: with what to do.
+        FileNotFoundError: with what to do.
     """
-    folder = project_root() / "build" / "reveal"
+    folder, wanted = project_root() / "build" / "reveal", project_root() / "constraints" / "reveal.txt"
     files = folder / "sphinx_revealjs" / "_static" / "revealjs"
     if not (files / "dist" / "reveal.js").exists():
-        wanted = project_root() / "constraints" / "reveal.txt"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--target", str(folder), "-r", str(wanted)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            problem = done.stderr.strip().rpartition("\n")[2]
-            raise RevealUnavailable(
-                f"reveal.js could not be fetched ({problem}). Slides need a network once, or a folder that "
-                f"holds the wheel of {wanted.name}: PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1 make slides"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        if subprocess.run([*pip, "--no-deps", "--target", str(folder), "-r", str(wanted)]).returncode:
+            raise FileNotFoundError(
+                "reveal.js could not be fetched; pip says why above. Slides need a network once, or a folder "
+                f"that holds the wheel of {wanted.name}: PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1 make slides"
             )
-    parts = {
-        "reveal_css": "dist/reveal.css",
-        "reveal_js": "dist/reveal.js",
-        "notes_js": "plugin/notes/notes.js",
-    }
-    return {key: (files / part).read_text(encoding="utf-8") for key, part in parts.items()}
+    names = {"reveal_css": "dist/reveal.css", "reveal_js": "dist/reveal.js"}
+    names |= {"notes_js": "plugin/notes/notes.js"}
+    return {key: (files / name).read_text(encoding="utf-8") for key, name in names.items()}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 from sawyer_utils.course import notebooks as course
+from sawyer_utils.course.page import filled
 from sawyer_utils.plumbing.files import project_root, read_json
 
 PAGE = project_root() / "docs" / "teaching.md"
-MARKS = "<!-- {name}: made by `make notebooks` -->", "<!-- end of {name} -->"
 # Estimates, not measurements: 150 words a minute, and 20 seconds, or 50 words, for a code cell.
 WORDS_A_MINUTE, CODE_CELL = 150, "word " * 50
 UNKNOWN = "not measured"
+# A class predicts, votes and argues: twice the time of somebody who reads alone.
+CLASS = 2
+PLANS = ("90 minutes", "half a day", "two sessions", "extras")
 # The section of each notebook that trains, and where its seconds are recorded.
 TRAINS = {
     "01_sft": ("4. How is it trained?", "sft/seconds_train"),
@@ -64,8 +68,13 @@ def reading_minutes(name: str) -> dict[str, float]:
     return {heading: len(said.split()) / WORDS_A_MINUTE for heading, said in sections}
 
 
-def minutes_table(name: str, results: dict) -> str:
-    """A notebook's minutes by section; "already trained" is without the recorded seconds of its training."""
+def minutes(name: str, results: dict) -> dict[str, tuple[float, float | None, float | None]]:
+    """By section of a notebook, and for "all": minutes of reading, of the cells, and of the cells of a run
+    that is already trained, which spares the recorded seconds of the training. None is not measured.
+
+    Raises:
+        ValueError: as :func:`reading_minutes`.
+    """
     took, reading = results.get("section_minutes", {}).get(name, {}), reading_minutes(name)
     section, path = TRAINS[name]
     try:
@@ -73,41 +82,93 @@ def minutes_table(name: str, results: dict) -> str:
         training = (sum(seconds.values()) if isinstance(seconds, dict) else seconds) / 60
     except KeyError:  # loaded from an earlier run, or an extra that did not run
         training = None
-    rows = [(heading, minutes, took.get(heading), heading == section) for heading, minutes in reading.items()]
-    rows.append(("all, without exercises", sum(reading.values()), results["minutes"].get(name), True))
-    lines = ["| section | reading (estimate) | `local` | already trained |", "|---|---:|---:|---:|"]
-    for what, minutes, local, trains in rows:
-        spared = training if trains else 0
+    found = {}
+    reading["all"] = sum(reading.values())
+    for heading, read in reading.items():
+        local = results["minutes"].get(name) if heading == "all" else took.get(heading)
+        spared = training if heading in (section, "all") else 0
         trained = None if local is None or spared is None else max(0, local - spared)
-        said = [UNKNOWN if value is None else f"{value:.1f}" for value in (local, trained)]
-        lines.append(f"| {what} | {max(1, round(minutes))} | {said[0]} | {said[1]} |")
+        found[heading] = read, local, trained
+    return found
+
+
+def minutes_table(name: str, results: dict) -> str:
+    """A notebook's minutes by section, in Markdown."""
+    lines = ["| section | reading (estimate) | `local` | already trained |", "|---|---:|---:|---:|"]
+    for heading, (read, *measured) in minutes(name, results).items():
+        what = "all, without exercises" if heading == "all" else heading
+        said = [UNKNOWN if value is None else f"{value:.1f}" for value in measured]
+        lines.append(f"| {what} | {max(1, round(read))} | {said[0]} | {said[1]} |")
+    return "\n".join(lines)
+
+
+def class_minutes(where: str, results: dict) -> int:
+    """Minutes of a class for ``"10"``, or for sections by number or first words: ``"01: 1, 4, The doubt"``,
+    ``"02: all"``, ``"03: all but 5, 6"``; ``"02: 2 live"`` trains. Sections take twice their reading and what
+    their cells take, already trained where nothing else is said.
+
+    Raises:
+        ValueError: naming a section that the notebook does not have.
+    """
+    if where.isdecimal():
+        return int(where)
+    book, _, asked = where.partition(": ")
+    name = next(name for name in TRAINS if name.startswith(book))
+    live, asked = asked.endswith(" live"), asked.removesuffix(" live")
+    table = minutes(name, results)
+    table.pop("all")
+
+    def found(words: str) -> str:
+        start = f"{words}. " if words.isdecimal() else words
+        heading = next((heading for heading in table if heading.startswith(start)), None)
+        if heading is None:
+            raise ValueError(f"{where}: {name} has no section {words!r}.")
+        return heading
+
+    whole = asked.startswith("all")
+    named = {found(words) for words in asked.removeprefix("all").removeprefix(" but ").split(", ") if words}
+    chosen = [row for heading, row in table.items() if (heading in named) != whole]
+    cells = [(local if live else trained) or 0 for _, local, trained in chosen]
+    return math.ceil(CLASS * sum(read for read, *_ in chosen) + sum(cells))
+
+
+def plan(text: str, results: dict) -> str:
+    """A timetable with the last column filled by the one before, see :func:`class_minutes`, and in each row
+    ``| **…** | | |`` the sum of what stands above it."""
+    lines, total = text.splitlines()[:2], 0
+    for line in text.splitlines()[2:]:
+        what, where = (cell.strip(" `") for cell in line.strip("|").split("|")[:2])
+        if where:
+            taken = class_minutes(where, results)
+            lines.append(f"| {what} | `{where}` | {taken} |")
+            total += taken
+        else:
+            lines.append(f"| {what} | | **{total}** |")
+            total = 0
     return "\n".join(lines)
 
 
 def update(path: Path = PAGE, results: dict | None = None) -> None:
-    """Fill the tables of minutes, and the third column of the table of numbers by the path in its fourth.
+    """Fill the tables of minutes and the timetables, and the third column of the table of numbers by the path
+    in its fourth.
 
     Raises:
-        ValueError: if a mark is missing.
+        ValueError: if a mark is missing, or a section that a timetable names.
         KeyError: if a notebook that ran has not recorded a number.
     """
     results = results or read_json(project_root() / "results" / "local.json")
 
-    def filled(row: re.Match) -> str:
+    def number_of(row: re.Match) -> str:
         stage = row["path"].split("/")[0]
         value = shown(number(results, row["path"])) if results.get(stage) else UNKNOWN
         return f"{row['start']} {value} | `{row['path']}` |"
 
-    text = path.read_text(encoding="utf-8")
-    for name in (*TRAINS, "numbers"):
-        start, end = (mark.format(name=name) for mark in MARKS)
-        if start not in text or end not in text:
-            raise ValueError(f"{path.name} has lost its marks: {start} … {end}")
-        before, rest = text.split(start, 1)
-        table, after = rest.split(end, 1)
-        if name in TRAINS:
-            table = f"\n{minutes_table(name, results)}\n"
-        else:
-            table = re.sub(r"^(?P<start>\|.*\|.*\|)[^|]*\| `(?P<path>[^`|]+)` \|$", filled, table, flags=re.M)
-        text = before + start + table + end + after
+    def numbers(table: str) -> str:
+        return re.sub(r"^(?P<start>\|.*\|.*\|)[^|]*\| `(?P<path>[^`|]+)` \|$", number_of, table, flags=re.M)
+
+    text = filled(path.read_text(encoding="utf-8"), "numbers", numbers)
+    for name in TRAINS:
+        text = filled(text, name, lambda _, name=name: minutes_table(name, results))
+    for name in PLANS:
+        text = filled(text, name, lambda table: plan(table, results))
     path.write_text(text, encoding="utf-8")

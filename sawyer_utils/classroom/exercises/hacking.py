@@ -7,42 +7,18 @@ import math
 import torch
 
 from sawyer_utils import health
-from sawyer_utils.classroom.checks import choice, close, exercise, fresh, number
+from sawyer_utils.classroom.checks import choice, close, exercise, fresh, number, uniform
 
 LOOKS, ERROR = 5, 0.2
 NOTHING = "nothing stands out"
 SAYINGS = ("length hacking", "never finishing", "collapse", "KL running away", NOTHING)
+CURVES = ("reward", "kl", "length", "length_correlation", "finished", "distinct_2")
 # First and last line of three runs without a leash.
 LOGS = {
-    "A": {
-        "reward": (0.0, 2.5),
-        "kl": (0.0, 17.0),
-        "length": (16.0, 47.0),
-        "length_correlation": (0.7, 0.6),
-        "finished": (0.99, 0.95),
-        "distinct_2": (0.85, 0.8),
-    },
-    "B": {
-        "reward": (0.0, 2.5),
-        "kl": (0.0, 11.0),
-        "length": (16.0, 47.0),
-        "length_correlation": (0.1, 0.0),
-        "finished": (0.99, 0.2),
-        "distinct_2": (0.85, 0.7),
-    },
-    "C": {
-        "reward": (0.0, 2.5),
-        "kl": (0.0, 6.0),
-        "length": (16.0, 18.0),
-        "length_correlation": (0.2, 0.1),
-        "finished": (0.99, 0.97),
-        "distinct_2": (0.85, 0.8),
-    },
+    "A": dict(zip(CURVES, [(0.0, 2.5), (0.0, 17.0), (16.0, 47.0), (0.7, 0.6), (0.99, 0.95), (0.85, 0.8)])),
+    "B": dict(zip(CURVES, [(0.0, 2.5), (0.0, 11.0), (16.0, 47.0), (0.1, 0.0), (0.99, 0.2), (0.85, 0.7)])),
+    "C": dict(zip(CURVES, [(0.0, 2.5), (0.0, 6.0), (16.0, 18.0), (0.2, 0.1), (0.99, 0.97), (0.85, 0.8)])),
 }
-
-
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * float(torch.rand((), generator=fresh()))
 
 
 # --- 06.1 ---------------------------------------------------------------------------------------
@@ -89,8 +65,8 @@ def luckiest(answer):
 def turning_point(answer):
     """f(alpha, beta) -> the d at which d (α − β log d) is highest."""
     for _ in range(4):
-        beta = _uniform(0.2, 0.9)
-        alpha = beta * _uniform(1.3, 3.0)
+        beta = uniform(0.2, 0.9)
+        alpha = beta * uniform(1.3, 3.0)
         found, wanted = number(answer(alpha, beta)), math.exp(alpha / beta - 1)
         if close(found, wanted, 1e-2):
             continue
@@ -125,7 +101,7 @@ def at_equal_length(answer):
     generator = fresh()
     for n in (12, 30):
         words = torch.randint(3, 40, (n,), generator=generator).double()
-        scores = _uniform(1.0, 3.0) + _uniform(0.05, 0.2) * words
+        scores = uniform(1.0, 3.0) + uniform(0.05, 0.2) * words
         scores = scores + torch.randn(n, generator=generator, dtype=torch.double)
         found = answer(scores.tolist(), [int(w) for w in words])
         if not close(found, _residual(scores, words)):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sawyer_utils.chapters import summaries
-from sawyer_utils.classroom.checks import Wrong, choice, close, exercise, fresh, kind, number
+from sawyer_utils.classroom.checks import Wrong, choice, close, exercise, fresh, kind, number, uniform
 
 SENTENCE = "A good council, a good plan, a bad evening."
 PARTS = ("neutrality", "similarity", "length")
@@ -187,13 +187,12 @@ def made_up_run(missing: str, generator: torch.Generator, size: int = 60) -> tup
     def some(mean: float, spread: float) -> Tensor:
         return mean + spread * torch.randn(size, generator=generator)
 
-    def between(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
     before = {"neutrality": some(0.05, 0.2), "similarity": some(0.65, 0.1), "words": some(19, 4).round()}
-    calmer = between(-0.12, -0.04) if missing == "neutrality" else between(0.12, 0.25)
-    nearer = between(-0.4, -0.2) if missing == "similarity" else between(-0.04, 0.04)
-    longer = (-10, 12)[int(between(0, 2))] if missing == "length" else between(-1.5, 1.5)
+    calmer = uniform(-0.12, -0.04, generator) if missing == "neutrality" else uniform(0.12, 0.25, generator)
+    nearer = uniform(-0.4, -0.2, generator) if missing == "similarity" else uniform(-0.04, 0.04, generator)
+    longer = (
+        (-10, 12)[int(uniform(0, 2, generator))] if missing == "length" else uniform(-1.5, 1.5, generator)
+    )
     after = {
         "neutrality": before["neutrality"] + some(calmer, 0.1),
         "similarity": before["similarity"] + some(nearer, 0.05),

@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from sawyer_utils import losses
-from sawyer_utils.classroom.checks import choice, close, exercise, fresh, number
+from sawyer_utils.classroom.checks import choice, close, exercise, fresh, number, uniform
 
 HEALTHY = "healthy"
 SICKNESSES = ("KL running away", "collapse", "never finishing")  # as health.diagnose calls them
 CLIPS = (0.1, 0.15, 0.25, 0.3)
-
-
-def _between(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 # --- 03.1 ---------------------------------------------------------------------------------------
@@ -99,7 +95,7 @@ def gae(answer):
     generator = fresh()
     rewards, values = torch.randn(2, 6, 12, generator=generator)
     whole = torch.ones(6, 12).bool()
-    settings = _between(0.8, 0.98, generator), _between(0.3, 0.9, generator)
+    settings = uniform(0.8, 0.98, generator), uniform(0.3, 0.9, generator)
     wanted, returns = losses.gae(rewards, values, whole, *settings)
     found = answer(rewards, values, whole, *settings)
     if not close(found, wanted):
@@ -245,7 +241,7 @@ def made_up_log(name: str, brief: bool, generator: torch.Generator) -> list[dict
     """
 
     def draw(low, high):
-        return _between(low, high, generator)
+        return uniform(low, high, generator)
 
     steps = int(draw(12, 40))
     ends = {

@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from sawyer_utils.classroom.checks import close, exercise, fresh, number
+from sawyer_utils.classroom.checks import close, exercise, fresh, mistake, number
 from sawyer_utils.losses import bradley_terry
 
 # --- predict the number -------------------------------------------------------------------------
@@ -37,8 +37,7 @@ def _(answer):
         "That is a probability, not a loss.": torch.sigmoid(difference - 0.5),
         "That is the logarithm without its minus sign.": -bradley_terry(difference, 0.5),
     }
-    named = [what for what, value in seen.items() if abs(found - float(value)) < 0.01]
-    return named[0] if named else f"That is too {'small' if found < wanted else 'large'}."
+    return mistake(found, seen, f"That is too {'small' if found < wanted else 'large'}.", 0.01)
 
 
 # --- write this function ------------------------------------------------------------------------
@@ -79,8 +78,7 @@ def _wrong_preference(found: float, difference, margin) -> str:
         "It is lower where the rejected answer is ahead.": bradley_terry(-difference, margin).mean(),
         "The sign is wrong: a won pair has the higher loss.": -right.mean(),
     }
-    named = [what for what, value in seen.items() if abs(found - float(value)) < 1e-4]
-    return named[0] if named else "On fresh scores it is another number than the mean loss of the pairs."
+    return mistake(found, seen, "On fresh scores it is another number than the mean loss of the pairs.")
 
 
 # --- break it and diagnose ----------------------------------------------------------------------

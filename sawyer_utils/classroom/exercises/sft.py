@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sawyer_utils.classroom.checks import close, exercise, fresh, number
+from sawyer_utils.classroom.checks import close, exercise, fresh, mistake, number
 from sawyer_utils.losses import masked_mean, token_logprobs
 
 VOCABULARY = 11
@@ -82,9 +82,8 @@ def _wrong_loss(found: float, logits, ids, graded, nll) -> str:
         "A token of a short answer counts more than one of a long answer.": each_row.mean(),
         "The sign is wrong: a better guess has a higher loss.": -masked_mean(nll, counts),
     }
-    named = [what for what, loss in seen.items() if abs(found - float(loss)) < 1e-4]
-    return (
-        named[0] if named else "On fresh logits it is another number than the mean loss of the graded tokens."
+    return mistake(
+        found, seen, "On fresh logits it is another number than the mean loss of the graded tokens."
     )
 
 
