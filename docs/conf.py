@@ -53,6 +53,13 @@ def contents(app, docname, source):
             source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n"
 
 
+def links(app, docname, source):
+    """A notebook's links to the repository, absolute for Colab's sake, lead to the pages of the site."""
+    if docname.startswith("notebooks/"):
+        up = "../" * docname.count("/")
+        source[0] = source[0].replace("https://github.com/{repository}/blob/{ref}/".format(**PLACE), up)
+
+
 def words_of_figures(app, doctree):
     """A figure's alternative text: the summary in words that follows it, in italics or printed."""
     from docutils import nodes
@@ -89,6 +96,7 @@ def index(app, error):
 
 def setup(app):
     app.connect("source-read", contents)
+    app.connect("source-read", links)
     app.connect("doctree-read", words_of_figures)
     app.connect("build-finished", index)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))

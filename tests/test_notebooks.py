@@ -30,7 +30,8 @@ def test_every_source_has_its_notebook_and_the_course_knows_it():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_holds_exactly_its_source(name):
     source, saved = course.build(name).cells, committed(name).cells
-    assert [c.source for c in saved] == [c.source for c in source]
+    linked = [course.absolute(c.source) if c.cell_type == "markdown" else c.source for c in source]
+    assert [c.source for c in saved] == linked
     assert [course.tags(c) for c in saved] == [course.tags(c) for c in source]
 
 
@@ -85,6 +86,26 @@ def test_the_title_cell_has_its_own_badge(name):
     badges = re.findall(r"colab\.research\.google\.com/github/[^)]*", committed(name).cells[0].source)
     assert len(badges) == 1
     assert badges[0].endswith(f"/notebooks/{name}.ipynb")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_work_where_the_notebook_is_alone(name):
+    prose = "\n".join(cell.source for cell in committed(name).cells if cell.cell_type == "markdown")
+    targets = re.findall(r"\]\(([^)]+)\)", re.sub(r"`[^`]*`", "", prose))
+    assert any("/docs/glossary.md#" in target for target in targets)
+    assert not [target for target in targets if not target.startswith(("https://", "#"))]
+
+
+@pytest.mark.parametrize(
+    ("link", "address"),
+    [
+        ("[a](../docs/glossary.md#b)", "[a]({}/docs/glossary.md#b)"),
+        ("[06](06_reward_hacking.ipynb)", "[06]({}/notebooks/06_reward_hacking.ipynb)"),
+        ("[a](https://x.org/a.ipynb), [b](#c)", "[a](https://x.org/a.ipynb), [b](#c)"),
+    ],
+)
+def test_links_to_files_of_the_repository_become_addresses(link, address):
+    assert course.absolute(link) == address.format("https://github.com/{}/blob/{}".format(*course.address()))
 
 
 @pytest.mark.parametrize("name", NAMES)

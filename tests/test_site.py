@@ -28,6 +28,7 @@ def prose(path):
     if path.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
         text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        text = text.replace("https://github.com/{}/blob/{}/".format(*badges.address()), "../")
     return re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
 
 

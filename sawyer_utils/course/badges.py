@@ -1,30 +1,24 @@
 """Where the repository lives, said once (``[tool.sawyer]`` in pyproject.toml) and copied from there to what
-must be readable without the package: the Colab badges, and the setup cells, which clone the course."""
+must be readable without the package: the Colab badges, the notebooks' links, and the setup cells, which clone the
+course."""
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 
-from sawyer_utils.course.notebooks import cell_hash
+from sawyer_utils.course.notebooks import address, cell_hash
 from sawyer_utils.plumbing.files import project_root
 
 FILES = ("pyproject.toml", "README.md", "notebooks/source/*.py", "notebooks/*.ipynb")
 PLACES = (  # how the address is written
     'repository = "{}"\nref = "{}"',
     "colab.research.google.com/github/{}/blob/{}/notebooks/",
+    "https://github.com/{}/blob/{}/",
     'REPO, REF = "{}", "{}"',
     r"REPO, REF = \"{}\", \"{}\"",  # in a notebook's JSON
 )
-
-
-def address(root: Path | None = None) -> tuple[str, str]:
-    """(owner/name, ref) as pyproject.toml has them."""
-    text = ((root or project_root()) / "pyproject.toml").read_text(encoding="utf-8")
-    place = tomllib.loads(text)["tool"]["sawyer"]
-    return place["repository"], place["ref"]
 
 
 def rewrite(repo: str | None = None, ref: str | None = None, root: Path | None = None) -> list[Path]:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 import time
+import tomllib
 from datetime import datetime
 from pathlib import Path
 
@@ -81,12 +82,27 @@ def build(name: str, teaching: bool = False):
     return notebook
 
 
+def address(root: Path | None = None) -> tuple[str, str]:
+    """(owner/name, ref) of the repository, as pyproject.toml has them."""
+    text = ((root or project_root()) / "pyproject.toml").read_text(encoding="utf-8")
+    place = tomllib.loads(text)["tool"]["sawyer"]
+    return place["repository"], place["ref"]
+
+
+def absolute(text: str) -> str:
+    """Markdown whose links to the repository's files are addresses: Colab opens a notebook alone, without the
+    files around it."""
+    place = "https://github.com/{}/blob/{}/".format(*address())
+    return re.sub(r"\]\((\.\./|(?=\w+\.ipynb))", lambda m: f"]({place}" + ("" if m[1] else "notebooks/"), text)
+
+
 def tags(cell) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
 def normalise(notebook) -> None:
-    """Drop what would change without meaning anything, and record the hash of each code cell.
+    """Drop what would change without meaning anything, record the hash of each code cell, and make links that
+    work in Colab.
 
     Raises:
         ValueError: if an output holds a path of this machine.
@@ -95,6 +111,7 @@ def normalise(notebook) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
+            cell.source = absolute(cell.source)
             continue
         cell.metadata["sawyer_hash"] = cell_hash(cell.source)
         for output in cell.outputs:
