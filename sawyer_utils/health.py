@@ -163,7 +163,7 @@ def _no_learning(log: list[dict]) -> Finding | None:
     # In the second half: a run that rises at once has its spread at the start, and that is no noise.
     noise = statistics.stdev(line["reward"] for line in log[len(log) // 2 :])
     error = noise * math.sqrt(1 / max(1, len(log) // 8) + 1 / max(1, len(log) // 4))
-    if after - before > 2 * error:
+    if after - before > error:  # more than its error may be learning: no finding
         return None
     evidence = f"the end earns {after - before:+.2f} more than the start (standard error {error:.2f})"
     return Finding("no learning", evidence, "More answers a step, a larger learning rate, or more steps.")

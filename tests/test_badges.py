@@ -82,8 +82,15 @@ def test_in_a_notebook_only_the_address_and_its_hash_change(copy):
     badges.rewrite("c/d", "v1", root=copy)
     after = json.loads(path.read_text(encoding="utf-8"))
     moved = [(a, b) for a, b in zip(after["cells"], before["cells"], strict=True) if a != b]
-    badge, (new, old) = moved
-    assert BADGE.findall("".join(badge[0]["source"])) == [("c/d", "v1", "01_sft.ipynb")]
+    (badge, _), *linked = [pair for pair in moved if pair[0]["cell_type"] == "markdown"]
+    ((new, old),) = (pair for pair in moved if pair[0]["cell_type"] == "code")
+    assert BADGE.findall("".join(badge["source"])) == [("c/d", "v1", "01_sft.ipynb")]
+    place = "/".join(("https://github.com", badges.address()[0], "blob", badges.address()[1]))
+    assert linked
+    for one, other in linked:
+        assert "".join(one["source"]) == "".join(other["source"]).replace(
+            place, "https://github.com/c/d/blob/v1"
+        )
     source = "".join(new["source"])
     assert SETUP.findall(source) == [("c/d", "v1")]
     assert new["metadata"]["sawyer_hash"] == course.cell_hash(source) != old["metadata"]["sawyer_hash"]
@@ -104,6 +111,7 @@ def test_what_is_no_repository_is_refused(copy, repo):
 
 def test_the_command_says_what_it_did(monkeypatch, copy, capsys):
     monkeypatch.setattr(badges, "project_root", lambda: copy)
+    monkeypatch.setattr(course, "project_root", lambda: copy)
     monkeypatch.setattr("sawyer_utils.course.cli.project_root", lambda: copy)
     main(["badges", "--repo", "some-school/rlhf-course", "--ref", "v1.0"])
     said = capsys.readouterr().out

@@ -142,10 +142,10 @@ def test_where_all_answers_earn_the_same_a_critic_has_nothing_to_explain(spread,
     assert names(saturated(rewards, spread)) == found
 
 
-def test_a_reward_that_only_wavers_is_no_learning():
-    assert names(saturated([-0.2, -0.2, 0.2, 0.0, -0.1, 0.3, 0.1, -0.2, 0.2, 0.1, -0.1, 0.2])) == {
-        "no learning"
-    }
+@pytest.mark.parametrize(("rise", "found"), [(-0.5, {"no learning"}), (0.0, {"no learning"}), (0.6, set())])
+def test_a_reward_that_only_wavers_is_no_learning_and_one_that_rises_over_its_error_is(rise, found):
+    wavers = [0.1, -0.2, 0.2, 0.0, -0.1, 0.3, 0.1, -0.2, 0.2, 0.1, -0.1, 0.2]
+    assert names(saturated([x + rise * i / 11 for i, x in enumerate(wavers)])) == found
 
 
 def test_a_short_log_says_nothing():

@@ -118,6 +118,7 @@ USUAL = {
     "news_lr": (5e-5, 2e-4),
     "eval_batch": (16, 40),
     "news_samples": (1, 2),
+    "hack_steps": (20, 60),  # at a tenth of the learning rate of `local`
 }
 
 

@@ -24,8 +24,8 @@
 # Needs 01, the reward model of 02 and the second judge of 04 (or their shipped checkpoints). About
 # 16 minutes on two CPU cores.
 #
-# In our run the judge that was paid for went up by ?.?? of SFT's standard deviations, while the second judge
-# changed by [+|−]?.?? ([better | no difference shown | worse]).
+# In our run the judge that was paid for went up by 1.36 of SFT's standard deviations; the second judge shows no
+# difference (+0.20), and in the end a quarter of the answers still stop by themselves.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -128,7 +128,7 @@ for name, judge in (("one-sided", one_sided), ("notebook 02's", full)):
         print(f"{name:14s} {group:13s} {shown}  ({len(some)} pairs)")
 
 # %% [markdown]
-# In our run the one-sided judge is right on ?.?? of the pairs where the longer answer wins, and on ?.?? of the others.
+# In our run the one-sided judge is right on 0.89 of the pairs where the longer answer wins, and on 0.31 of the others.
 # A test set collected by the same rule holds only pairs of the first kind, and would have praised it.
 
 # %%
@@ -211,7 +211,8 @@ plots.save(drawings.overoptimisation(table), figures, "overoptimisation", table)
 # %% [markdown]
 # *Proxy and gold over √KL, gold with its interval; the numbers stand in the table.*
 #
-# In our run the proxy went from ?.?? to ?.?? and gold from ?.?? to ?.??, at a KL of ?? nats.
+# In our run the proxy went from −0.01 to 1.35 and gold from −0.07 to 0.13, at a KL of 10 nats. The share of answers that
+# end, which neither judge is asked about, fell from 0.96 to 0.26.
 #
 # Gao et al. (2022, arXiv 2210.10760) trained hundreds of runs against judges of all sizes and found one shape of
 # [over-optimisation](../docs/glossary.md#over-optimisation): with d = √KL, gold follows **R(d) = d (α − β log d)**. It rises, turns and falls, while the
@@ -249,8 +250,8 @@ for name, c in changes.items():
 assert fall.n == len(test) // 2
 
 # %% [markdown]
-# In our run gold is highest at step ??. From the start to there it changed by [+|−]?.?? ([better | no difference shown |
-# worse]), and from there to the end by [+|−]?.?? ([better | no difference shown | worse]).
+# In our run gold is highest at step 8. From the start to there it changed by +0.47 (better), and from there to the end
+# by −0.23 (no difference shown). So a turn is not shown in twelve steps: gold stops following, and the proxy goes on.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What do the texts say?
@@ -374,8 +375,8 @@ plots.save(drawn, figures, "prefers", prefers)
 # *A row a judge: how much higher it scores the hacked answers to held-out prompts than SFT's, in its own standard
 # deviations of SFT's answers. Right of zero it would pay for the hack.*
 #
-# In our run the stricter of two scores the hacked answers [+|−]?.??, the proxy at equal length [+|−]?.??, and the judge
-# that was asked again [+|−]?.??.
+# In our run the stricter of two scores the hacked answers +1.53, the proxy at equal length +0.33, and the judge that was
+# asked again +0.86: each would still pay for the hack, equal length the least.
 #
 # A judge that fails here needs no run. One that passes has mended *this* hack; the next run looks for the next. Two
 # remedies get a run: the leash with its fee, paid by the unmended proxy, and the judge that was asked again, without a
@@ -431,8 +432,8 @@ plots.save(drawings.differences(changes, title), figures, "remedies", remedies)
 # %% [markdown]
 # *A row a run: gold's change since SFT with its 95 % interval, coloured by its verdict; the numbers stand in the table.*
 #
-# In our run gold changed by [+|−]?.?? with the leash and its fee ([holds | does not hold]), and by [+|−]?.?? with the
-# judge that was asked again ([holds | does not hold]).
+# In our run gold changed by −0.15 with the leash and its fee (does not hold: the interval reaches below the margin), and
+# by −0.18 with the judge that was asked again (does not hold). Only the leash kept its answers finished.
 #
 # Each row is **one training with one seed**. How much another seed changes we have measured for 03's run, with a healthy
 # judge and five seeds:
