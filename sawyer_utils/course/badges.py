@@ -1,6 +1,6 @@
 """Where the repository lives, said once (``[tool.sawyer]`` in pyproject.toml) and copied from there to what
-must be readable without the package: the Colab badges, the notebooks' links, and the setup cells, which clone the
-course."""
+must be readable without the package: the Colab badges, the notebooks' links, and the setup cells, which
+clone the course."""
 
 from __future__ import annotations
 

@@ -93,7 +93,8 @@ def absolute(text: str) -> str:
     """Markdown whose links to the repository's files are addresses: Colab opens a notebook alone, without the
     files around it."""
     place = "https://github.com/{}/blob/{}/".format(*address())
-    return re.sub(r"\]\((\.\./|(?=\w+\.ipynb))", lambda m: f"]({place}" + ("" if m[1] else "notebooks/"), text)
+    text = re.sub(r"\]\(\.\./", f"]({place}", text)
+    return re.sub(r"\]\((?=\w+\.ipynb)", f"]({place}notebooks/", text)
 
 
 def tags(cell) -> list[str]:
