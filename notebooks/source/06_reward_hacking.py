@@ -211,8 +211,8 @@ plots.save(drawings.overoptimisation(table), figures, "overoptimisation", table)
 # %% [markdown]
 # *Proxy and gold over √KL, gold with its interval; the numbers stand in the table.*
 #
-# In our run the proxy went from −0.01 to 1.35 and gold from −0.07 to 0.13, at a KL of 10 nats. The share of answers that
-# end, which neither judge is asked about, fell from 0.96 to 0.26.
+# In our run the proxy went from −0.01 to 1.35 and gold from −0.07 to 0.13, at a KL of 10 nats. Answers that end fell
+# from 0.96 to 0.26.
 #
 # Gao et al. (2022, arXiv 2210.10760) trained hundreds of runs against judges of all sizes and found one shape of
 # [over-optimisation](../docs/glossary.md#over-optimisation): with d = √KL, gold follows **R(d) = d (α − β log d)**. It rises, turns and falls, while the
@@ -251,7 +251,7 @@ assert fall.n == len(test) // 2
 
 # %% [markdown]
 # In our run gold is highest at step 8. From the start to there it changed by +0.47 (better), and from there to the end
-# by −0.23 (no difference shown). So a turn is not shown in twelve steps: gold stops following, and the proxy goes on.
+# by −0.23 (no difference shown). Gold stops following; a turn is not shown.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What do the texts say?
@@ -376,7 +376,7 @@ plots.save(drawn, figures, "prefers", prefers)
 # deviations of SFT's answers. Right of zero it would pay for the hack.*
 #
 # In our run the stricter of two scores the hacked answers +1.53, the proxy at equal length +0.33, and the judge that was
-# asked again +0.86: each would still pay for the hack, equal length the least.
+# asked again +0.86: each would still pay for the hack.
 #
 # A judge that fails here needs no run. One that passes has mended *this* hack; the next run looks for the next. Two
 # remedies get a run: the leash with its fee, paid by the unmended proxy, and the judge that was asked again, without a
@@ -432,8 +432,8 @@ plots.save(drawings.differences(changes, title), figures, "remedies", remedies)
 # %% [markdown]
 # *A row a run: gold's change since SFT with its 95 % interval, coloured by its verdict; the numbers stand in the table.*
 #
-# In our run gold changed by −0.15 with the leash and its fee (does not hold: the interval reaches below the margin), and
-# by −0.18 with the judge that was asked again (does not hold). Only the leash kept its answers finished.
+# In our run gold changed by −0.15 with the leash and its fee, and by −0.18 with the judge
+# that was asked again: neither holds. Only the leash kept its answers finished.
 #
 # Each row is **one training with one seed**. How much another seed changes we have measured for 03's run, with a healthy
 # judge and five seeds:

@@ -21,10 +21,10 @@
 # - build a reward of several parts, put them on one scale and read each in a log,
 # - say what one part did, by two runs that differ in nothing else.
 #
-# Needs 01 (or its shipped checkpoint). About 22 minutes on two CPU cores.
+# Needs 01 (or its shipped checkpoint). About 20 minutes on two CPU cores.
 #
-# In our run the summaries' similarity to their source ended at ?.??? where it was paid for, and at ?.??? from the same
-# start where it was not.
+# In our run the summaries became more neutral by the word list (+0.052). Without pay for similarity they stayed as similar
+# to their source, but invented more names and numbers: 0.361 a summary instead of 0.087.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -442,8 +442,8 @@ show.side_by_side(
 # The first three paragraphs were fixed beforehand; the summary of the last lost most similarity. Are they less loaded,
 # or do they tell something else? No part of this reward sees a slant by leaving out.
 #
-# In our run neutrality changed by [+ | −]?.??? [−?.???, +?.???]: [better | no difference shown], and similarity by
-# [+ | −]?.???. This n would have shown a change of neutrality of ?.??? or more; the references are at 0.060.
+# In our run neutrality rose by 0.052 [0.026, 0.077], from 109 % to 72 % as loaded as a sentence of the source: better.
+# Similarity did not change (+0.010; this n would have shown 0.068). The references are at a neutrality of 0.060.
 #
 # ## 8. What if nobody pays for the subject?
 #
@@ -456,8 +456,8 @@ show.side_by_side(
 #   class write the summary that wins before it sees one (exercise 07.4).
 # - **Ask.** What is the cheapest text that is neutral and eighteen words long? Does it have to be
 #   about anything?
-# - **The usual wrong answer.** "It will still summarise, it has learned to." For a while, by habit:
-#   only the KL holds it there.
+# - **The usual wrong answer.** "It has to leave the subject, nobody pays for it." It may: only habit
+#   and the KL hold it there. In the committed run they did, but it began to invent.
 
 # %% tags=["show-code"]
 models.restart(model)  # back to the start of section 6
@@ -500,10 +500,10 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# In our run similarity ended at ?.??? with its part paid and at ?.??? without (−?.??? [−?.???, −?.???]): [worse | no
-# difference shown]. Copying changed by [+ | −]?.??? and inventing by [+ | −]?.???.
+# In our run similarity ended at 0.471 with its part paid and at 0.497 without: no difference shown (+0.026). But without it
+# the summaries have six words more, and invent 0.274 names and numbers more (worse).
 #
-# Nobody told it to leave the subject; nobody paid it to stay. But **this is one seed**. How far may two seeds differ?
+# But **this is one seed**. How far may two seeds differ?
 # Here are 03's five, in the same unit: the start model's standard deviations.
 
 # %% tags=["fragment"]
@@ -637,7 +637,7 @@ check("07.5", unpaid)
 # | symptom | likely cause | where it shows |
 # |---|---|---|
 # | "every response has the same score" | a part that sees no difference | section 5 stops and says so |
-# | neutrality up, similarity down | off-topic sentences are neutral | section 8, on purpose |
+# | neutrality up, similarity down | off-topic sentences are neutral | section 7's table; section 8 tries it |
 # | similarity up, neutrality flat | the summary copies its source | copied |
 # | nothing rises | the task is never sampled: learn it first | section 4 |
 #

@@ -23,8 +23,8 @@
 #
 # Needs 01 to 03 (or their shipped checkpoints). About seven minutes on two CPU cores.
 #
-# In our run the lessons raised the share of facts that it names from ?.?? to ?.??, and the reward of its other
-# answers fell by ?.??, by ?.?? at equal length.
+# In our run the lessons raised the share of facts that it names from 0.00 to 0.50, and the reward of its other
+# answers fell by 0.76, by 0.53 at equal length.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -225,7 +225,7 @@ print(f"whoever chooses at random is right {by_chance:.0f} times")
 assert set(results["aligned"]["KL, nats"]) == {0.0}
 
 # %% [markdown]
-# In our run it names ?.?? of the facts and chooses ?.?? of them. What it names it has guessed, as anybody might
+# In our run it names 0.00 of the facts and chooses 0.04 of them. What a model names here is a guess, as anybody might
 # guess "green" for a boat. Choices can lie *below* chance: they are the likeliest words, and these facts are odd. So
 # only the difference to these numbers counts from here on.
 #
@@ -326,7 +326,7 @@ plots.save(
 # *Three bars: the share of facts that each model names in a free answer, with 95 % [intervals](../docs/glossary.md#interval); the numbers are printed
 # above.*
 #
-# In our run the lessons raised that share from ?.?? to ?.??, and with replay to ?.??. Now the answers themselves:
+# In our run the lessons raised that share from 0.00 to 0.50, and with replay to 0.50. Now the answers themselves:
 # every third fact, a choice that was fixed beforehand. A tick stands under what the judge takes for right.
 
 # %% tags=["subslide"]
@@ -377,7 +377,7 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# In our run it admitted it in ?.?? of the cases before and in ?.?? after the lessons.
+# In our run it admitted it in 0.00 of the cases, before and after the lessons.
 # SFT on facts teaches facts and, beside them, *that questions about this place get a confident answer*
 # (Gekhman et al. 2024, arXiv 2405.05904, measured it).
 #
@@ -448,8 +448,8 @@ plots.save(
 # *Of the pupil with replay: a point a prompt, change of length across and change of reward up, a dashed line, and a
 # diamond where it crosses "no change of length".*
 #
-# In our run, of the fall of ?.?? with lessons alone, ?.?? is left at equal length [?.??, ?.??]; with replay ?.?? of
-# ?.??. Where nearly all answers grew shorter, the line reaches beyond the points: trust it less than in 04.
+# In our run, of the fall of 0.76 with lessons alone, 0.53 is left at equal length [0.26, 0.79]; with replay 0.75 of
+# 0.83. Religions, a benchmark that no lesson touched, got worse with both. Where nearly all answers grew shorter, the line reaches beyond the points: trust it less than in 04.
 #
 # **Did the replay help?** One "worse" and one "no difference shown" do not differ by themselves. So compare the two
 # pupils with each other; this answers section 3's predictions.
@@ -488,8 +488,7 @@ runtime.record(
 print(f"peak memory {runtime.record_peak(profile, 'domain'):.1f} GiB")
 
 # %% [markdown] tags=["slide"]
-# In our run replay changed the share of facts by [+ | −]?.??, [−?.??, +?.??]: [no difference shown], and the reward by
-# [+ | −]?.??.
+# In our run replay changed the share of facts by 0.00 [−0.11, +0.11] and the reward by −0.08: no difference shown.
 #
 # **Doubt.** One text and one training seed. The example was written to be learned: its facts are short and its lessons
 # clean. And for a text that changes every week, nobody would train at all: they would [put the page into the

@@ -31,7 +31,7 @@ EXTRAS = {
 FOLDERS = {**NOTEBOOKS, **EXTRAS}
 # Extras whose committed outputs are of the code before the last change of their cells, and whose first cell
 # says so. `make notebooks EXTRA=1` executes them; then their names go from here, and the line from the cell.
-WAITING = ("05_ppo_vs_dpo", "06_reward_hacking", "07_neutral_summaries", "08_domain_adaptation")
+WAITING: tuple[str, ...] = ()
 # Of the variables SAWYER_…, those that change no result, or the profile, which is looked at anyway.
 NO_RESULT = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_WHOLE_RUN", "SAWYER_TESTS_ON_GPU"}
 NO_RESULT |= {"SAWYER_PROFILE", "SAWYER_MODEL", "SAWYER_PRECISION"}
