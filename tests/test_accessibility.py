@@ -161,7 +161,7 @@ def has_words(cell):
 def test_every_figure_is_followed_by_its_summary_in_words(name):
     cells = notebook(name, "source").cells
     figures = [i for i, cell in enumerate(cells) if shows_a_figure(cell)]
-    assert len(figures) >= 4 or name > "05"
+    assert len(figures) >= 3 or name > "05"
     silent = []
     for here, following in zip(figures, [*figures[1:], len(cells)], strict=True):
         if not any(has_words(cell) for cell in cells[here + 1 : following]):

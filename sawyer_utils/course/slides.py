@@ -54,9 +54,8 @@ def chosen(name: str, executed):
     """The marked cells of a source, with the outputs of the executed notebook."""
     notebook = course.build(name, teaching=True)
     plain = [cell for cell in notebook.cells if "teaching" not in course.tags(cell)]
-    for cell in notebook.cells:
-        cell.source = course.absolute(cell.source) if cell.cell_type == "markdown" else cell.source
-    if [cell.source for cell in plain] != [cell.source for cell in executed.cells]:
+    sources, shown = ([course.absolute(cell.source) for cell in cells] for cells in (plain, executed.cells))
+    if sources != shown:
         raise ValueError(f"{name}.ipynb is older than its source: make notebooks first.")
     for cell, done in zip(plain, executed.cells, strict=True):
         if cell.cell_type == "code":
