@@ -172,7 +172,10 @@ for name, reading in readings.items():
     loud, plain = reading(said), reading(references or [""])
     wins = [(a > b) + 0.5 * (a == b) for a in loud for b in plain]
     above[name] = statistics.mean(wins)
-    means = f"source {statistics.mean(loud):.2f}, reference {statistics.mean(plain):.2f}"
+    means = (
+        f"source {statistics.mean(loud):.2f}, "
+        f"reference {statistics.mean(plain):.2f}"
+    )
     print(f"{name}: {means}; right in {above[name]:.2f}")
 silent = statistics.mean(share == 0 for share in summaries.loaded(said))
 print(f"sentences of the sources in which the list hears nothing: {silent:.0%}")
@@ -316,7 +319,9 @@ total = reward_fn(*graded)
 scores = reward_fn.parts  # name -> this part's scores in the last call
 by_hand = sum(weight * scores[name][0] for name, (_, weight) in parts.items())
 print(f"first summary: {total[0]:+.3f}, by hand {by_hand:+.3f}")
-print(f"the whole reward: {statistics.mean(total):+.2f} ± {statistics.stdev(total):.2f}")
+print(
+    f"the whole reward: {statistics.mean(total):+.2f} ± {statistics.stdev(total):.2f}"
+)
 assert abs(total[0] - by_hand) < 1e-4
 
 # %%
@@ -520,7 +525,8 @@ runtime.record(
     "neutral",
     **{key: {n: c.as_dict() for n, c in of.items()} for key, of in found.items()},
     verdicts={
-        key: {n: c.verdict_if(BETTER[n]) for n, c in of.items()} for key, of in found.items()
+        key: {n: c.verdict_if(BETTER[n]) for n, c in of.items()}
+        for key, of in found.items()
     },
     missing=missing,
     between_in_sd=apart,

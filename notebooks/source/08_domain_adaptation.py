@@ -432,7 +432,10 @@ for name in pupils:
     whole = changes[name]["reward"]["difference"]
     print(f"{name:12s} reward {whole:+.2f}; at equal length {m.adjusted:+.2f}", end=" ")
     like = f"; on {m.matched_n} prompts with answers of like length {m.matched:+.2f}"
-    print(f"[{m.adjusted_low:+.2f}, {m.adjusted_high:+.2f}]{like if m.matched_n else ''}")
+    print(
+        f"[{m.adjusted_low:+.2f}, {m.adjusted_high:+.2f}]"
+        f"{like if m.matched_n else ''}"
+    )
 rewards, lengths = (
     [after - before for before, after in zip(*(one[key] for one in pair))]
     for key in ("reward", "length, tokens")
