@@ -2,7 +2,7 @@
 
     python benchmarks/ppo_seeds.py --seeds 0 1 2 3 4
     python benchmarks/ppo_seeds.py --seeds 5 --add      # keep those in the file
-    python benchmarks/ppo_seeds.py --baseline group     # instead of the critic, to results/ppo_group_seeds.json
+    python benchmarks/ppo_seeds.py --baseline group     # results/ppo_group_seeds.json
     python benchmarks/ppo_seeds.py --confirm            # did notebook 03 just now repeat the median seed?
 
 Starts from the SFT adapter and the two judges of the current profile's run (or the shipped ones) and writes
@@ -10,8 +10,8 @@ results/ppo_seeds.json: one row a seed, measured as in notebook 03, and all of t
 that draws seeds and prompts. Answers before and after are sampled once each with one fixed seed, so only the
 training differs. About 10 minutes a seed on two quiet cores.
 
-``--confirm`` is for a change of the code that should change no result. Notebook 03 trains the median seed: if its
-run has the table's gains to the last digit, the table counts as one of the code as it is now.
+``--confirm`` is for a change of the code that should change no result. Notebook 03 trains the median seed: if
+its run has the table's numbers to the last digit, the table counts as one of the code as it is now.
 """
 
 from __future__ import annotations
