@@ -74,7 +74,6 @@ class Probe(nn.Module):
 
         Args:
             texts: token ids of each question with its answer.
-            prompts: "" where the question is not to be seen.
         """
         sentences = list(dict.fromkeys([*prompts, *responses]))
         vectors = dict(zip(sentences, self.encoder.embed(sentences), strict=True))

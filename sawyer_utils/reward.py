@@ -137,13 +137,12 @@ class RewardModel:
     Args:
         model: ``AutoModelForSequenceClassification`` with ``num_labels=1``.
         max_tokens: longest question-and-answer pair.
-        see_prompt: False trains and scores answers alone (to show what the question is worth).
 
     Raises:
         ValueError: if the model has fewer positions than ``max_tokens``.
     """
 
-    def __init__(self, model: nn.Module, tokenizer, max_tokens: int = 192, see_prompt: bool = True):
+    def __init__(self, model: nn.Module, tokenizer, max_tokens: int = 192):
         longest = longest_input(model)
         if longest is not None and max_tokens > longest:
             raise ValueError(
@@ -152,16 +151,15 @@ class RewardModel:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.see_prompt = see_prompt
 
     @classmethod
-    def untrained(cls, profile: Profile, see_prompt: bool = True, seed: int = 0) -> RewardModel:
+    def untrained(cls, profile: Profile, seed: int = 0) -> RewardModel:
         """The pretrained base with a fresh, random head, and with LoRA if it is not to stay frozen
         (``reward_frozen``): a few MB to save."""
         torch.manual_seed(seed)
         if profile.reward_frozen and _load_tokenizer(assets.resolve(profile.reward_base)).sep_token is None:
             probe, tokenizer = _load_probe(profile.reward_base, profile.encoder)
-            return FrozenReward(probe, tokenizer, profile.reward_pair_tokens, see_prompt)
+            return FrozenReward(probe, tokenizer, profile.reward_pair_tokens)
         model, tokenizer = _load_base(profile.reward_base)
         config = LoraConfig(
             r=profile.reward_rank,
@@ -170,7 +168,7 @@ class RewardModel:
             target_modules="all-linear",
             task_type="SEQ_CLS",  # the head is trained and saved whole
         )
-        return cls(get_peft_model(model, config), tokenizer, profile.reward_pair_tokens, see_prompt)
+        return cls(get_peft_model(model, config), tokenizer, profile.reward_pair_tokens)
 
     @classmethod
     def load(cls, path: Path | str) -> RewardModel:
@@ -180,20 +178,20 @@ class RewardModel:
             ValueError: if a file is damaged, naming the folder.
         """
         settings = read_json(Path(path) / "sawyer_reward.json")
-        base = settings.pop("base")
-        if encoder := settings.pop("encoder", None):
-            return FrozenReward(*_load_probe(base, encoder), **settings).load_head(Path(path))
-        model, tokenizer = _load_base(base)
-        return cls(load_adapter(model, Path(path), "default"), tokenizer, **settings)
+        longest = settings["max_tokens"]
+        if encoder := settings.get("encoder"):
+            return FrozenReward(*_load_probe(settings["base"], encoder), longest).load_head(Path(path))
+        model, tokenizer = _load_base(settings["base"])
+        return cls(load_adapter(model, Path(path), "default"), tokenizer, longest)
 
     def save(self, path: Path | str, base: str) -> None:
         """Save adapter and head as safetensors, atomically; ``base`` is the profile's."""
-        settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
+        settings = {"base": base, "max_tokens": self.max_tokens}
         save_adapter(self.model, Path(path), sawyer_reward=settings)
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""
-        return encode_pair(self.tokenizer, prompt if self.see_prompt else "", response, self.max_tokens)
+        return encode_pair(self.tokenizer, prompt, response, self.max_tokens)
 
     @torch.no_grad()
     def score(self, prompts: list[str], responses: list[str], batch: int = 32) -> list[float]:
@@ -230,7 +228,7 @@ class FrozenReward(RewardModel):
             ValueError: if the two lists differ in length.
         """
         texts = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
-        return self.model.features(texts, prompts if self.see_prompt else [""] * len(prompts), responses)
+        return self.model.features(texts, prompts, responses)
 
     @torch.no_grad()
     def score(self, prompts: list[str], responses: list[str], batch: int = 32) -> list[float]:
@@ -252,8 +250,7 @@ class FrozenReward(RewardModel):
         return log
 
     def save(self, path: Path | str, base: str) -> None:
-        settings = {"base": base, "max_tokens": self.max_tokens, "see_prompt": self.see_prompt}
-        settings |= {"encoder": self.model.encoder.source}
+        settings = {"base": base, "max_tokens": self.max_tokens, "encoder": self.model.encoder.source}
         with replacing(Path(path)) as temporary:
             temporary.mkdir()
             save_file({"head": self.model.head.weight.data.cpu()}, temporary / "adapter_model.safetensors")
@@ -505,7 +502,7 @@ def train_reward(
 def _train_head(reward: FrozenReward, profile, pairs, folder: Path, on_log, resume: bool) -> list[dict]:
     """:func:`train_reward` of a frozen one: too short for a checkpoint."""
     known = {"data": resuming.digest(pairs)}
-    known |= {"base": profile.reward_base, "tokens": reward.max_tokens, "see_prompt": reward.see_prompt}
+    known |= {"base": profile.reward_base, "tokens": reward.max_tokens}
     ours = resuming.claim(folder, known, ("model", "log.json"), resume)
     if ours and (log := trainers.finished(folder, "model")):
         reward.load_head(folder / "model")

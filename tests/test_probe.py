@@ -117,14 +117,6 @@ def test_padding_neighbours_and_repeats_change_no_score(profile):
     assert len({round(score, 5) for score in alone}) == 3
 
 
-def test_answers_alone_are_the_same_whatever_was_asked(profile):
-    alone = reward.RewardModel.untrained(profile, see_prompt=False)
-    both = reward.RewardModel.untrained(profile)
-    asked = ["a", "b c"], ["x y"] * 2
-    assert alone.score(*asked)[0] == pytest.approx(alone.score(*asked)[1], abs=1e-5)
-    assert abs(both.score(*asked)[0] - both.score(*asked)[1]) > 1e-3
-
-
 def test_the_base_is_frozen_shared_and_read_no_deeper_than_needed(profile):
     one, other = (reward.RewardModel.untrained(profile, seed=seed) for seed in (0, 1))
     assert isinstance(one, reward.FrozenReward)

@@ -50,17 +50,6 @@ def test_the_model_reads_question_and_answer_together(reward):
     assert words == ["[CLS]", "a", "b", "[SEP]", "c", "d", "[SEP]"]
 
 
-def test_without_the_prompt_it_reads_the_answer_alone(reward, letter_profile):
-    blind = RewardModel(reward.model, reward.tokenizer, max_tokens=24, see_prompt=False)
-    assert blind.encode("a b", "c d") == blind.encode("x y z", "c d")
-    assert "a" not in blind.tokenizer.convert_ids_to_tokens(blind.encode("a b", "c d"))
-    scores = blind.score(["a b", "x y z", ""], ["c d"] * 3)
-    assert scores == pytest.approx([scores[0]] * 3, abs=1e-5)
-    seeing = reward.score(["a b", "x y z"], ["c d"] * 2)
-    assert abs(seeing[0] - seeing[1]) > 1e-3
-    assert RewardModel.untrained(letter_profile, see_prompt=False).see_prompt is False
-
-
 def test_responses_that_read_the_same_once_cut_are_left_out_and_said(letter_profile, capsys):
     profile = replace(letter_profile, reward_pair_tokens=11)
 
@@ -169,7 +158,7 @@ def test_a_standardised_reward_has_mean_0_and_spread_1_on_its_texts(reward):
 
 
 def test_a_saved_reward_model_gives_the_same_scores(reward, letter_profile, tmp_path):
-    reward.see_prompt, reward.max_tokens = False, 17
+    reward.max_tokens = 17
     with torch.no_grad():
         for name, parameter in reward.model.named_parameters():
             if parameter.requires_grad and "lora" not in name:  # the head
@@ -178,7 +167,7 @@ def test_a_saved_reward_model_gives_the_same_scores(reward, letter_profile, tmp_
     reward.save(tmp_path / "reward", letter_profile.reward_base)
     loaded = RewardModel.load(tmp_path / "reward")
     assert loaded.score(PROMPTS, RESPONSES) == scores
-    assert (loaded.see_prompt, loaded.max_tokens) == (False, 17)
+    assert loaded.max_tokens == 17
     assert not loaded.model.training
     size = sum(path.stat().st_size for path in (tmp_path / "reward").iterdir())
     assert size < 100_000, "adapter and head, not the encoder"
@@ -226,9 +215,7 @@ def test_pairs_that_read_the_same_once_cut_are_not_trained_on(reward, letter_pro
         pairs_that_fit(letter_profile, [{"prompt": "a", "responses": alike}])
 
 
-@pytest.mark.parametrize("see_prompt", [True, False])
-def test_the_trainers_loss_is_bradley_terry_with_a_margin(reward, letter_profile, tmp_path, see_prompt):
-    reward.see_prompt = see_prompt
+def test_the_trainers_loss_is_bradley_terry_with_a_margin(reward, letter_profile, tmp_path):
     trainer = reward_trainer(reward, letter_profile, PAIRS, tmp_path)
     [batch] = list(trainer.get_train_dataloader())
     found = trainer.compute_loss(trainer.model, batch)

@@ -17,12 +17,15 @@
 # **You will train a small model that gives any answer a grade, and find out what it really grades.**
 #
 # You will be able to
-# - turn a vote between two answers into a loss, by hand and with TRL,
-# - say how much of a judge's accuracy can be had without reading, and how much cannot,
+# - turn votes between answers into a loss, by hand and with TRL,
+# - say how much of an accuracy can be had without reading,
 # - train a judge on a frozen language model, and find out what it likes.
 #
-# In our run the judge picks the better of two answers in 0.725 of the held-out pairs, a judge that
-# cannot read in 0.585.
+# | In our run | is right on held-out pairs |
+# |---|---|
+# | a judge that cannot read | 0.585 |
+# | an encoder, fine-tuned | 0.689 |
+# | a layer on a frozen language model | 0.725 |
 #
 # Needs 01 (or its shipped checkpoint) for section 8. About 7 minutes on two CPU cores.
 
@@ -50,8 +53,8 @@ profile = runtime.setup()
 # %% [markdown]
 # ## The whole thing in one picture
 #
-# Notebook 01 taught the model to answer by showing it answers. Nothing there said that one right
-# answer can be better than another. This notebook builds the judge that says so.
+# Notebook 01 taught answers, not that one right answer can be better than another. Here you build the judge of
+# that.
 
 # %%
 import json, math, os, tempfile
@@ -82,12 +85,11 @@ figures = folder / "figures"
 plots.save(plots.four_stages(here="reward"), figures, "four_stages")
 
 # %% [markdown]
-# *Four boxes in a row: SFT, reward model, PPO, evaluation. You are in the second, "learn what
-# is liked".*
+# *Four boxes in a row: SFT, reward model (you are here), PPO, evaluation.*
 #
 # ## Two answers, one vote
 #
-# Somebody asks SAWYER how to greet a person. Read both answers, and decide before you go on.
+# Somebody asks SAWYER how to greet a person. Read both answers, and vote.
 
 # %% tags=["slide"]
 question = "How do I greet someone?"
@@ -96,7 +98,13 @@ answers = {
     "B": "A smile and a warm 'Hello!' work almost anywhere. In a formal setting, offer "
     "your hand; among friends, a wave is plenty. Who are you going to meet?",
 }
-show.side_by_side([question], {name: [text] for name, text in answers.items()})
+vote = "B"  # your vote: change it to "A" if you like that one better
+
+other = "A" if vote == "B" else "B"
+preference = {"prompt": question, "chosen": answers[vote], "rejected": answers[other]}
+assert preference["chosen"] != preference["rejected"]
+display(show.side_by_side([question], {name: [text] for name, text in answers.items()}))
+print(json.dumps(preference, indent=1))
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** A preference is cheap: everybody has voted within ten seconds. Take the vote
@@ -105,22 +113,14 @@ show.side_by_side([question], {name: [text] for name, text in answers.items()})
 # - **The usual wrong answer.** "B, because it is correct." So is A. Keep the word *longer* on the
 #   board until section 7.
 
-# %%
-vote = "B"  # your vote: change it to "A" if you liked that one better
-
-other = "A" if vote == "B" else "B"
-preference = {"prompt": question, "chosen": answers[vote], "rejected": answers[other]}
-print(json.dumps(preference, indent=1))
-assert preference["chosen"] != preference["rejected"]
-
 # %% [markdown]
-# Nobody asks you for a grade: picking one of two is easy, and two people can agree on it. From such rows
-# everything here is learned. Our file holds four answers to each **prompt**, each with a score from 1 to
-# 10; two with different scores make one [pair](../docs/glossary.md#preference-pair), the **chosen** and the
-# **rejected** answer.
+# Nobody asks you for a grade: picking one of two is easy, and two people can agree on it. Our file holds four
+# scored answers to each **prompt**; two with different scores make a [pair](../docs/glossary.md#preference-pair),
+# a **chosen** and a **rejected** answer. Yours may hold pairs as printed above: `SAWYER_PREFERENCES=mine.jsonl`
+# (README).
 #
-# The split is by prompt: by pair, a good answer would stand on both sides, and could be recognised. The
-# `kind` says what the writer was asked to write; no judge sees it.
+# The split is by prompt: by pair, a good answer could stand on both sides. The `kind` is what the writer, a
+# language model, was asked for; no judge sees it.
 
 # %%
 preferences = data.load_preferences(profile.preferences, profile.limit)
@@ -141,49 +141,62 @@ show.side_by_side(labels, texts, first="score and kind")
 # %% [markdown] tags=["slide"]
 # ## 1. How far does one get without reading?
 #
-# Two judges that **cannot read a word** go first. One knows only in which of nine bands of length an answer
-# is. The other counts marks, capitals, repetition and words that the question has too, and looks at the first
-# word. They are tried on our preferences and on an exhibit, a part of this course's *first* preference file.
-# **Predict first:** how often are they right?
+# Two judges that **cannot read a word** go first. One knows only in which of nine bands of length an answer is;
+# the other counts marks, capitals, repetition and words of the question. They are tried on our preferences and on
+# an exhibit, this course's *first* file. **Predict first:** how often are they right?
+#
+# Pairs of one prompt share its answers: for the interval, the [bootstrap](../docs/glossary.md#bootstrap) draws
+# whole **prompts**.
+
 
 # %% tags=["slide"]
+def accuracy(gaps, pairs) -> tuple[float, float, float]:
+    """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
+    if not pairs:  # of one's own data, a group may have none
+        return math.nan, math.nan, math.nan
+    right = (np.sign(gaps) + 1) / 2  # a tie counts half
+    low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
+    return float(right.mean()), low, high
+
+
+def text(numbers) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
+
+
 exhibit = data.load_preferences(str(sources.EMBEDDED / "length_tells.jsonl"))
 sets = {"these preferences": (train, held), "exhibit": data.split_rows(exhibit, 0.2)}
 blind, unread = {}, {}
 for name, (learn, test) in sets.items():
     exam = data.pairs(test)
+    print(f"{name}: {len(exam)} pairs of {len(test)} prompts")
     blind[name] = {
         "bands of length alone": surface.words_alone(learn, exam),
         "the surface": surface.surface(learn, exam),
     }
-    unread[name] = {how: surface.share_right(g) for how, g in blind[name].items()}
-    for how, share in unread[name].items():
-        print(f"{name:<18} {how:<22} right on {share:.3f} of {len(exam)} pairs")
-runtime.record(profile, "reward", without_reading=unread["these preferences"])
-runtime.record(profile, "reward", without_reading_exhibit=unread["exhibit"])
+    unread[name] = {how: accuracy(gaps, exam) for how, gaps in blind[name].items()}
+    for how, found in unread[name].items():
+        print(f"    {how:<22} right on {text(found)}")
 scored = {"these preferences": preferences, "exhibit": exhibit}
 figure = drawings.score_by_length(scored)
 plots.save(figure, figures, "score_by_length", list(unread.values()))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # *Two lines over nine bands of length: the mean score of the answers in each, for both sets.*
 #
-# In the exhibit the good answers have 31 to 45 words, the bare ones fewer than eleven, and nearly
-# everything between is bad. A judge that counts words does very well on it: **a high accuracy there is no sign
-# that anything was read.** So the preferences were written anew, every kind of answer in every length. What
-# our judge gets right beyond the first two numbers is the most that can be reading.
-
-# %% [markdown] tags=["slide"]
+# In the exhibit nearly all good answers have 31 to 45 words, and counting words does very well: **a high accuracy
+# is no sign there that anything was read.** So the preferences were written anew, every kind of answer in every
+# length.
+#
 # ## 2. How does a vote become a number?
 #
-# A judge gives each answer one number, its **score**; a vote says which of two is higher.
-# [Bradley and Terry](../docs/glossary.md#bradley-terry-model) (1952) turn the *difference* into a probability of being preferred, with
-# the [logistic function](../docs/glossary.md#logistic-function):
+# A judge gives each answer one number, its **score**. [Bradley and
+# Terry](../docs/glossary.md#bradley-terry-model) (1952) turn the *difference* of two into a probability of being
+# preferred, with the [logistic function](../docs/glossary.md#logistic-function):
 #
 # $$P(\text{chosen} \succ \text{rejected}) = \sigma(s_c - s_r) = \frac{1}{1 + e^{-(s_c - s_r)}}$$
 #
-# The loss is minus the logarithm of the probability that was given to what really happened. **Predict
-# first:** which of four pairs costs most, which least? And what happens when we add 5 to every score?
+# The loss is minus the logarithm of the probability of what happened. **Predict first:** which of four pairs
+# costs most? What changes when we add 5 to every score?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** From two scores to one probability. All that follows rests on the
@@ -205,16 +218,12 @@ assert torch.allclose(by_hand, bradley_terry(chosen - rejected))
 assert torch.allclose(by_hand, moved, atol=1e-6)
 
 # %% [markdown]
-# The tie costs log 2 = 0.693, the price of knowing nothing. The third pair is the wrong way round and costs
-# most; the fourth is the best, although both scores are negative. Adding 5 changes nothing: **a single
-# score means nothing; only differences do.**
+# The tie costs log 2 = 0.693, the price of knowing nothing; the third pair, the wrong way round, costs most.
+# Adding 5 changes nothing: **only differences of scores mean anything.**
 #
-# Scores of 9 and 4 say more than 7 and 6. A **[margin](../docs/glossary.md#margin)** passes that on: the loss asks for
-# a difference larger than m, here a quarter of the score difference (Llama 2, arXiv 2307.09288, equation 2).
-#
-# $$L = -\log \sigma(s_c - s_r - m)$$
-#
-# **Predict first:** the difference is 0.9 and the margin 1. Is the loss above or below log 2?
+# Scores of 9 and 4 say more than 7 and 6. With a **[margin](../docs/glossary.md#margin)** m, here a quarter of
+# the score difference, the loss is $-\log\sigma(s_c-s_r-m)$ (Llama 2, arXiv 2307.09288, equation 2). **Predict
+# first:** the lead is 0.9 and the margin 1. Is the loss above log 2?
 
 # %% tags=["slide"]
 difference = torch.tensor(0.9)
@@ -226,18 +235,16 @@ assert bradley_terry(torch.tensor(1.0), 1.0).isclose(torch.tensor(math.log(2)))
 figure = drawings.preference_loss(margins=(0.0, 1.0, 3.0))
 plots.save(figure, figures, "preference_loss")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # *Three falling curves, loss against difference. A margin m shifts the curve to the right by m.*
 #
 # With margin 1, a lead of 0.9 costs 0.744: more than a coin flip.
-
-# %% [markdown] tags=["slide"]
+#
 # ## 3. Can a small encoder learn it from these votes?
 #
-# The usual way: put one linear layer on a pretrained model and fine-tune both on the pairs, here with PEFT
-# and TRL. MiniLM is an [encoder](../docs/glossary.md#encoder): it writes nothing, it turns a text into numbers. As a
-# [cross-encoder](../docs/glossary.md#cross-encoder) it reads question and answer as *one* text, every word of the one
-# looking at every word of the other.
+# The usual way: one linear layer on a pretrained model, both fine-tuned on the pairs, here with PEFT and TRL.
+# MiniLM is an [encoder](../docs/glossary.md#encoder): it turns a text into numbers. As a
+# [cross-encoder](../docs/glossary.md#cross-encoder) it reads question and answer as *one* text.
 
 # %%
 from datasets import Dataset
@@ -251,8 +258,8 @@ encoder = AutoModelForSequenceClassification.from_pretrained(
     minilm, num_labels=1, dtype=torch.float32
 )
 lora = LoraConfig(
-    r=16,
-    lora_alpha=32,
+    r=16,  # more than 01's 8: MiniLM is small, and has a new task to learn
+    lora_alpha=32,  # corrections are scaled by alpha / r
     target_modules="all-linear",
     task_type="SEQ_CLS",  # the new layer is trained whole
 )
@@ -284,10 +291,10 @@ config = RewardConfig(
     output_dir=tempfile.mkdtemp(),
     max_steps=2 * profile.reward_trials,  # a few minutes under `local`
     per_device_train_batch_size=profile.reward_batch,
-    learning_rate=profile.reward_lr,
-    max_length=profile.reward_pair_tokens,
-    pad_to_multiple_of=32,
-    gradient_checkpointing=False,
+    learning_rate=profile.reward_lr,  # LoRA and a new layer bear much
+    max_length=profile.reward_pair_tokens,  # read() has cut what is longer
+    pad_to_multiple_of=32,  # few widths: a CPU keeps compiled code for each
+    gradient_checkpointing=False,  # that would save memory, and take longer
     logging_steps=1,
     save_strategy="no",
     report_to="none",
@@ -319,59 +326,28 @@ trainer.train()
 losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
 k = max(1, len(losses) // 10)
 print(f"Loss {np.mean(losses[:k]):.2f} first, {np.mean(losses[-k:]):.2f} at the end.")
-
-# %% [markdown]
-# How sure can we be of an accuracy? Pairs of one prompt share its question and its answers, so they are not
-# independent. The [bootstrap](../docs/glossary.md#bootstrap) draws whole **prompts**, with all their pairs. First a toy case.
-
-
-# %%
-def accuracy(gaps, pairs) -> tuple[float, float, float]:
-    """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
-    if not pairs:  # of one's own data, a group may have none
-        return math.nan, math.nan, math.nan
-    right = (np.sign(gaps) + 1) / 2  # a tie counts half
-    low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
-    return float(right.mean()), low, high
-
-
-def text(numbers) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
-
-
-toy = [data.Pair(i, "", "", "", "", 1.0, ("", "")) for i in "aaaabbbbccccdddd"]
-wins = [1] * 12 + [-1] * 4  # three prompts all right, one prompt all wrong
-print("16 pairs of 4 prompts:     ", text(accuracy(wins, toy)))
-each = bootstrap_interval(np.array(wins) > 0)
-print("as if independent:         ", text((0.75, *each)))
 tuned = RewardModel(encoder, tokenizer, profile.reward_pair_tokens)
-gaps_tuned = np.array(differences(tuned, held_pairs))
-fine_tuned = accuracy(gaps_tuned, held_pairs)
+fine_tuned = accuracy(differences(tuned, held_pairs), held_pairs)
 print("fine-tuned, held-out pairs:", text(fine_tuned))
 del tuned, trainer, encoder  # memory
-runtime.record(profile, "reward", accuracy_fine_tuned=fine_tuned)
-
-# %% [markdown]
-# In the toy the accuracy is the same in both lines, and the honest interval far wider: four prompts are
-# four pieces of evidence.
-#
-# In our run the encoder is right on 0.689 of the held-out pairs, ten points more than the surface alone
-# (0.585): it has begun to read.
-#
-# More steps and other rates and ranks gave no more than that (0.63 to 0.68 on training prompts that were left
-# out). About five hundred prompts are few for an encoder that has to learn from them what makes an answer true
-# or kind. With thousands (profile `colab`), fine-tuning is the usual way.
 
 # %% [markdown] tags=["slide"]
+# In our run the encoder is right on 0.689 of the held-out pairs, ten points more than the surface alone (0.585):
+# it has begun to read. Five hundred prompts are few to learn from what makes an answer true or kind; with
+# thousands (profile `colab`), this is the usual way.
+#
 # ## 4. What if the model can already read?
 #
-# If the votes are too few to *teach* reading, ask a model that has read. We run the raw language model of
-# notebook 01, **frozen**, over question and answer, and take the mean of its
-# [hidden states](../docs/glossary.md#hidden-state) in some of its layers. To these we add what a sentence encoder makes of
-# the answer, and how near it is to the question (a cosine). All that is trained is one linear layer, a
-# [linear probe](../docs/glossary.md#linear-probe) (Alain & Bengio 2016, arXiv 1610.01644).
+# If the votes are too few to *teach* reading, ask a model that has read. The raw language model of notebook 01
+# goes, **frozen**, over question and answer. We take the mean of its [hidden
+# states](../docs/glossary.md#hidden-state) in some layers, what a sentence encoder makes of the answer, and how
+# near that is to the question. All that is trained is one linear layer, a [linear
+# probe](../docs/glossary.md#linear-probe) (arXiv 1610.01644), with a penalty on large weights, chosen by
+# [cross-validation](../docs/glossary.md#cross-validation).
 #
-# (Under `colab` and `llama2`, where votes are many, the judge is RoBERTa, fine-tuned as in section 3.)
+# More pairs cost nothing: a question's own good answer against one to *another* question, a **stranger**. In
+# retrieval these are [negatives](../docs/glossary.md#negatives) (arXiv 2004.04906). **Predict first:** how often
+# is it right on held-out pairs, against strangers, and where the **shorter** answer is better?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** What pretraining is worth: the same votes, and a model that had read before.
@@ -384,24 +360,9 @@ runtime.record(profile, "reward", accuracy_fine_tuned=fine_tuned)
 untrained = RewardModel.untrained(profile)
 frozen = isinstance(untrained, FrozenReward)
 if frozen:
-    found = untrained.features([question] * 2, list(answers.values()))  # (2, features)
     layers, size = untrained.model.depths, untrained.model.config.hidden_size
-    print(f"layers {layers} of the language model: {len(layers)} × {size} numbers")
-    print(f"with the answer's vector and the cosine: {found.shape[1]} an answer")
-    print("cosine of the question and A, B:", [f"{x:.2f}" for x in found[:, -1]])
+    print(f"layers {layers}, {size} numbers each; the answer's vector; the cosine")
 trained = sum(p.numel() for p in untrained.model.parameters() if p.requires_grad)
-print(f"{trained:,} weights are trained.")
-
-# %% [markdown]
-# One more kind of lesson costs nothing: a question's own good answer against an equally good answer to *another*
-# question, a **stranger**. Manner cannot tell the two apart, only the question can. In retrieval such
-# pairs are called *[negatives](../docs/glossary.md#negatives)* (Karpukhin et al. 2020, arXiv 2004.04906, section 3.2).
-#
-# The penalty on large weights is chosen by [cross-validation](../docs/glossary.md#cross-validation) on training prompts.
-# A finished model of this very training is loaded. **Predict first:** how often will it be right on held-out
-# pairs, and how often against strangers?
-
-# %%
 strangers = data.strangers(train)
 pair, lessons = strangers[0], train_pairs + strangers
 print(f"{pair.prompt}\n  own:      {pair.chosen}\n  stranger: {pair.rejected}\n")
@@ -415,20 +376,13 @@ log = runtime.read_json(folder / "log.json")
 for penalty, share in log[-1].get("cross_validated", []):
     mark = "  <- taken" if penalty == log[-1]["penalty"] else ""
     print(f"penalty {penalty:<5} right on {share:.3f} of the fifths left out{mark}")
-print(f"Training took {log[-1]['seconds']:.0f} s.")
+print(f"{trained:,} weights were trained, in {log[-1]['seconds']:.0f} s.")
 assert all(math.isfinite(line["loss"]) for line in log)
-plots.save(plots.loss_curve(log, ylabel="loss (nats per pair)"), figures, "loss", log)
-
-# %% [markdown]
-# *One curve: the loss on the training pairs at every step, thin, and its running mean, bold.*
-#
-# That is about pairs it learns from; now the held-out ones. We also ask where the **shorter** answer is
-# better: a judge that pays for length fails there.
 
 # %%
-gaps_before = np.array(differences(untrained, held_pairs))
 gaps = np.array(differences(reward, held_pairs))
-before, after = accuracy(gaps_before, held_pairs), accuracy(gaps, held_pairs)
+after = accuracy(gaps, held_pairs)
+before = accuracy(differences(untrained, held_pairs), held_pairs)
 shorter = np.array([pair.shorter_wins for pair in held_pairs])
 by_length = {
     name: accuracy(gaps[rows], [p for p, keep in zip(held_pairs, rows) if keep])
@@ -436,19 +390,11 @@ by_length = {
 }
 strangers_held = data.strangers(held)
 reads = accuracy(differences(reward, strangers_held), strangers_held)
-names = ("accuracy", "accuracy_shorter", "accuracy_longer")
-numbers = {"n_pairs": len(gaps), "n_prompts": len(held)}
-numbers["accuracy_untrained"] = before[0]
-for name, found in zip(names, (after, *by_length.values())):
-    numbers |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
-numbers |= {"accuracy_stranger": reads, "n_strangers": len(strangers_held)}
-runtime.record(profile, "reward", **numbers, seconds_train=log[-1]["seconds"])
-unreading = blind["these preferences"]
-beyond = (np.sign(gaps) - np.sign(unreading["the surface"])) / 2
+unreading = blind["these preferences"]["the surface"]
+beyond = (np.sign(gaps) - np.sign(unreading)) / 2
 more = float(beyond.mean()), *bootstrap_interval(beyond, groups=ids_held)
-print(f"our judge minus the one that sees the surface alone: {text(more)}")
-print("It adds something." if more[1] > 0 else "Nothing beyond the surface is shown.")
-runtime.record(profile, "reward", beyond_the_surface=more)
+print(f"untrained it was right on {text(before)}")
+print(f"our judge minus the surface: {text(more)}: {evaluation.verdict(*more[1:])}")
 assert 0 <= after[1] <= after[2] <= 1
 
 
@@ -468,61 +414,36 @@ def bars(results: dict[str, tuple], counts: list[int], name: str, xlabel: str = 
     return plots.save(figure, figures, name, table)
 
 
-without = [accuracy(found, held_pairs) for found in unreading.values()]
-judges = dict(zip(("length", "surface"), without))
+judges = dict(zip(("length", "surface"), unread["these preferences"].values()))
 judges |= {"fine-tuned": fine_tuned, "our judge": after, **by_length}
 counts = [len(gaps)] * 4 + [int(shorter.sum()), int((~shorter).sum())]
 bars({**judges, "strangers": reads}, [*counts, len(strangers_held)], "accuracy")
 
 # %% [markdown]
-# *Seven bars with their intervals and a dashed line at chance: bands of length, the surface, the fine-tuned
-# encoder, our judge; our judge where the shorter and where the longer answer is better, and against
-# strangers.*
+# *Seven bars with intervals and a dashed line at chance: length, surface, the fine-tuned encoder, our judge; our
+# judge where the shorter and where the longer answer is better, and against strangers.*
 #
-# In our run the judge is right on 0.725, 14 points more than the surface: that much is reading. Strangers (0.930)
-# are about something else, which is easy to see; a wrong answer about the right thing is harder.
+# In our run the judge is right on 0.725, 14 points more than the surface, and on 0.697 where the shorter answer
+# is better: it does not pay for length. Strangers (0.930) are easy: they are about something else.
 #
 # ## 5. Where is it wrong?
 #
-# Two cuts: by the difference of the scores (**predict first:** is 10 against 1 easier than 7 against 6?), and
-# by how many words the better answer has more.
-
+# First by the difference of the scores. **Predict first:** is 10 against 1 easier than 7 against 6? Then its
+# worst mistakes: do you agree with the data, or with the machine?
 
 # %%
 SCORES = {"no scores": (-1, 0), "0 to 2": (0, 2), "2 to 4": (2, 4)}
 SCORES |= {"4 to 6": (4, 6), "6 to 9": (6, 9)}
-WORDS = {"−10 or less": (-math.inf, -10), "−9 to 0": (-10, 0)}
-WORDS |= {"1 to 9": (0, 9), "10 or more": (9, math.inf)}
-
-
-def cut(values: np.ndarray, bins: dict, name: str):
-    """Accuracy on, and number of, the pairs in each bin, whose upper end is in it."""
-    found, sizes = {}, []
-    for label, (low, high) in bins.items():
-        rows = (values > low) & (values <= high)
-        some = [pair for pair, keep in zip(held_pairs, rows) if keep]
-        if some:
-            found[label] = accuracy(gaps[rows], some)
-            sizes.append(len(some))
-    assert sum(sizes) == len(held_pairs)
-    runtime.record(profile, "reward", **{name: found})
-    return found, sizes
-
-
 margin = np.array([pair.margin for pair in held_pairs])
-words = [(len(p.chosen.split()), len(p.rejected.split())) for p in held_pairs]
-more_words = np.array([better - worse for better, worse in words])
-by = "difference of the two scores"
-display(bars(*cut(margin, SCORES, "by_margin"), "by_margin", by))
-bars(*cut(more_words, WORDS, "by_words"), "by_words", "words more than the worse one")
-
-# %% [markdown]
-# *Bars of accuracy by the difference of the two scores, from nearly equal to far apart; and by the words that
-# the better answer has more, from far fewer to far more.*
-#
-# Now its worst mistakes. Do you agree with the data, or with the machine?
-
-# %%
+by_margin, sizes = {}, []
+for label, (low, high) in SCORES.items():
+    rows = (margin > low) & (margin <= high)
+    if rows.any():
+        some = [pair for pair, keep in zip(held_pairs, rows) if keep]
+        by_margin[label] = accuracy(gaps[rows], some)
+        sizes.append(len(some))
+assert sum(sizes) == len(held_pairs)
+display(bars(by_margin, sizes, "by_margin", "difference of the two scores"))
 worst = [held_pairs[i] for i in np.argsort(gaps)[:3]]
 kinds = [" over ".join(k.replace("_", " ") for k in pair.kinds) for pair in worst]
 show.side_by_side(
@@ -535,16 +456,17 @@ show.side_by_side(
 )
 
 # %% [markdown] tags=["slide"]
-# A model of this size has few facts to check an answer against. What is fluent, on topic and wrong in one
-# detail (in our data: a *slip*) is hard for it.
+# *Bars of accuracy by the difference of the two scores, from nearly equal to far apart.*
+#
+# A model of this size knows few facts. What is fluent, on topic and wrong in one detail (a *slip*) is hard for
+# it.
 #
 # ## 6. When it says 0.9, is that a probability?
 #
-# σ(difference) is a probability. If the judge is **[calibrated](../docs/glossary.md#calibration)**, then of all pairs
-# that it calls with 0.9 it gets nine in ten right. The
-# **[expected calibration error](../docs/glossary.md#expected-calibration-error)** (ECE; Guo et al. 2017, arXiv 1706.04599) sorts the calls
-# into bins and averages the distance between said and true. **Predict first:** is it too sure, or not sure
-# enough?
+# If the judge is **[calibrated](../docs/glossary.md#calibration)**, it gets nine in ten right of the pairs for
+# which σ(difference) is 0.9. The **[expected calibration error](../docs/glossary.md#expected-calibration-error)**
+# (ECE, arXiv 1706.04599) is the mean distance between said and true, over bins. **Predict first:** is it too
+# sure?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Right and sure are two things.
@@ -573,33 +495,24 @@ for b in np.unique(bins_of(said)):
     rows = bins_of(said) == b
     low, high = bootstrap_interval(right[rows], groups=np.array(ids_held)[rows])
     points.append((said[rows].mean(), right[rows].mean(), rows.sum(), low, high))
-direction = "too sure" if said.mean() > right.mean() else "not sure enough"
-print(f"It says {said.mean():.2f}; {right.mean():.2f} are right: {direction}.")
-rng = np.random.default_rng(0)
-codes = np.unique(ids_held, return_inverse=True)[1]
-groups = [np.flatnonzero(codes == g) for g in range(codes.max() + 1)]  # of each prompt
-picks = rng.integers(0, len(groups), (1000, len(groups)))
-drawn = [np.concatenate([groups[g] for g in pick]) for pick in picks]
-error = ece(said, right)
-low, high = np.quantile([ece(said[i], right[i]) for i in drawn], [0.025, 0.975])
+print(f"It says {said.mean():.2f} on average, and {right.mean():.2f} are right.")
+error, rng = ece(said, right), np.random.default_rng(0)
 luck = np.mean([ece(said, rng.random(len(said)) < said) for _ in range(1000)])
-print(f"ECE {text((error, low, high))}; by luck alone {luck:.3f}")
-runtime.record(profile, "reward", ece=error, ece_low=low, ece_high=high)
+print(f"ECE {error:.3f}; by luck alone {luck:.3f}")
 table = pd.DataFrame(points, columns=["said", "observed", "pairs", "low", "high"])
 plots.save(drawings.calibration(*zip(*points)), figures, "calibration", table)
 
 # %% [markdown]
-# *One point a bin, with its interval; on the dashed diagonal, said and true would be equal. Below it the
-# judge was too sure.*
+# *One point a bin, with its interval; on the dashed diagonal, said and true would be equal. Below it the judge
+# was too sure.*
 #
-# The ECE is never negative: "by luck alone" is what a perfectly calibrated judge would show.
+# An ECE is never negative: "by luck alone" is what a perfectly calibrated judge would show.
 #
 # ## 7. What does it really like?
 #
-# The workshop that this course follows ended its reward model with a [probe](../docs/glossary.md#probe). "Tell them
-# Hello!" scored −5.18; with two more sentences, +7.61. Because they helped, or because they were *more*? One
-# series adds sentences that help, the other as many that say nothing. **Predict first:** which line
-# rises?
+# The workshop that this course follows ended with a [probe](../docs/glossary.md#probe). "Tell them Hello!" scored
+# −5.18; with two more sentences, +7.61. Because they helped, or because they were *more*? We add sentences that
+# help, or hollow ones. **Predict first:** which line rises?
 
 # %% tags=["slide"]
 helpful = [
@@ -626,17 +539,17 @@ for what, extra in (("that help", helpful), ("that say nothing", hollow)):
     scores = reward.score([question] * 5, longer(answers["A"], extra))
     probe[f"sentences {what}"] = scores
     print(f"{what:<17}", "  ".join(f"{score:+.2f}" for score in scores))
-runtime.record(profile, "reward", probe=probe)
 label = "sentences added to 'Tell them Hello!'"
 plots.save(plots.probe_lines(probe, label), figures, "length_probe", probe)
 
 # %% [markdown]
 # *Two lines from the same starting point, five points each.*
 #
-# A line that rises with hollow sentences is a judge that pays by the word. But one question proves
-# little, so the best answers to many held-out questions are changed in nine ways. Guess first: `"+"` if
-# the change will raise the score, `"-"` if it will lower it. The first four leave the good answer in place:
-# anything but `"+"` is fine. The last five throw it away and should all be `"-"`.
+# In our run sentences that help raise the score from 2.45 to 3.56, and hollow ones lower it to −0.79: this judge
+# does not pay by the word, and the workshop's jump is not reproduced.
+#
+# Now nine changes of many good answers. Guess first: `"+"` if a change will raise the score, `"-"` if it will
+# lower it. The first four leave the answer in place: anything but `"+"` is fine. The last five throw it away.
 
 # %%
 guess = {
@@ -685,18 +598,17 @@ print(f"The plain answers score {base.mean():.2f} on average, s.d. {spread:.2f}.
 print(f"It passes {table.passed.sum()} of {len(table)} probes.")
 hits, tried = (table.guess == table.sign).sum(), (table.guess != "?").sum()
 print(f"You guessed {hits} of {tried}." if tried else "You made no guesses. Next time!")
-runtime.record(profile, "reward", probes=probes, probe_plain=float(base.mean()))
 display(table.round(2))
 columns = (table.probe, table.change, table.low, table.high)
 plots.save(plots.score_changes(*columns, len(some)), figures, "probes", table)
 
 # %% [markdown]
-# *One row a probe: the mean change of the score with its interval; a triangle shows the direction, a dot
-# that it is unclear.*
+# *One row a probe: the mean change of the score with its interval; a triangle shows the direction, a dot that it
+# is unclear.*
 #
-# A judge that falls at *any* change would pass all nine, and be brittle, not wise. So the opposite test: edits
-# that no reader would mind. `unmoved` is the share of the edited answers whose score moves by less than half a
-# standard deviation of the plain answers' scores. **Predict first:** which edit moves it most?
+# In our run it passes all nine, and yet is brittle: polite words cost 0.21, an echo of the question 0.27. So the
+# opposite test: edits that no reader would mind. `unmoved` is the share of answers whose score moves by less than
+# half a standard deviation. **Predict first:** which edit moves it most?
 
 # %%
 curly = str.maketrans({"'": "’", '"': "”"})
@@ -716,15 +628,13 @@ for name, (questions, texts) in same.items():
     if len(moved):
         unmoved, mean = float((np.abs(moved) < 0.5).mean()), float(moved.mean())
         edits[name] = {"answers": len(moved), "unmoved": unmoved, "mean": mean}
-runtime.record(profile, "reward", edits=edits)
 print("mean: of the change, in standard deviations")
 pd.DataFrame(edits).T.round(2)
 
 # %% [markdown]
 # ### Your turn to fool it
 #
-# Press the buttons, or type. Which edit does the judge like best? The table shows each edit once, for pages
-# without widgets.
+# Press the buttons, or type. The table is for pages without widgets.
 
 # %%
 from sawyer_utils.classroom import talk, widgets
@@ -736,10 +646,9 @@ widgets.edits(reward.score, question, short_answer)
 # %% [markdown]
 # ## 8. What will it say to answers nobody wrote?
 #
-# In notebook 03 it will judge what a *model* writes, with other mistakes. So let the SFT model of notebook 01
-# answer some prompts. First, what the judge liked best and least: is the best *good*? **Predict first,** for the
-# second cell: between which kinds will the SFT model land, near *engaging* (right, with a vivid or useful
-# detail), *plain* (right, no more), *muddled* or *false*?
+# In notebook 03 it will judge what a *model* writes. So the SFT model of notebook 01 answers some prompts: is
+# what the judge likes best *good*? **Predict first,** for the figure: is the SFT model near *engaging* (right,
+# with a vivid or useful detail), *plain* (right, no more), *muddled* or *false*?
 
 # %%
 stage = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
@@ -769,27 +678,22 @@ means = written.groupby("kind").reward.mean().sort_values(ascending=False)
 scores_of = {k: list(written.reward[written.kind == k]) for k in means.index}
 below = [k.replace("_", " ") for k in means.index if means[k] < np.mean(own)]
 print("SFT's answers score above the mean of:", ", ".join(below) or "no kind at all")
-numbers = {"sft_mean": float(np.mean(own)), "sft_std": float(np.std(own, ddof=1))}
-numbers |= {"sft_n": n, "scores_by_kind": {k: float(v) for k, v in means.items()}}
-runtime.record(profile, "reward", **numbers)
 scores_of = {k.replace("_", " "): v for k, v in scores_of.items()} | {"SFT's own": own}
 figure = drawings.score_groups(scores_of, own="SFT's own")
 numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in scores]
 plots.save(figure, figures, "scores_by_kind", numbers)
 
 # %% [markdown]
-# *One row a kind of answer, each answer a dot, the box from the lower to the upper quartile; the SFT
-# model's own answers in the last row.*
+# *One row a kind of answer, each answer a dot, the box from the lower to the upper quartile; the SFT model's own
+# answers in the last row.*
 #
-# Nobody has voted on the SFT answers. Their spread is the slope that PPO will climb, and it can only climb what
-# the judge can tell apart.
+# Their spread is the slope that PPO will climb; it can climb only what the judge can tell apart.
 #
 # ## 9. Would people agree?
 #
-# All pairs so far were written by language models. If you have votes of people, point `SAWYER_HUMAN_PAIRS` at
-# them: files or Hub data sets, separated as in `PATH`. The committed run had 300 pairs of Anthropic's HH-RLHF
-# (helpful) and 180 of OpenAssistant's rankings, which do not come with the course. **Predict first:** how often
-# will our judge agree with people?
+# All pairs so far were written by language models. Votes of people go into `SAWYER_HUMAN_PAIRS`: files or Hub
+# data sets, separated as in `PATH`. The committed run had 300 pairs of HH-RLHF (helpful) and 180 of
+# OpenAssistant, which do not come with the course. **Predict first:** how often will our judge agree?
 
 # %%
 with_people = {}
@@ -810,33 +714,51 @@ else:
     print("No human preferences here (SAWYER_HUMAN_PAIRS is not set): not tested.")
 
 # %% [markdown]
-# An interval that holds one half says: **that this judge knows anything of what these people want is not
-# shown.** Where "the longer one wins" does better, so does a ruler. People compared two serious attempts, on which
-# even two people often disagree. Accuracy is a property of the model *and of a data set*.
+# In our run it agrees with people in 0.573 of the first pairs and in 0.489 of the second; "the longer one wins"
+# in 0.605 and 0.667: with these people a ruler agrees more often. They compared two serious attempts, on which
+# even two people often disagree.
 #
 # ### What does the class prefer?
 #
-# The widget shows two samples of the SFT model, nameless and in random order. Let everybody ask the same
-# questions with the same seed, and vote. Votes go into `votes.jsonl` in this run's folder, without the voter;
-# notebook 04 counts them, and how far a class agrees with itself
-# ([Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)).
+# The widget below shows two samples of the SFT model, nameless, in random order. Let everybody ask the same
+# questions with the same seed, and vote. Notebook 04 counts the votes (`votes.jsonl` in the run's folder), and
+# how far a class agrees with itself ([Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)).
 
 # %%
+peak = runtime.record_peak(profile, "reward")
+print(f"peak memory of this notebook: {peak:.1f} GiB")
+names = ("accuracy", "accuracy_shorter", "accuracy_longer")
+numbers = {"n_pairs": len(gaps), "n_prompts": len(held)}
+numbers["n_strangers"] = len(strangers_held)
+for how, found in zip(("without_reading", "without_reading_exhibit"), unread.values()):
+    numbers[how] = {name: share for name, (share, *_) in found.items()}
+for name, found in zip(names, (after, *by_length.values())):
+    numbers |= dict(zip((name, f"{name}_low", f"{name}_high"), found))
+runtime.record(
+    profile,
+    "reward",
+    **numbers,
+    accuracy_fine_tuned=fine_tuned,
+    accuracy_untrained=before[0],
+    accuracy_stranger=reads,
+    beyond_the_surface=more,
+    by_margin=by_margin,
+    ece=error,
+    probe=probe,
+    probes=probes,
+    probe_plain=float(base.mean()),
+    edits=edits,
+    sft_mean=float(np.mean(own)),
+    sft_std=float(np.std(own, ddof=1)),
+    sft_n=n,
+    scores_by_kind={k: float(v) for k, v in means.items()},
+    seconds_train=log[-1]["seconds"],
+)
 two = {"one": "default", "two": "default"}
 samples = talk.Talk(model, tokenizer, profile, two, seeds={"two": 1})
 class_chat = widgets.Chat(samples, folder, ballots=folder / "votes.jsonl")
 class_chat.blind.value = True
 class_chat
-
-# %% tags=["slide"]
-peak = runtime.record_peak(profile, "reward")
-print(f"right on held-out pairs      {text(after)}   untrained {before[0]:.3f}")
-print(f"more than the surface judge  {text(more)}")
-print(f"right where shorter wins     {text(by_length['shorter is better'])}")
-print(f"own answer over a stranger's {text(reads)}")
-print(f"expected calibration error   {error:.3f}, by luck alone {luck:.3f}")
-print(f"peak memory                  {peak:.1f} GiB")
-print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will push?")
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The bridge to 03. Let the class fool the judge in the widget for five
@@ -846,18 +768,57 @@ print(f"\nRight on {after[0]:.0%} of our pairs. Is it still right where PPO will
 #   has not been tested.
 
 # %% [markdown]
-# Keep that doubt. PPO, in [notebook 03](03_ppo.ipynb), looks for high scores, not for good answers, in texts that
-# nobody would write, and it looks hard.
+# ## The doubt
 #
+# Most of our pairs it gets right. PPO, in [notebook 03](03_ppo.ipynb), looks for high scores, not for good
+# answers, in texts that nobody would write. Is the judge still right there?
+#
+# ## Without this package
+#
+# Section 3 in plain transformers and TRL, on the small encoder under every profile, all its weights trained. It
+# stops after eight steps, to be quick; without `max_steps` it reads the pairs three times.
+
+# %% tags=["show-code"]
+from trl import RewardConfig, RewardTrainer
+
+# On the Hub it is sentence-transformers/all-MiniLM-L6-v2.
+small = assets.resolve("embedded:minilm-l6")
+reader = AutoTokenizer.from_pretrained(small)
+judge = AutoModelForSequenceClassification.from_pretrained(
+    small, num_labels=1, dtype=torch.float32
+)
+votes = []
+for p in train_pairs:
+    texts = {"chosen_ids": p.chosen, "rejected_ids": p.rejected}  # TRL's names
+    cut = {"truncation": True, "max_length": 256}
+    votes.append({k: reader(p.prompt, v, **cut).input_ids for k, v in texts.items()})
+RewardTrainer(
+    model=judge,
+    processing_class=reader,
+    train_dataset=Dataset.from_list(votes),
+    args=RewardConfig(
+        **{"output_dir": tempfile.mkdtemp(), "report_to": "none", "bf16": False},
+        **{"learning_rate": 1e-4, "max_steps": 8, "gradient_checkpointing": False},
+        disable_tqdm=True,
+        use_cpu=torch.cuda.device_count() != 1,  # several GPUs want a launcher
+    ),
+).train()
+both = list(answers.values())
+asked = reader([question] * 2, both, padding=True, return_tensors="pt")
+with torch.no_grad():
+    scores = judge(**asked.to(judge.device)).logits.squeeze(-1)  # (2,)
+print(f"A {scores[0]:+.3f}, B {scores[1]:+.3f}")
+
+# %% [markdown]
 # ## Exercises
 #
-# Write your answer where it says `None`, and run the cell: `check` says what it sees, with one hint at a
-# time. The solutions stand at the end. (`SOLUTION` is for teachers who use nbgrader.)
+# Write your answer where it says `None`, and run the cell: `check` says what it sees, with one hint at a time.
+# The solutions stand at the end.
 #
 # ### 02.1 Predict the number: a vote against the grain
 #
-# A judge gives a pair the scores 2.0 and 2.5, the chosen answer first. What is the loss with a margin
-# of 0.5? Two decimals will do.
+# A judge gives a pair the scores 2.0 and 2.5, the chosen answer first. What is the loss with a margin of 0.5, to
+# two decimals?
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -869,8 +830,8 @@ check("02.1", loss_against_the_grain)
 # %% [markdown]
 # ### 02.2 Write this function: a loss that survives a bad pair
 #
-# The mean loss of several pairs, with margins. It must stay finite where the chosen answer is behind by
-# more than a hundred, which the formula of section 1, typed as it stands, does not.
+# The mean loss of several pairs, with margins. It must stay finite where the chosen answer is behind by more than
+# a hundred, which section 2's formula, typed as it stands, does not.
 
 
 # %% tags=["exercise"]
@@ -886,9 +847,8 @@ check("02.2", preference_loss)
 # %% [markdown]
 # ### 02.3 Break it: right as often, and far too sure
 #
-# Spoil a judge's calibration behind the back of its accuracy: change its differences so that no choice
-# changes, no pair overtakes another in sureness on the same side, and it says at least 0.99 on average.
-# Which of this notebook's numbers would notice?
+# Change a judge's differences so that no choice changes, no pair overtakes another in sureness on the same side,
+# and it says at least 0.99 on average. Which of this notebook's numbers would notice?
 
 
 # %% tags=["exercise"]
@@ -904,8 +864,8 @@ check("02.3", too_sure)
 # %% [markdown]
 # ### 02.4 Break it and diagnose: a split that leaks
 #
-# Split by pair, and good answers stand on both sides. Write the alarm: the share of held-out pairs of which at
-# least one answer, chosen or rejected, was also an answer of some training pair. By prompt it must be 0.
+# Write the alarm: the share of held-out pairs of which at least one answer, chosen or rejected, was also an
+# answer of some training pair. Split by prompt, it must be 0.
 
 
 # %% tags=["exercise"]
@@ -921,46 +881,41 @@ check("02.4", leak)
 # %% [markdown]
 # ### An open question
 #
-# **A probe of your own.** Add a change to `guess` and `changed` in section 7: all capitals? an apology first? (If it
-# leaves the answer in place, put it first, and raise `keeps`.) Write the sign down before you run it. An interval that includes zero does not say that there is
-# no effect: 40 questions cannot tell.
+# Add a change of your own to `guess` and `changed` in section 7: all capitals? an apology? (If it leaves the answer
+# in place, put it first, and raise `keeps`.)
 #
 # ## What can go wrong
 #
 # | symptom | likely cause | where it shows |
 # |---|---|---|
-# | accuracy stays at one half | too few prompts to train that model; learning rate too low | section 3 |
 # | high accuracy, the surface judge's too | the data can be told without reading | section 1 |
-# | held-out accuracy far below training | split by pair; no penalty, too many steps | sections 3, 4 |
+# | held-out accuracy far below training | split by pair; no penalty | sections 3, 4 |
 # | high accuracy, high ECE | too sure: margins, long training | section 6 |
-# | harmless edits move the score | the judge looks at form | section 7 |
-# | PPO's reward climbs, answers get worse | texts that the judge never saw | notebook 03 |
+# | reward climbs, answers get worse | texts that the judge never saw | notebook 03 |
 #
 # ## What we simplified
 #
-# 1. **One judge.** Ensembles show where a judge is guessing (Coste et al. 2023, arXiv 2310.02743).
-# 2. **A frozen base.** Larger projects fine-tune the SFT model itself on many more votes. With few, a layer
-#    on frozen states can do better (Kumar et al. 2022, arXiv 2202.10054).
-# 3. **A linear margin,** where Llama 2 used a few steps; the frozen judge is trained without one.
-# 4. **Written preferences,** by language models (see the data card), who can be wrong themselves.
-# 5. **Strangers by lot.** Harder ones (same topic, a subtle falsehood) would teach more.
+# 1. **One judge.** Ensembles show where a judge is guessing (arXiv 2310.02743).
+# 2. **A frozen base.** With many votes, larger projects fine-tune the SFT model; with few, a layer on frozen states
+#    can do better (arXiv 2202.10054).
+# 3. **Written preferences,** by language models, who can be wrong (see the data card).
 
 # %% [markdown]
 # ## Five questions
 #
 # **1. Look at the output of section 1. A judge is right on nine of ten pairs of the exhibit. What does that show?**
 #
-# - A: That it is a better judge than ours is.
+# - A: That it is a better judge than ours.
 # - B: Nothing: a count of words does as well.
 # - C: That it has read: guessing gives a half.
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. The bands of length alone do about as well. That is what a judge has to beat.
+# **B** is right. See the bands of length: that is what a judge has to beat.
 #
 # Not A. The two numbers are of two sets of pairs.
 #
-# Not C. One half is the level of a coin, not of a judge that counts words.
+# Not C. A judge that counts words does not guess.
 #
 # It stands in “1. How far does one get without reading?”.
 #
@@ -974,11 +929,11 @@ check("02.4", leak)
 #
 # <details><summary>Answer</summary>
 #
-# **C** is right. Adding 5 to every score changes nothing. Only differences of one judge's scores mean anything.
+# **C** is right. Add 5 to every score, and nothing changes.
 #
-# Not A. With a million prompts the number would still mean nothing by itself.
+# Not A. With a million it would mean nothing by itself.
 #
-# Not B. A judge's scores have no upper end; 1 to 10 is the scale of the data.
+# Not B. A judge's scores have no upper end.
 #
 # It stands in “2. How does a vote become a number?”.
 #
@@ -992,17 +947,17 @@ check("02.4", leak)
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. 0.744 against 0.693: falling short of the margin costs more than a coin flip without one.
+# **A** is right. 0.744, against 0.693.
 #
 # Not B. What counts is 0.9 − 1, which is below zero.
 #
-# Not C. Being ahead is never free under −log σ, not even without a margin.
+# Not C. −log σ is above zero, whatever the lead.
 #
 # It stands in “2. How does a vote become a number?”.
 #
 # </details>
 #
-# **4. Sixteen pairs come from four prompts. Why does the bootstrap draw prompts and not pairs?**
+# **4. Section 1 prints many pairs of fewer prompts. Why does the bootstrap draw prompts?**
 #
 # - A: It makes the accuracy itself more accurate.
 # - B: Pairs of one prompt are not independent.
@@ -1010,13 +965,13 @@ check("02.4", leak)
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. They share a question and answers: four prompts are four pieces of evidence.
+# **B** is right. They share a question and answers.
 #
-# Not A. The accuracy is the same; only its interval changes.
+# Not A. The accuracy stays the same; only its interval changes.
 #
-# Not C. They were not: the split is by prompt, and an assert checks it.
+# Not C. They were not: the split is by prompt.
 #
-# It stands in “3. Can a small encoder learn it from these votes?”.
+# It stands in “1. How far does one get without reading?”.
 #
 # </details>
 #
@@ -1028,7 +983,7 @@ check("02.4", leak)
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. In a written pair both answers are mostly about the question, and one is better.
+# **A** is right. In a written pair both are mostly about the question.
 #
 # Not B. They are good answers, to other questions.
 #
