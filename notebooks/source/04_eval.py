@@ -719,7 +719,8 @@ print(f"Of {len(verdicts)} rows {0.05 * len(verdicts):.1f} would move by luck al
 kl = {stage: float(np.mean(nats)) for stage, nats in distance.items()}
 said = {
     "Data": f"01: written answers\n02: scored answers\nto {len(first_rows)} questions",
-    "Training": f"01 copies, 03 searches:\n{profile.ppo_steps} steps, {kl['ppo']:.1f} nats",
+    "Training": "01 copies, 03 searches:\n"
+    + f"{profile.ppo_steps} steps, {kl['ppo']:.1f} nats",
     "Evaluation": "{better} better, {worse} worse,\n".format(**counts)
     + f"{counts['changed']} changed,\n"
     + f"{counts['no difference shown']} not shown to differ",
@@ -727,6 +728,7 @@ said = {
 display(plots.save(drawings.three_elements(said), figures, "three_elements"))
 seconds["all"] = time.perf_counter() - started
 stages = {"before": "sft", "after": "ppo"}
+greeted = {stage: greedy[stage].responses[1] for stage in NAME}
 runtime.record(
     profile,
     "eval",
@@ -735,7 +737,7 @@ runtime.record(
     gold=gain["gold judge"].as_dict(),
     gold_verdict=gain["gold judge"].verdict,
     gold_win_rate=wins["gold judge"],
-    verdicts=verdicts.drop(columns="scale").rename(columns=stages).to_dict("records"),
+    verdicts=verdicts.rename(columns=stages).drop(columns="scale").to_dict("records"),
     verdicts_base_to_sft=sft_verdicts.drop(columns="scale").to_dict("records"),
     judges_on_trial=trial,
     kl=kl,
@@ -744,7 +746,7 @@ runtime.record(
     by_letter=letters,
     best_of_n=best.to_dict("records"),
     frontier=path.to_dict("records"),
-    three_answers={"prompt": fixed[1], **{s: greedy[s].responses[1] for s in NAME}},
+    three_answers={"prompt": fixed[1], **greeted},
     seconds=seconds,
 )
 print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
@@ -757,9 +759,9 @@ print(f"peak memory {runtime.record_peak(profile, 'eval'):.1f} GiB")
 #
 # ## 9. What do you say?
 #
-# All three models answer from one seed. **Blind vote** hides names and rewards until you have voted.
-# Votes go into `votes.jsonl` in this run's folder, without the voter. The second
-# cell counts everybody's that you put there (`votes-1.jsonl`, …), with
+# All three models answer from one seed. **Blind vote** hides names and rewards until you have voted. Votes go
+# into `votes.jsonl` in this run's folder, without the voter. The second cell counts those that you put there
+# (everybody's: `votes-1.jsonl`, …), with
 # [Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha): how far voters agree beyond chance.
 
 # %%
@@ -977,7 +979,8 @@ quiz("04")
 # %% [markdown]
 # ## Next
 #
-# Go round once more and change one thing: preferences of your own in 02, a smaller β in 03. The extras (05 to 08) go on from here.
+# Go round once more and change one thing: preferences of your own in 02, a smaller β in 03. The extras
+# (05 to 08) go on from here.
 
 # %% [markdown]
 # ## Solutions
