@@ -243,34 +243,35 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
 def pages(tmp_path):
     """A README, a source and a committed notebook that say how long 01 and 02 took."""
     (tmp_path / "notebooks" / "source").mkdir(parents=True)
-    rows = "".join(f"| [0{n}_a](notebooks/0{n}_a.ipynb) | 3 words | 6 | badge |\n" for n in (1, 2))
-    (tmp_path / "README.md").write_text(rows)
-    for n in (1, 2):
+    names = ("01_sft", "02_reward")
+    rows = [f"| [{name}](notebooks/{name}.ipynb) | 3 words | 6 | badge |\n" for name in names]
+    (tmp_path / "README.md").write_text("".join(rows))
+    for name in names:
         said = "# 0\n\nNeeds 3. About seven\nminutes on two CPU cores."
         source = "# %% [markdown]\n# " + said.replace("\n", "\n# ")
-        (tmp_path / "notebooks" / "source" / f"0{n}_a.py").write_text(source)
+        (tmp_path / "notebooks" / "source" / f"{name}.py").write_text(source)
         cells = [nbformat.v4.new_markdown_cell(said, id="a")]
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / f"0{n}_a.ipynb")
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / f"{name}.ipynb")
     return tmp_path
 
 
 def test_what_a_notebook_took_is_written_into_the_table_and_its_title(pages):
-    publish.write_minutes({"01_a": 12.6}, pages)
+    publish.write_minutes({"01_sft": 12.6}, pages)
     first, second = (pages / "README.md").read_text().splitlines()
-    assert first == "| [01_a](notebooks/01_a.ipynb) | 3 words | 13 | badge |"
+    assert first == "| [01_sft](notebooks/01_sft.ipynb) | 3 words | 13 | badge |"
     assert "| 6 |" in second
-    assert "About 13\n# minutes on" in (pages / "notebooks" / "source" / "01_a.py").read_text()
-    notebook = nbformat.read(pages / "notebooks" / "01_a.ipynb", as_version=4)
+    assert "About 13\n# minutes on" in (pages / "notebooks" / "source" / "01_sft.py").read_text()
+    notebook = nbformat.read(pages / "notebooks" / "01_sft.ipynb", as_version=4)
     assert notebook.cells[0].source.endswith("Needs 3. About 13\nminutes on two CPU cores.")
-    assert "About seven" in (pages / "notebooks" / "source" / "02_a.py").read_text()
+    assert "About seven" in (pages / "notebooks" / "source" / "02_reward.py").read_text()
 
 
-@pytest.mark.parametrize(("gone", "told"), [("README.md", "0 rows of 01_a"), ("source", "0 times")])
+@pytest.mark.parametrize(("gone", "told"), [("README.md", "0 rows of 01_sft"), ("source", "0 times")])
 def test_a_page_without_a_place_for_the_minutes_is_named(pages, gone, told):
-    path = pages / gone if gone == "README.md" else pages / "notebooks" / "source" / "01_a.py"
+    path = pages / gone if gone == "README.md" else pages / "notebooks" / "source" / "01_sft.py"
     path.write_text("nothing")
     with pytest.raises(ValueError, match=told):
-        publish.write_minutes({"01_a": 12.6}, pages)
+        publish.write_minutes({"01_sft": 12.6}, pages)
 
 
 def test_other_minutes_in_a_title_make_no_run_outdated(monkeypatch):

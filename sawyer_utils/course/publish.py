@@ -60,7 +60,8 @@ def write_minutes(minutes: dict[str, float], root: Path) -> None:
     import nbformat
 
     readme = (root / "README.md").read_text(encoding="utf-8")
-    for name, took in minutes.items():
+    for name in notebooks.FOLDERS.keys() & minutes:
+        took = minutes[name]
         row = rf"(?m)^(\| \[{name}\][^|]*\|[^|]*\| )[^|]*(?= \|)"
         readme, rows = re.subn(row, rf"\g<1>{round(took)}", readme)
         if rows != 1:
