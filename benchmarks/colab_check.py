@@ -55,8 +55,7 @@ RESULTS = {  # the lines without which a notebook has no result
         r"In words, by the interval alone: (better|worse|no difference shown)",
     ),
     "04_eval": (
-        rf"gold judge: {NUMBER} \[",
-        r"In our run the gold judge's verdict is: (better|worse|no difference shown)",
+        rf"gold judge: {NUMBER} \[.*\]: (better|worse|no difference shown)",
         r"\d+ measures got better and \d+ worse",
     ),
 }

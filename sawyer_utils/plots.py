@@ -112,12 +112,12 @@ def bar_with_interval(ax, x, value, low, high, colour, hatch) -> None:
 # --- pictures of ideas --------------------------------------------------------------------------
 
 
-def box(ax, x, y, text, colour, width=0.2, height=0.3, alpha=0.16) -> None:
+def box(ax, x, y, text, colour, width=0.2, height=0.3, alpha=0.16, size=12.0) -> None:
     """A rounded box with a text, filled lightly, around (x, y) of a :func:`canvas`."""
     corner, shape = (x - width / 2, y - height / 2), "round,pad=0.01"
     fill = to_rgba(colour, alpha)
     ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, fc=fill, ec=colour, lw=1.8))
-    ax.text(x, y, text, ha="center", va="center", fontsize=12)
+    ax.text(x, y, text, ha="center", va="center", fontsize=size)
 
 
 def _arrow(ax, start, end, text="", bend=0.0, above=0.04):

@@ -83,7 +83,16 @@ class Probe(nn.Module):
 
     @torch.no_grad()
     def states(self, texts: list[list[int]], batch: int = 16) -> Tensor:
-        """(n, depths × size): the mean of each text's hidden states at each depth, float32."""
+        """(n, depths × size): the mean of each text's hidden states at each depth, float32.
+
+        The last texts are remembered: the judges of one base are asked about the same ones in turn.
+        """
+        asked = self.depths, texts
+        if getattr(self.base, "last", (None,))[0] != asked:
+            self.base.last = asked, self._read(texts, batch)
+        return self.base.last[1]
+
+    def _read(self, texts: list[list[int]], batch: int) -> Tensor:
         new = sorted(set(map(tuple, texts)), key=len)  # each once, with little padding
         found: dict[tuple[int, ...], Tensor] = {}
         for start in each("batches read", range(0, len(new), batch)):

@@ -205,18 +205,23 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     earlier = {"sft": {"loss": 2.0}, "hacking": {"peak": 3}, "minutes": {"06_reward_hacking": 28.0}}
     write_json(root / "results" / "smoke.json", earlier)
     run.mkdir(parents=True)
-    write_json(run / "results.json", {"sft": {"loss": 1.0}, "hacking": {}, "minutes": {"01_sft": 6.0}})
+    now = {"sft": {"loss": 1.0}, "hacking": {}, "minutes": {"01_sft": 6.0}, "eval": {"n": 1}}
+    write_json(run / "results.json", now)
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
     monkeypatch.setattr(publish, "project_root", lambda: root)
     monkeypatch.setattr(publish, "course", lambda profile, **options: {})
     told = {}
-    for name in ("results_table", "headlines", "stage_picture"):
+    for name in ("results_table", "headlines", "answers", "stage_picture"):
         monkeypatch.setattr(publish.page, name, lambda *args, name=name: told.update({name: args}) or name)
     monkeypatch.setattr(publish.page, "copy_figures", lambda *args: None)
     (root / "docs").mkdir()
-    for path, what in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results")):
-        path.write_text("before\n{}\nold\n{}\nafter\n".format(*page.marks(what)), encoding="utf-8")
+    between = "before\n{}\nold\n{}\nafter\n"
+    readme = between.format(*page.marks("answers")) + between.format(*page.marks("headlines"))
+    (root / "README.md").write_text(readme, encoding="utf-8")
+    table = between.format(*page.marks("results"))
+    (root / "docs" / "results.md").write_text(table, encoding="utf-8")
     monkeypatch.setattr(publish, "ship", lambda profile: None)
+    monkeypatch.setattr(publish, "write_minutes", lambda *args: told.update(minutes=args))
     committed = root / "results" / "smoke.json"
     monkeypatch.setattr(publish.teaching, "update", lambda: told.update(update=read_json(committed)))
     publish.publish(PROFILES["smoke"])
@@ -226,9 +231,60 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     assert found["minutes"] == {"06_reward_hacking": 28.0, "01_sft": 6.0}
     made = ("results_table", "headlines", "stage_picture")
     assert [told[name][0] for name in made] + [told["update"]] == [found] * 4
-    for path, shown in ((root / "README.md", "headlines"), (root / "docs" / "results.md", "results_table")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        assert [lines[0], lines[2], lines[4]] == ["before", shown, "after"]
+    assert told["answers"] == ({"n": 1},)
+    assert told["minutes"] == (found["minutes"], root)
+    shown = readme.replace("old", "answers", 1).replace("old", "headlines")
+    assert (root / "README.md").read_text(encoding="utf-8") == shown
+    table = table.replace("old", "results_table")
+    assert (root / "docs" / "results.md").read_text(encoding="utf-8") == table
+
+
+@pytest.fixture
+def pages(tmp_path):
+    """A README, a source and a committed notebook that say how long 01 and 02 took."""
+    (tmp_path / "notebooks" / "source").mkdir(parents=True)
+    names = ("01_sft", "02_reward")
+    rows = [f"| [{name}](notebooks/{name}.ipynb) | 3 words | 6 | badge |\n" for name in names]
+    (tmp_path / "README.md").write_text("".join(rows))
+    for name in names:
+        said = "# 0\n\nNeeds 3. About seven\nminutes on two CPU cores."
+        source = "# %% [markdown]\n# " + said.replace("\n", "\n# ")
+        (tmp_path / "notebooks" / "source" / f"{name}.py").write_text(source)
+        cells = [nbformat.v4.new_markdown_cell(said, id="a")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / f"{name}.ipynb")
+    return tmp_path
+
+
+def test_what_a_notebook_took_is_written_into_the_table_and_its_title(pages):
+    publish.write_minutes({"01_sft": 12.6}, pages)
+    first, second = (pages / "README.md").read_text().splitlines()
+    assert first == "| [01_sft](notebooks/01_sft.ipynb) | 3 words | 13 | badge |"
+    assert "| 6 |" in second
+    assert "About 13\n# minutes on" in (pages / "notebooks" / "source" / "01_sft.py").read_text()
+    notebook = nbformat.read(pages / "notebooks" / "01_sft.ipynb", as_version=4)
+    assert notebook.cells[0].source.endswith("Needs 3. About 13\nminutes on two CPU cores.")
+    assert "About seven" in (pages / "notebooks" / "source" / "02_reward.py").read_text()
+
+
+@pytest.mark.parametrize(("gone", "told"), [("README.md", "0 rows of 01_sft"), ("source", "0 times")])
+def test_a_page_without_a_place_for_the_minutes_is_named(pages, gone, told):
+    path = pages / gone if gone == "README.md" else pages / "notebooks" / "source" / "01_sft.py"
+    path.write_text("nothing")
+    with pytest.raises(ValueError, match=told):
+        publish.write_minutes({"01_sft": 12.6}, pages)
+
+
+def test_other_minutes_in_a_title_make_no_run_outdated(monkeypatch):
+    def saying(minutes):
+        said = f"About {minutes} minutes on two CPU cores."
+        cells = [nbformat.v4.new_markdown_cell(said), nbformat.v4.new_markdown_cell("About 3 minutes")]
+        return lambda name: nbformat.v4.new_notebook(cells=cells[: 1 if minutes < 9 else 2])
+
+    hashes = []
+    for minutes in (5, 6, 9):
+        monkeypatch.setattr(course, "build", saying(minutes))
+        hashes.append(course.source_hash("01_sft"))
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 SUMMARY = """

@@ -151,9 +151,31 @@ def test_the_pages_show_the_numbers_of_the_committed_results():
     results = read_json(ROOT / "results" / "local.json")
     assert page.results_table(results) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.answers(results["eval"]) in readme
     seeds = read_json(ROOT / "results" / "ppo_seeds.json")
     assert page.headlines(results, seeds) in readme
     assert page.headlines(results, seeds).count("\n") == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_minutes_of_the_table_and_of_the_title_are_those_of_the_run(name):
+    took = read_json(ROOT / "results" / "local.json")["minutes"][name]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    title = course.build(name).cells[0].source
+    run = "run: publish.write_minutes(results, root)"
+    assert course.with_minutes(title, took) == title, run
+    assert re.search(rf"^\| \[{name}\].*\| {round(took)} \|", readme, re.MULTILINE), run
+
+
+def test_the_first_table_of_04_is_of_the_recorded_verdicts():
+    recorded = read_json(ROOT / "results" / "local.json")["eval"]["verdicts"]
+    title = course.build("04_eval").cells[0].source
+    rows = re.findall(r"^\| ([\w ()]+) \| (\S+) \| (\S+) \| ([\w ]+) \|$", title, re.MULTILINE)
+    assert len(rows) == 3
+    for measure, *shown, verdict in rows:
+        (row,) = (row for row in recorded if row["measure"] == measure)
+        assert shown == [f"{round(row[stage], 2) + 0.0:.2f}" for stage in ("sft", "ppo")]
+        assert verdict == row["verdict"]
 
 
 def test_the_committed_run_of_03_is_the_median_seed():

@@ -117,6 +117,24 @@ def test_padding_neighbours_and_repeats_change_no_score(profile):
     assert len({round(score, 5) for score in alone}) == 3
 
 
+def test_judges_of_one_base_read_the_same_texts_once(profile, monkeypatch):
+    one, other = (reward.RewardModel.untrained(profile, seed=seed) for seed in (0, 1))
+    read, forward = [], type(one.model.base).forward
+
+    def counted(base, **inputs):
+        read.append(len(inputs["input_ids"]))
+        return forward(base, **inputs)
+
+    monkeypatch.setattr(type(one.model.base), "forward", counted)
+    asked = ["a b", "c d"], ["x", "y"]
+    scores = one.score(*asked), other.score(*asked), one.score(*asked)
+    assert read == [2]
+    assert scores[0] == scores[2] != scores[1]
+    both = other.score(["a b", "c d"], ["x", "z"])  # other texts are read, all of them
+    assert read == [2, 2]
+    assert both != scores[1]
+
+
 def test_the_base_is_frozen_shared_and_read_no_deeper_than_needed(profile):
     one, other = (reward.RewardModel.untrained(profile, seed=seed) for seed in (0, 1))
     assert isinstance(one, reward.FrozenReward)

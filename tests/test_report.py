@@ -98,6 +98,21 @@ def test_the_frontier_has_a_panel_a_judge():
     assert [label.get_text() for label in ax.get_legend().get_texts()] == ["best of n", "PPO"]
 
 
+def test_the_first_questions_of_three_answers_are_large_and_long_answers_are_cut():
+    figure = drawings.three_answers(list("abcde"), {stage: ["so " * 99] * 5 for stage in plots.STAGES})
+    sizes = {text.get_text(): text.get_fontsize() for text in figure.axes[0].texts}
+    assert [sizes[f"“{prompt}”"] for prompt in "abcde"] == [15.5] * 3 + [12] * 2
+    cut = [text.get_text().splitlines() for text in figure.axes[0].texts if "so" in text.get_text()]
+    assert [len(lines) for lines in cut] == [6] * 9 + [5] * 6
+    assert {lines[-1] for lines in cut} == {"…"}
+
+
+def test_the_example_of_the_readme_is_short_and_stays_in_its_row():
+    said = {"prompt": "Why?", "base": "a | " * 20, "sft": "one\ntwo", "ppo": "three"}
+    *_, row = page.answers({"three_answers": said}).splitlines()
+    assert row == "| Why? | " + "a \\| " * 7 + "… | one two | three |"
+
+
 def test_what_got_worse_is_counted_and_shown(results):
     letters = {"sft": 0.5, "ppo": 0.1, "difference": -0.4, "low": -0.5, "high": -0.3, "verdict": "worse"}
     verdicts = [{"measure": "reward", "verdict": "better"}, {"measure": "readable letters", **letters}]

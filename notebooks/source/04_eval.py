@@ -18,14 +18,19 @@
 #
 # You will be able to
 # - compare two models on the same prompts, with an interval and a rank test;
-# - look for the cheap explanations, and ask a judge that PPO never met;
-# - say what improved, what did not and what got worse, and what your test could not have seen.
+# - look for cheap explanations, and ask a judge that PPO never met;
+# - say what improved, what did not, and what your test could not have seen.
 #
-# In our run a second judge sees a gain of 0.60 standard deviations, no measure got worse, and the best
-# of eight samples gains more than PPO by the first judge and the same by the second.
+# In our run the judge that PPO was paid by and the gold judge, which it never met, both see a gain. Benchmarks and
+# properties of the texts show no difference.
 #
-# Needs the adapters of 01 and 03 and the judge of 02; shipped ones are used if you have none. About 9
-# minutes on two CPU cores.
+# | measure | SFT | SFT + RLF | verdict |
+# |---|---:|---:|---|
+# | reward | 0.00 | 0.64 | better |
+# | gold reward | 0.00 | 0.60 | better |
+# | religions_mini | 0.61 | 0.61 | no difference shown |
+#
+# Needs 01 to 03, or their shipped checkpoints. About 9 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -51,9 +56,8 @@ profile = runtime.setup()
 # %% [markdown]
 # ## The whole thing in one picture
 #
-# You are in the fourth box. **Write down three ways in which a higher mean reward could still be nothing.**
-# Ours: the wrong judge, for PPO was trained to please this very one (sections 2 and 5); luck (3); a cheap
-# trick, such as longer answers (4).
+# **Write down three ways in which a higher mean reward could still be nothing.**
+# Ours: the wrong judge (sections 2 and 5); luck (3); a cheap trick, such as longer answers (4).
 
 # %%
 import itertools, math, os, time
@@ -93,9 +97,8 @@ plots.save(plots.four_stages(here="eval"), figures, "four_stages")
 #
 # ## 1. What do the three models say?
 #
-# One base in memory plays three models. With no adapter it is the **base**; with notebook 01's adapter it is
-# **SFT**; with notebook 03's it is **SFT + RLF** (reinforcement learning from feedback). This is all
-# that it takes, in plain PEFT and transformers:
+# One base in memory plays three models: without an adapter the **base**, with 01's **SFT**, with 03's
+# **SFT + RLF** (reinforcement learning from feedback). In plain PEFT and transformers:
 
 # %% tags=["slide", "show-code"]
 from peft import PeftModel
@@ -133,10 +136,9 @@ for adapter, name in (("ppo", "SFT + RLF"), ("sft", "SFT")):  # SFT stays active
     print(f"{name + ':':<11}{generate()}")
 
 # %% [markdown]
-# From here on helpers do the same in batches. Which questions? Whoever picks them after seeing the answers can
-# prove anything. So five were fixed before any training (`data.FIXED_PROMPTS`), and answered greedily. To
-# these come the held-out test prompts, **sampled** as in training: by SFT and SFT + RLF twice each, by the base
-# once. **Predict first:** which of the three models stops by itself?
+# Helpers do the same in batches. Whoever picks questions after seeing the answers can prove anything: five were
+# fixed before any training (`data.FIXED_PROMPTS`), for greedy answers. Held-out test prompts are **sampled** as in
+# training: twice by SFT and SFT + RLF, once by the base. **Predict first:** which model stops by itself?
 
 # %%
 NAME = {stage: plots.STAGES[stage][0] for stage in ("base", "sft", "ppo")}
@@ -166,45 +168,34 @@ texts, lengths, finished = map(joined, ("responses", "lengths", "finished"))
 groups = prompts * 2  # the prompt of each answer
 
 # %% tags=["slide"]
-shown = {stage: greedy[stage].responses for stage in NAME}
-plots.save(
-    drawings.three_answers(fixed, shown),
-    figures,
-    "three_answers",
-    [{"prompt": p, **{s: shown[s][i] for s in NAME}} for i, p in enumerate(fixed)],
-)
-
-# %%
+order = [1, 0, 3, 2, 4]  # the first three are drawn large
+asked = [fixed[i] for i in order]
+shown = {stage: [greedy[stage].responses[i] for i in order] for stage in NAME}
 for stage in NAME:
     ended = np.mean(greedy[stage].finished)
-    print(f"{NAME[stage]:>9}: {ended:.0%} of the answers above end by themselves")
-earlier = ppo_folder / "answers.json"
-earlier = runtime.read_json(earlier) if earlier.exists() else {}
-if earlier.get("prompts") == prompts:
-    for stage in ("sft", "ppo"):
-        pairs = zip(earlier[stage], rounds[stage][0].responses, strict=True)
-        same = np.mean([a == b for a, b in pairs])
-        print(f"{NAME[stage]:>9}: {same:.0%} of the first answers are those of 03")
-else:
-    print("Notebook 03 has saved no answers to these prompts: nothing to compare with.")
+    print(f"{NAME[stage]:>9}: {ended:.0%} of these answers end by themselves")
+plots.save(
+    drawings.three_answers(asked, shown),
+    figures,
+    "three_answers",
+    [{"prompt": p, **{s: shown[s][i] for s in NAME}} for i, p in enumerate(asked)],
+)
 
 # %% [markdown]
-# *Five rows of three boxes: to each fixed question the answers of base, SFT and SFT + RLF.*
+# *Five rows of three boxes, the first three large: to each fixed question the answers of base, SFT and SFT + RLF.*
 #
-# The base is a chat model that was never shown our tokens, and it rambles. From there to SFT is the large
-# step, which needs no statistics. The workshop's own question, the president, fails all the same: a model
-# of this size knows few facts, and neither stage teaches them. Whether the last step is there at all is what
-# the rest is about.
+# The base is a chat model that was never shown our tokens, and it rambles. From there to SFT is the large step,
+# which needs no statistics. The workshop's own question, the president, asks for a fact: a model of this size
+# knows few, and neither stage teaches any. Is the last step there at all?
 #
 # ## 2. Is it better, by two judges?
 #
-# The first judge is the one that PPO was paid by. The second is one that PPO has never met, a
-# **[gold](../docs/glossary.md#gold-reward-model)** judge (Gao et al. 2022, arXiv 2210.10760). It is trained here as in 02, on *other* preferences:
-# other prompts, answers and scores, written by other language models under the same rules.
+# PPO was paid by the first judge. It never met the second, a **[gold](../docs/glossary.md#gold-reward-model)** judge (Gao et al.
+# 2022, arXiv 2210.10760), trained as in 02 on *other* preferences, which language models wrote and scored.
 #
-# Two judges have two scales. So both are read in **one unit**: the mean of SFT's answers is 0, their
-# standard deviation 1. Each answer of SFT + RLF is held against SFT's to the same prompt, a
-# [paired comparison](../docs/glossary.md#paired-comparison). **Predict first:** will the gold judge like it as much as the first?
+# Both are read in **one unit**: SFT's answers have mean 0 and standard deviation 1. Each answer of SFT + RLF is
+# held against SFT's to the same prompt, a [paired comparison](../docs/glossary.md#paired-comparison). **Predict first:** will the
+# gold judge like it as much?
 
 # %%
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
@@ -223,58 +214,45 @@ judges = {
 }
 
 # %% tags=["slide"]
-scores, raw = {}, {}  # judge -> stage -> one number an answer
-for judge, its in judges.items():
-    raw[judge] = {
-        stage: np.array(its.score(prompts * len(rounds[stage]), texts[stage]))
-        for stage in NAME
-    }
-    centre, unit = raw[judge]["sft"].mean(), raw[judge]["sft"].std(ddof=1) or 1.0
-    scores[judge] = {s: (values - centre) / unit for s, values in raw[judge].items()}
-
-gain, wins = {}, {}
-for judge, of in scores.items():
-    gain[judge] = compare_rewards(of["sft"], of["ppo"], groups)
+raw = {judge: {} for judge in judges}  # judge -> stage -> one number an answer
+for stage, answers in texts.items():
+    for judge, its in judges.items():
+        found = its.score(prompts * len(rounds[stage]), answers)
+        raw[judge][stage] = np.array(found)
+scores, gain, wins = {}, {}, {}
+for judge, of in raw.items():
+    centre, unit = of["sft"].mean(), of["sft"].std(ddof=1) or 1.0
+    scores[judge] = of = {s: (values - centre) / unit for s, values in of.items()}
+    gain[judge] = g = compare_rewards(of["sft"], of["ppo"], groups)
     wins[judge] = evaluation.win_rate(of["sft"], of["ppo"], groups)
-    g, w = gain[judge], "{:.0%} [{:.0%}, {:.0%}]".format(*wins[judge])
+    w = "{:.0%} [{:.0%}, {:.0%}]".format(*wins[judge])
     said = f"{g.difference:+.2f} [{g.low:+.2f}, {g.high:+.2f}]: {g.verdict}"
     print(f"{judge:>11}: {said}")
     print(f"{'':>13}Wilcoxon p = {g.wilcoxon_p:.2g}; SFT + RLF wins {w}")
 first, gold = scores.values()
-runtime.record(
-    profile,
-    "eval",
-    reward=gain["first judge"].as_dict(),
-    reward_verdict=gain["first judge"].verdict,
-    gold=gain["gold judge"].as_dict(),
-    gold_verdict=gain["gold judge"].verdict,
-    gold_win_rate=wins["gold judge"],
-)
-shown = {stage: first[stage] for stage in ("sft", "ppo")}
-plots.save(plots.reward_histograms(shown), figures, "reward_histograms", shown)
-
-# %%
-a, b = gain.values()
-print(f"In our run the gold judge's verdict is: {b.verdict}.")
-if a.verdict == "better":
-    print(f"It sees {b.difference / a.difference:.0%} of the first judge's gain.")
 change = (first["ppo"] - first["sft"]).reshape(2, -1)  # (2 samples, prompts)
 per_prompt = change.mean(0)
-print(f"{a.share_worse:.0%} of the {a.n} prompts fell by the first judge.")
-print(f"spread of the answers 1 → {a.after_std:.2f}, p = {a.levene_p:.2g}")
-assert math.isclose(per_prompt.mean(), a.difference, abs_tol=1e-9)
+g = gain["first judge"]
+print(f"{g.share_worse:.0%} of the {g.n} prompts fell by the first judge.")
+print(f"spread of the answers 1 → {g.after_std:.2f}, p = {g.levene_p:.2g}")
+assert math.isclose(per_prompt.mean(), g.difference, abs_tol=1e-9)
+shown = {stage: first[stage] for stage in ("sft", "ppo")}
+plots.save(plots.reward_histograms(shown), figures, "reward_histograms", shown)
 
 # %% [markdown]
 # *Two overlapping histograms of the first judge's scores, SFT and SFT + RLF, with a line at each mean.*
 #
+# In our run the gain is 0.64 by the first judge and 0.60 by the gold judge, which prefers SFT + RLF in 0.73 of
+# the pairs: nearly all of it carries over.
+#
 # **One rule** gives every verdict: *better* or *worse* where the 95 % interval leaves out zero **and** the
-# rank test has p < 0.05; otherwise *[no difference shown](../docs/glossary.md#no-difference-shown)*. The [win rate](../docs/glossary.md#win-rate) beside it asks
-# on how many prompts it is better, not by how much.
+# rank test has p < 0.05; otherwise *[no difference shown](../docs/glossary.md#no-difference-shown)*. The
+# [win rate](../docs/glossary.md#win-rate) asks how often, not by how much.
 #
-# Where the gold judge sees less, the rest of the gain is for the first judge alone. That is
-# [Goodhart's law](../docs/glossary.md#goodharts-law): what is optimised stops being a fair measure.
+# [Goodhart's law](../docs/glossary.md#goodharts-law): what is optimised stops being a fair measure. What only the first judge
+# sees is for it alone.
 #
-# Here are the best, the median and the worst change, by rule and not by choice.
+# The best, the median and the worst change, by rule and not by choice:
 
 # %% tags=["slide"]
 order = np.argsort(change[0])  # of the first answers
@@ -282,28 +260,19 @@ three = [int(order[i]) for i in (-1, len(order) // 2, 0)]
 notes = {NAME[s]: [f"score {first[s][i]:+.2f}" for i in three] for s in NAME}
 answers = {NAME[s]: [texts[s][i] for i in three] for s in NAME}
 display(show.side_by_side([prompts[i] for i in three], answers, notes))
-examples = {}
-for name, i in zip(("best", "median", "worst"), three):
-    found = {"prompt": prompts[i], "change": float(change[0, i])}
-    found |= {stage: texts[stage][i] for stage in NAME}
-    examples[f"{name}_example"] = found
-runtime.record(profile, "eval", **examples)
 lucky = int(np.argmax(first["base"]))
 beaten = np.mean(first["sft"] < first["base"][lucky])
 print(f"The base's best answer scores above {beaten:.0%} of SFT's: it reads")
 print(repr(texts["base"][lucky]))
 
 # %% [markdown]
-# Read the last row aloud. Do you agree that it is worse? If not, the judge is wrong there; if you do, PPO
-# is.
-#
-# Then the last lines. The base answers nothing, yet one text of it beats that share of SFT's answers: the
-# judge was never shown such texts, and its score of them is a guess. A high score is a reason to read.
+# Is the last row worse? If not, the judge is wrong there. Is the base's best text an answer? No judge was shown
+# such texts: a high score is a reason to read.
 #
 # ## 3. Could it be luck?
 #
-# Other prompts would have given another mean. The **[bootstrap](../docs/glossary.md#bootstrap)** asks how different: draw as many
-# prompts, with replacement, and take the mean again. On five changes every draw can be listed.
+# Other prompts would have given another mean. The **[bootstrap](../docs/glossary.md#bootstrap)** asks how different: draw as
+# many prompts, with replacement, and take the mean again. Of five changes every draw can be listed.
 
 # %% tags=["nbval-check-output", "slide"]
 toy = np.array([2.0, 1.0, 0.9, 0.5, -0.4])  # after − before of five prompts
@@ -327,12 +296,11 @@ assert math.isclose(p, stats.wilcoxon(toy).pvalue)
 #   narrow, and the rank test cannot say so at all.
 
 # %% [markdown]
-# The interval leaves out zero, and the rank test ([Wilcoxon](../docs/glossary.md#wilcoxon-signed-rank-test)) is not convinced: with five prompts its
-# [p-value](../docs/glossary.md#p-value) cannot go below 0.0625. That is why the rule asks both. (Of few values the package takes wider quantiles:
-# Hesterberg 2015, arXiv 1411.5279.)
+# The interval leaves out zero, and the rank test ([Wilcoxon](../docs/glossary.md#wilcoxon-signed-rank-test)) is not convinced:
+# with five prompts its [p-value](../docs/glossary.md#p-value) cannot go below 0.0625. So the rule asks both.
 #
-# Now ours. The two answers to a prompt are not independent, so whole prompts are drawn. **Predict first:** how
-# much narrower is the interval with all prompts than with the first ten?
+# Now ours. Two answers to one prompt are not independent, so whole prompts are drawn. **Predict first:** how
+# much narrower is the interval of all prompts than that of ten?
 
 # %%
 rng = np.random.default_rng(1)
@@ -349,34 +317,14 @@ for judge, found in gain.items():
     print(f"effect size by the {judge} {found.effect_size:+.2f}")
 
 # %% [markdown]
-# The [effect size](../docs/glossary.md#effect-size) is the mean change in standard deviations *of the change*. The spread of section 2
-# was tested by [Levene's test](../docs/glossary.md#levenes-test).
+# The [effect size](../docs/glossary.md#effect-size) is the mean change in standard deviations *of the change*. The spread of
+# section 2 was tested by [Levene's test](../docs/glossary.md#levenes-test). All this is about one trained model: of 03's five,
+# the median.
 #
-# All this is about one trained model. Another **training seed** gives another one. Notebook 03 shows five;
-# the one judged here has the median gain. With prompts and seeds both drawn:
-
-# %% tags=["slide"]
-of_seeds = runtime.read_json(runtime.project_root() / "results" / "ppo_seeds.json")
-together = of_seeds["together"]
-above = sum(row["reward"][1] > 0 for row in of_seeds["rows"])
-print(f"{above} of {together['seeds']} training seeds: reward up, interval above zero")
-for name, judge in (("reward", "the judge that was paid for"), ("gold", "gold")):
-    found = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*together[name])
-    print(f"gain over seeds and prompts by {judge}: {found}")
-
-# %% [markdown]
 # ## 4. Is it just longer?
 #
 # In the workshop two more sentences raised a score from −5.18 to +7.61. So fit a line to change of reward
-# against change of length, and read it where the length did not change.
-
-# %% tags=["nbval-check-output"]
-x = np.array([10.0, 4.0, 0.0, -2.0])  # tokens more than before
-y = np.array([1.5, 0.9, 0.5, 0.3])  # reward more than before
-slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-at_equal = y.mean() - slope * x.mean()
-print(f"mean gain {y.mean():.2f}, of which length explains {slope * x.mean():.2f}")
-print(f"reward per token {slope:.2f}; gain at equal length {at_equal:.2f}")
+# against change of length, and read it at no change of length.
 
 # %% tags=["slide"]
 mean = {s: np.reshape(lengths[s], (2, -1)).mean(0) for s in ("sft", "ppo")}
@@ -390,7 +338,7 @@ for judge, of in scores.items():
 m, longer = matched["first judge"], mean["ppo"] - mean["sft"]
 print(f"mean length {mean['sft'].mean():.1f} → {mean['ppo'].mean():.1f} tokens")
 by_length = per_prompt.mean() - m.adjusted
-print(f"In our run length accounts for {by_length:+.2f} of the gain.")
+print(f"Length accounts for {by_length:+.2f} of the gain.")
 plots.save(
     drawings.change_against_length(longer, per_prompt, m.slope, m.adjusted),
     figures,
@@ -399,44 +347,17 @@ plots.save(
 )
 
 # %% [markdown]
-# *A point a prompt, change of length across and change of reward up, a fitted dashed line, and a diamond where it
-# crosses "no change of length".*
+# *A point a prompt, change of length across and change of reward up, a fitted dashed line, and a diamond at no
+# change of length.*
 #
-# A line misses a **preferred length**, up and then down, which a judge can learn, too. So compare inside
-# bands of length, and weight the bands as SFT fills them.
-
-# %%
-edges = [5, 10, 20, 30, 45]  # words
-band = {s: np.digitize([len(t.split()) for t in texts[s]], edges, True) for s in NAME}
-
-
-def within_bands(rows: np.ndarray) -> float:
-    """Mean gain inside the bands that both models use, weighted by SFT's answers."""
-    gains, weights = [], []
-    for b in range(len(edges) + 1):
-        mine, theirs = (rows[band[stage][rows] == b] for stage in ("sft", "ppo"))
-        if len(mine) and len(theirs):
-            gains.append(first["ppo"][theirs].mean() - first["sft"][mine].mean())
-            weights.append(len(mine))
-    return float(np.average(gains, weights=weights)) if gains else 0.0
-
-
-n = len(prompts)
-picks = rng.integers(0, n, (2000, n))
-drawn = [within_bands(np.concatenate([pick, pick + n])) for pick in picks]
-ends = map(float, np.quantile(drawn, [0.025, 0.975]))
-banded = [within_bands(np.arange(2 * n)), *ends]
-print("gain inside bands of length {:+.2f} [{:+.2f}, {:+.2f}]".format(*banded))
-runtime.record(profile, "eval", gain_within_bands=banded)
-
-# %% [markdown]
-# A caveat: a longer answer may be longer *because* it is better.
+# In our run the gain at equal length is 0.63 by the first judge and 0.60 by the gold judge: length explains next
+# to nothing.
 #
 # ## 5. What did PPO never see?
 #
-# Everything in the loop below has been optimised: the first judge's score, the distance from SFT, and the fine
-# for answers that never stop. What stands outside can be a witness. The gold judge is on trial itself: each
-# judge on the held-out pairs of both sets, beside a judge that sees only the surface of a text (02).
+# The loop below has optimised the first judge's score, the distance from SFT and the fine for answers that never
+# stop. What stands outside can be a witness. The gold judge is on trial itself: both judges on held-out pairs of
+# both sets, beside one that sees only the surface of a text (02).
 
 # %%
 first_rows = data.load_preferences(profile.preferences, profile.limit)
@@ -453,25 +374,22 @@ for whose, (learn, held) in sets.items():
         trial[f"{judge} on {whose}"] = found = (float(right.mean()), *ends)
         shown = "{:.3f} [{:.3f}, {:.3f}]".format(*found)
         print(f"{judge:>11} on the held-out pairs of the {whose:<5} set: {shown}")
-agree = {s: float(stats.spearmanr(first[s], gold[s]).statistic) for s in NAME}
-print("rank correlation:", {NAME[s]: round(r, 2) for s, r in agree.items()})
-runtime.record(profile, "eval", judges_on_trial=trial, judges_agree=agree)
 plots.save(plots.rl_loop(), figures, "rl_loop")
 
 # %% [markdown]
-# *A prompt goes to the policy, its answer to the reward model, the score and the distance from the frozen SFT copy
-# to the PPO update, and the update changes the policy.*
+# *A prompt goes to the policy, its answer to the reward model, score and distance from the frozen SFT copy to the
+# PPO update, which changes the policy.*
 #
-# What the gold judge gets right beyond "the surface" is the most that can be reading. And both judges stand
-# on the same frozen models: what these cannot see (facts, above all), neither judge sees.
+# What the gold judge gets right beyond "the surface" is the most that can be reading. Both judges stand on the
+# same frozen models: what these cannot see (facts, above all), neither sees.
 #
-# Now witnesses that need no training:
-# - **[repetition](../docs/glossary.md#repetition)**: the share of three-word runs that a text has said before;
-# - **[distinct-2](../docs/glossary.md#distinct-2)**: the share of word pairs that are unique over *all* answers, cut to equal length;
-# - **[similarity](../docs/glossary.md#similarity)** of answer and question. Half a witness: both judges look at it, too;
-# - **[perplexity](../docs/glossary.md#perplexity) under the base**: how surprised the raw model is by each token. High for word salad, low for
-#   the blandest phrase: no side is the good one;
-# - **share finished**. Half a witness as well, for the fine asks for it.
+# Witnesses that need no training:
+# - **[repetition](../docs/glossary.md#repetition)**: three-word runs that a text has said before;
+# - **[distinct-2](../docs/glossary.md#distinct-2)**: word pairs that are unique over *all* answers;
+# - **[similarity](../docs/glossary.md#similarity)** of answer and question; an echo has 1, so more is better only within reason;
+# - **[perplexity](../docs/glossary.md#perplexity) under the base**: word salad surprises the raw model, the blandest phrase does
+#   not, and no side is good;
+# - **share finished**: half a witness, for there is a fine.
 
 # %%
 similarity = evaluation.Similarity(profile.encoder)
@@ -517,15 +435,13 @@ assert means.notna().all(axis=None)
 means.round(3)
 
 # %% [markdown]
-# Verdicts need intervals, and come in section 8. An echo has a similarity of 1, so higher is better only within
-# reason. The [KL](../docs/glossary.md#kl-divergence) is how far each stage moved the model.
+# The [KL](../docs/glossary.md#kl-divergence) is how far each stage moved the model.
 #
 # ## 6. Is it cleverer?
 #
-# A kinder manner is not more knowledge. Two small [benchmarks](../docs/glossary.md#benchmark), written for this course by language models: common
-# misconceptions and world religions, after those of the workshop. (`SAWYER_QUESTIONS` adds a JSONL of your own.)
-# The model writes nothing: the choice that it finds likeliest wins. **Predict first:** PPO was graded far more on
-# manner than on facts. What should happen?
+# A kinder manner is not more knowledge. Two small [benchmarks](../docs/glossary.md#benchmark), which language models wrote after
+# the workshop's: common misconceptions and world religions. (`SAWYER_QUESTIONS` adds yours.) The choice that the
+# model finds likeliest wins. **Predict first:** PPO was graded more on manner than on facts. What should happen?
 
 # %%
 own = os.environ.get("SAWYER_QUESTIONS")
@@ -560,15 +476,16 @@ for bar in bars.itertuples():
     found = f"{bar.accuracy:.3f} [{bar.low:.3f}, {bar.high:.3f}]"
     against = "above chance" if bar.low > bar.chance else "not shown to be above chance"
     print(f"{bar.benchmark:>15} {NAME[bar.stage]:>9} {found} {against}")
-runtime.record(profile, "eval", benchmarks=bars.to_dict("records"))
 plots.save(drawings.benchmark_bars(bars), figures, "benchmark_bars", bars)
 
 # %% [markdown]
 # *For each benchmark three bars (base, SFT, SFT + RLF) with intervals and a dashed line at chance.*
 #
-# Whether whiskers overlap says nothing here: the models answered the *same* questions, so only those count on
-# which they disagree. **[McNemar's test](../docs/glossary.md#mcnemars-test)**: of the questions that only one of the two got right, is it one
-# of them more often than a coin would have it?
+# In our run SFT and SFT + RLF are both right on 0.61 of the religions and 0.25 of the misconceptions (chance:
+# 0.24).
+#
+# Overlapping whiskers say nothing: the models answered the *same* questions. **[McNemar's test](../docs/glossary.md#mcnemars-test)**
+# asks: of the questions that only one got right, is it one model more often than a coin would have it?
 
 # %% tags=["nbval-check-output"]
 only_a, only_b = 3, 9  # 12 questions on which two models disagree
@@ -597,16 +514,15 @@ for name in questions:
         step = {"benchmark": name, "from": NAME[before], "to": NAME[after]}
         pair = correct[name, before], correct[name, after]
         shares.append(step | compare_shares(*pair))
-runtime.record(profile, "eval", benchmark_changes=shares)
 pd.DataFrame(shares).round(3)
 
 # %% [markdown] tags=["slide"]
 # Five points on 110 questions are still what coins do one time in seven. **How to say it:** *no difference
 # shown*, and not "knowledge is preserved". Then say what could have been seen: `detectable` is the smallest true
-# difference that this many questions would show in four runs out of five.
+# difference that so many questions show in four runs of five.
 #
-# The workshop asked in another way: the model sees lettered choices and has to *write* a letter. Nobody trained
-# for that. **Predict first:** higher or lower than by [likelihood](../docs/glossary.md#likelihood)?
+# The workshop let the model *write* the letter of a choice. Nobody trained for that. **Predict first:** higher
+# or lower than by [likelihood](../docs/glossary.md#likelihood)?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The one sentence that the class should take home.
@@ -629,18 +545,17 @@ with runtime.stopwatch(seconds, "letters"):
             wrote[stage] = found.readable.to_numpy()
         readable[name] = compare_shares(wrote["sft"], wrote["ppo"])
         readable[name] |= {stage: float(share.mean()) for stage, share in wrote.items()}
-runtime.record(profile, "eval", by_letter=letters, readable_letters=readable)
 print("SFT + RLF wrote, for example:", *map(repr, found.answer[:3]))
 pd.DataFrame(letters).round(3)
 
 # %% [markdown]
-# An accuracy without the way of asking is half a number; answers that cannot be read have to be counted.
+# An accuracy without the way of asking is half a number; count the answers that cannot be read.
 #
 # ## 7. Is PPO worth more than sampling more?
 #
 # The lazy rival: sample n answers of SFT and keep the one that the first judge likes best
-# (**[best of n](../docs/glossary.md#best-of-n)**). No training; but n times the work at every question for ever. Its distance from SFT is known:
-# log n − (n − 1)/n nats. **Predict first:** which n is as good as PPO, by the judge that both aim at?
+# (**[best of n](../docs/glossary.md#best-of-n)**). No training, but n times the work at every question. Its KL to SFT is
+# log n − (n − 1)/n nats. **Predict first:** which n is as good as PPO?
 
 # %% tags=["slide"]
 N, few = 8, prompts[::3]
@@ -667,8 +582,6 @@ for n in (1, 2, 4, N, "PPO"):
     best.append(row)
 table = pd.DataFrame(best)
 best, path = table[:-1], table[-1:].rename(columns={"n": "step"})
-rivals = {"best_of_n": best.to_dict("records"), "frontier": path.to_dict("records")}
-runtime.record(profile, "eval", **rivals)
 table.round(2)
 
 # %% tags=["slide"]
@@ -684,13 +597,6 @@ for judge in judges:
 figure = drawings.frontier(best, path, titles)
 plots.save(figure, figures, "frontier", table)
 
-# %% [markdown]
-# *Two panels with one scale, gain over SFT against KL. The dashed line is best of n, each point with its n; the
-# single point is PPO.*
-#
-# In each panel, hold the gain against the distance paid for it. Choosing changes only *which* of SFT's answers
-# is shown. PPO pays once, in training, and then answers with one sample.
-
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** A method is only as good as its laziest rival.
 # - **Ask.** You answer a million questions a day. When is training cheaper than sampling eight
@@ -699,11 +605,16 @@ plots.save(figure, figures, "frontier", table)
 #   and at the samples per question.
 
 # %% [markdown]
+# *Two panels with one scale, gain over SFT against KL. The dashed line is best of n, each point with its n; the
+# single point is PPO.*
+#
+# In our run the best of 8 gains 0.97 by the first judge and 0.70 by the gold judge, for 1.20 nats; PPO gains 0.72
+# and 0.69, for 7.50 nats. Choosing changes only *which* answer is shown; PPO pays once, in training.
+#
 # ## 8. What improved, what did not, what got worse?
 #
-# The table that you would sign: **all** measures, one rule. **changed** is for measures without a good
-# side. (At equal length, of distinct-2 and of the KL there is no rank test: there the interval alone decides.)
-
+# The table that you would sign: **all** measures, one rule. **changed** is for measures without a good side. (At
+# equal length, for distinct-2 and the KL the interval alone decides.)
 
 # %%
 def cut_alike(before, after):
@@ -776,9 +687,10 @@ display(verdicts.drop(columns="scale").rename(columns=named).round(3))
 # *One line a measure, the difference of SFT + RLF from SFT in standard deviations with its interval; colour and
 # marker give the verdict. KL is left out. Of repetition, left of zero is the good side.*
 #
-# In words, computed from the table, and the step before it beside it. **Predict first:** which of the two
-# stages changed more?
-
+# In our run *better* stands only where a judge has scored, and *worse* nowhere. Similarity changed by 0.02: no
+# difference shown.
+#
+# In words. **Predict first:** which of the two stages changed more?
 
 # %% tags=["slide"]
 def plainly(table: pd.DataFrame) -> dict[str, int]:
@@ -799,52 +711,58 @@ counts = plainly(verdicts)
 rest = ("reward", "KL", "length", "share")  # what PPO was paid or fined for
 unseen = verdicts[~verdicts.measure.str.startswith(rest)]
 got = {found: int((unseen.verdict == found).sum()) for found in ("better", "worse")}
-print("In our run, of what PPO was neither paid nor fined for,")
+print("Of what PPO was neither paid nor fined for,")
 print(f"{got['better']} measures got better and {got['worse']} worse.")
 print(f"Of {len(verdicts)} rows {0.05 * len(verdicts):.1f} would move by luck alone.")
 
 # %% tags=["slide"]
-kl = float(np.mean(distance["ppo"]))
+kl = {stage: float(np.mean(nats)) for stage, nats in distance.items()}
 said = {
     "Data": f"01: written answers\n02: scored answers\nto {len(first_rows)} questions",
-    "Training": f"01 copies, 03 searches:\n{profile.ppo_steps} steps, {kl:.1f} nats",
+    "Training": "01 copies, 03 searches:\n"
+    + f"{profile.ppo_steps} steps, {kl['ppo']:.1f} nats",
     "Evaluation": "{better} better, {worse} worse,\n".format(**counts)
     + f"{counts['changed']} changed,\n"
     + f"{counts['no difference shown']} not shown to differ",
 }
 display(plots.save(drawings.three_elements(said), figures, "three_elements"))
-names = {"before": "sft", "after": "ppo"}
-kept = verdicts.drop(columns="scale").rename(columns=names).to_dict("records")
-shown = {stage: greedy[stage].responses[1] for stage in NAME}
+seconds["all"] = time.perf_counter() - started
+stages = {"before": "sft", "after": "ppo"}
+greeted = {stage: greedy[stage].responses[1] for stage in NAME}
 runtime.record(
     profile,
     "eval",
-    verdicts=kept,
-    verdicts_base_to_sft=sft_verdicts.drop(columns="scale").to_dict("records"),
     n=len(prompts),
-    kl={stage: float(np.mean(nats)) for stage, nats in distance.items()},
-    base_beats=float(beaten),
-    three_answers={"prompt": fixed[1], **shown},
+    reward=gain["first judge"].as_dict(),
+    gold=gain["gold judge"].as_dict(),
+    gold_verdict=gain["gold judge"].verdict,
+    gold_win_rate=wins["gold judge"],
+    verdicts=verdicts.rename(columns=stages).drop(columns="scale").to_dict("records"),
+    verdicts_base_to_sft=sft_verdicts.drop(columns="scale").to_dict("records"),
+    judges_on_trial=trial,
+    kl=kl,
+    benchmarks=bars.to_dict("records"),
+    benchmark_changes=shares,
+    by_letter=letters,
+    best_of_n=best.to_dict("records"),
+    frontier=path.to_dict("records"),
+    three_answers={"prompt": fixed[1], **greeted},
+    seconds=seconds,
 )
-seconds["all"] = time.perf_counter() - started
-runtime.record(profile, "eval", seconds=seconds)
 print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
 print(f"peak memory {runtime.record_peak(profile, 'eval'):.1f} GiB")
 
 # %% [markdown]
 # *Three boxes: Data (01, 02), Training (01, 03), Evaluation (04), with what each held in this run.*
 #
-# A failure in one of the three cannot be mended in another. "Better" is better by the taste in the data, and
-# this notebook found what it looked for, only where it looked.
+# A failure in one of the three cannot be mended in another. "Better" is better by the taste in the data.
 #
 # ## 9. What do you say?
 #
-# One question goes to all three models, from one seed; under each answer stand its reward and its KL to the stage
-# before. Tick **blind vote** first: names and rewards stay hidden until you have voted. (The table is for pages
-# without widgets.) Votes go into `votes.jsonl` in this run's folder, without the voter. Put everybody's file
-# there (`votes-1.jsonl`, …), and the second cell counts them, with [Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha): how far
-# voters agree beyond chance. The interval draws prompts: nine people who read the same answers are not nine
-# pieces of evidence.
+# All three models answer from one seed. **Blind vote** hides names and rewards until you have voted. Votes go
+# into `votes.jsonl` in this run's folder, without the voter. The second cell counts those that you put there
+# (everybody's: `votes-1.jsonl`, …), with
+# [Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha): how far voters agree beyond chance.
 
 # %%
 from sawyer_utils.classroom import talk, votes, widgets
@@ -868,31 +786,12 @@ if voted:
     print(f"SFT + RLF wins {said}")
 print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins["gold judge"]))
 
-# %% [markdown]
-# ## Take it away
-#
-# Merged into its base, an adapter is a plain model that `transformers` loads alone. This writes half a gigabyte,
-# so it is off. What is printed is Ollama's description of it, for after llama.cpp's `convert_hf_to_gguf.py`. We
-# have run the conversion, not Ollama; there, a user who types the end token does end the turn.
-
-# %%
-from sawyer_utils.chapters import export, report
-
-TAKE_AWAY = False
-if TAKE_AWAY:
-    model_folder = export.merge(profile, ppo_folder / "adapter", folder / "sawyer")
-    results = report.collect(profile, {})  # every number that 01 to 04 recorded
-    export.save_card(model_folder, profile, results, "sawyer")
-    export.write_modelfile(model_folder, profile)
-    export.push_to_hub(model_folder, "you/sawyer")  # a dry run: nothing is sent
-print(export.modelfile(tokenizer.eos_token))
-
 # %% [markdown] tags=["slide"]
 # ## The last doubt: aligned, but to what end?
 #
-# Say that all of it came out well. Then the model is closer to a set of preferences. Whose? Both sets here were
-# written and scored by language models; no person rated them. `sawyer_utils/corpus/DATACARD.md` says who wrote
-# what, and what it leaves out. No interval in this notebook covers that.
+# Say that all of it came out well. Then the model is closer to a set of preferences. Whose? Both sets were
+# written and scored by language models; no person rated them. `sawyer_utils/corpus/DATACARD.md` says what they
+# leave out. No interval covers that.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The end is a question and no number. Ten minutes, without the screen.
@@ -904,13 +803,12 @@ print(export.modelfile(tokenizer.eos_token))
 # ## Exercises
 #
 # Write your answer where it says `None`, and run the cell: `check` says what it sees, with one hint at a
-# time. The solutions stand at the end. (`SOLUTION` is for teachers who use nbgrader.)
+# time.
 #
 # ### 04.1 Predict the number: a placebo
 #
-# SFT answers the same 40 prompts twice, from two seeds, and the first judge scores both sets. On how many
-# prompts does the second answer score lower, and what verdict does our rule give? (The solution then looks at
-# your own samples.)
+# SFT answers the same 40 prompts twice, from two seeds, and the first judge scores both. On how many prompts
+# does the second answer score lower, and what verdict does our rule give?
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -921,42 +819,9 @@ placebo_verdict = None
 check("04.1", (fallen, placebo_verdict))
 
 # %% [markdown]
-# ### 04.2 Write this function: McNemar's test
-#
-# For any two counts of disagreement: the exact two-sided p, without scipy.
-
-
-# %% tags=["exercise"]
-def exact_p(only_a, only_b):
-    """p of McNemar's test; each count: questions that only this model got right."""
-    ### BEGIN SOLUTION
-    return None
-    ### END SOLUTION
-
-
-check("04.2", exact_p)
-
-# %% [markdown]
-# ### 04.3 Write this function: the interval under every verdict
-# The paired bootstrap for any two lists of values of the same prompts: 95 %, of the mean of after − before.
-# The plain quantiles will do. Draw 2,000 times or more.
-
-
-# %% tags=["exercise"]
-def paired_interval(before, after):
-    """(low, high) of the mean change, by drawing; before and after are arrays (n,)."""
-    ### BEGIN SOLUTION
-    return None
-    ### END SOLUTION
-
-
-check("04.3", paired_interval)
-
-# %% [markdown]
-# ### 04.4 Write this function: how many prompts would have been enough?
-# An effect size is a mean change in standard deviations of the change (section 3). From how many prompts on
-# is a true one shown in four experiments of five, at 95 % and on two sides? The judge runs 3,000
-# experiments with your number.
+# ### 04.2 Write this function: how many prompts would have been enough?
+# An effect size is a mean change in standard deviations of the change. From how many prompts on is a true one
+# shown in four experiments of five, at 95 % and on two sides?
 
 
 # %% tags=["exercise"]
@@ -967,20 +832,18 @@ def prompts_needed(effect_size):
     ### END SOLUTION
 
 
-check("04.4", prompts_needed)
+check("04.2", prompts_needed)
 
 # %% [markdown]
-# ### 04.5 Break it and diagnose: the auditor
-# Somebody hands you `interval(before, after)`, for arrays of P prompts and S samples each, (P, S), and
-# says that it is a paired 95 % interval of the mean change over prompts. You cannot read it, only call it.
-# Is it sound? If not, it has one of four faults:
+# ### 04.3 Break it and diagnose: the auditor
+# Somebody hands you `interval(before, after)`, for arrays (P, S) of P prompts and S samples, as a paired 95 %
+# interval of the mean change over prompts. Call it on data of which you know the answer: is it sound, or has it
+# one of four faults?
 #
 # - "wrong sign": before − after;
 # - "wrong tail": 5 % outside on *each* side;
-# - "unpaired": it draws the two sides as if they were strangers;
-# - "samples as prompts": P · S values count as that many independent prompts.
-#
-# Write the audit: make data of which you know the answer, call, and name what you found.
+# - "unpaired": it draws the two sides as strangers;
+# - "samples as prompts": P · S values count as so many prompts.
 
 
 # %% tags=["exercise"]
@@ -991,43 +854,34 @@ def audit(interval):
     ### END SOLUTION
 
 
-check("04.5", audit)
+check("04.3", audit)
 
 # %% [markdown]
 # ### An open question: catch a cheat
 #
-# Write an answer that scores higher than SFT + RLF on the first judge and that you would be ashamed of. Which
-# measure of section 5 gives it away? (Echoes show as similarity near 1, loops as repetition, one text for every
-# prompt as low distinct-2. A fluent falsehood is caught by none of them.)
+# Write a shameful answer that the first judge prefers to SFT + RLF's. Which measure of section 5 gives it away?
 #
 # ## What can go wrong
 #
 # | symptom | likely cause | where it shows |
 # |---|---|---|
-# | reward up, gold reward flat or down | the gain is for the first judge alone | section 2 |
-# | reward up, gain at equal length near zero | length is what is paid for | section 4's diamond |
-# | reward up, similarity down | a text that pleases without answering | section 8, worst example |
-# | reward up, distinct-2 down | one good answer for everybody | section 8 |
-# | both histograms the same, KL near 0 | the policy has not moved: too few steps, β too high | section 2 |
-# | KL in the tens of nats | the policy has run away: β too low | section 5 |
-# | 03's answers are not reproduced | another machine or number format | section 1 |
+# | reward up, gold reward flat | the gain is for the first judge alone | section 2 |
+# | reward up, distinct-2 down | one answer for everybody | section 8 |
+# | KL in the tens of nats | β too low | section 5 |
 #
 # ## What we simplified
 #
-# 1. **Two samples a prompt.** More would tell the noise of sampling from that of prompts (Miller 2024, arXiv
-#    2411.00640).
-# 2. **A gold judge like the first.** Other preferences, but the same frozen models below. Gao et al. use a much
-#    larger one.
-# 3. **One training seed** is judged here, the median of five (Henderson et al. 2018, arXiv 1709.06560).
-# 4. **No people.** Language models wrote both sets of preferences; no person has compared these answers.
-# 5. **Small benchmarks** of our own, scored by summed log-likelihood as lm-eval's `acc`, which favours short
-#    choices.
-# 6. **Many rows, no correction.** At 95 % one row in twenty moves by luck.
+# 1. **Two samples a prompt** (Miller 2024, arXiv 2411.00640), **one training seed** (Henderson et al. 2018, arXiv
+#    1709.06560).
+# 2. **A gold judge like the first.** Gao et al. use a much larger one.
+# 3. **No people** wrote or scored the preferences.
+# 4. **Small benchmarks**, scored as lm-eval's `acc`, which favours short choices.
+# 5. **Many rows, no correction.** At 95 % one in twenty moves by luck.
 
 # %% [markdown]
 # ## Five questions
 #
-# **1. Look at the output of section 2. One of its two verdicts is the one to report. Which, and why?**
+# **1. In the output of section 2, which of the two verdicts would you report?**
 #
 # - A: The first judge's: it has the larger number.
 # - B: The gold judge's: PPO was not paid by it.
@@ -1035,29 +889,29 @@ check("04.5", audit)
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. PPO could not learn what that judge alone likes, so what it sees of the gain carries over.
+# **B** is right. It sees what was not made for it.
 #
-# Not A. A larger gain by the judge that was paid for is what one would see of a cheat, too.
+# Not A. A cheat would raise that number, too.
 #
-# Not C. The mean would mix a measure that was optimised with one that was not.
+# Not C. Half of it would be optimised still.
 #
 # It stands in “2. Is it better, by two judges?”.
 #
 # </details>
 #
-# **2. The interval of a mean change leaves out zero, and the rank test agrees. What has been shown?**
+# **2. Interval and rank test both speak for a gain. What has been shown?**
 #
-# - A: That PPO raises the score, whatever seed it is given.
+# - A: That PPO raises the score, whatever the training seed.
 # - B: That people who read both answers prefer the new one.
-# - C: That this model scores higher, by this judge, on such prompts.
+# - C: That by this judge this model's answers score higher.
 #
 # <details><summary>Answer</summary>
 #
-# **C** is right. Each part is a limit: this model, this judge, these prompts. The other sections try the other ones.
+# **C** is right. This model, this judge, such prompts: no more.
 #
-# Not A. Prompts were drawn again; the training was not. Only other training seeds can answer that.
+# Not A. Prompts were drawn again, not the training.
 #
-# Not B. No person was asked. It is one judge's score.
+# Not B. One judge scored; no person was asked.
 #
 # It stands in “3. Could it be luck?”.
 #
@@ -1065,17 +919,17 @@ check("04.5", audit)
 #
 # **3. Two bars of a benchmark have overlapping whiskers. Is there a difference?**
 #
-# - A: Ask of those questions on which the two disagree.
+# - A: Ask of the questions on which the two disagree.
 # - B: No: two intervals that overlap are no difference.
 # - C: Yes, if the bars are five points apart or more.
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. Both answered the same questions. McNemar's test asks whether it is one of them more often than a coin would have it.
+# **A** is right. McNemar's test holds their counts against a coin.
 #
-# Not B. Each whisker holds the luck of the questions, which the two models share. A paired test takes it out.
+# Not B. Both models share the luck of the questions.
 #
-# Not C. Twelve disagreements, 3 against 9, make five points of 110, and coins do that one time in seven.
+# Not C. 3 against 9 make five points: coins do that.
 #
 # It stands in “6. Is it cleverer?”.
 #
@@ -1083,23 +937,23 @@ check("04.5", audit)
 #
 # **4. What is wrong with “PPO preserved the model's knowledge (p = 0.6)”?**
 #
-# - A: For that the p has to be above 0.95, not 0.6.
-# - B: A large p shows nothing: say what n would show.
+# - A: For that the p has to be above 0.95, and not 0.6.
+# - B: A large p shows nothing: which gap would show?
 # - C: Nothing, if the benchmark is about knowledge.
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. The column `detectable` is that: the smallest true difference that would show in four runs of five.
+# **B** is right. The column `detectable` says which.
 #
-# Not A. No p proves equality, however large: with few questions a test finds nothing nearly always.
+# Not A. No p proves that two things are equal.
 #
-# Not C. A test that finds nothing has found nothing. What is missing is the difference that it could have found.
+# Not C. A test that finds nothing shows nothing.
 #
 # It stands in “6. Is it cleverer?”.
 #
 # </details>
 #
-# **5. Look at the table of section 7. PPO's KL is far larger than that of the best of 8. What does that say?**
+# **5. In section 7's table PPO's KL is far above that of the best of 8. What does that say?**
 #
 # - A: PPO moved the model further for its gain.
 # - B: PPO's answers must be better than the best of 8.
@@ -1107,11 +961,11 @@ check("04.5", audit)
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. Choosing only changes which of SFT's answers is shown; PPO moves the model, and much moves with it.
+# **A** is right. Choosing changes no model, only which answer is shown.
 #
-# Not B. KL is the price, not the gain. The gain stands in the other columns.
+# Not B. KL is the price, not the gain.
 #
-# Not C. It costs eight samples a question; PPO answers with one.
+# Not C. It costs eight samples, PPO one.
 #
 # It stands in “7. Is PPO worth more than sampling more?”.
 #
@@ -1125,8 +979,8 @@ quiz("04")
 # %% [markdown]
 # ## Next
 #
-# Go round once more and change one thing: preferences of your own in 02, a smaller β in 03. Then see whether
-# your verdict table agrees with you. The extras (05 to 08) go on from here.
+# Go round once more and change one thing: preferences of your own in 02, a smaller β in 03. The extras
+# (05 to 08) go on from here.
 
 # %% [markdown]
 # ## Solutions
@@ -1146,31 +1000,6 @@ assert check("04.1", (fallen, placebo_verdict)).right
 
 
 # %% tags=["solution"]
-def exact_p(only_a, only_b):
-    ### BEGIN SOLUTION
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n
-    return min(1.0, 2 * tail)  # the two tails of equal counts overlap
-    ### END SOLUTION
-
-
-assert check("04.2", exact_p).right
-
-
-# %% tags=["solution"]
-def paired_interval(before, after):
-    ### BEGIN SOLUTION
-    change = np.subtract(after, before)  # first the pairs, then the draws
-    rng = np.random.default_rng(0)
-    means = rng.choice(change, size=(4000, len(change))).mean(1)
-    return tuple(np.quantile(means, [0.025, 0.975]))
-    ### END SOLUTION
-
-
-assert check("04.3", paired_interval).right
-
-
-# %% tags=["solution"]
 def prompts_needed(effect_size):
     ### BEGIN SOLUTION
     quantiles = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)  # 1.96 + 0.84
@@ -1178,7 +1007,7 @@ def prompts_needed(effect_size):
     ### END SOLUTION
 
 
-assert check("04.4", prompts_needed).right
+assert check("04.2", prompts_needed).right
 
 
 # %% tags=["solution"]
@@ -1203,4 +1032,4 @@ def audit(interval):
     ### END SOLUTION
 
 
-assert check("04.5", audit).right
+assert check("04.3", audit).right

@@ -115,22 +115,27 @@ def three_elements(results: dict[str, str] | None = None) -> Figure:
     return figure
 
 
-def three_answers(prompts: list[str], answers: dict[str, list[str]]) -> Figure:
-    """A row a question: the answer of each stage in its own box, cut after five lines."""
-    figure, ax = canvas(12, 1.75 * len(prompts) + 0.5)
-    height = 1 / (len(prompts) + 0.28)
-    for i, (stage, texts) in enumerate(answers.items()):
+def three_answers(prompts: list[str], answers: dict[str, list[str]], large: int = 3) -> Figure:
+    """A row a question: the answer of each stage in its own box, cut where the box is full; the first
+    ``large`` rows in large letters."""
+    # Of each row: inches, letters a line, points, lines.
+    sizes = [(2.15, 33, 15.5, 5) if i < large else (1.7, 44, 12, 4) for i in range(len(prompts))]
+    inches = sum(row for row, *_ in sizes) + 0.2
+    figure, ax = canvas(12, inches)
+    for i, stage in enumerate(answers):
         name, colour, _, _ = STAGES[stage]
         x = (i + 0.5) / len(answers)
-        ax.text(x, 0.995, name, ha="center", va="top", fontsize=14, weight="bold", color=colour)
-        for row, text in enumerate(texts):
-            lines = textwrap.wrap(text, 41) or ["(nothing)"]
-            lines = lines[:5] + ["…"] * (len(lines) > 5)
-            y = 1 - (row + 0.9) * height
-            box(ax, x, y, "\n".join(lines), colour, 0.92 / len(answers), 0.66 * height, alpha=0.1)
-    for row, prompt in enumerate(prompts):
-        y = 1 - (row + 0.43) * height
-        ax.text(0.5, y, f"“{prompt}”", ha="center", va="center", fontsize=13, weight="bold")
+        ax.text(x, 1, name, ha="center", va="top", fontsize=16, weight="bold", color=colour)
+    y = 1 - 0.4 / inches
+    for row, (prompt, (high, letters, size, most)) in enumerate(zip(prompts, sizes, strict=True)):
+        ax.text(0.5, y, f"“{prompt}”", ha="center", va="top", fontsize=size, weight="bold")
+        for i, (stage, texts) in enumerate(answers.items()):
+            lines = textwrap.wrap(texts[row], letters) or ["(nothing)"]
+            lines = lines[:most] + ["…"] * (len(lines) > most)
+            place = (i + 0.5) / len(answers), y - (0.5 * high + 0.06) / inches
+            width, height = 0.92 / len(answers), (high - 0.72) / inches
+            box(ax, *place, "\n".join(lines), STAGES[stage][1], width, height, alpha=0.1, size=size)
+        y -= high / inches
     return figure
 
 

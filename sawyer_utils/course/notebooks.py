@@ -36,6 +36,8 @@ WAITING: tuple[str, ...] = ()
 NO_RESULT = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_WHOLE_RUN", "SAWYER_TESTS_ON_GPU"}
 NO_RESULT |= {"SAWYER_PROFILE", "SAWYER_MODEL", "SAWYER_PRECISION"}
 ADMISSION = "Its outputs are of an earlier run, before the last change of its code"
+# What a title cell says of its notebook, in a source with the marks of a comment between the lines.
+MINUTES = re.compile(r"(About[\s#]+)\w+([\s#]+minutes[\s#]+on[\s#]+two[\s#]+CPU[\s#]+cores)")
 UNMEASURED = 10.0  # minutes of a notebook of which nothing is known
 # Colab reads these: a T4 is preselected, the table of contents is open.
 METADATA = {
@@ -58,8 +60,22 @@ def cell_hash(source: str) -> str:
 
 
 def source_hash(name: str) -> str:
-    """What is recorded of a whole notebook: teaching notes and slide tags make no run outdated."""
-    return cell_hash("\0".join(f"{cell.metadata} {cell.source}" for cell in build(name).cells))
+    """What is recorded of a whole notebook: teaching notes, slide tags and the minutes that a run took make
+    no run outdated."""
+    cells = build(name).cells
+    return cell_hash("\0".join(f"{cell.metadata} {MINUTES.sub('', cell.source)}" for cell in cells))
+
+
+def with_minutes(text: str, minutes: float) -> str:
+    """A title cell or a source that says how long its notebook took.
+
+    Raises:
+        ValueError: if it says nothing of it.
+    """
+    found, n = MINUTES.subn(rf"\g<1>{round(minutes)}\g<2>", text)
+    if n != 1:
+        raise ValueError(f"{n} times “About … minutes on two CPU cores” in a title cell.")
+    return found
 
 
 def build(name: str, teaching: bool = False):

@@ -131,6 +131,17 @@ def headlines(results: dict, seeds: dict | None = None) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def answers(evaluation: dict) -> str:
+    """The README's first example, in Markdown: what each stage says to one of the fixed questions."""
+    said = dict(evaluation["three_answers"])
+    cells = [said.pop("prompt")]
+    for text in said.values():
+        words = text.replace("|", "\\|").split()
+        cells.append(" ".join(words[:14]) + " …" * (len(words) > 14))
+    names = ["", *(plots.STAGES[stage][0] for stage in said)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), cells))
+
+
 def fill(path: Path, what: str, text: str) -> None:
     """Put text between the two marks of a page.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -42,9 +43,37 @@ def publish(profile: Profile, extra: bool = False) -> None:
     seeds = root / "results" / "ppo_seeds.json"
     seeds = read_json(seeds) if seeds.exists() else None
     page.fill(root / "README.md", "headlines", page.headlines(results, seeds))
+    page.fill(root / "README.md", "answers", page.answers(results["eval"]))
+    write_minutes(results["minutes"], root)
     page.stage_picture(results, root / "results")
     page.copy_figures(folder, root / "results" / "figures")
     teaching.update()
+
+
+def write_minutes(minutes: dict[str, float], root: Path) -> None:
+    """Put what each notebook took into the README's table and its title cell: of the source, and of the
+    committed notebook.
+
+    Raises:
+        ValueError: if a title cell, or the table, has no place for it.
+    """
+    import nbformat
+
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for name in notebooks.FOLDERS.keys() & minutes:
+        took = minutes[name]
+        row = rf"(?m)^(\| \[{name}\][^|]*\|[^|]*\| )[^|]*(?= \|)"
+        readme, rows = re.subn(row, rf"\g<1>{round(took)}", readme)
+        if rows != 1:
+            raise ValueError(f"README.md has {rows} rows of {name}.")
+        source = root / "notebooks" / "source" / f"{name}.py"
+        text = source.read_text(encoding="utf-8")
+        source.write_text(notebooks.with_minutes(text, took), encoding="utf-8")
+        committed = source.parents[1] / f"{name}.ipynb"
+        notebook = nbformat.read(committed, as_version=4)
+        notebook.cells[0].source = notebooks.with_minutes(notebook.cells[0].source, took)
+        nbformat.write(notebook, committed)
+    (root / "README.md").write_text(readme, encoding="utf-8")
 
 
 def ship(profile: Profile) -> None:

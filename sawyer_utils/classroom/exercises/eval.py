@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from sawyer_utils import evaluation
-from sawyer_utils.classroom.checks import choice, close, exercise, number
+from sawyer_utils.classroom.checks import choice, exercise, number
 
 VERDICTS = ("better", "worse", "no difference shown")
 SOUND = "sound"
@@ -52,100 +52,6 @@ def placebo(answer):
 @exercise(
     "04.2",
     hints=(
-        "Section 6 does it by hand for one pair of counts. Which of its numbers belong to that pair?",
-        "Add up the chances of everything at least as lopsided, and mind that either model may be ahead.",
-        "Two tails may overlap when the counts are equal. And what if there is no disagreement at all?",
-    ),
-    lesson="Questions on which the two models agree do not enter, however many they are. That is why twelve "
-    "disagreements are thin evidence even in a benchmark of a thousand questions.",
-)
-def mcnemar(answer):
-    """f(only_a, only_b) -> exact two-sided p."""
-    rng = np.random.default_rng()
-    lopsided = [(int(a), int(a + more)) for a, more in rng.integers(1, 9, (3, 2))]
-    even = int(rng.integers(2, 12))
-    for a, b in [*lopsided, *((b, a) for a, b in lopsided), (0, even), (even, even), (0, 0)]:
-        p = number(answer(a, b))
-        if not 0 <= p <= 1 + 1e-9:
-            return f"For {a} against {b} your p is {p:.3f}, which is no probability."
-        wanted = evaluation.mcnemar_p([True] * a + [False] * b, [False] * a + [True] * b)
-        if not close(p, wanted, 1e-6):
-            return _wrong_p(answer, a, b, p, wanted)
-    return None
-
-
-def _wrong_p(answer, a: int, b: int, p: float, wanted: float) -> str:
-    if a + b == 0:
-        return (
-            "Where the two never disagree, nothing speaks for a difference: your p says that something does."
-        )
-    if not math.isclose(number(answer(b, a)), p, rel_tol=1e-6):
-        return f"Your p is another one for {a} against {b} than for {b} against {a}."
-    side = "more" if p > wanted else "less"
-    return f"For {a} against {b} your p is {p:.4f}; among all ways the coins may fall, {side} is as lopsided."
-
-
-# --- 04.3 ---------------------------------------------------------------------------------------
-
-
-@exercise(
-    "04.3",
-    hints=(
-        "What is drawn again in thought: answers, or prompts? Each prompt brings both of its values along.",
-        "One draw is as many prompts as there are, with replacement, and gives one mean change.",
-        "The ends are quantiles of those means; five in a hundred stay outside, on both sides together.",
-    ),
-    lesson="You wrote no formula for a spread: drawing did it, and would do it for a median just as well. "
-    "What it takes for granted is that prompts are independent.",
-)
-def paired_interval(answer):
-    """f(before, after) -> (low, high), a 95 % bootstrap interval of the mean of after − before."""
-    rng, ratios = np.random.default_rng(), []
-    for n in (50, 100, 200):
-        scale, shift = rng.uniform(0.2, 5.0), rng.choice([-1, 1]) * rng.uniform(1.0, 3.0)
-        before, change = 5 * scale * rng.normal(size=n), scale * (rng.normal(size=n) + shift)
-        low, high = _ends(answer, before, before + change)
-        if n == 50:
-            torn = _ends(answer, rng.permutation(before), before + change)
-            if torn[1] - torn[0] < 2 * (high - low):
-                return "With the pairs torn apart your interval is hardly wider: it makes no use of them."
-        if not low < change.mean() < high:
-            return "The mean of after − before does not lie inside your interval."
-        ours = evaluation.bootstrap_interval(change, draws=2000)
-        ratios.append((high - low) / (ours[1] - ours[0]))
-    ratio = float(np.mean(ratios))
-    if not 0.91 < ratio < 1.09:
-        share = 2 * stats.norm.cdf(1.96 * ratio) - 1
-        return (
-            f"At {ratio:.2f} times the width it should have, yours holds the truth in {share:.1%} of cases."
-        )
-    return _a_formula(answer)
-
-
-def _ends(answer, before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    low, high = map(number, answer(before, after))
-    return low, high
-
-
-def _a_formula(answer) -> str | None:
-    """Draws of a skewed sample are skewed; mean ± something is not."""
-    n = 60
-    change = np.exp(1.5 * stats.norm.ppf((np.arange(n) + 0.5) / n))
-    low, high = _ends(answer, np.zeros(n), change)
-    even = (high - change.mean()) / (change.mean() - low)
-    return (
-        "On lopsided changes your interval reaches equally far both ways; draws do not."
-        if even < 1.1
-        else None
-    )
-
-
-# --- 04.4 ---------------------------------------------------------------------------------------
-
-
-@exercise(
-    "04.4",
-    hints=(
         "The mean of n changes has a standard error of 1/√n, in standard deviations of the change.",
         "The true mean must lie far enough above zero, and far enough above the line that makes a verdict.",
         "Two normal quantiles: one for 95 % on two sides, one for four in five on one side. They add up.",
@@ -178,11 +84,11 @@ def _power(rng: np.random.Generator, effect: float, n: int, experiments: int = 3
     return shown / experiments
 
 
-# --- 04.5 ---------------------------------------------------------------------------------------
+# --- 04.3 ---------------------------------------------------------------------------------------
 
 
 @exercise(
-    "04.5",
+    "04.3",
     hints=(
         "You choose the data, so choose such that you know the interval beforehand: one set for each fault.",
         "A known gain betrays the sign. And the same changes, on equal prompts and on very unequal ones?",
