@@ -581,7 +581,7 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# In our run the drift is 7.50 nats an answer; at equal length 0.52 of the gain of 0.53 is left.
+# In our run the drift is 7.50 nats; at equal length 0.52 of 0.53 is left: length explains little.
 #
 # A judge that knows few facts can like a made-up date as well as a true one: **reward up, truth down.**
 #
