@@ -634,6 +634,7 @@ pd.DataFrame(shown).T
 # - **The usual wrong answer.** "Dividing only sets the scale." One scale for the whole batch would; one for each group
 #   makes near ties as loud as clear wins.
 
+
 # %% tags=["nbval-check-output", "slide", "show-code"]
 def group_baseline(scores, scale=False):
     """(G,) advantages of G answers to one prompt, each paid its score alone."""
@@ -723,7 +724,6 @@ plots.save(figure, figures, "baselines")
 # PPO asks one thing of a reward: `reward_fn(prompts, responses)` gives a number for each response, by a rule, as
 # here, or a classifier from the Hub (notebook 07). **Predict first:** how can this rule be satisfied without
 # answering?
-
 
 
 # %%
