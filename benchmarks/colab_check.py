@@ -52,7 +52,7 @@ RESULTS = {  # the lines without which a notebook has no result
     "03_ppo": (
         rf"\d+ steps of \d+ answers, {NUMBER} minutes",
         rf"n = \d+: {NUMBER} ± {NUMBER} → {NUMBER} ± {NUMBER}",
-        r"In words, by the interval alone: (better|worse|no difference shown)",
+        r"In words, by interval and rank test: (better|worse|no difference shown)",
     ),
     "04_eval": (
         rf"gold judge: {NUMBER} \[.*\]: (better|worse|no difference shown)",

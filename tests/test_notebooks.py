@@ -202,12 +202,12 @@ def test_what_the_prose_says_of_our_run_is_what_was_recorded():
     results."""
     results, seen = read_json(ROOT / "results" / "local.json"), 0
     seeds = read_json(ROOT / "results" / "ppo_seeds.json")
-    results["ppo"]["seeds"] = [row["reward"] for row in seeds["rows"]]
+    results["ppo"]["seeds"] = [seeds["together"], *(row["reward"] for row in seeds["rows"])]
     for name, stage in course.FOLDERS.items():
         cells = [cell.source for cell in course.build(name).cells if cell.cell_type == "markdown"]
         for paragraph in re.split(r"\n\s*\n", "\n\n".join(cells)):
             if paragraph.lstrip("| ").startswith("In our run"):
-                numbers = re.findall(r"(?<![\d.])\d\.\d{2,3}(?![\d.])", paragraph)
+                numbers = re.findall(r"(?<![\d.])\d+\.\d{2,3}(?![\d.])", paragraph)
                 seen += len(numbers)
                 assert set(numbers) <= recorded(results.get(stage, {})), (name, paragraph)
     assert seen >= 8

@@ -51,38 +51,6 @@ def full_price(answer):
 @exercise(
     "03.2",
     hints=(
-        "At λ = 1 the guesses in the middle cancel. What is left, for the first token of two?",
-        "First find what really came, from this token to the end. Where does the critic's guess come in?",
-        "`cumsum` adds from the front. `flip` turns a row round, and can turn it back.",
-    ),
-    lesson="At λ = 1 (and γ = 1) no guess stands in for what really came. That is as honest as it is noisy: "
-    "each token's number holds the luck of all that followed.",
-)
-def without_recursion(answer):
-    """f(rewards, values) -> advantages at λ = 1; all (B, R), no padding."""
-    generator = fresh()
-    rewards, values = torch.randn(2, 5, 9, generator=generator)
-    wanted, _ = losses.gae(rewards, values, torch.ones(5, 9).bool(), lam=1.0)
-    found = answer(rewards, values)
-    if close(found, wanted):
-        return None
-    if close(answer(rewards, values + 1), found):
-        return "Your advantages stay the same whatever the critic has guessed."
-    early = torch.zeros(5, 9)
-    early[:, 0] = 1.0
-    if not close(answer(rewards + early, values)[:, 1:], found[:, 1:]):
-        return "When only the first token is paid more, your advantages of the later ones change."
-    if not close(answer(rewards + early, values)[:, 0], found[:, 0] + 1):
-        return "When the first token is paid 1 more, your advantage of it does not rise by 1."
-    return "The recursion of section 3 gives other numbers at λ = 1."
-
-
-# --- 03.3 ---------------------------------------------------------------------------------------
-
-
-@exercise(
-    "03.3",
-    hints=(
         "Section 3 has it for one row of four tokens. With columns in place of numbers it does a batch.",
         "After the last token of an answer nothing is left to earn. What does your V(t + 1) say there?",
         "Going backwards, the loop meets the padding first. It should come out of it with nothing in hand.",
@@ -125,17 +93,17 @@ def _wrong_gae(answer, found: Tensor, returns: Tensor, batch: tuple, settings: t
     return "Even without padding, the definition of δ and A in section 3 gives other numbers."
 
 
-# --- 03.4 ---------------------------------------------------------------------------------------
+# --- 03.3 ---------------------------------------------------------------------------------------
 
 
 @exercise(
-    "03.4",
+    "03.3",
     hints=(
         "Compute ρ A and clip(ρ) A. Where they differ, which one counts? See the two pictures of section 4.",
-        "The surrogate is a pessimist, token by token, about good tokens and about bad ones.",
-        "Silent is who has already gone too far in the direction that pays. Which way is that for each sign?",
+        "The surrogate takes the lower of the two, token by token, for good tokens and for bad ones.",
+        "No gradient is left where a token went too far in the direction that pays. Where for each sign?",
     ),
-    lesson="To be outside the band is not enough for silence: in two of the four cases a token is still "
+    lesson="Outside the band is not enough to end the gradient: in two of the four cases a token is still "
     "pushed back, however far it went. The share `clipped` in the log counts all four.",
 )
 def clipped(answer):
@@ -172,47 +140,11 @@ def _token(ratio: Tensor, advantages: Tensor, clip: float, i: int) -> str:
     return f"ratio {ratio[i]:.2f}, advantage {advantages[i]:+.2f}, clip {clip}"
 
 
-# --- 03.5 ---------------------------------------------------------------------------------------
+# --- 03.4 ---------------------------------------------------------------------------------------
 
 
 @exercise(
-    "03.5",
-    hints=(
-        "log π(token) is the token's logit minus the log of a sum of exponentials. Take the slope of each.",
-        "The first part has the slope of one row of W. The second part is the same for every token.",
-        "The slope of a log of a sum of exponentials is a weighted mean. Of what, and with which weights?",
-    ),
-    lesson="Towards the row of the word that was said, away from the mean of those that might have been. One "
-    "vector a token, where the logits are one for every word.",
-)
-def slope(answer):
-    """f(W, h, token) -> d log π(token) / d h, (D,), where the logits are W @ h."""
-    generator = fresh()
-    W, h = torch.randn(7, 4, generator=generator), torch.randn(4, generator=generator)
-    token = int(torch.randint(7, (), generator=generator))
-    wanted = _slope(W, h, token)
-    found = answer(W, h, token)
-    if close(found, wanted):
-        return None
-    if close(answer(W, h + 1, token), found):
-        return "Your slope is the same at every h."
-    if close(answer(W, h, (token + 1) % 7), found):
-        return "Your slope is the same whichever word was said."
-    if float(torch.as_tensor(found).float() @ wanted) < 0:
-        return "A small step along your slope makes the word less likely."
-    return "A small step along your slope changes the log-probability by another amount than it foretells."
-
-
-def _slope(W: Tensor, h: Tensor, token: int) -> Tensor:
-    h = h.clone().requires_grad_()
-    return torch.autograd.grad((W @ h).log_softmax(-1)[token], h)[0]
-
-
-# --- 03.6 ---------------------------------------------------------------------------------------
-
-
-@exercise(
-    "03.6",
+    "03.4",
     hints=(
         "Compare the first steps of a log with its last ones; a single step is noise.",
         "Each sickness has a curve of its own: which one is it for each of the three in section 8?",
