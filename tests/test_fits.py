@@ -10,6 +10,7 @@ import inspect
 from dataclasses import replace
 
 import fits
+import memory_budget
 import pytest
 import torch
 from conftest import pair_tokenizer
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from sawyer_utils import evaluation, models, reward, rollout, runtime, sft
-from sawyer_utils.chapters import choices, memory_budget
+from sawyer_utils.chapters import choices
 from sawyer_utils.data import Pair
 from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.profiles import PROFILES
