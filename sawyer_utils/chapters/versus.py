@@ -164,12 +164,12 @@ def compare(before: dict[str, list], after: dict[str, list]) -> dict[str, dict]:
     """Each of :data:`MEASURES` of two sets of answers to the same prompts, paired by prompt: ``{"before",
     "after", "difference", "low", "high", "verdict", "n"}``. Each prompt counts once, with the mean of its
     answers."""
+    shown = ("before", "after", "difference", "low", "high", "verdict", "n")
     found = {}
     for name, good in MEASURES.items():
         means = [evaluation.group_means(of[name], of["prompt"]) for of in (before, after)]
-        c = evaluation.compare_rewards(*means)
-        found[name] = {"before": c.before_mean, "after": c.after_mean, "difference": c.difference}
-        found[name] |= {"low": c.low, "high": c.high, "verdict": c.verdict_if(good), "n": c.n}
+        row = evaluation.compare_rewards(*means).row(good)
+        found[name] = {key: row[key] for key in shown}
     return found
 
 
