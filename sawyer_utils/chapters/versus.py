@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from sawyer_utils import data, evaluation, models, reward, runtime
 from sawyer_utils.plumbing import sources
@@ -48,12 +49,9 @@ def lessons(rows: list[dict]) -> list[data.Pair]:
 
 def spread(rows: list[dict], n: int) -> list[dict]:
     """The first of each topic, then the second of each, and so on, until there are ``n``."""
-    seen: dict[str, int] = {}
-    order = []
-    for row in rows:
-        seen[row["topic"]] = seen.get(row["topic"], 0) + 1
-        order.append(seen[row["topic"]])
-    return [rows[i] for i in np.argsort(order, kind="stable")[:n]]
+    topics = pd.Series([row["topic"] for row in rows])
+    turn = topics.groupby(topics).cumcount()
+    return [rows[i] for i in np.argsort(turn, kind="stable")[:n]]
 
 
 # --- what all methods share ---------------------------------------------------------------------
