@@ -66,7 +66,7 @@ def mmlu(i: int) -> dict:
 
 
 def load_mmlu(source: str, limit: int) -> list[dict]:
-    return choices.load_questions(source, limit, subject="world_religions")
+    return choices.load_questions(f"{source}:world_religions", limit)
 
 
 def news(i: int) -> dict:

@@ -254,7 +254,7 @@ found = {
     "parameters": AutoModelForCausalLM.from_pretrained("toy/base").num_parameters() > 0,
     "words": len(AutoTokenizer.from_pretrained("toy/base")("a b c")["input_ids"]),
     "prompts": len({row["prompt"] for row in prompts}),
-    "labels": [row["label"] for row in choices.load_questions("cais/mmlu", 3, subject="world_religions")],
+    "labels": [row["label"] for row in choices.load_questions("cais/mmlu:world_religions", 3)],
 }
 print(json.dumps(found))
 """

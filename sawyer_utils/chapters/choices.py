@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import string
 from itertools import groupby
 from typing import NamedTuple
 
@@ -194,7 +195,7 @@ def letters(n: int) -> list[str]:
     """
     if n > 26:
         raise ValueError(f"{n} choices, and only 26 letters.")
-    return [chr(ord("A") + i) for i in range(n)]
+    return list(string.ascii_uppercase[:n])
 
 
 def lettered(choices: list[str]) -> str:
@@ -297,28 +298,30 @@ def ask_for_letter(
             f"ask_for_letter: {several[0]!r} has no single right choice; leave mc2 questions out."
         )
     orders = [shown_order(question) for question in questions]
-    prompts = [_by_letter(*two) for two in zip(questions, orders)]
-    answers = []
+    prompts, answers = [], []
+    for question, order in zip(questions, orders, strict=True):
+        shown = lettered([question["choices"][i] for i in order])
+        prompts.append(BY_LETTER.format(question=question["question"].strip(), choices=shown))
     with merged(model), evaluating(model):
         for start in each("batches of letters", range(0, len(prompts), batch)):
             part = prompts[start : start + batch]
             answers += sample(model, tokenizer, part, max_new_tokens, temperature=0.0).responses
-    rows = []
-    for question, order, answer in zip(questions, orders, answers, strict=True):
-        letter = read_letter(answer, len(order))
-        predicted = None if letter is None else order[letter]
-        rows.append(
-            {
-                "id": question["id"],
-                "task": question.get("task", "plain"),
-                "label": question["label"],
-                "predicted": predicted,
-                "correct": predicted == question["label"],
-                "readable": letter is not None,
-                "answer": answer,
-            }
-        )
+    rows = [_answered(*row) for row in zip(questions, orders, answers, strict=True)]
     return pd.DataFrame(rows).astype({"predicted": "Int64"})
+
+
+def _answered(question: dict, order: list[int], answer: str) -> dict:
+    letter = read_letter(answer, len(order))
+    predicted = None if letter is None else order[letter]
+    return {
+        "id": question["id"],
+        "task": question.get("task", "plain"),
+        "label": question["label"],
+        "predicted": predicted,
+        "correct": predicted == question["label"],
+        "readable": letter is not None,
+        "answer": answer,
+    }
 
 
 def shown_order(question: dict) -> list[int]:
@@ -328,11 +331,6 @@ def shown_order(question: dict) -> list[int]:
     if not question.get("task", "").startswith("mmlu_"):
         random.Random(question["id"]).shuffle(order)
     return order
-
-
-def _by_letter(question: dict, order: list[int]) -> str:
-    choices = lettered([question["choices"][i] for i in order])
-    return BY_LETTER.format(question=question["question"].strip(), choices=choices)
 
 
 ALONE = re.compile(r"\W*([A-Za-z])\W*")
