@@ -316,26 +316,6 @@ def test_tasks_of_several_kinds_in_one_call(tokenizer, tiny_model):
         )
 
 
-def test_shots_come_first_in_their_order():
-    mmlu = {"task": "mmlu_art", "choices": [*"wxyz"]}
-    shots = [mmlu | {"question": "One?", "label": 1}, mmlu | {"question": "Two?", "label": 3}]
-    shots.append({"task": "mmlu_law", "question": "Other?", "choices": [*"wxyz"], "label": 0})
-    asked = choices.with_shots(mmlu | {"question": "Three?"}, shots)
-    listed = "A. w\nB. x\nC. y\nD. z\nAnswer:"
-    assert asked.opening + asked.text == (
-        "The following are multiple choice questions (with answers) about art.\n\n"
-        f"One?\n{listed} B\n\nTwo?\n{listed} D\n\nThree?\n{listed}"
-    )
-    assert asked.answers == [*"ABCD"]
-
-
-def test_shots_of_another_task_are_refused():
-    shots = [{"task": "mmlu_law", "question": "Other?", "choices": [*"wxyz"], "label": 0}]
-    for task in ("mmlu_art", "truthfulqa_mc1", "plain"):
-        with pytest.raises(ValueError, match=f"No shots for the task '{task}'"):
-            choices.with_shots({"task": task, "question": "?", "choices": [*"wxyz"]}, shots)
-
-
 def test_an_unknown_task_and_no_questions_are_refused(letters, letter_actor):
     with pytest.raises(ValueError, match="Unknown task 'biology'"):
         choices.score_choices(letter_actor(), letters, [QUESTIONS[0] | {"task": "biology"}])
@@ -503,7 +483,7 @@ def test_a_row_of_truthfulqa_is_two_questions(source):
     assert (many["choices"], many["labels"]) == (["No.", "They cannot.", "Yes."], [1, 1, 0])
 
 
-def test_mmlu_by_subject_and_split(source):
+def test_of_mmlu_the_test_split_is_read(source):
     path = source(
         MMLU,
         MMLU | {"id": "m-2", "split": "dev"},
@@ -511,12 +491,8 @@ def test_mmlu_by_subject_and_split(source):
         {key: value for key, value in MMLU.items() if key != "split"} | {"id": "m-4"},
     )
     assert [q["id"] for q in choices.load_questions(path)] == ["m-1", "m-3", "m-4"]
-    assert [q["id"] for q in choices.load_questions(path, subject="art")] == ["m-1", "m-4"]
-    assert [q["id"] for q in choices.load_questions(path, subject="art", split="dev")] == ["m-2", "m-4"]
     question = choices.load_questions(path, limit=1)[0]
     assert (question["task"], question["label"]) == ("mmlu_art", 2)
-    with pytest.raises(DataError, match="no rows of subject 'chess', split 'test'"):
-        choices.load_questions(path, subject="chess")
 
 
 def test_a_users_own_questions_stay_as_they_are(source):
@@ -566,11 +542,11 @@ def test_the_hub_is_asked_for_configuration_and_split(monkeypatch):
     monkeypatch.setattr(hub, "stream", stream)
     truthful = choices.load_questions("truthfulqa/truthful_qa", 2)
     assert [question["id"] for question in truthful] == ["row-0", "row-0", "row-1", "row-1"]
-    mmlu = choices.load_questions("cais/mmlu", subject="art", split="dev")
+    mmlu = choices.load_questions("cais/mmlu:art")
     assert [question["task"] for question in mmlu] == ["mmlu_art"] * 3
     assert asked == [
         ("truthfulqa/truthful_qa", {"name": "multiple_choice", "split": "validation"}),
-        ("cais/mmlu", {"name": "art", "split": "dev"}),
+        ("cais/mmlu", {"name": "art", "split": "test"}),
     ]
     with pytest.raises(DataError, match="name a subject"):
         choices.load_questions("cais/mmlu")
@@ -584,7 +560,6 @@ def test_real_rows_load():
     assert len(questions) == 200
     assert all(q["label"] == 0 for q in questions if q["task"] == "truthfulqa_mc1")
     assert len(choices.load_questions(str(files[1]))) == 60
-    assert len(choices.load_questions(str(files[1]), split="dev")) == 5
 
 
 # --- real weights -------------------------------------------------------------------------------
