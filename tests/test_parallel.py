@@ -1,19 +1,15 @@
-"""PPO over two processes is PPO over one: the same update, one writer.
-
-Run as a script, this file is what each of the two processes executes.
-"""
+"""PPO over two processes is PPO over one: the same update, one writer."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from conftest import build_actor, letter_tokenizer
 from safetensors.torch import load_file, save_file
 
@@ -52,7 +48,7 @@ def build_trainer(run_dir=None) -> PPOTrainer:
     return trainer
 
 
-def work(folder: str) -> None:
+def work(out: Path) -> None:
     """One update on a batch that is sampled together, then a run with checkpoints."""
     torch.set_num_threads(1)
     trainer = build_trainer()
@@ -64,7 +60,6 @@ def work(folder: str) -> None:
     torch.manual_seed(20 + rank)  # the order of the second pass has to be one for both
     stats = trainer.update(batch)
     weights = {str(i): p.detach().clone() for i, p in enumerate(trainer.trained)}
-    out = Path(folder)
     save_file(tensors, out / f"batch_{rank}.safetensors")
     save_file(weights, out / f"weights_{rank}.safetensors")
     texts = {"prompts": batch.prompts, "responses": batch.responses, "stats": stats}
@@ -82,28 +77,25 @@ def work(folder: str) -> None:
     assert again.steps_done == 2
 
 
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
-def run(command: list[str]) -> None:
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def work_as(rank: int, port: str, folder: Path) -> None:
+    """The same with the variables that ``accelerate launch`` and ``notebook_launcher`` set."""
+    PartialState._reset_state()
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    work(folder)
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory) -> Path:
-    """What two processes under ``accelerate launch`` left behind."""
+def launched(tmp_path_factory, forked) -> Path:
+    """What two processes left behind."""
     folder = tmp_path_factory.mktemp("two")
-    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    options += ["--dynamo_backend", "no", "--main_process_port", free_port()]
-    run(["-m", "accelerate.commands.launch", *options, __file__, str(folder)])
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    running = [forked(work_as, rank, port, folder) for rank in (0, 1)]
+    for process in running:
+        process.join(timeout=300)
+    assert [process.exitcode for process in running] == [0, 0]
     return folder
 
 
@@ -177,27 +169,9 @@ def test_what_two_began_one_can_finish(launched):
     assert one.step(PROMPTS)["step"] == 3
 
 
-def test_it_runs_from_a_notebook_too(tmp_path):
-    code = (
-        "from accelerate import notebook_launcher\n"
-        "def start(folder):\n"
-        "    import test_parallel\n"  # inside, as Accelerate asks: nothing loaded before the fork
-        "    test_parallel.work(folder)\n"
-        f"notebook_launcher(start, ({str(tmp_path)!r},), num_processes=2, use_port='{free_port()}')\n"
-    )
-    run(["-c", code])
-    assert json.loads((tmp_path / "log_1.json").read_text())[-1]["step"] == 2
-
-
 def test_a_process_without_rows_is_refused(monkeypatch):
-    from accelerate import PartialState
-
     trainer = build_trainer()
     state = PartialState()
     monkeypatch.setitem(state._shared_state, "num_processes", 4)
     with pytest.raises(ValueError, match="fewer rows than 4 processes"):
         PPOTrainer(trainer.actor.model, trainer.tokenizer, count_a, CONFIG)
-
-
-if __name__ == "__main__":
-    work(sys.argv[1])
