@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"no shared data: {', '.join(MISSING)}"),
 ]
 
+ROWS = 12  # of each task
 JOBS = {
     "truthfulqa": {"tasks": ["local_mc1", "local_mc2"]},
     "mmlu": {"tasks": ["local_mmlu"], "fewshot": 0},
@@ -42,12 +43,24 @@ def tiny(tokenizer, tiny_model):
 
 
 @pytest.fixture(scope="module")
-def theirs(tokenizer, tiny, tmp_path_factory):
+def rows(tmp_path_factory):
+    """``(TruthfulQA, MMLU)``: files with the first rows of each, and all that MMLU has for its shots."""
+    folder, files = tmp_path_factory.mktemp("rows"), []
+    for path in (TRUTHFULQA, MMLU):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        tests = [line for line in lines if json.loads(line).get("split", "test") == "test"][:ROWS]
+        files.append(folder / path.name)
+        files[-1].write_text("".join(line for line in lines if line in tests or '"dev"' in line), "utf-8")
+    return files
+
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer, tiny, rows, tmp_path_factory):
     """What lm-eval finds for each job."""
     folder = tmp_path_factory.mktemp("lm_eval")
     tiny.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    side.write_tasks(folder / "tasks", TRUTHFULQA, MMLU)
+    side.write_tasks(folder / "tasks", *rows)
     done = subprocess.run(
         [sys.executable, side.__file__, str(folder / "model"), str(folder / "tasks")],
         input="".join(json.dumps(job) + "\n" for job in JOBS.values()),
@@ -72,18 +85,18 @@ def same(ours, theirs: dict, score: str) -> None:
         assert ours[score].mean() == pytest.approx(theirs["acc"], abs=1e-5)
 
 
-def test_truthfulqa_is_lm_evals(tokenizer, tiny, theirs):
-    found = choices.score_choices(tiny, tokenizer, choices.load_questions(str(TRUTHFULQA)))
+def test_truthfulqa_is_lm_evals(tokenizer, tiny, rows, theirs):
+    found = choices.score_choices(tiny, tokenizer, choices.load_questions(str(rows[0])))
     for kind, score in (("mc1", "correct"), ("mc2", "mass")):
-        rows = found[found.task == f"truthfulqa_{kind}"]
-        assert len(rows) == 100
-        same(rows, theirs["truthfulqa"]["tasks"][f"local_{kind}"], score)
+        ours = found[found.task == f"truthfulqa_{kind}"]
+        assert len(ours) == ROWS
+        same(ours, theirs["truthfulqa"]["tasks"][f"local_{kind}"], score)
 
 
 @pytest.mark.parametrize("shots", [0, 5])
-def test_mmlu_is_lm_evals(tokenizer, tiny, theirs, shots):
-    questions = choices.load_questions(str(MMLU), subject="world_religions")
-    solved = choices.load_questions(str(MMLU), split="dev")[:shots]
-    assert (len(questions), len(solved)) == (60, shots)
+def test_mmlu_is_lm_evals(tokenizer, tiny, rows, theirs, shots):
+    questions = choices.load_questions(str(rows[1]), subject="world_religions")
+    solved = choices.load_questions(str(rows[1]), split="dev")[:shots]
+    assert (len(questions), len(solved)) == (ROWS, shots)
     found = choices.score_choices(tiny, tokenizer, questions, shots=solved)
     same(found, theirs["mmlu 5-shot" if shots else "mmlu"]["tasks"]["local_mmlu"], "correct")
