@@ -53,13 +53,11 @@ def coverage(draw, truth, tries, groups=None):
 @pytest.mark.parametrize(
     ("draw", "truth"),
     [
-        (lambda rng: rng.normal(size=20), 0.0),
         (lambda rng: rng.gamma(4.0, size=20), 4.0),  # skewed
-        (lambda rng: rng.standard_t(4, size=20), 0.0),  # outliers
         # Like our rewards: most answers good, some bad.
         (lambda rng: np.where(rng.random(20) < 0.3, -3.0, 1.0) + 0.7 * rng.normal(size=20), -0.2),
     ],
-    ids=["normal", "skewed", "outliers", "two humps"],
+    ids=["skewed", "two humps"],
 )
 def test_the_interval_of_twenty_values_covers_the_truth_as_often_as_it_says(draw, truth):
     # 1,000 data sets: a standard error of 0.7 points. The plain percentiles cover 92 %.
@@ -214,11 +212,10 @@ def test_samples_of_a_prompt_need_not_stand_together():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda rng: rng.standard_t(4, size=(2, 120)),  # outliers
         lambda rng: np.where(rng.random((2, 120)) < 0.3, -3.0, 1.0) + 0.7 * rng.normal(size=(2, 120)),
         lambda rng: rng.gamma(0.3, size=(2, 120)) * (rng.random((2, 120)) < 0.15),  # zero but for a few
     ],
-    ids=["outliers", "two humps", "rare"],
+    ids=["two humps", "rare"],
 )
 def test_the_same_system_twice_is_called_different_at_most_one_time_in_twenty(draw, monkeypatch):
     # 1,000 comparisons of 60 prompts with two samples each; the interval alone cries wolf in 6 to 8 %.
@@ -424,14 +421,10 @@ def test_a_planted_slope_and_gain_are_recovered_exactly_without_noise():
     assert (found.adjusted_low, found.adjusted_high) == pytest.approx((1.5, 1.5))
 
 
-def test_a_planted_gain_is_inside_its_interval():
+def test_a_gain_is_inside_its_interval_and_one_that_is_only_length_disappears():
     found = ev.length_matched(*planted(gain=1.5, slope=0.2, noise=1.0))
     assert found.slope == pytest.approx(0.2, abs=0.04)
-    assert found.adjusted_low < 1.5 < found.adjusted_high
-    assert found.adjusted_low > 0
-
-
-def test_a_gain_that_is_only_length_disappears():
+    assert 0 < found.adjusted_low < 1.5 < found.adjusted_high
     before, after, lengths, after_lengths = planted(gain=0.0, slope=0.2, noise=1.0)
     assert ev.compare_rewards(before, after).verdict == "better"  # 10 tokens longer pay 2
     found = ev.length_matched(before, after, lengths, after_lengths)
@@ -585,7 +578,7 @@ def test_kl_to_the_reference_is_the_sum_of_log_ratios(letters, letter_actor, tem
 def test_values_that_differ_by_rounding_give_numbers():
     """Two values 2e-16 apart, or a median of several equal ones: the answers of a broken policy."""
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(60):
         base, n = rng.normal(), 2 * int(rng.integers(2, 5))
         before = rng.choice([base, base * (1 + 2e-16)], n)
         after = rng.choice([base, 3 * base], n)
