@@ -1,6 +1,6 @@
 """Does the course fit a card? Peak bytes of each stage of a profile, from its sizes alone.
 
-``chapters/memory_budget.py`` has the formulas of PPO; here are those of the other stages, and
+``memory_budget.py`` has the formulas of PPO; here are those of the other stages, and
 :func:`stages`, which puts a profile's numbers into all of them. They are upper bounds for a GPU: 16-bit
 autocast, activation checkpointing of the policy, attention that keeps no scores. ``tests/test_fits.py``
 holds each against what the real training or evaluation of a tiny model allocates.
@@ -8,17 +8,10 @@ holds each against what the real training or evaluation of a tiny model allocate
 
 from __future__ import annotations
 
-from sawyer_utils.chapters import memory_budget
+import memory_budget
+from memory_budget import BYTES, JUDGES, MODELS, RANK, encoder_parameters, kv_cache, lora_parameters
+
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS
-from sawyer_utils.chapters.memory_budget import (
-    BYTES,
-    JUDGES,
-    MODELS,
-    RANK,
-    encoder_parameters,
-    kv_cache,
-    lora_parameters,
-)
 from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import MICRO_BATCHES

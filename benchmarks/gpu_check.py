@@ -33,6 +33,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import fits
+import memory_budget
 import torch
 import transformers
 from tokenizers import Tokenizer
@@ -49,7 +50,7 @@ from transformers import (
 )
 
 from sawyer_utils import chat, data, evaluation, models, rollout, runtime
-from sawyer_utils.chapters import choices, memory_budget
+from sawyer_utils.chapters import choices
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.plumbing import assets, memory
 from sawyer_utils.plumbing.memory import GIB

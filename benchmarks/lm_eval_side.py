@@ -4,8 +4,8 @@
     PYTHONPATH=build/lm-eval python benchmarks/lm_eval_side.py MODEL TASKS [BATCH] < jobs
 
 ``MODEL`` is a folder, or "embedded" for SmolLM2-135M as the course loads it; ``TASKS`` a folder made by
-:func:`write_tasks`. A job is a line of JSON, ``{"tasks": […], "fewshot": 0, "rows": […]}`` (without rows:
-all of them), and so is each answer: ``{"seconds": …, "requests": …, "tasks": {name: {"acc": …,
+:func:`write_tasks`. A job is a line of JSON, ``{"tasks": […], "rows": […]}`` (without rows: all
+of them), and so is each answer: ``{"seconds": …, "requests": …, "tasks": {name: {"acc": …,
 "logliks": {id: […]}}}}``, in fp32. The seconds are those inside ``HFLM.loglikelihood`` alone, without
 reading data and building prompts.
 """
@@ -89,7 +89,7 @@ def evaluate(model, manager, job: dict) -> dict:
     found = lm_eval.simple_evaluate(
         model=model,
         tasks=job["tasks"],
-        num_fewshot=job.get("fewshot", 0),
+        num_fewshot=0,
         samples=dict.fromkeys(job["tasks"], job["rows"]) if "rows" in job else None,
         task_manager=manager,
         log_samples=True,

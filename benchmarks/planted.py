@@ -131,7 +131,8 @@ def _pytest(tree: str, arguments: list[str], pipe) -> None:
     import pytest
 
     seen = _Failed()
-    status = pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[seen])
+    without = ["-p", "no:cacheprovider", "-p", "no:nbval"]  # the second takes seconds to import
+    status = pytest.main(["-q", *without, *arguments], plugins=[seen])
     pipe.send((int(status), seen.names))
 
 

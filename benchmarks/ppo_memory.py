@@ -7,7 +7,7 @@ The policy has Llama-2-7B's shape and random weights: NF4 with double quantisati
 RoBERTa-base. On a GPU one rollout and one update of ``PPOTrainer`` run in fp16 at each size, and the
 peaks go to results/ppo_memory.json. Without one the budget is printed: what the shapes say.
 
-The budget's formulas are ``sawyer_utils/chapters/memory_budget.py``'s, where it says what they leave
+The budget's formulas are ``memory_budget.py``'s, where it says what they leave
 out. A length is prompt plus response, half each. A T4 shows torch 14.75 GiB, hence the goal of 13.5.
 """
 
@@ -21,6 +21,7 @@ from importlib.metadata import version
 
 import bitsandbytes
 import torch
+from memory_budget import RANK, phases, resident, working
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -36,7 +37,6 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from sawyer_utils import models, runtime
-from sawyer_utils.chapters.memory_budget import RANK, phases, resident, working
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.plumbing import machine, workarounds
 from sawyer_utils.plumbing.memory import GIB

@@ -72,6 +72,11 @@ def load_prompts(split: str, source: str = "embedded", limit: int | None = None)
     return spread([row for row in _load(PROMPTS, source, None) if row["split"] == split], limit)
 
 
+def talk(question: str, answer: str) -> list[dict[str, str]]:
+    """One question and its answer as the messages of a conversation."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 # --- splits and pairs ---------------------------------------------------------------------------
 
 

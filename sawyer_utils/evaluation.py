@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import optimize, stats
 
@@ -16,6 +16,8 @@ from sawyer_utils.plumbing.progress import each
 from sawyer_utils.rollout import Rollout, sample
 
 CONFIDENCE = 0.95
+Z = stats.norm.ppf((1 + CONFIDENCE) / 2)  # standard errors on either side of a normal interval
+POWER = stats.norm.ppf(0.8)  # and those more that show a difference four times in five
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -38,11 +40,6 @@ class Answers:
         places = [place for rows in self.rows for place in rows]
         values = [value for batch in per_batch for value in batch]
         return [value for _, value in sorted(zip(places, values, strict=True), key=lambda pair: pair[0])]
-
-    def frame(self) -> pd.DataFrame:
-        """One row a prompt: prompt, response, length, finished."""
-        columns = ("prompts", "responses", "lengths", "finished")
-        return pd.DataFrame({name.rstrip("s"): getattr(self, name) for name in columns})
 
 
 def answer(
@@ -169,23 +166,6 @@ def bootstrap_interval(
     return tuple(float(q) for q in np.quantile(np.concatenate(means), [tail, 1 - tail]))
 
 
-def over_seeds(gains, confidence: float = CONFIDENCE, draws: int = 10_000) -> list[float]:
-    """[mean, low, high] of gains that were measured on the same prompts after trainings with several seeds.
-
-    Seeds and prompts are drawn, each from its own (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111),
-    with the tails of :func:`expanded_tail` for the number of seeds: few seeds make it wide.
-
-    Args:
-        gains: (seeds, prompts).
-    """
-    gains = np.asarray(gains, dtype=float)
-    rng = np.random.default_rng(0)
-    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=draws) / n for n in gains.shape)
-    means = np.einsum("ds,sp,dp->d", rows, gains, columns, optimize=True)
-    tail = expanded_tail(len(gains), confidence)
-    return [float(gains.mean()), *map(float, np.quantile(means, [tail, 1 - tail]))]
-
-
 def expanded_tail(n: int, confidence: float = CONFIDENCE) -> float:
     """The quantile of the means of n drawn values at which an interval begins: 0.013 for ten values
     at 95 %, 0.025 for very many."""
@@ -194,10 +174,9 @@ def expanded_tail(n: int, confidence: float = CONFIDENCE) -> float:
     return float(stats.norm.cdf(stats.t.ppf((1 - confidence) / 2, n - 1) * math.sqrt(n / (n - 1))))
 
 
-def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """Wilson score interval of a proportion (scipy's)."""
-    found = stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
-    return float(found.low), float(found.high)
+    return tuple(map(float, stats.binomtest(int(successes), int(n)).proportion_ci(CONFIDENCE, "wilson")))
 
 
 @dataclass(frozen=True)
@@ -229,14 +208,28 @@ class PairedComparison:
         """
         return self.verdict_if(higher_is_better=True)
 
-    def verdict_if(self, higher_is_better: bool | None, alpha: float = 1 - CONFIDENCE) -> str:
+    def verdict_if(self, higher_is_better: bool | None) -> str:
         """The verdict on a measure of which less is better (False) or that has no good side (None)."""
-        if self.wilcoxon_p >= alpha:
+        if self.wilcoxon_p >= 1 - CONFIDENCE:
             return "no difference shown"
         return verdict(self.low, self.high, higher_is_better)
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+    def row(self, higher_is_better: bool | None = True) -> dict:
+        """The numbers of a table that also holds two shares (``domain.compare_shares``); p is Wilcoxon's."""
+        return {
+            "n": self.n,
+            "before": self.before_mean,
+            "after": self.after_mean,
+            "difference": self.difference,
+            "low": self.low,
+            "high": self.high,
+            "p": self.wilcoxon_p,
+            "detectable": self.detectable,
+            "verdict": self.verdict_if(higher_is_better),
+        }
 
     def __str__(self) -> str:
         return (
@@ -250,13 +243,12 @@ class PairedComparison:
         )
 
 
-def compare_rewards(before, after, groups=None, confidence: float = CONFIDENCE) -> PairedComparison:
+def compare_rewards(before, after, groups=None) -> PairedComparison:
     """Compare two lists of values of the same prompts, in the same order.
 
     Args:
         groups: the prompt of each value, where a prompt has several samples. The tests then see one
             mean a prompt, and the bootstrap draws whole prompts.
-        confidence: of the interval.
 
     Raises:
         ValueError: if the lists differ in length, hold fewer than 2 prompts, or hold NaN.
@@ -271,7 +263,7 @@ def compare_rewards(before, after, groups=None, confidence: float = CONFIDENCE) 
     per_prompt = group_means(change, groups)
     if per_prompt.size < 2:
         raise ValueError("compare_rewards: one prompt is no comparison.")
-    low, high = bootstrap_interval(change, groups, confidence)
+    low, high = bootstrap_interval(change, groups)
     spread = float(per_prompt.std(ddof=1))
     moved, rose = int((per_prompt != 0).sum()), int((per_prompt > 0).sum())
     return PairedComparison(
@@ -311,17 +303,17 @@ def _levene_p(before, after, groups) -> float:
     return float(stats.ttest_rel(*distances).pvalue)
 
 
-def detectable_mean(n: int, spread: float, power: float = 0.8, alpha: float = 1 - CONFIDENCE) -> float:
-    """Smallest true mean difference that n pairs show in ``power`` of all repetitions, given the
-    standard deviation of the differences (normal approximation: 2.8 · spread / √n)."""
-    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * spread / math.sqrt(n))
+def detectable_mean(n: int, spread: float) -> float:
+    """Smallest true mean difference that n pairs show in four of five repetitions, given the standard
+    deviation of the differences (normal approximation: 2.8 · spread / √n)."""
+    return float((Z + POWER) * spread / math.sqrt(n))
 
 
-def win_rate(before, after, groups=None, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+def win_rate(before, after, groups=None) -> tuple[float, float, float]:
     """(share, low, high) of pairs that ``after`` wins; a tie is half a win. ½ is no difference."""
     change = np.subtract(after, before)
     wins = (change > 0) + 0.5 * (change == 0)
-    return float(wins.mean()), *bootstrap_interval(wins, groups, confidence)
+    return float(wins.mean()), *bootstrap_interval(wins, groups)
 
 
 def verdict(low: float, high: float, higher_is_better: bool | None = True) -> str:
@@ -343,9 +335,7 @@ def mcnemar_p(correct_a, correct_b) -> float:
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def paired_shares_interval(
-    correct_a, correct_b, confidence: float = CONFIDENCE
-) -> tuple[float, float, float]:
+def paired_shares_interval(correct_a, correct_b) -> tuple[float, float, float]:
     """(difference b − a, low, high) of two shares of the same items.
 
     Bonett and Price's adjusted Wald interval (2012, doi 10.3102/1076998611411915): one item is
@@ -354,35 +344,30 @@ def paired_shares_interval(
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     up, down = ((~a & b).sum() + 1) / (a.size + 2), ((a & ~b).sum() + 1) / (a.size + 2)
     middle = up - down
-    reach = stats.norm.ppf((1 + confidence) / 2) * math.sqrt((up + down - middle**2) / (a.size + 2))
+    reach = Z * math.sqrt((up + down - middle**2) / (a.size + 2))
     difference = float(b.mean() - a.mean())
     # A difference of two shares cannot be beyond ±1, wherever a normal interval may reach.
     return difference, max(-1.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
-def detectable_difference(
-    n: int, discordant: float, power: float = 0.8, alpha: float = 1 - CONFIDENCE
-) -> float:
-    """Smallest difference of two paired shares that a McNemar test of n items shows in
-    ``power`` of all repetitions (normal approximation, Connor 1987, doi 10.2307/2531961).
+def detectable_difference(n: int, discordant: float) -> float:
+    """Smallest difference of two paired shares that a McNemar test of n items shows in four of five
+    repetitions (normal approximation, Connor 1987, doi 10.2307/2531961).
 
     Args:
         discordant: share of the items that only one of the two gets right. A difference cannot
             be larger than that; where it must be, more disagreement is assumed.
     """
-    z_alpha, z_power = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(power)
 
     def shortfall(difference: float) -> float:
         share = max(discordant, difference)
-        needed = z_alpha * math.sqrt(share) + z_power * math.sqrt(share - difference**2)
+        needed = Z * math.sqrt(share) + POWER * math.sqrt(share - difference**2)
         return difference * math.sqrt(n) - needed
 
     return float(optimize.brentq(shortfall, 1e-9, 1.0)) if shortfall(1.0) > 0 else 1.0
 
 
-def jackknife_difference(
-    before: list, after: list, statistic, confidence: float = CONFIDENCE
-) -> tuple[float, float, float, float]:
+def jackknife_difference(before: list, after: list, statistic) -> tuple[float, float, float, float]:
     """(difference, low, high, scale) of a statistic of a whole set, such as :func:`distinct_n`.
 
     A bootstrap would draw the same text twice and so look like repetition; leaving one prompt out
@@ -394,7 +379,7 @@ def jackknife_difference(
     without = [[statistic(texts[:i] + texts[i + 1 :]) for i in range(n)] for texts in (before, after)]
     spread = (n - 1) / math.sqrt(n) * np.std(np.subtract(without[1], without[0]), ddof=1)
     difference = float(statistic(after) - statistic(before))
-    reach = float(stats.norm.ppf((1 + confidence) / 2) * spread)
+    reach = float(Z * spread)
     scale = float((n - 1) * np.std(without[0], ddof=1))
     return difference, difference - reach, difference + reach, scale
 
@@ -413,20 +398,15 @@ class LengthMatched:
     matched_high: float
 
 
-def length_matched(
-    before,
-    after,
-    before_lengths,
-    after_lengths,
-    tolerance: float = 0.25,
-    draws: int = 2000,
-    seed: int = 0,
-) -> LengthMatched:
+TOLERANCE = 0.25  # the largest relative difference of two lengths that count as equal
+
+
+def length_matched(before, after, before_lengths, after_lengths) -> LengthMatched:
     """Compare rewards at equal length: by regression, and on prompts with similar lengths.
 
     The paired regression is change of reward on change of length; its intercept is the gain at
     no change of length. Bootstrap over prompts, with :func:`bootstrap_interval`'s tails, which scipy's
-    has not. ``tolerance`` is the largest relative difference of length in the matched subset.
+    has not.
     """
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     lengths = np.asarray(before_lengths, dtype=float), np.asarray(after_lengths, dtype=float)
@@ -436,13 +416,12 @@ def length_matched(
         x, y = longer[rows], change[rows]
         return stats.linregress(x, y)[:2] if np.ptp(x) else (0.0, y.mean())
 
-    rng = np.random.default_rng(seed)
-    everything = np.arange(change.size)
-    slope, adjusted = fit(everything)
-    drawn = [fit(rng.integers(0, change.size, change.size))[1] for _ in range(draws)]
+    rng = np.random.default_rng(0)
+    slope, adjusted = fit(np.arange(change.size))
+    drawn = [fit(rng.integers(0, change.size, change.size))[1] for _ in range(2000)]
     tail = expanded_tail(change.size)
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    similar = np.abs(longer) <= tolerance * np.maximum(*lengths)
+    similar = np.abs(longer) <= TOLERANCE * np.maximum(*lengths)
     some = change[similar]
     matched = bootstrap_interval(some) if some.size else (math.nan, math.nan)
     return LengthMatched(
@@ -507,6 +486,19 @@ def repetition(text: str, n: int = 3) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
+def encoded(tokenizer, texts: list[str], batch: int) -> Iterator[dict]:
+    """Texts as an encoder reads them, ``batch`` at a time; what a text spells is text."""
+    for start in range(0, len(texts), batch):
+        yield tokenizer(
+            texts[start : start + batch],
+            padding=True,
+            truncation=True,
+            max_length=256,
+            split_special_tokens=True,
+            return_tensors="pt",
+        )
+
+
 class Similarity:
     """Cosine similarity of two texts by an untouched sentence encoder (mean pooling)."""
 
@@ -523,15 +515,7 @@ class Similarity:
     def embed(self, texts: list[str], batch: int = 64) -> torch.Tensor:
         """(n, D) unit vectors."""
         found = []
-        for start in range(0, len(texts), batch):
-            inputs = self.tokenizer(
-                texts[start : start + batch],
-                padding=True,
-                truncation=True,
-                max_length=256,
-                split_special_tokens=True,  # what a text spells is text
-                return_tensors="pt",
-            )
+        for inputs in encoded(self.tokenizer, texts, batch):
             hidden = self.model(**inputs).last_hidden_state
             mask = inputs["attention_mask"].unsqueeze(-1)
             found.append((hidden * mask).sum(1) / mask.sum(1))

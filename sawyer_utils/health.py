@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -139,30 +138,26 @@ def _collapse(log: list[dict]) -> Finding | None:
 
 def _running_away(log: list[dict]) -> Finding | None:
     _, kl = _ends(log, "kl")
-    if kl <= MAX_KL:
-        return None
-    evidence = f"the KL is {kl:.0f} nats an answer"
-    return Finding("KL running away", evidence, "Raise β or lower the learning rate.")
+    if kl > MAX_KL:
+        remedy = "Raise β or lower the learning rate."
+        return Finding("KL running away", f"the KL is {kl:.0f} nats an answer", remedy)
 
 
 def _never_finishing(log: list[dict]) -> Finding | None:
     before, after = _ends(log, "finished")
-    if after >= MIN_FINISHED or after > before - 0.1:
-        return None
-    evidence = f"finished answers fell from {before:.0%} to {after:.0%}"
-    return Finding("never finishing", evidence, "Raise missing_stop_penalty above what the words earn.")
+    if after < MIN_FINISHED and after <= before - 0.1:
+        evidence = f"finished answers fell from {before:.0%} to {after:.0%}"
+        return Finding("never finishing", evidence, "Raise missing_stop_penalty above what the words earn.")
 
 
 def _length_hacking(log: list[dict]) -> Finding | None:
     before, after = _ends(log, "length")
     # In the first half: once all answers are as long as they can be, nothing correlates.
     together = statistics.mean(line["length_correlation"] for line in log[: len(log) // 2])
-    if after < GROWN * before or together < MIN_LENGTH_CORRELATION:
-        return None
-    evidence = (
-        f"answers grew from {before:.0f} to {after:.0f} tokens, and longer scores more (r = {together:.2f})"
-    )
-    return Finding("length hacking", evidence, "Compare at equal length; give the judge short winners.")
+    if after >= GROWN * before and together >= MIN_LENGTH_CORRELATION:
+        grew = f"answers grew from {before:.0f} to {after:.0f} tokens"
+        evidence = f"{grew}, and longer scores more (r = {together:.2f})"
+        return Finding("length hacking", evidence, "Compare at equal length; give the judge short winners.")
 
 
 def _no_learning(log: list[dict]) -> Finding | None:
@@ -170,10 +165,9 @@ def _no_learning(log: list[dict]) -> Finding | None:
     # In the second half: a run that rises at once has its spread at the start, and that is no noise.
     noise = statistics.stdev(line["reward"] for line in log[len(log) // 2 :])
     error = noise * math.sqrt(1 / max(1, len(log) // 8) + 1 / max(1, len(log) // 4))
-    if after - before > error:  # more than its error may be learning: no finding
-        return None
-    evidence = f"the end earns {after - before:+.2f} more than the start (standard error {error:.2f})"
-    return Finding("no learning", evidence, "More answers a step, a larger learning rate, or more steps.")
+    if after - before <= error:  # more than its error may be learning: no finding
+        evidence = f"the end earns {after - before:+.2f} more than the start (standard error {error:.2f})"
+        return Finding("no learning", evidence, "More answers a step, a larger learning rate, or more steps.")
 
 
 def _critic_useless(log: list[dict]) -> Finding | None:
@@ -184,17 +178,9 @@ def _critic_useless(log: list[dict]) -> Finding | None:
     # Where all answers earn nearly the same, there is nothing to explain, and a share of it says nothing.
     most = max(line.get("reward_std", 1.0) for line in log)
     spread = statistics.median(line.get("reward_std", 1.0) for line in later)
-    if value > 0.0 or spread < 0.1 * most:
-        return None
-    evidence = f"it explains {value:.2f} of the variance in the second half"
-    return Finding("critic useless", evidence, "Warm it up (critic_warmup), or raise value_coef.")
+    if value <= 0.0 and spread >= 0.1 * most:
+        evidence = f"it explains {value:.2f} of the variance in the second half"
+        return Finding("critic useless", evidence, "Warm it up (critic_warmup), or raise value_coef.")
 
 
-CHECKS: tuple[Callable[[list[dict]], Finding | None], ...] = (
-    _collapse,
-    _running_away,
-    _never_finishing,
-    _length_hacking,
-    _no_learning,
-    _critic_useless,
-)
+CHECKS = (_collapse, _running_away, _never_finishing, _length_hacking, _no_learning, _critic_useless)

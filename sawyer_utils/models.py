@@ -107,23 +107,16 @@ def _check_lengths(model, profile: Profile) -> None:
         )
 
 
-def add_lora(model, rank: int = 16, alpha: int = 32, targets: str | list[str] = "all-linear"):
-    """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer.
-
-    Raises:
-        ValueError: if nothing became trainable (the targets matched no layer).
-    """
+def add_lora(model, rank: int = 16, alpha: int = 32, name: str = "default", task: str = "CAUSAL_LM"):
+    """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer."""
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,  # PPO needs the same log-probs twice from the same weights
-        target_modules=targets,
-        task_type="CAUSAL_LM",
+        target_modules="all-linear",
+        task_type=task,
     )
-    model = get_peft_model(model, config)
-    if count_parameters(model)[0] == 0:
-        raise ValueError(f"LoRA matched no layer: target_modules={targets!r}.")
-    return model
+    return get_peft_model(model, config, adapter_name=name)
 
 
 def count_parameters(model) -> tuple[int, int]:

@@ -188,20 +188,23 @@ def rl_loop() -> Figure:
 # --- training -----------------------------------------------------------------------------------
 
 
+def series(log: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of the lines of a log that have ``key``."""
+    rows = [(line["step"], float(line[key])) for line in log if key in line]
+    return tuple(map(np.array, zip(*rows, strict=True)))
+
+
 @takes_tensors
-def loss_curve(
-    log: list[dict], key: str = "loss", ylabel="loss (nats per token)", smooth=7, levels=()
-) -> Figure:
+def loss_curve(log: list[dict], key: str = "loss", ylabel="loss (nats per token)", levels=()) -> Figure:
     """A training curve with its running mean; ``log`` is ``[{"step": …, key: …}, …]``.
 
     Args:
         levels: ``(name, value)`` pairs drawn as horizontal lines, such as held-out losses.
     """
-    rows = [(line["step"], float(line[key])) for line in log if key in line]
-    steps, values = map(np.array, zip(*rows, strict=True))
+    steps, values = series(log, key)
     figure, ax = plt.subplots(figsize=(7, 3.2))
     ax.plot(steps, values, color=STAGES["sft"][1], alpha=0.75, lw=0.7, label="each logged step")
-    window = min(smooth, len(values))
+    window = min(7, len(values))
     mean = pd.Series(values).rolling(window, min_periods=1).mean()
     ax.plot(steps, mean, color=STAGES["sft"][1], lw=2.8, label=f"mean of {window}")
     for (name, value), line, colour in zip(levels, ("--", ":"), (GREY, STAGES["ppo"][1])):
@@ -224,16 +227,15 @@ WITHOUT_CRITIC = ("reward_std", "spread", "of a batch's rewards", "does not go t
 
 
 @takes_tensors
-def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
+def ppo_dashboard(log: list[dict]) -> Figure:
     """Six curves of a PPO run, each with its healthy range in words."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
-    steps = [line["step"] for line in log]
     panels = [panel if panel[0] in log[0] else WITHOUT_CRITIC for panel in PANELS]
     for ax, (key, name, unit, healthy) in zip(axes.flat, panels, strict=True):
-        values = np.array([line[key] for line in log], dtype=float)
+        steps, values = series(log, key)
         ax.plot(steps, values, color=STAGES["ppo"][1], marker="o", ms=3.5, lw=1.8)
         if key == "reward":
-            spread = np.array([line["reward_std"] for line in log])
+            _, spread = series(log, "reward_std")
             ax.fill_between(steps, values - spread, values + spread, color=STAGES["ppo"][1], alpha=0.12)
         if key == "finished":
             ax.set_ylim(-0.03, 1.05)
@@ -241,8 +243,6 @@ def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
             ax.set_ylim(bottom=max(-1.05, ax.get_ylim()[0]))
         ax.set(title=name, ylabel=unit)
         ax.set_xlabel(f"step    (healthy: {healthy})", fontsize=11)
-    if title:
-        figure.suptitle(title, fontsize=14, weight="bold")
     return figure
 
 
@@ -257,7 +257,7 @@ def reward_training(log: list[dict]) -> Figure:
 
 @takes_tensors
 def bars_with_intervals(
-    names, values, lows, highs, counts=None, ylabel="", chance: float | None = None, title="", ylim=None
+    names, values, lows, highs, counts, ylabel="", chance: float | None = None, ylim=None
 ) -> Figure:
     """Bars with intervals and n; a dashed line where chance or zero is."""
     figure, ax = plt.subplots(figsize=(max(5, 1.5 * len(names)), 3.6))
@@ -270,9 +270,8 @@ def bars_with_intervals(
             "chance", (len(names) - 0.66, chance), xytext=(0, 3), textcoords="offset points", fontsize=11
         )
         ax.set_xlim(-0.5, len(names) - 0.1)  # room for the word beside the last bar
-    labels = names if counts is None else [f"{n}\nn = {c}" for n, c in zip(names, counts, strict=True)]
-    ax.set_xticks(range(len(names)), labels)
-    ax.set(ylabel=ylabel, title=title, ylim=ylim)
+    ax.set_xticks(range(len(names)), [f"{n}\nn = {c}" for n, c in zip(names, counts, strict=True)])
+    ax.set(ylabel=ylabel, ylim=ylim)
     ax.grid(axis="x", visible=False)
     return figure
 
@@ -318,7 +317,7 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdict
 
 
 @takes_tensors
-def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the held-out prompts") -> Figure:
+def reward_histograms(rewards: dict[str, list[float]]) -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))
     everything = np.concatenate([np.asarray(v, dtype=float) for v in rewards.values()])
@@ -332,7 +331,7 @@ def reward_histograms(rewards: dict[str, list[float]], title="Rewards on the hel
         )  # fmt: skip
         ax.axvline(np.mean(values), color=colour, lw=2.2, ls=lines[stage])
     n = len(next(iter(rewards.values())))
-    ax.set(xlabel="reward", ylabel="answers", title=f"{title} (n = {n})")
+    ax.set(xlabel="reward", ylabel="answers", title=f"Rewards on the held-out prompts (n = {n})")
     ax.legend()
     return figure
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -192,18 +193,13 @@ def graded_losses(
     device = next(model.parameters()).device
     for start in each("batches read", range(0, len(order), batch)):
         rows = order[start : start + batch]
-        width = max(len(encoded[i].ids) for i in rows)
         # Right padding: with causal attention nothing real can see it.
-        ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-        graded = torch.zeros(len(rows), width, dtype=torch.bool)
-        for k, i in enumerate(rows):
-            ids[k, : len(encoded[i].ids)] = torch.tensor(encoded[i].ids)
-            graded[k, : len(encoded[i].ids)] = torch.tensor(encoded[i].graded)
+        ids = pad_sequence([torch.tensor(encoded[i].ids) for i in rows], True, tokenizer.pad_token_id)
         logits = model(input_ids=ids.to(device), use_cache=False).logits[:, :-1]
         nll = -token_logprobs(logits, ids[:, 1:].to(device)).cpu()
         for k, i in enumerate(rows):
-            mask = graded[k, 1:]
-            found[i] = (ids[k, 1:][mask].tolist(), nll[k][mask].tolist())
+            mask = torch.tensor(encoded[i].graded[1:])
+            found[i] = (ids[k, 1:][: len(mask)][mask].tolist(), nll[k][: len(mask)][mask].tolist())
     return found
 
 

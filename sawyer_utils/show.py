@@ -11,11 +11,16 @@ from sawyer_utils.plots import STAGES, takes_tensors
 _CELL = "border:1px solid #ccc;padding:6px 8px;vertical-align:top;text-align:left"
 
 
-def _token(text: str, colour: str, weight: float, note: str = "") -> str:
+def _tint(colour: str, weight: float) -> str:
+    """CSS of a hexadecimal colour that covers so much of what is below it."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"background:rgba({red},{green},{blue},{weight:.2f});"
+
+
+def _token(text: str, colour: str, weight: float, note: str = "") -> str:
     shown = html.escape(text).replace("\n", "⏎").replace(" ", "&nbsp;")
     return (
-        f'<span title="{html.escape(note)}" style="background:rgba({red},{green},{blue},{weight:.2f});'
+        f'<span title="{html.escape(note)}" style="{_tint(colour, weight)}'
         f"color:#111;padding:2px 1px;margin:1px;"
         f"border-bottom:{2 if weight > 0.02 else 0}px solid {colour};"
         f'display:inline-block;font-family:monospace;font-size:13px">{shown}</span>'
@@ -93,9 +98,8 @@ def _shaded_word(token: str, value: float, scale: float) -> str:
     if weight < 0.02:
         return shown
     colour, line = (STAGES["ppo"][1], "solid") if value > 0 else (STAGES["sft"][1], "dotted")
-    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return (
-        f'<span title="{value:+.2f} nats" style="background:rgba({red},{green},{blue},{weight:.2f});'
+        f'<span title="{value:+.2f} nats" style="{_tint(colour, weight)}'
         f'border-bottom:2px {line} {colour}">{shown}</span>'
     )
 

@@ -117,6 +117,24 @@ def letter_profile(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="session")
+def forked():
+    """``forked(work, *arguments)``: a process that does this work, started.
+
+    On Linux it is forked from this one, which has imported the large libraries and need not do so again.
+    """
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+
+    def start(work, *arguments):
+        process = context.Process(target=work, args=arguments)
+        process.start()
+        return process
+
+    return start
+
+
 # --- builders -----------------------------------------------------------------------------------
 
 

@@ -309,7 +309,9 @@ def figures():
     numbers = {stage: list(np.linspace(i, i + 3, 9)) for i, stage in enumerate(plots.STAGES)}
     scored = [{"responses": [{"text": "a " * n, "score": n / 10} for n in (4, k, 70)]} for k in (20, 50)]
     return {
-        "bars": lambda: plots.bars_with_intervals(["a", "b", "c"], *map(np.array, three), chance=0.5),
+        "bars": lambda: plots.bars_with_intervals(
+            ["a", "b", "c"], *map(np.array, three), [9] * 3, chance=0.5
+        ),
         "benchmarks": lambda: drawings.benchmark_bars(pd.DataFrame(bench)),
         "calibration": lambda: drawings.calibration([0.6, 0.9], [0.5, 0.8], [3, 4], [0.4, 0.7], [0.6, 0.9]),
         "changes": lambda: plots.score_changes(list("abc"), [1, -1, 0], [0.5, -2, -1], [2, -0.5, 1], 9),

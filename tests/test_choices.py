@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +16,6 @@ from sawyer_utils import models
 from sawyer_utils.chapters import choices, likelihood
 from sawyer_utils.plumbing import hub
 from sawyer_utils.plumbing.sources import DataError
-from sawyer_utils.profiles import PROFILES
-
-SHARED = Path(os.environ.get("SAWYER_SHARED") or Path(__file__).parents[2] / "shared" / "data")
 
 
 def plain(model, tokenizer, context: str, continuation: str) -> float:
@@ -55,8 +49,9 @@ def some_requests(seed: int, prefix: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("prefix", [0, 1, 7, 40])
-@pytest.mark.parametrize("batch_tokens", [1, 64, likelihood.BATCH_TOKENS])
+@pytest.mark.parametrize(
+    ("prefix", "batch_tokens"), [(0, 64), (1, 1), (7, likelihood.BATCH_TOKENS), (40, 64)]
+)
 def test_shared_prefixes_equal_one_sequence_at_a_time(letters, letter_actor, attention, prefix, batch_tokens):
     model = letter_actor()
     model.get_base_model().set_attn_implementation(attention)
@@ -65,7 +60,7 @@ def test_shared_prefixes_equal_one_sequence_at_a_time(letters, letter_actor, att
     assert found == pytest.approx([plain(model, letters, *request) for request in requests], abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_order_of_requests_does_not_matter(letters, letter_actor, seed):
     model, requests = letter_actor(seed), some_requests(seed, seed)
     found = likelihood.loglikelihoods(model, letters, requests, batch_tokens=64)
@@ -224,12 +219,7 @@ def test_a_broken_model_is_no_answer(tokenizer, tiny_model):
 
 QUESTIONS = [
     {"id": "x-1", "question": "What is red?", "choices": ["Blood", "The sky on a fine day"], "label": 0},
-    {
-        "id": "x-2",
-        "question": "Who?",
-        "choices": ["You", "Nobody I know", "I", "We, the people"],
-        "label": 3,
-    },
+    {"id": "x-2", "question": "Who?", "choices": ["You", "Nobody I know", "I", "We, the people"], "label": 3},
     {"id": "x-3", "question": "Which of these animals can fly?", "choices": ["A cow", "An owl"], "label": 1},
 ]
 
@@ -291,13 +281,8 @@ def test_mc1_and_mc2_share_their_work(letters, counted):
 
 def test_tasks_of_several_kinds_in_one_call(tokenizer, tiny_model):
     model = tiny_model()
-    truthful = {
-        "id": "t",
-        "question": "Is it?",
-        "task": "truthfulqa_mc1",
-        "choices": ["Yes", "No"],
-        "label": 0,
-    }
+    truthful = {"id": "t", "question": "Is it?", "choices": ["Yes", "No"], "label": 0}
+    truthful["task"] = "truthfulqa_mc1"
     mmlu = {"id": "m", "question": " Why? ", "task": "mmlu_world_religions", "choices": [*"wxyz"], "label": 2}
     found = choices.score_choices(model, tokenizer, [truthful, QUESTIONS[0], mmlu])
     contexts = {
@@ -316,26 +301,6 @@ def test_tasks_of_several_kinds_in_one_call(tokenizer, tiny_model):
         )
 
 
-def test_shots_come_first_in_their_order():
-    mmlu = {"task": "mmlu_art", "choices": [*"wxyz"]}
-    shots = [mmlu | {"question": "One?", "label": 1}, mmlu | {"question": "Two?", "label": 3}]
-    shots.append({"task": "mmlu_law", "question": "Other?", "choices": [*"wxyz"], "label": 0})
-    asked = choices.with_shots(mmlu | {"question": "Three?"}, shots)
-    listed = "A. w\nB. x\nC. y\nD. z\nAnswer:"
-    assert asked.opening + asked.text == (
-        "The following are multiple choice questions (with answers) about art.\n\n"
-        f"One?\n{listed} B\n\nTwo?\n{listed} D\n\nThree?\n{listed}"
-    )
-    assert asked.answers == [*"ABCD"]
-
-
-def test_shots_of_another_task_are_refused():
-    shots = [{"task": "mmlu_law", "question": "Other?", "choices": [*"wxyz"], "label": 0}]
-    for task in ("mmlu_art", "truthfulqa_mc1", "plain"):
-        with pytest.raises(ValueError, match=f"No shots for the task '{task}'"):
-            choices.with_shots({"task": task, "question": "?", "choices": [*"wxyz"]}, shots)
-
-
 def test_an_unknown_task_and_no_questions_are_refused(letters, letter_actor):
     with pytest.raises(ValueError, match="Unknown task 'biology'"):
         choices.score_choices(letter_actor(), letters, [QUESTIONS[0] | {"task": "biology"}])
@@ -346,43 +311,20 @@ def test_an_unknown_task_and_no_questions_are_refused(letters, letter_actor):
 # --- letters ------------------------------------------------------------------------------------
 
 
+READ = {  # answers, with a bar between them
+    "A": "A - the first|Answer: A|My choice is A",
+    "B": "B|b|B.|B. Paris|B) Paris is the capital.|B, because it rains|The answer is B|B. The answer is B",
+    "C": " (C) |c: Buddhism|I would say option C, for it is true.",
+    "D": "**D**|The correct answer is (D).",
+    # A letter that may be a word, or no letter at all; more than one, or one that no choice has.
+    None: "A dog has four legs|I think so|The answer is a dog|The answer is A dog|Paris||...|Because|A or B|"
+    "A, B|A. Paris\nB. London|A. The answer is B|E|The answer is Z|B.C. was long ago",
+}
+
+
 @pytest.mark.parametrize(
     ("answer", "letter"),
-    [
-        ("B", "B"),
-        ("b", "B"),
-        (" (C) ", "C"),
-        ("**D**", "D"),
-        ("B.", "B"),
-        ("B. Paris", "B"),
-        ("B) Paris is the capital.", "B"),
-        ("c: Buddhism", "C"),
-        ("A - the first", "A"),
-        ("B, because it rains", "B"),
-        ("The answer is B", "B"),
-        ("The correct answer is (D).", "D"),
-        ("Answer: A", "A"),
-        ("I would say option C, for it is true.", "C"),
-        ("My choice is A", "A"),
-        ("B. The answer is B", "B"),
-        # A letter that may be a word, or no letter at all.
-        ("A dog has four legs", None),
-        ("I think so", None),
-        ("The answer is a dog", None),
-        ("The answer is A dog", None),
-        ("Paris", None),
-        ("", None),
-        ("...", None),
-        ("Because", None),
-        # More than one, or one that no choice has.
-        ("A or B", None),
-        ("A, B", None),
-        ("A. Paris\nB. London", None),
-        ("A. The answer is B", None),
-        ("E", None),
-        ("The answer is Z", None),
-        ("B.C. was long ago", None),
-    ],
+    [(answer, letter) for letter, answers in READ.items() for answer in answers.split("|")],
 )
 def test_a_letter_is_read_or_not(answer, letter):
     expected = None if letter is None else "ABCD".index(letter)
@@ -418,15 +360,8 @@ def respond(monkeypatch):
 
 
 def test_letters_are_the_shown_choices(letters, letter_actor, respond):
-    rows = [
-        {
-            "id": f"q-{i}",
-            "question": f"Question {i}?",
-            "choices": ["right", "wrong", "no", "never"],
-            "label": 0,
-        }
-        for i in range(20)
-    ]
+    one = {"choices": ["right", "wrong", "no", "never"], "label": 0}
+    rows = [one | {"id": f"q-{i}", "question": f"Question {i}?"} for i in range(20)]
 
     def knowing(prompt):
         line = next(line for line in prompt.splitlines() if line.endswith(". right"))
@@ -470,14 +405,7 @@ TRUTHFUL = {
     "mc1_targets": {"choices": ["No.", "Yes."], "labels": [1, 0]},
     "mc2_targets": {"choices": ["No.", "They cannot.", "Yes."], "labels": [1, 1, 0]},
 }
-MMLU = {
-    "id": "m-1",
-    "question": "Why?",
-    "choices": ["w", "x", "y", "z"],
-    "answer": 2,
-    "subject": "art",
-    "split": "test",
-}
+MMLU = {"id": "m-1", "question": "Why?", "choices": [*"wxyz"], "answer": 2, "subject": "art", "split": "test"}
 
 
 @pytest.fixture
@@ -492,18 +420,13 @@ def source(tmp_path):
 
 def test_a_row_of_truthfulqa_is_two_questions(source):
     one, many = choices.load_questions(source(TRUTHFUL))
-    assert one == {
-        "id": "t-1",
-        "question": "Can pigs fly?",
-        "task": "truthfulqa_mc1",
-        "choices": ["No.", "Yes."],
-        "label": 0,
-    }
+    asked = {"id": "t-1", "question": "Can pigs fly?", "task": "truthfulqa_mc1"}
+    assert one == asked | {"choices": ["No.", "Yes."], "label": 0}
     assert many["task"] == "truthfulqa_mc2"
     assert (many["choices"], many["labels"]) == (["No.", "They cannot.", "Yes."], [1, 1, 0])
 
 
-def test_mmlu_by_subject_and_split(source):
+def test_of_mmlu_the_test_split_is_read(source):
     path = source(
         MMLU,
         MMLU | {"id": "m-2", "split": "dev"},
@@ -511,12 +434,8 @@ def test_mmlu_by_subject_and_split(source):
         {key: value for key, value in MMLU.items() if key != "split"} | {"id": "m-4"},
     )
     assert [q["id"] for q in choices.load_questions(path)] == ["m-1", "m-3", "m-4"]
-    assert [q["id"] for q in choices.load_questions(path, subject="art")] == ["m-1", "m-4"]
-    assert [q["id"] for q in choices.load_questions(path, subject="art", split="dev")] == ["m-2", "m-4"]
     question = choices.load_questions(path, limit=1)[0]
     assert (question["task"], question["label"]) == ("mmlu_art", 2)
-    with pytest.raises(DataError, match="no rows of subject 'chess', split 'test'"):
-        choices.load_questions(path, subject="chess")
 
 
 def test_a_users_own_questions_stay_as_they_are(source):
@@ -566,34 +485,11 @@ def test_the_hub_is_asked_for_configuration_and_split(monkeypatch):
     monkeypatch.setattr(hub, "stream", stream)
     truthful = choices.load_questions("truthfulqa/truthful_qa", 2)
     assert [question["id"] for question in truthful] == ["row-0", "row-0", "row-1", "row-1"]
-    mmlu = choices.load_questions("cais/mmlu", subject="art", split="dev")
+    mmlu = choices.load_questions("cais/mmlu:art")
     assert [question["task"] for question in mmlu] == ["mmlu_art"] * 3
     assert asked == [
         ("truthfulqa/truthful_qa", {"name": "multiple_choice", "split": "validation"}),
-        ("cais/mmlu", {"name": "art", "split": "dev"}),
+        ("cais/mmlu", {"name": "art", "split": "test"}),
     ]
     with pytest.raises(DataError, match="name a subject"):
         choices.load_questions("cais/mmlu")
-
-
-def test_real_rows_load():
-    files = [SHARED / "truthfulqa_mc_100.jsonl", SHARED / "mmlu_world_religions_65.jsonl"]
-    if missing := [file for file in files if not file.exists()]:
-        pytest.skip(f"{missing[0]} is not here")
-    questions = choices.load_questions(str(files[0]))
-    assert len(questions) == 200
-    assert all(q["label"] == 0 for q in questions if q["task"] == "truthfulqa_mc1")
-    assert len(choices.load_questions(str(files[1]))) == 60
-    assert len(choices.load_questions(str(files[1]), split="dev")) == 5
-
-
-# --- real weights -------------------------------------------------------------------------------
-
-
-def test_the_loaded_policy_is_scored_as_one_sequence_at_a_time():
-    tokenizer, model = models.load_policy(replace(PROFILES["local"], precision="fp32"))
-    questions = choices.load_questions("religions_mini", 3)
-    found = choices.score_choices(model, tokenizer, questions)
-    context = choices.PLAIN.format(**questions[0])
-    slow = [plain(model, tokenizer, context, f" {choice}") for choice in questions[0]["choices"]]
-    assert found.logliks[0] == pytest.approx(slow, abs=1e-3)

@@ -35,7 +35,7 @@ BENCH |= {"accuracy": [0.5, 0.75], "low": [0.25, 0.5], "high": [0.75, 1.0]}
 BEST = {"n": [1, 2], "kl": [0.0, 0.5], "gold": [0.0, 0.5], "gold_low": [-0.5, 0.25], "gold_high": [0.5, 1.0]}
 # Every function that draws numbers, with arguments for it.
 FIGURES = {
-    "bars_with_intervals": ([["a", "b"], [0.5, 0.75], [0.25, 0.5], [0.75, 1.0]], {"chance": 0.5}),
+    "bars_with_intervals": ([["a", "b"], [0.5, 0.75], [0.25, 0.5], [0.75, 1.0], [4, 4]], {"chance": 0.5}),
     "benchmark_bars": ([pd.DataFrame(BENCH)], {}),
     "calibration": ([[0.5, 0.75], [0.5, 1.0], [3, 4], [0.25, 0.5], [0.75, 1.0]], {}),
     "change_against_length": ([STEPS, [0.5, 0.25, 0.75, 1.0], 0.5, 0.25], {}),

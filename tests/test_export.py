@@ -160,34 +160,39 @@ class FakeHub:
 
 
 @pytest.fixture
+def hub(monkeypatch):
+    found = FakeHub()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: found)
+    return found
+
+
+@pytest.fixture
 def model_folder(tmp_path):
     for name in ("README.md", "model.safetensors", "config.json", "optimizer.pt", "token"):
         (tmp_path / name).write_text("x")
     return tmp_path
 
 
-def test_a_dry_run_sends_nothing(model_folder, capsys):
-    hub = FakeHub()
-    names = export.push_to_hub(model_folder, "me/sawyer", api=hub)
+def test_a_dry_run_sends_nothing(model_folder, hub, capsys):
+    names = export.push_to_hub(model_folder, "me/sawyer")
     assert names == ["README.md", "config.json", "model.safetensors"]
     assert not hub.calls
     assert "nothing was sent" in capsys.readouterr().out
 
 
-def test_a_real_push_is_private_and_sends_only_the_model(model_folder):
-    hub = FakeHub()
-    export.push_to_hub(model_folder, "me/sawyer", dry_run=False, api=hub)
+def test_a_real_push_is_private_and_sends_only_the_model(model_folder, hub):
+    export.push_to_hub(model_folder, "me/sawyer", dry_run=False)
     create, upload = hub.calls
     assert create == ("create", "me/sawyer", {"private": True, "exist_ok": True})
     assert "*.pt" not in upload[2]
 
 
-def test_a_private_push_never_goes_to_a_public_repository(model_folder):
-    hub = FakeHub(public=True)
+def test_a_private_push_never_goes_to_a_public_repository(model_folder, hub):
+    hub.public = True
     with pytest.raises(ValueError, match="is public"):
-        export.push_to_hub(model_folder, "me/sawyer", dry_run=False, api=hub)
+        export.push_to_hub(model_folder, "me/sawyer", dry_run=False)
     assert [call[0] for call in hub.calls] == ["create"]
-    export.push_to_hub(model_folder, "me/sawyer", private=False, dry_run=False, api=hub)
+    export.push_to_hub(model_folder, "me/sawyer", private=False, dry_run=False)
     assert hub.calls[-1][0] == "upload"
 
 
@@ -199,7 +204,7 @@ def test_a_push_needs_a_name_and_a_card(model_folder):
         export.push_to_hub(model_folder, "me/sawyer")
 
 
-def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, monkeypatch):
+def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, hub, monkeypatch):
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="no trained stage yet"):
         export.push_run(PROFILES["local"], "me/run")
@@ -208,10 +213,9 @@ def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, monkeypatch):
         path = tmp_path / "local" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    hub = FakeHub()
-    assert export.push_run(PROFILES["local"], "me/run", api=hub) == trained
+    assert export.push_run(PROFILES["local"], "me/run") == trained
     assert not hub.calls
-    export.push_run(PROFILES["local"], "me/run", dry_run=False, api=hub)
+    export.push_run(PROFILES["local"], "me/run", dry_run=False)
     patterns = hub.calls[-1][2]
     sent = [
         p.relative_to(tmp_path / "local").as_posix()

@@ -10,6 +10,7 @@ import inspect
 from dataclasses import replace
 
 import fits
+import memory_budget
 import pytest
 import torch
 from conftest import pair_tokenizer
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from sawyer_utils import evaluation, models, reward, rollout, runtime, sft
-from sawyer_utils.chapters import choices, memory_budget
+from sawyer_utils.chapters import choices
 from sawyer_utils.data import Pair
 from sawyer_utils.plumbing.memory import GIB
 from sawyer_utils.profiles import PROFILES
@@ -192,11 +193,8 @@ def test_multiple_choice(letters, batch_tokens):
     config, model = policy(letters, 300, adapters=2)
     # 24 tokens before rows of 8: as many are read at once as the batch allows, and held as well.
     answers = [" ".join("abcdefgh"[(i >> k) % 8] for k in range(8)) for i in range(60)]
-    questions = [{"id": "0", "question": "a b c d e", "choices": answers, "label": 1}]
-    shots = [{"id": "s", "question": " ".join("a" * 10), "choices": ["a", "b"], "label": 0}]
-    peak = peak_of(
-        lambda: choices.score_choices(model, letters, questions, shots, batch_tokens=batch_tokens), model
-    )
+    questions = [{"id": "0", "question": " ".join("a" * 20), "choices": answers, "label": 1}]
+    peak = peak_of(lambda: choices.score_choices(model, letters, questions, batch_tokens=batch_tokens), model)
     check(peak, fits.multiple_choice(config, 0, batch_tokens, "bf16", RANK))
 
 

@@ -93,7 +93,7 @@ SOURCES = {  # source -> (loader, a row, a column that the loader needs, what is
         *(truthfulqa, "mc1_targets", lambda row: (row["task"], row["label"]), [("truthfulqa_mc1", 0)]),
     ),
     "cais/mmlu": (
-        lambda source, limit: choices.load_questions(source, limit, subject="world_religions"),
+        lambda source, limit: choices.load_questions(f"{source}:world_religions", limit),
         *(mmlu, "answer", lambda row: (row["task"], row["label"]), [("mmlu_world_religions", 0)]),
     ),
 }

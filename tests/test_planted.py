@@ -40,6 +40,7 @@ SLEEPS = "import time\n\n\ndef test_half():\n    time.sleep(600)\n"
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What the script says of some mistakes in a made-up project, by what they do."""
+    planted.CONTEXT.set_forkserver_preload(["pytest"])
     root = tmp_path_factory.mktemp("project")
     files = {"code_of.py": CODE, "test_it.py": TESTS, "test_wrong.py": FAILS, "test_slow.py": SLEEPS}
     files["test_half_wrong.py"] = f"{FAILS}\n\ndef test_it():\n    assert half(4) == 2\n"
@@ -52,13 +53,11 @@ def found(tmp_path_factory):
 
     tried = {
         "harmful": mistake("n // 2", "n // 3"),
-        "harmless": mistake("n // 2", "n // 2 + 0"),  # and the one before is out again
-        "unseen": mistake('return "half"', 'return "whole"'),
+        "unseen": mistake('return "half"', 'return "whole"'),  # and the one before is out again
         "import": mistake("def half", "def whole"),
         "exit": mistake("return n // 2", "import os; os._exit(0)"),
         "gone": mistake("n / 2", "n / 3"),
         "twice": mistake("return", "pass"),
-        "no test": mistake("n // 2", "n // 3", "test_nothing.py"),
         "ignored": mistake("n // 2", "n // 3", "test_ignored.py"),
         "wrong test": mistake("n // 2", "n // 3", "test_wrong.py"),  # which fails without the mistake, too
         "one wrong test": mistake("n // 2", "n // 3", "test_half_wrong.py"),
@@ -73,13 +72,11 @@ def found(tmp_path_factory):
     ("what", "verdict"),
     {
         "harmful": "caught",
-        "harmless": "survived",
         "unseen": "survived",
         "import": "caught",
         "exit": "caught",
         "gone": "broken",
         "twice": "broken",
-        "no test": "broken",
         "ignored": "broken",
         "wrong test": "broken",
         "one wrong test": "caught",

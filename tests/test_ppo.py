@@ -12,8 +12,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -281,64 +279,32 @@ def test_tokens_come_from_the_very_distribution_whose_logprobs_are_used(make, le
     assert ((shares - expected.exp()).abs() <= 5 * error + 1e-3).all()
 
 
-def test_logprobs_equal_those_of_the_whole_model(make):  # №5, №8
-    trainer = make(temperature=0.7)
-    batch = trainer.rollout(PROMPTS[:4])
-    for i in range(len(batch)):
-        ids = batch.input_ids[i][batch.attention_mask[i]]
-        n = int(batch.lengths[i])
-        with torch.no_grad():
-            logits = trainer.actor.model(input_ids=ids[None]).logits[0, -n - 1 : -1]
-        exact = (logits / 0.7).log_softmax(-1).gather(-1, ids[-n:, None]).squeeze(-1)
-        assert torch.allclose(batch.logprobs[i, :n], exact, atol=1e-5)
-        assert not batch.logprobs[i, n:].any()
-
-
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "temperature"), [(True, 1.0), (False, 0.7)])
 @pytest.mark.parametrize("chunk", [1, 7, 512])
-def test_chunks_change_neither_logprobs_nor_gradients(make, letter_actor, monkeypatch, chunk, tied):  # №31
+def test_chunks_give_the_whole_models_logprobs_and_gradients(
+    make, letter_actor, monkeypatch, chunk, tied, temperature
+):  # №5, №8, №31
     monkeypatch.setattr(ActorCritic, "CHUNK", chunk)
     trainer = make(model=letter_actor(tied=tied))
     batch = trainer.rollout(PROMPTS[:4])
-    assert 7 < int(batch.response_mask.sum()) < 512, "7 should cut, 512 should not"
-    weight = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(0))
-    weight = weight * batch.response_mask
-
-    def whole() -> torch.Tensor:
-        attention = batch.attention_mask.long()
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        output = trainer.actor.model(
-            input_ids=batch.input_ids, attention_mask=attention, position_ids=positions
-        )
-        width = batch.response_mask.shape[1]
-        logprobs = output.logits[:, -width - 1 : -1].log_softmax(-1)
-        found = logprobs.gather(-1, batch.response_ids[..., None]).squeeze(-1)
-        return torch.where(batch.response_mask, found, 0.0)
+    mask = batch.response_mask
+    assert 7 < int(mask.sum()) < 512, "7 should cut, 512 should not"
+    weight = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)) * mask
+    attention = batch.attention_mask.long()
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    output = trainer.actor.model(input_ids=batch.input_ids, attention_mask=attention, position_ids=positions)
+    every = (output.logits[:, -mask.shape[1] - 1 : -1] / temperature).log_softmax(-1)
+    whole = torch.where(mask, every.gather(-1, batch.response_ids[..., None]).squeeze(-1), 0.0)
+    spread = torch.where(mask, -(every.exp() * every).sum(-1), 0.0)
 
     def gradients(logprobs: torch.Tensor) -> list:
         trained = [p for name, p in trainer.actor.model.named_parameters() if p.requires_grad]
         return torch.autograd.grad((logprobs * weight).sum(), trained)
 
-    chunked, full = trainer.actor(batch, 1.0)[0], whole()
-    assert torch.allclose(chunked, full, atol=1e-5)
-    assert close(gradients(chunked), gradients(full), 1e-5)
-
-
-@pytest.mark.parametrize("chunk", [1, 4])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_size_of_a_chunk_changes_nothing(make, chunk, temperature):
-    trainer = opinionated(make())
-    batch = trainer.rollout(PROMPTS[:4])
-    found = []
-    for size in (chunk, 512):
-        trainer.actor.CHUNK = size
-        logprobs, _, entropies = trainer.actor(batch, temperature)
-        assert not entropies.requires_grad
-        logprobs.square().sum().backward()
-        found.append([logprobs, entropies, *(p.grad.clone() for p in trainer.trained if p.grad is not None)])
-        trainer.optimizer.zero_grad()
-    assert close(*found, 1e-5)
-    assert found[0][1].any()
+    logprobs, _, entropies = trainer.actor(batch, temperature)
+    assert close((logprobs, entropies), (whole, spread), 1e-5)
+    assert not entropies.requires_grad
+    assert close(gradients(logprobs), gradients(whole), 1e-5)
     with torch.no_grad():  # while log π_old is taken
         assert not trainer.actor(batch, temperature)[2].any()
 
@@ -511,14 +477,6 @@ def test_returns_are_taken_before_whitening(make):  # №14, №15
     assert float(counted.mean()) == pytest.approx(0.0, abs=1e-5)
     assert float(counted.var(unbiased=False)) == pytest.approx(1.0, abs=1e-4)
     assert not batch.advantages[~batch.response_mask].any()
-
-
-def test_a_longer_response_does_not_return_more(make):
-    # Elsewhere the score is written on every token, and four tokens return 4, 3, 2, 1.
-    trainer = make(reward_fn=lambda p, r: [1.0] * len(p), kl_coef=0.0, missing_stop_penalty=0.0, lam=1.0)
-    batch = ready(trainer)
-    assert len(set(batch.lengths.tolist())) > 1
-    assert (batch.returns[batch.response_mask] == 1.0).all()
 
 
 def test_explained_variance_is_that_of_the_critic_before_the_update(make):
@@ -745,8 +703,9 @@ def test_the_value_loss_may_be_kept_from_the_trunk(make, detach):  # №29
 # --- the update ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+@pytest.mark.parametrize(
+    ("compute", "micro_batch"), [(torch.float32, 1), (torch.bfloat16, 3), (torch.float32, 8)]
+)
 def test_the_first_ratio_is_exactly_one(make, compute, micro_batch):  # №6
     trainer = make(compute=compute, micro_batch=micro_batch, temperature=0.7)
     errors = [trainer.step(PROMPTS[i : i + 8])["ratio_error"] for i in (0, 2, 1)]
@@ -780,7 +739,7 @@ def test_the_update_does_not_depend_on_the_micro_batch(make):  # №21
     settings = {"seed": 4, "response_tokens": 16, "learning_rate": 1e-3}
     shared, found = ready(opinionated(make(**settings)), seed=1), []
     assert len(set(shared.lengths.tolist())) > 4, "with equal lengths a mean of means would do"
-    for micro_batch in (1, 2, 4, 8):
+    for micro_batch in (1, 3, 8):
         trainer = opinionated(make(micro_batch=micro_batch, **settings))
         batch = copy.copy(shared)
         # Its own log π_old: they are equal to the others' up to rounding.
@@ -836,8 +795,9 @@ def spy_on_optimizer(trainer: PPOTrainer, look) -> list:
     return found
 
 
-@pytest.mark.parametrize(("epochs", "minibatches"), [(1, 1), (2, 3), (3, 2), (1, 8)])
-@pytest.mark.parametrize("micro_batch", [1, 8])
+@pytest.mark.parametrize(
+    ("epochs", "minibatches", "micro_batch"), [(1, 1, 8), (2, 3, 1), (3, 2, 8), (1, 8, 1)]
+)
 def test_optimizer_steps_are_epochs_times_minibatches(make, epochs, minibatches, micro_batch):  # №22
     trainer = make(epochs=epochs, minibatches=minibatches, micro_batch=micro_batch, response_tokens=3)
     steps = spy_on_optimizer(trainer, lambda: 1)
@@ -874,26 +834,19 @@ def test_micro_batches_cover_each_row_once_from_short_to_long(make):
     assert len(set(widths)) > 3
 
 
-def test_gradients_are_clipped_and_the_norm_before_is_logged(make):  # №23
-    trainer = make(reward_fn=lambda p, r: [1e4 * len(text) for text in r], max_grad_norm=0.5)
-
-    def norm() -> float:
-        return float(torch.stack([p.grad.norm() for p in trainer.trained]).norm())
-
-    norms = spy_on_optimizer(trainer, norm)
-    line = trainer.step(PROMPTS[:8])
-    assert line["grad_norm"] > 100
-    assert len(norms) == 4
-    assert all(n == pytest.approx(0.5, rel=1e-3) for n in norms)
-
-
-def test_small_gradients_are_left_alone(make):
-    trainer = make(max_grad_norm=1e9)
+@pytest.mark.parametrize("limit", [0.5, 1e9])
+def test_gradients_are_clipped_and_the_norm_before_is_logged(make, limit):  # №23
+    trainer = make(reward_fn=lambda p, r: [1e4 * len(text) for text in r], max_grad_norm=limit)
     norms = spy_on_optimizer(
         trainer, lambda: float(torch.stack([p.grad.norm() for p in trainer.trained]).norm())
     )
     line = trainer.step(PROMPTS[:8])
-    assert line["grad_norm"] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
+    assert line["grad_norm"] > 100
+    assert len(norms) == 4
+    if limit == 0.5:
+        assert norms == pytest.approx([0.5] * 4, rel=1e-3)
+    else:
+        assert line["grad_norm"] == pytest.approx(sum(norms) / 4, rel=1e-4)
 
 
 def test_the_learning_rate_falls_linearly_to_a_tenth(make):  # №24
@@ -947,9 +900,18 @@ def test_activation_checkpointing_is_on_and_changes_nothing(make, compute):  # �
 # --- when it goes wrong -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("setting", [{"top_k": 50}, {"top_p": 0.9}, {"temperature": 0.0}])
-def test_a_sampler_whose_logprobs_are_not_the_policys_is_refused(setting):  # №4
-    with pytest.raises(ValueError, match="full distribution"):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"top_k": 50}, "full distribution"),  # №4
+        ({"top_p": 0.9}, "full distribution"),
+        ({"temperature": 0.0}, "full distribution"),
+        ({"generation_batch": 0}, "generation_batch=0"),
+        ({"minibatches": 9}, "9 minibatches"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
         replace(SMALL, **setting)
 
 
@@ -990,11 +952,6 @@ def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(make, letters):  #
     assert not same(weights_of(trainer), before)
 
 
-def test_sampling_nothing_at_a_time_is_refused():
-    with pytest.raises(ValueError, match="generation_batch=0"):
-        replace(SMALL, generation_batch=0)
-
-
 def test_fewer_prompts_than_a_batch_are_refused(make):
     # Elsewhere this loops for ever over an empty loader.
     with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
@@ -1021,11 +978,6 @@ def test_prompts_that_do_not_fit_are_left_out_and_said(make, letters, capsys):
     assert said in capsys.readouterr().out
     with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
         make(prompt_tokens=limit).train([*PROMPTS[:7], long])
-
-
-def test_more_minibatches_than_rows_are_refused(make):
-    with pytest.raises(ValueError, match="9 minibatches"):
-        make(minibatches=9)
 
 
 def test_a_policy_that_only_stops_ends_the_run(make, letters):
@@ -1127,7 +1079,7 @@ def test_two_steps_and_two_are_four(make, tmp_path, killed_in, more):  # №33
 KILLED = ("generating", "updating", "writing", "between two renames")
 
 
-def train_and_die(where: str, folder: str) -> None:
+def train_and_die(where: str, folder: Path) -> None:
     """A run of four steps that is killed in the third: SIGKILL, so nothing can tidy up."""
     tokenizer = add_control_tokens(letter_tokenizer())
     settings = replace(SMALL, steps=4, checkpoint_every=1)
@@ -1165,22 +1117,14 @@ def train_and_die(where: str, folder: str) -> None:
     trainer.train(PROMPTS, on_step=arm)
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, letters, tmp_path):  # №33
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(make, tmp_path, forked):  # №33
     settings = {"steps": 4, "checkpoint_every": 1}
     whole = make(run_dir=tmp_path / "whole", **settings)
     whole.train(PROMPTS)
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_ppo; test_ppo.train_and_die(*sys.argv[2:])"
-    )
-    running = {
-        where: subprocess.Popen(
-            [sys.executable, "-c", code, str(Path(__file__).parent), where, str(tmp_path / where)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for where in KILLED
-    }
+    running = {where: forked(train_and_die, where, tmp_path / where) for where in KILLED}
     for where, process in running.items():
-        assert process.wait(timeout=300) == -signal.SIGKILL, where
+        process.join(timeout=300)
+        assert process.exitcode == -signal.SIGKILL, where
         left = {path.name for path in (tmp_path / where).iterdir()}
         assert ("checkpoint" in left) == (where != "between two renames"), left
         resumed = make(run_dir=tmp_path / where, **settings)
@@ -1305,27 +1249,6 @@ def test_a_damaged_checkpoint_says_which_and_what_to_do(make, tmp_path, file):
     assert same(weights_of(trainer), before), "half of a checkpoint was taken"
 
 
-def test_a_killed_save_leaves_the_checkpoint_before_it(make, tmp_path, monkeypatch):
-    trainer = make(run_dir=tmp_path)
-    trainer.step(PROMPTS[:8])
-    trainer.save_checkpoint()
-    saved = {key: value.clone() for key, value in state_of(trainer).items()}
-    trainer.step(PROMPTS[:8])
-
-    def full(*args, **kwargs):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(checkpoints, "write_json", full)
-    with pytest.raises(OSError, match="No space"):
-        trainer.save_checkpoint()
-    monkeypatch.undo()
-    fresh = make(run_dir=tmp_path)
-    assert fresh.load_checkpoint()
-    assert fresh.steps_done == 1
-    assert all(torch.equal(value, saved[key]) for key, value in state_of(fresh).items())
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-
-
 def test_a_checkpoint_is_small_and_plain(make, tmp_path):
     trainer = make(run_dir=tmp_path)
     trainer.train(PROMPTS)
@@ -1373,77 +1296,47 @@ def test_each_step_samples_anew(make):
 
 # --- does it learn? -----------------------------------------------------------------------------
 
-LEARNING = PPOConfig(
-    steps=24,
-    batch_size=16,
-    micro_batch=16,
-    response_tokens=8,
-    learning_rate=1e-2,
-    missing_stop_penalty=0.0,
-)
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_policy_learns_to_say_a(letters, letter_actor, seed):  # №34
-    trainer = PPOTrainer(letter_actor(seed), letters, count_a, replace(LEARNING, seed=seed))
-    rewards = [line["reward"] for line in trainer.train(PROMPTS * 2)]
-    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 2.0
-
-
-def test_a_short_leash_keeps_it_at_the_start(letters, letter_actor):  # №9
-    ends = {}
-    for kl_coef in (0.05, 50.0):
-        settings = replace(LEARNING, kl_coef=kl_coef, learning_rate=5e-3, minibatches=1, response_tokens=6)
-        trainer = PPOTrainer(letter_actor(0), letters, count_a, settings)
-        last = trainer.train(PROMPTS * 2)[-4:]
-        ends[kl_coef] = [sum(line[key] for line in last) / 4 for key in ("reward", "kl_k3")]
-    assert ends[0.05][0] > 2.0
-    assert ends[0.05][1] > 5.0
-    assert ends[50.0][0] < 0.6
-    assert ends[50.0][1] < ends[0.05][1] / 4
-
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_known_optimum_is_reached(letters, seed):  # №34
-    """A point for each "a" and eight tokens: nothing is better than eight times "a"."""
+    """A point for each "a" and four tokens: nothing is better than four times "a"."""
     settings = PPOConfig(
-        steps=80,
+        steps=24,
         batch_size=32,
-        minibatches=4,
-        micro_batch=8,
-        epochs=3,
-        response_tokens=8,
-        learning_rate=3e-3,
+        micro_batch=16,
+        minibatches=2,
+        epochs=2,
+        response_tokens=4,
+        learning_rate=1e-2,
         kl_coef=0.0,
         missing_stop_penalty=0.0,
         seed=seed,
     )
+    # Wide enough for the optimum: at rank 4 and width 32 some seeds end at three times "a".
     actor = build_actor(letters, seed, rank=8, hidden_size=64)
     rewards = [line["reward"] for line in PPOTrainer(actor, letters, count_a, settings).train(PROMPTS * 4)]
-    assert rewards[0] < 1.0
-    assert sum(rewards[-5:]) / 5 >= 0.95 * 8
+    assert rewards[0] < 0.5
+    assert sum(rewards[-5:]) / 5 >= 0.95 * 4
 
 
 def says_a(prompts: list[str], responses: list[str]) -> list[float]:
     return [float(response.strip() == "a") for response in responses]
 
 
-@pytest.mark.parametrize(("seed", "kl_coef"), [(0, 0.3), (1, 0.5)])
-def test_a_bandit_ends_at_its_closed_form(letters, letter_actor, seed, kl_coef):  # №9, №34
+def test_a_bandit_ends_at_its_closed_form(letters, letter_actor):  # №9, №34
     """One question, one token, 1 for the right one: the optimum of E[r] − β·KL is
     π*(a) ∝ π_ref(a) · exp(r(a)/β) (e.g. Rafailov et al. 2023, arXiv 2305.18290, equation 4)."""
-    model = letter_actor(seed)
+    model, kl_coef = letter_actor(0), 0.3
     settings = PPOConfig(
-        steps=80,
+        steps=30,
         batch_size=128,
         micro_batch=128,
         minibatches=1,
         epochs=4,
         response_tokens=1,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         missing_stop_penalty=0.0,
         kl_coef=kl_coef,
-        seed=seed,
     )
     ids = torch.tensor([encode_prompt(letters, "d")])
 
@@ -1461,7 +1354,8 @@ def test_a_bandit_ends_at_its_closed_form(letters, letter_actor, seed, kl_coef):
     def distance(p):  # total variation: the largest difference of any event's probability
         return float((p - optimum).abs().sum()) / 2
 
-    assert distance(before) > 0.15
+    assert distance(before) > 0.5
+    assert 1 - float(optimum.max()) > 0.3  # from a policy that only says "a"
     assert distance(policy()) < 0.09
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import weakref
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,13 +27,11 @@ from transformers import (
 )
 
 from sawyer_utils import runtime
-from sawyer_utils.chapters import memory_budget
 from sawyer_utils.models import REF
 from sawyer_utils.plumbing.memory import GIB
-from sawyer_utils.profiles import PROFILES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import fits
+import memory_budget
 import ppo_memory as bench
 
 LLAMA = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 192}
@@ -196,25 +193,6 @@ def test_the_named_models_have_their_published_sizes():
         fixed = memory_budget.resident(memory_budget.MODELS[name], memory_budget.ROBERTA, "fp32")
         size = (fixed["layers"] + fixed["embedding_head_norms"]) / 4
         assert size == pytest.approx(count, rel=1e-3), name
-
-
-def test_the_table_says_what_fits_a_card_and_follows_the_profile():
-    profile = PROFILES["llama2"]
-    table = memory_budget.table(profile).set_index(["model", "precision"])
-    assert len(table) == 2 * len(memory_budget.MODELS)
-    parts = table[list(memory_budget.PARTS)].sum(axis=1)
-    assert (abs(parts - table.peak) < 0.3).all(), "of seven rounded numbers"
-    seven = table.loc["Llama-2-7b-hf", "nf4"]
-    peaks = fits.peaks(profile)
-    assert seven.peak == round(max(peaks["03 PPO, generation"], peaks["03 PPO, update"]), 1)
-    assert (seven.phase, seven.fits) == ("generation", "T4")
-    assert table.loc["Llama-2-13b-hf", "fp16"].fits == "A100 80 GB"
-    assert table.loc["Llama-2-7b-hf", "fp16"].fits == "A100 40 GB"
-    assert all(row.peak <= memory_budget.CARDS.get(row.fits, row.peak) for row in table.itertuples())
-    larger = replace(profile, ppo_batch=8 * profile.ppo_batch, reward_base="somebody/elses-encoder")
-    wider = memory_budget.table(larger).set_index(["model", "precision"])
-    assert wider.loc["Llama-2-7b-hf", "nf4"].cache == pytest.approx(8 * seven.cache, rel=0.05)
-    assert wider.loc["Llama-2-13b-hf", "fp16"].fits == "none of these"
 
 
 @pytest.fixture

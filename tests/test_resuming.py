@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -156,10 +154,14 @@ def test_in_another_thread_no_signal_is_touched():
 # --- killed -------------------------------------------------------------------------------------
 
 
-MOMENTS = ("in a step", "writing the weights", "writing the optimizer", "at the end of a checkpoint")
+# Each stage dies at two moments: what saves and resumes is one code for both.
+MOMENTS = {
+    "sft": ("in a step", "writing the weights"),
+    "reward": ("writing the optimizer", "at the end of a checkpoint"),
+}
 
 
-def train_and_die(name: str, moment: str, folder: str) -> None:
+def train_and_die(name: str, moment: str, folder: Path) -> None:
     """Dies in its third step or checkpoint: SIGKILL, so that nothing can tidy up."""
     owner, method = {
         "in a step": (torch.optim.AdamW, "step"),
@@ -179,20 +181,18 @@ def train_and_die(name: str, moment: str, folder: str) -> None:
         return original(*args, **kwargs)
 
     setattr(owner, method, call)
-    STAGES[name][0](Path(folder))
+    STAGES[name][0](folder)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path):
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path, forked):
     stage = stage_of(name)
     whole = stage[0](tmp_path / "whole")
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    command = [sys.executable, "-c", code + "import test_resuming as t; t.train_and_die(*sys.argv[1:])", name]
-    folders = {moment: tmp_path / moment.replace(" ", "_") for moment in MOMENTS}
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = [subprocess.Popen([*command, moment, str(path)], env=env) for moment, path in folders.items()]
-    for process, (moment, folder) in zip(running, folders.items(), strict=True):
-        assert process.wait(timeout=300) == -signal.SIGKILL, moment
+    folders = {moment: tmp_path / moment.replace(" ", "_") for moment in MOMENTS[name]}
+    running = {moment: forked(train_and_die, name, moment, folder) for moment, folder in folders.items()}
+    for moment, folder in folders.items():
+        running[moment].join(timeout=300)
+        assert running[moment].exitcode == -signal.SIGKILL, moment
         shown = []
         log = stage[0](folder, lambda log, shown=shown: shown.append(len(log)), seed=5)
         went_on_from = 3 if moment == "at the end of a checkpoint" else 2

@@ -313,10 +313,9 @@ def test_similarity_and_a_classifier(gpu, profile):
 def test_multiple_choice_with_a_shared_prefix_and_by_letter(gpu, profile, adapter):
     _, model, _ = batch_of(profile, adapter)
     tokenizer = add_control_tokens(letter_tokenizer())
-    shots = [{"id": "s", "question": "k l", "choices": ["a", "b"], "label": 0}]
     compute = None if gpu == torch.float32 else gpu
-    table = choices.score_choices(model, tokenizer, QUESTIONS, shots, compute)
-    alone = [choices.score_choices(model, tokenizer, [q], shots, compute).logliks[0] for q in QUESTIONS]
+    table = choices.score_choices(model, tokenizer, QUESTIONS, compute)
+    alone = [choices.score_choices(model, tokenizer, [q], compute).logliks[0] for q in QUESTIONS]
     tolerance = 1e-4 if gpu == torch.float32 else 0.5
     for together, single in zip(table.logliks, alone, strict=True):
         assert together == pytest.approx(single, abs=tolerance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import string
 from itertools import groupby
 from typing import NamedTuple
 
@@ -92,12 +93,11 @@ def _is_mmlu(row: dict) -> bool:
 
 MINIS = {name: Schema(name, check_question) for name in ("truthful_mini", "religions_mini")}
 HUB = {"truthfulqa/truthful_qa": "validation", "cais/mmlu": "test"}
+CONFIGURATIONS = {"truthfulqa/truthful_qa": {"name": "multiple_choice"}}
 BENCHMARKS = Schema("questions", as_questions, hub=HUB)
 
 
-def load_questions(
-    source: str, limit: int | None = None, subject: str | None = None, split: str = "test"
-) -> list[dict]:
+def load_questions(source: str, limit: int | None = None) -> list[dict]:
     """Multiple choice: ``{id, question, choices, label}``, with a ``task`` if not in the plain format.
 
     A row of TruthfulQA gives two questions: ``truthfulqa_mc1`` with a ``label``, and
@@ -106,39 +106,31 @@ def load_questions(
     Args:
         source: "truthful_mini" or "religions_mini", the embedded ones; "truthfulqa/truthful_qa" or
             "cais/mmlu", from the Hub; or a file or a folder in any of these shapes, or with the columns
-            "question", "A", "B", … and "answer" (a letter). A subject of MMLU
-            may stand behind a colon.
+            "question", "A", "B", … and "answer" (a letter). A subject of MMLU may stand behind a colon;
+            of its splits "test" is read.
         limit: rows of the source.
-        subject, split: which rows of MMLU. The few solved ones to show first are the split "dev".
 
     Raises:
         DataError: naming file, line and field; or if no row is left.
     """
-    source, named = paths.split_subject(str(source))
-    subject = subject or named or None
+    source, subject = paths.split_subject(str(source))
     if source in MINIS:
         return load(MINIS[source], limit=limit)
     if path := locate(source):
-        rows = [row for row in from_file(BENCHMARKS, path) if _is_of(row, subject, split)]
+        rows = [row for row in from_file(BENCHMARKS, path) if not _is_mmlu(row) or _is_asked(row, subject)]
+    elif source == "cais/mmlu" and not subject:
+        raise DataError(f"{source}: name a subject, as in load_questions('{source}:anatomy')")
     else:
-        rows = from_hub(BENCHMARKS, source, None, **_hub_part(source, subject, split))
+        part = {"name": subject} if source == "cais/mmlu" else CONFIGURATIONS.get(source, {})
+        rows = from_hub(BENCHMARKS, source, None, **part)
     if not rows:
-        raise DataError(f"{source}: no rows of subject {subject!r}, split {split!r}")
+        raise DataError(f"{source}: no rows of subject {subject!r}")
     return [question for row in spread(rows, limit) for question in as_questions(row)]
 
 
-def _is_of(row: dict, subject: str | None, split: str) -> bool:
-    """Whether an MMLU row is of this subject (None: any) and split; other rows always are."""
-    return not _is_mmlu(row) or (row.get("split", split) == split and subject in (None, row["subject"]))
-
-
-def _hub_part(source: str, subject: str | None, split: str) -> dict[str, str]:
-    """Which configuration of a Hub data set, and which split if not always the same one."""
-    if source == "cais/mmlu":
-        if subject is None:
-            raise DataError(f"{source}: name a subject, as in load_questions({source!r}, subject='anatomy')")
-        return {"name": subject, "split": split}
-    return {"name": "multiple_choice"} if source == "truthfulqa/truthful_qa" else {}
+def _is_asked(row: dict, subject: str | None) -> bool:
+    """Whether an MMLU row is of this subject (None: any), and not one of those to be shown solved."""
+    return row.get("split", "test") == "test" and (not subject or row["subject"] == subject)
 
 
 # --- tasks --------------------------------------------------------------------------------------
@@ -203,27 +195,12 @@ def letters(n: int) -> list[str]:
     """
     if n > 26:
         raise ValueError(f"{n} choices, and only 26 letters.")
-    return [chr(ord("A") + i) for i in range(n)]
+    return list(string.ascii_uppercase[:n])
 
 
 def lettered(choices: list[str]) -> str:
     """One choice a line, each after its letter."""
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters(len(choices)), choices))
-
-
-def with_shots(question: dict, shots: list[dict]) -> Asked:
-    """The question after the solved ones of its own task, in their order.
-
-    Raises:
-        ValueError: if there are shots, but none of this task, or the task brings its own.
-    """
-    asked, task = as_asked(question), question.get("task", "plain")
-    own = [shot for shot in shots if shot.get("task", "plain") == task]
-    if shots and (not own or task.startswith("truthfulqa")):
-        raise ValueError(f"No shots for the task {task!r}.")
-    solved = [(as_asked(shot), shot["label"]) for shot in own]
-    examples = "".join(f"{shot.text} {shot.answers[label]}\n\n" for shot, label in solved)
-    return asked._replace(opening=asked.opening + examples)
 
 
 # --- by log-likelihood --------------------------------------------------------------------------
@@ -233,7 +210,6 @@ def score_choices(
     model,
     tokenizer,
     questions: list[dict],
-    shots: list[dict] = (),
     compute: torch.dtype | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> pd.DataFrame:
@@ -244,7 +220,6 @@ def score_choices(
             ``task`` for another format than the course's own; of several tasks at once, if you like
             (TruthfulQA's mc1 and mc2 share most of the work). Where several choices are true (mc2),
             ``labels`` marks them with 1, in place of ``label``.
-        shots: solved questions to show first, in their order: rows of MMLU's dev split.
         compute: autocast dtype, or None for the weights' own.
 
     Returns:
@@ -257,7 +232,7 @@ def score_choices(
     """
     if not questions:
         raise ValueError("score_choices: no questions.")
-    asked = [with_shots(question, shots) for question in questions]
+    asked = [as_asked(question) for question in questions]
     found: list[float] = []
     for _, group in groupby(asked, key=lambda each: each.opening):  # which is then read once
         requests = [(each.opening + each.text, f" {answer}") for each in group for answer in each.answers]
@@ -323,28 +298,30 @@ def ask_for_letter(
             f"ask_for_letter: {several[0]!r} has no single right choice; leave mc2 questions out."
         )
     orders = [shown_order(question) for question in questions]
-    prompts = [_by_letter(*two) for two in zip(questions, orders)]
-    answers = []
+    prompts, answers = [], []
+    for question, order in zip(questions, orders, strict=True):
+        shown = lettered([question["choices"][i] for i in order])
+        prompts.append(BY_LETTER.format(question=question["question"].strip(), choices=shown))
     with merged(model), evaluating(model):
         for start in each("batches of letters", range(0, len(prompts), batch)):
             part = prompts[start : start + batch]
             answers += sample(model, tokenizer, part, max_new_tokens, temperature=0.0).responses
-    rows = []
-    for question, order, answer in zip(questions, orders, answers, strict=True):
-        letter = read_letter(answer, len(order))
-        predicted = None if letter is None else order[letter]
-        rows.append(
-            {
-                "id": question["id"],
-                "task": question.get("task", "plain"),
-                "label": question["label"],
-                "predicted": predicted,
-                "correct": predicted == question["label"],
-                "readable": letter is not None,
-                "answer": answer,
-            }
-        )
+    rows = [_answered(*row) for row in zip(questions, orders, answers, strict=True)]
     return pd.DataFrame(rows).astype({"predicted": "Int64"})
+
+
+def _answered(question: dict, order: list[int], answer: str) -> dict:
+    letter = read_letter(answer, len(order))
+    predicted = None if letter is None else order[letter]
+    return {
+        "id": question["id"],
+        "task": question.get("task", "plain"),
+        "label": question["label"],
+        "predicted": predicted,
+        "correct": predicted == question["label"],
+        "readable": letter is not None,
+        "answer": answer,
+    }
 
 
 def shown_order(question: dict) -> list[int]:
@@ -354,11 +331,6 @@ def shown_order(question: dict) -> list[int]:
     if not question.get("task", "").startswith("mmlu_"):
         random.Random(question["id"]).shuffle(order)
     return order
-
-
-def _by_letter(question: dict, order: list[int]) -> str:
-    choices = lettered([question["choices"][i] for i in order])
-    return BY_LETTER.format(question=question["question"].strip(), choices=choices)
 
 
 ALONE = re.compile(r"\W*([A-Za-z])\W*")

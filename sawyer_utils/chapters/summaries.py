@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from sawyer_utils import models
+from sawyer_utils import data, models
 from sawyer_utils.chat import that_fit
-from sawyer_utils.data import normalise
-from sawyer_utils.evaluation import Similarity, repetition
+from sawyer_utils.evaluation import Similarity, encoded, repetition
 from sawyer_utils.plumbing import assets, formats
 from sawyer_utils.plumbing.sources import Schema, check_prompt, load, spread, text_of
 from sawyer_utils.profiles import Profile
@@ -154,13 +153,9 @@ class Classifier:
         self.model.to(choose_precision().device)
 
     @torch.no_grad()
-    def __call__(self, prompts: list[str], summaries: list[str], batch: int = 32) -> list[float]:
-        found, cut = [], {"truncation": True, "max_length": 256}
-        for start in range(0, len(summaries), batch):
-            texts = summaries[start : start + batch]
-            inputs = self.tokenizer(
-                texts, padding=True, split_special_tokens=True, return_tensors="pt", **cut
-            )
+    def __call__(self, prompts: list[str], summaries: list[str]) -> list[float]:
+        found = []
+        for inputs in encoded(self.tokenizer, summaries, 32):
             logits = self.model(**inputs.to(self.model.device)).logits  # (B, labels)
             found += logits[:, self.label].float().tolist()
         return found
@@ -183,15 +178,15 @@ def measure(similarity: Similarity, prompts: list[str], summaries: list[str]) ->
     }
 
 
-def copied(source: str, summary: str, n: int = 3) -> float:
-    """Share of a summary's runs of n words that stand in the source; 0 if it is shorter."""
-    known, runs = _runs(source, n), _runs(summary, n)
+def copied(source: str, summary: str) -> float:
+    """Share of a summary's runs of three words that stand in the source; 0 if it is shorter."""
+    known, runs = _runs(source), _runs(summary)
     return sum(run in known for run in runs) / len(runs) if runs else 0.0
 
 
-def _runs(text: str, n: int) -> list[tuple[str, ...]]:
-    words = normalise(text)
-    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+def _runs(text: str) -> list[tuple[str, ...]]:
+    words = data.normalise(text)
+    return list(zip(words, words[1:], words[2:]))
 
 
 def invented(source: str, summary: str) -> int:
@@ -216,14 +211,10 @@ def lessons(texts: list[str], similarity: Similarity, keep: int = 2) -> list[dic
     """Conversations that ask for a summary and get a sentence of the text itself: no one has to write
     one, and what they teach is the task, not the tone."""
     return [
-        {"messages": [_said("user", prompt_for(text)), _said("assistant", sentence)]}
+        {"messages": data.talk(prompt_for(text), sentence)}
         for text in texts
         for sentence in central(text, similarity, keep)
     ]
-
-
-def _said(role: str, content: str) -> dict:
-    return {"role": role, "content": content}
 
 
 def load_summariser(profile: Profile, adapter: Path | None = None):
@@ -234,21 +225,13 @@ def load_summariser(profile: Profile, adapter: Path | None = None):
     """
     if profile.summariser == "policy":
         return models.load_actor(profile, adapter)
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     path = assets.resolve(profile.summariser)
     tokenizer = AutoTokenizer.from_pretrained(path)
     base = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).requires_grad_(False)
     base.to(choose_precision(profile.precision).device)
-    lora = LoraConfig(
-        r=profile.lora_rank,
-        lora_alpha=profile.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="SEQ_2_SEQ_LM",
-    )
-    model = get_peft_model(base, lora, adapter_name=models.POLICY)
-    model.add_adapter(models.REF, lora)  # both start as the model itself: B is 0
+    model = models.add_lora(base, profile.lora_rank, profile.lora_alpha, models.POLICY, "SEQ_2_SEQ_LM")
+    model.add_adapter(models.REF, model.peft_config[models.POLICY])  # both start as the model itself: B is 0
     models.activate(model, models.POLICY)
     return tokenizer, model.eval()

@@ -54,16 +54,21 @@ def features(prompt: str, response: str, openings: list[str]) -> np.ndarray:
     )
 
 
+def mean_scores(rows: list[dict]) -> dict[int, float]:
+    """The mean score of the responses in each band of length, in the bands' order."""
+    scores: dict[int, list[float]] = {}
+    for response in itertools.chain.from_iterable(row["responses"] for row in rows):
+        scores.setdefault(band(response["text"]), []).append(response["score"])
+    return {key: float(np.mean(scores[key])) for key in sorted(scores)}
+
+
 def words_alone(rows: list[dict], held: list[Pair]) -> np.ndarray:
     """Each pair's difference of the mean scores of the two bands of length, as ``rows`` have them.
 
     Args:
         rows: preferences to learn from.
     """
-    scores: dict[int, list[float]] = {}
-    for response in itertools.chain.from_iterable(row["responses"] for row in rows):
-        scores.setdefault(band(response["text"]), []).append(response["score"])
-    mean = {key: float(np.mean(found)) for key, found in scores.items()}
+    mean = mean_scores(rows)
     return np.array([mean.get(band(p.chosen), 0.0) - mean.get(band(p.rejected), 0.0) for p in held])
 
 
@@ -101,10 +106,10 @@ def share_right(gaps: np.ndarray) -> float:
     return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
 
 
-def without_reading(rows: list[dict], splits: int = 5) -> dict[str, float]:
-    """Accuracy of both judges on held-out prompts, a fifth of all, mean of several splits."""
+def without_reading(rows: list[dict]) -> dict[str, float]:
+    """Accuracy of both judges on held-out prompts, a fifth of all, mean of five splits."""
     found: dict[str, list[float]] = {"words alone": [], "surface": []}
-    for seed in range(splits):
+    for seed in range(5):
         mixed = random.Random(seed).sample(rows, len(rows))
         cut = int(0.8 * len(rows))
         held = pairs(mixed[cut:])

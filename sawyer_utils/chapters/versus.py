@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from sawyer_utils import data, evaluation, models, reward, runtime
 from sawyer_utils.plumbing import sources
@@ -48,12 +49,9 @@ def lessons(rows: list[dict]) -> list[data.Pair]:
 
 def spread(rows: list[dict], n: int) -> list[dict]:
     """The first of each topic, then the second of each, and so on, until there are ``n``."""
-    seen: dict[str, int] = {}
-    order = []
-    for row in rows:
-        seen[row["topic"]] = seen.get(row["topic"], 0) + 1
-        order.append(seen[row["topic"]])
-    return [rows[i] for i in np.argsort(order, kind="stable")[:n]]
+    topics = pd.Series([row["topic"] for row in rows])
+    turn = topics.groupby(topics).cumcount()
+    return [rows[i] for i in np.argsort(turn, kind="stable")[:n]]
 
 
 # --- what all methods share ---------------------------------------------------------------------
@@ -164,12 +162,12 @@ def compare(before: dict[str, list], after: dict[str, list]) -> dict[str, dict]:
     """Each of :data:`MEASURES` of two sets of answers to the same prompts, paired by prompt: ``{"before",
     "after", "difference", "low", "high", "verdict", "n"}``. Each prompt counts once, with the mean of its
     answers."""
+    shown = ("before", "after", "difference", "low", "high", "verdict", "n")
     found = {}
     for name, good in MEASURES.items():
         means = [evaluation.group_means(of[name], of["prompt"]) for of in (before, after)]
-        c = evaluation.compare_rewards(*means)
-        found[name] = {"before": c.before_mean, "after": c.after_mean, "difference": c.difference}
-        found[name] |= {"low": c.low, "high": c.high, "verdict": c.verdict_if(good), "n": c.n}
+        row = evaluation.compare_rewards(*means).row(good)
+        found[name] = {key: row[key] for key in shown}
     return found
 
 

@@ -1,9 +1,9 @@
-"""Does PPO on this policy fit this card? Bytes, from the shapes alone: no model is built.
+"""What PPO takes of a GPU's memory: bytes, from the shapes alone; no model is built.
 
-:func:`table` is the answer for a profile. The formulas are held against what is really allocated by
-``benchmarks/ppo_memory.py`` and its tests; ``benchmarks/fits.py`` adds those of the other stages. They are
-of the course's own PPO: one base (its vocabulary counts up to three new rows), LoRA adapters ``policy`` and
-``ref`` on every linear layer, a value head, activation checkpointing, and a small encoder that judges.
+The formulas are held against what is really allocated by ``ppo_memory.py`` and its tests; ``fits.py`` adds
+those of the other stages, and puts a profile's sizes in. They are of the course's own PPO: one base (its
+vocabulary counts up to three new rows), LoRA adapters ``policy`` and ``ref`` on every linear layer, a value
+head, activation checkpointing, and a small encoder that judges.
 
 What stays (weights, adapters, Adam) and the KV cache are exact; the rest is an upper bound, which counts
 together what is not always there together. Left out is what torch does not count (the CUDA context and
@@ -15,15 +15,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.plumbing.memory import GIB
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from sawyer_utils.profiles import Profile
 
 CONTEXT = GIB // 2  # the CUDA context and its libraries
 RANK = 16
@@ -62,8 +56,6 @@ JUDGES = {  # under those of its reward_base
     "embedded:minilm-l6": Shape(30_522, 384, 1536, 6, 12, max_position_embeddings=512, type_vocab_size=2),
     "FacebookAI/roberta-base": ROBERTA,
 }
-PARTS = ("weights", "optimizer", "merged copy", "cache", "activations", "logits", "CUDA itself")
-CARDS = {"T4": 14.7, "L4": 22.0, "A100 40 GB": 39.4, "A100 80 GB": 79.1}  # GiB that torch sees, about
 
 
 # --- the parts ----------------------------------------------------------------------------------
@@ -216,37 +208,3 @@ def phases(
     for held in found.values():
         held["activations"] += part["temporaries"]
     return found
-
-
-# --- the table ----------------------------------------------------------------------------------
-
-
-def table(profile: Profile) -> pd.DataFrame:
-    """What PPO with a profile's sizes would fill at its peak, by model and precision, in GiB; at most.
-
-    The reward model is the profile's, in fp32 as the course loads it; one whose shape is not known here
-    counts as RoBERTa-base. Rows, lengths and rank are the profile's: ``dataclasses.replace`` them to see what
-    that frees.
-
-    Returns:
-        A row a model and precision: the parts at the peak, which ``phase`` that is, their sum, and the
-        smallest of :data:`CARDS` that holds it.
-    """
-    import pandas as pd
-
-    rows, judge = [], JUDGES.get(profile.reward_base, ROBERTA)
-    length = profile.prompt_tokens + profile.response_tokens
-    for name, shape in MODELS.items():
-        for precision in ("fp16", "nf4"):
-            found = phases(
-                shape, judge, profile.ppo_micro_batch, length, precision, profile.lora_rank,
-                judge_bytes=4, response=profile.response_tokens, sampled=profile.ppo_batch,
-            )  # fmt: skip
-            phase = max(found, key=lambda p: sum(found[p].values()))
-            parts = {part: size / GIB for part, size in {**found[phase], "CUDA itself": CONTEXT}.items()}
-            peak = sum(parts.values())
-            fits = next((card for card, size in CARDS.items() if peak <= size), "none of these")
-            row = {"model": name.split("/")[-1].split(":")[-1], "precision": precision}
-            rows.append({**row, **parts, "phase": phase, "peak": peak, "fits": fits})
-    columns = ["model", "precision", *PARTS, "phase", "peak", "fits"]
-    return pd.DataFrame(rows).reindex(columns=columns).fillna(0.0).round(1)
