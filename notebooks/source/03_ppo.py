@@ -643,7 +643,8 @@ def group_baseline(scores, scale=False):
     return advantages / (scores.std() + 1e-4) if scale else advantages
 
 
-groups = {"2 apart": [1.0, 2, 2, 3], "0.02 apart": [1.99, 2, 2, 2.01], "equal": [2.0] * 4}
+groups = {"2 apart": [1.0, 2, 2, 3], "0.02 apart": [1.99, 2, 2, 2.01]}
+groups |= {"equal": [2.0] * 4}
 for name, scores in groups.items():
     scores = torch.tensor(scores)  # (G,)
     for scale in (False, True):
@@ -663,7 +664,7 @@ for name, scores in groups.items():
 
 # %%
 paths = {"critic": seeds_file, "group": seeds_file.with_name("ppo_group_seeds.json")}
-sides = {n: runtime.read_json(path)["rows"] for n, path in paths.items() if path.exists()}
+sides = {k: runtime.read_json(p)["rows"] for k, p in paths.items() if p.exists()}
 if "group" not in sides:
     print("The group's runs are not in results/, so the critic stands alone.")
 
@@ -684,10 +685,10 @@ for side, by in gained.items():
     baselines[side] = {k: evaluation.over_seeds(values) for k, values in by.items()}
     table[side] = {k: interval(found) for k, found in baselines[side].items()}
 for side, rows in sides.items():
-    kl_of_seeds = statistics.mean(row["kl"] for row in rows)
-    tokens_of_seeds = statistics.mean(row["tokens"][1] for row in rows)
-    baselines[side] |= {"kl": kl_of_seeds, "tokens": tokens_of_seeds}
-    table[side] |= {"KL, nats": f"{kl_of_seeds:.1f}", "tokens": f"{tokens_of_seeds:.1f}"}
+    cost = {"KL, nats": statistics.mean(row["kl"] for row in rows)}
+    cost["tokens"] = statistics.mean(row["tokens"][1] for row in rows)
+    baselines[side] |= cost
+    table[side] |= {k: f"{mean:.1f}" for k, mean in cost.items()}
 assert baselines["critic"]["judge"] == all_seeds["reward"]
 pd.DataFrame(table).T.fillna("")
 
