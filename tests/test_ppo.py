@@ -1297,8 +1297,14 @@ def test_each_step_samples_anew(make):
 # --- does it learn? -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_known_optimum_is_reached(letters, seed):  # №34
+LONGER = GROUPS | {"steps": 40}  # a quarter of the prompts a step
+
+
+@pytest.mark.parametrize(
+    ("seed", "baseline"),
+    [(0, {}), (1, {}), (2, {}), (0, LONGER), (1, LONGER | {"group_scale": True})],
+)
+def test_a_known_optimum_is_reached(letters, seed, baseline):  # №34
     """A point for each "a" and four tokens: nothing is better than four times "a"."""
     settings = PPOConfig(
         steps=24,
@@ -1312,6 +1318,7 @@ def test_a_known_optimum_is_reached(letters, seed):  # №34
         missing_stop_penalty=0.0,
         seed=seed,
     )
+    settings = replace(settings, **baseline)
     # Wide enough for the optimum: at rank 4 and width 32 some seeds end at three times "a".
     actor = build_actor(letters, seed, rank=8, hidden_size=64)
     rewards = [line["reward"] for line in PPOTrainer(actor, letters, count_a, settings).train(PROMPTS * 4)]
@@ -1448,15 +1455,6 @@ def test_with_no_baseline_all_pay_counts(make):
 def test_settings_that_mean_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=r"baseline|critic|groups"):
         replace(SMALL, **settings)
-
-
-@pytest.mark.parametrize(("seed", "scale"), [(0, False), (1, True)])
-def test_a_policy_learns_from_its_groups(letters, letter_actor, seed, scale):
-    settings = replace(LEARNING, seed=seed, **GROUPS, group_scale=scale)
-    rewards = [
-        line["reward"] for line in PPOTrainer(letter_actor(seed), letters, count_a, settings).train(PROMPTS)
-    ]
-    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 2.0
 
 
 # --- 4-bit --------------------------------------------------------------------------------------
