@@ -97,7 +97,7 @@ plots.save(plots.four_stages(here="eval"), figures, "four_stages")
 #
 # ## 1. What do the three models say?
 #
-# One base in memory plays three models: without an adapter the **base**, with 01's **SFT**, with 03's
+# One base in memory plays three models: with no adapter the **base**, with that of 01 **SFT**, with that of 03
 # **SFT + RLF** (reinforcement learning from feedback). In plain PEFT and transformers:
 
 # %% tags=["slide", "show-code"]
@@ -250,7 +250,7 @@ plots.save(plots.reward_histograms(shown), figures, "reward_histograms", shown)
 # [win rate](../docs/glossary.md#win-rate) asks how often, not by how much.
 #
 # [Goodhart's law](../docs/glossary.md#goodharts-law): what is optimised stops being a fair measure. What only the first judge
-# sees is for it alone.
+# sees was made for it.
 #
 # The best, the median and the worst change, by rule and not by choice:
 
@@ -485,7 +485,8 @@ plots.save(drawings.benchmark_bars(bars), figures, "benchmark_bars", bars)
 # 0.24).
 #
 # Overlapping whiskers say nothing: the models answered the *same* questions. **[McNemar's test](../docs/glossary.md#mcnemars-test)**
-# asks: of the questions that only one got right, is it one model more often than a coin would have it?
+# asks: of the questions that only one of the two got right, is it one of them more often than a coin would have
+# it?
 
 # %% tags=["nbval-check-output"]
 only_a, only_b = 3, 9  # 12 questions on which two models disagree
@@ -760,8 +761,8 @@ print(f"peak memory {runtime.record_peak(profile, 'eval'):.1f} GiB")
 # ## 9. What do you say?
 #
 # All three models answer from one seed. **Blind vote** hides names and rewards until you have voted. Votes go
-# into `votes.jsonl` in this run's folder, without the voter. The second cell counts those that you put there
-# (everybody's: `votes-1.jsonl`, …), with
+# into `votes.jsonl` in this run's folder, without the voter. The second cell counts all that you put there
+# (`votes-1.jsonl`, …), with
 # [Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha): how far voters agree beyond chance.
 
 # %%
@@ -874,9 +875,8 @@ check("04.3", audit)
 # 1. **Two samples a prompt** (Miller 2024, arXiv 2411.00640), **one training seed** (Henderson et al. 2018, arXiv
 #    1709.06560).
 # 2. **A gold judge like the first.** Gao et al. use a much larger one.
-# 3. **No people** wrote or scored the preferences.
-# 4. **Small benchmarks**, scored as lm-eval's `acc`, which favours short choices.
-# 5. **Many rows, no correction.** At 95 % one in twenty moves by luck.
+# 3. **Small benchmarks**, scored as lm-eval's `acc`, which favours short choices.
+# 4. **Many rows, no correction.** At 95 % one in twenty moves by luck.
 
 # %% [markdown]
 # ## Five questions
