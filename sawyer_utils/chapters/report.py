@@ -6,7 +6,7 @@ from sawyer_utils.plumbing.files import home, read_json
 from sawyer_utils.profiles import Profile
 
 STAGES = ("sft", "reward", "ppo", "eval")
-EXTRA_STAGES = ("versus", "hacking", "neutral", "domain")  # of the chapters after 04
+EXTRA_STAGES = ("versus", "hacking", "neutral", "domain", "ai_feedback")  # of the chapters after 04
 
 
 def collect(profile: Profile, ledger: dict) -> dict:
@@ -54,7 +54,7 @@ def _machine() -> dict:
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
     course = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows)
-    made = (*course, _versus_rows, _hacking_rows, _neutral_rows, _domain_rows)
+    made = (*course, _versus_rows, _hacking_rows, _neutral_rows, _domain_rows, _feedback_rows)
     stages = zip((*STAGES, *EXTRA_STAGES), made, strict=True)
     return [row for stage, rows_of in stages for row in rows_of(results.get(stage) or {})]
 
@@ -226,3 +226,12 @@ def _domain_rows(domain: dict) -> list[tuple[str, str, str]]:
         for measure, c in found.items()
         if measure in ("facts named", "reward", "choices: truthful_mini")
     ]
+
+
+def _feedback_rows(feedback: dict) -> list[tuple[str, str, str]]:
+    right = {f"right on held-out pairs, {name}": c for name, c in feedback.get("right", {}).items()}
+    found = {f"{c['measure']}, since SFT": c for c in feedback.get("changes", [])}
+    shares = {what: "{right:.2f} [{low:.2f}, {high:.2f}] (n = {n})".format(**c) for what, c in right.items()}
+    gains = "{difference:+.2f} [{low:+.2f}, {high:+.2f}] (n = {n}): {verdict}"
+    said = shares | {what: gains.format(**c) for what, c in found.items()}
+    return [("10 AI feedback", what, text) for what, text in said.items()]
