@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -35,9 +36,13 @@ def writer(tiny_actor, tokenizer, tmp_path):
     return ai_feedback.Writer(model, tokenizer, "tiny", tmp_path / "asked")
 
 
+@pytest.mark.parametrize("opening", ["", "Rules. It is true. "])
 @pytest.mark.parametrize("adapter", ["base", "ref"])
-def test_an_opinion_is_the_log_odds_of_the_next_token(writer, adapter):
-    texts = ["Good answer?", "Tree? Good answer?"]
+def test_an_opinion_is_the_log_odds_of_the_next_token(writer, adapter, opening, monkeypatch):
+    in_twos = partial(ai_feedback.next_logprobs, batch=2)
+    monkeypatch.setattr(ai_feedback, "next_logprobs", in_twos)
+    questions = ["Good answer?", "Tree? Good answer?", "Which stone? A very long one. Good answer?"]
+    texts = [opening + question for question in questions]
     opinions, mass = writer.ask(texts, adapter)
     ends = [writer.tokenizer(word, add_special_tokens=False).input_ids for word in (" yes", " no")]
     assert list(map(len, ends)) == [1, 1]
@@ -53,8 +58,8 @@ def test_an_opinion_is_the_log_odds_of_the_next_token(writer, adapter):
 
 def test_what_was_asked_is_not_asked_again_and_other_weights_are(writer, monkeypatch):
     calls = []
-    real = ai_feedback.loglikelihoods
-    monkeypatch.setattr(ai_feedback, "loglikelihoods", lambda *args: calls.append(1) or real(*args))
+    real = ai_feedback.next_logprobs
+    monkeypatch.setattr(ai_feedback, "next_logprobs", lambda *args: calls.append(1) or real(*args))
     first = writer.ask(["a?", "b?"], "ref")[0]
     assert np.array_equal(writer.ask(["a?", "b?"], "ref")[0], first)
     assert len(calls) == 1

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sawyer_utils import chat, models
-from sawyer_utils.chapters.likelihood import loglikelihoods
+from sawyer_utils.chapters.likelihood import next_logprobs
 from sawyer_utils.data import Pair
 from sawyer_utils.evaluation import bootstrap_interval
 from sawyer_utils.plumbing.files import read_json, write_json
@@ -48,19 +48,15 @@ class Writer:
 
         Args:
             adapter: that answers; "base" is none.
-
-        Raises:
-            ValueError: as ``likelihood.loglikelihoods``.
         """
         weights = digest_of(p for name, p in self.model.named_parameters() if f".{adapter}." in name)
         path = self.folder / f"asked-{digest([self.base, weights, *texts])}.json"
         if not path.exists():
-            requests = [(text, word) for text in texts for word in (YES, NO)]
             with models.using(self.model, adapter), models.merged(self.model):
-                logprobs = loglikelihoods(self.model, self.tokenizer, requests, self.compute)
+                found = next_logprobs(self.model, self.tokenizer, list(texts), (YES, NO), self.compute)
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, logprobs)
-        yes, no = np.array(read_json(path)).reshape(-1, 2).T
+            write_json(path, found)
+        yes, no = np.array(read_json(path)).T
         return yes - no, np.exp(yes) + np.exp(no)
 
     def opinions(self, rows: list[dict], ask: Ask, adapter: str) -> list[dict]:
