@@ -89,6 +89,7 @@ class Exercises:
     NOTEBOOK: str
     NAMES: ClassVar[dict] = {}
     WRONG: ClassVar[dict[str, dict[str, object]]]
+    LEAST: ClassVar[int] = 3  # exercises
 
     @classmethod
     def pytest_generate_tests(cls, metafunc):
@@ -109,7 +110,7 @@ class Exercises:
 
     def test_each_exercise_has_a_stub_a_solution_a_judge_and_two_mistakes(self):
         ids = list(self.WRONG)
-        assert len(ids) >= 3
+        assert len(ids) >= self.LEAST
         assert list(exercise_cells(self.NOTEBOOK, "exercise")) == ids
         assert list(exercise_cells(self.NOTEBOOK, "solution")) == ids
         assert list(checks.exercises(self.NOTEBOOK[:2])) == ids

@@ -82,7 +82,7 @@ def test_there_are_no_circles():
 
 def test_notebooks_import_nothing_of_the_room_that_runs_them():
     sources = sorted((project_root() / "notebooks" / "source").glob("*.py"))
-    assert len(sources) == 8
+    assert len(sources) >= 8
     for path in sources:
         found = imports(path.read_text(encoding="utf-8"), GRAPH)
         assert found

@@ -139,6 +139,44 @@ def loglikelihoods(
     return logliks
 
 
+@torch.no_grad()
+def next_logprobs(
+    model, tokenizer, texts: list[str], words: tuple[str, ...], compute: torch.dtype | None = None, batch=8
+) -> list[list[float]]:
+    """log π of each word's (last) token right after each text, ``[[word, …] of a text, …]``; quicker than
+    :func:`loglikelihoods` for many short texts that begin alike, and not rounded to 16 bits.
+
+    Args:
+        model: a PEFT model whose tokenizer pads on the left.
+        compute: autocast dtype, or None for the weights' own.
+    """
+    base, rows = model.get_base_model(), [tokenizer(text).input_ids for text in texts]
+    head = base.get_output_embeddings()
+    tokens = [tokenizer.encode(word, add_special_tokens=False)[-1] for word in words]
+    columns = zip(*(row[:-1] for row in rows))
+    opening = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
+    with evaluating(model), torch.autocast(model.device.type, compute, enabled=compute is not None):
+        cache = _read(model, opening, _empty_cache(model))
+        shared, found = 0 if cache is None else len(opening), []
+        for start in each("batches asked", range(0, len(rows), batch)):
+            part = [row[shared:] for row in rows[start : start + batch]]
+            rest = tokenizer.pad({"input_ids": part}, return_tensors="pt").to(model.device)
+            seen = F.pad(rest.attention_mask, (shared, 0), value=1)  # (B, T)
+            if copies := deepcopy(cache):
+                copies.batch_repeat_interleave(len(part))
+            states = base.get_decoder()(
+                input_ids=rest.input_ids,
+                attention_mask=seen,
+                position_ids=(seen.cumsum(1) - 1)[:, shared:].clamp(min=0),
+                past_key_values=copies,
+                use_cache=copies is not None,
+            ).last_hidden_state[:, -1]  # (B, D)
+            total = head(states).float().logsumexp(1, keepdim=True)
+            # 16 bits round a logit to a tenth: those that are asked for are taken in 32.
+            found += (states.float() @ head.weight[tokens].float().T - total).tolist()
+    return found
+
+
 @contextmanager
 def evaluating(model):
     """Without dropout; and a model in training may refuse a cache."""
