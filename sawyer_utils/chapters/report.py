@@ -6,7 +6,7 @@ from sawyer_utils.plumbing.files import home, read_json
 from sawyer_utils.profiles import Profile
 
 STAGES = ("sft", "reward", "ppo", "eval")
-EXTRA_STAGES = ("versus", "hacking", "neutral", "domain")  # of the chapters after 04
+EXTRA_STAGES = ("versus", "hacking", "neutral", "domain", "checkable")  # of the chapters after 04
 
 
 def collect(profile: Profile, ledger: dict) -> dict:
@@ -54,7 +54,7 @@ def _machine() -> dict:
 def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
     course = (_sft_rows, _reward_rows, _ppo_rows, _evaluation_rows)
-    made = (*course, _versus_rows, _hacking_rows, _neutral_rows, _domain_rows)
+    made = (*course, _versus_rows, _hacking_rows, _neutral_rows, _domain_rows, _checkable_rows)
     stages = zip((*STAGES, *EXTRA_STAGES), made, strict=True)
     return [row for stage, rows_of in stages for row in rows_of(results.get(stage) or {})]
 
@@ -225,4 +225,17 @@ def _domain_rows(domain: dict) -> list[tuple[str, str, str]]:
         for name, found in domain.get("measures", {}).items()
         for measure, c in found.items()
         if measure in ("facts named", "reward", "choices: truthful_mini")
+    ]
+
+
+def _checkable_rows(checkable: dict) -> list[tuple[str, str, str]]:
+    start = checkable.get("start", {})
+    return [
+        (
+            "09 checkable rewards",
+            f"right answers on held-out prompts, {name}",
+            f"{start['reward']:.2f} → {checkable['right'][name]:.2f};"
+            " {:+.2f} [{:+.2f}, {:+.2f}] over seeds and prompts".format(*found["reward"]),
+        )
+        for name, found in checkable.get("found", {}).items()
     ]

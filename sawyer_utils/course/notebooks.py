@@ -27,6 +27,7 @@ EXTRAS = {
     "06_reward_hacking": "hacking",
     "07_neutral_summaries": "neutral",
     "08_domain_adaptation": "domain",
+    "09_checkable_rewards": "checkable",
 }
 FOLDERS = {**NOTEBOOKS, **EXTRAS}
 # Extras whose committed outputs are of the code before the last change of their cells, and whose first cell
