@@ -2,11 +2,16 @@
 
     python benchmarks/ppo_seeds.py --seeds 0 1 2 3 4
     python benchmarks/ppo_seeds.py --seeds 5 --add      # keep those in the file
+    python benchmarks/ppo_seeds.py --baseline group     # results/ppo_group_seeds.json
+    python benchmarks/ppo_seeds.py --confirm            # did notebook 03 just now repeat the median seed?
 
 Starts from the SFT adapter and the two judges of the current profile's run (or the shipped ones) and writes
 results/ppo_seeds.json: one row a seed, measured as in notebook 03, and all of them together with an interval
 that draws seeds and prompts. Answers before and after are sampled once each with one fixed seed, so only the
 training differs. About 10 minutes a seed on two quiet cores.
+
+``--confirm`` is for a change of the code that should change no result. Notebook 03 trains the median seed: if
+its run has the table's numbers to the last digit, the table counts as one of the code as it is now.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import freshness
 import numpy as np
@@ -26,11 +32,9 @@ WEIGHTS = "adapter_model.safetensors"
 class Runs:
     """What all seeds share: the start, the judges, the prompts, and the SFT model's answers."""
 
-    def __init__(self, profile):
-        self.profile = profile
-        self.sft = runtime.find_stage(profile, "sft", f"adapter/{WEIGHTS}") / "adapter"
-        self.judges = {name: runtime.find_stage(profile, name, f"model/{WEIGHTS}") / "model"
-                       for name in ("reward", "gold")}  # fmt: skip
+    def __init__(self, profile, folders: list[Path], **settings):
+        self.profile, self.settings = profile, settings
+        self.sft, *judges = folders
         self.tokenizer, self.model = models.load_actor(profile, self.sft)
         rows = [data.load_prompts("train", profile.prompts, profile.limit)]
         rows += [data.load_prompts("test", profile.prompts)]
@@ -39,7 +43,7 @@ class Runs:
         self.test = test[: profile.eval_prompts]
         known = evaluation.answer(self.model, self.tokenizer, self.train[:64], profile, seed=1)
         self.scores = {}
-        for name, path in self.judges.items():
+        for name, path in zip(("reward", "gold"), judges, strict=True):
             score = reward.RewardModel.load(path).score
             self.scores[name], _, _ = reward.standardised(score, self.train[:64], known.responses)
         self.similarity = evaluation.Similarity(profile.encoder)
@@ -52,7 +56,7 @@ class Runs:
     def run(self, seed: int) -> dict:
         start = time.perf_counter()
         models.restart(self.model)
-        config = ppo.PPOConfig.from_profile(self.profile, seed=seed)
+        config = ppo.PPOConfig.from_profile(self.profile, seed=seed, **self.settings)
         log = ppo.PPOTrainer(self.model, self.tokenizer, self.scores["reward"], config).train(
             self.train,
             on_step=lambda log: print(
@@ -101,15 +105,43 @@ def together(rows: list[dict]) -> dict:
     }
 
 
+def confirm(report: dict, depends: dict[str, str], log: list[dict], gain: float) -> dict:
+    """The report as one of today's code.
+
+    Args:
+        log: of notebook 03's training.
+        gain: that notebook 03 measured.
+
+    Raises:
+        SystemExit: if they are not those of the report's median seed.
+    """
+    (then,) = (row for row in report["rows"] if row["seed"] == report["together"]["median_seed"])
+    curve = [round(line["reward"], 3) for line in log]
+    if curve != then["curve"] or round(gain, 4) != round(then["reward"][0], 4):
+        raise SystemExit(f"Notebook 03 came out otherwise: {gain:.4f} now, {then['reward'][0]:.4f} then.")
+    return {**report, "depends_on": depends}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--add", action="store_true", help="of the same SFT and reward model")
+    parser.add_argument("--confirm", action="store_true", help="by notebook 03's run; renew the digests")
+    parser.add_argument("--baseline", choices=["critic", "group"], default="critic")
     options = parser.parse_args()
     profile = runtime.setup()
-    path = runtime.project_root() / "results" / "ppo_seeds.json"
-    runs = Runs(profile)
-    depends = freshness.of_ppo(profile, runs.sft, *runs.judges.values())
+    name = {"critic": "ppo_seeds.json", "group": "ppo_group_seeds.json"}[options.baseline]
+    path = runtime.project_root() / "results" / name
+    folders = [runtime.find_stage(profile, stage, f"{part}/{WEIGHTS}") / part
+               for stage, part in (("sft", "adapter"), ("reward", "model"), ("gold", "model"))]  # fmt: skip
+    depends = freshness.of_ppo(profile, *folders)
+    if options.confirm:
+        folder = runtime.run_dir(profile, "ppo")
+        log = runtime.read_json(folder / "log.json")
+        gain = runtime.read_json(folder.parent / "results.json")["ppo"]["reward"]["difference"]
+        runtime.write_json(path, confirm(runtime.read_json(path), depends, log, gain))
+        return
+    runs = Runs(profile, folders, baseline=options.baseline)
     done = runtime.read_json(path)["rows"] if options.add and path.exists() else []
     for seed in options.seeds:
         done = sorted(

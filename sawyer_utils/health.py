@@ -49,10 +49,17 @@ def describe(
         "length_correlation": _correlation(lengths, reward),
         "finished": float(batch.finished.float().mean()),
         "distinct_2": distinct_n(batch.responses),
-        "explained_variance": losses.explained_variance(batch.values, batch.returns, mask),
         "samples": [{"prompt": p, "response": r, "score": round(s, 3)} for p, r, s in texts[:4]],
+        **_of_critic(batch),
         **{f"reward_{name}": sum(part) / len(part) for name, part in (parts or {}).items()},
     }
+
+
+def _of_critic(batch: Rollout) -> dict[str, float]:
+    """Nothing without one."""
+    if batch.returns is None:
+        return {}
+    return {"explained_variance": losses.explained_variance(batch.values, batch.returns, batch.response_mask)}
 
 
 def describe_tokens(
@@ -171,6 +178,8 @@ def _no_learning(log: list[dict]) -> Finding | None:
 
 def _critic_useless(log: list[dict]) -> Finding | None:
     later = log[len(log) // 2 :]
+    if "explained_variance" not in later[0]:  # no critic
+        return None
     value = statistics.median(line["explained_variance"] for line in later)
     # Where all answers earn nearly the same, there is nothing to explain, and a share of it says nothing.
     most = max(line.get("reward_std", 1.0) for line in log)

@@ -147,6 +147,35 @@ def gae(
     return advantages, advantages + values
 
 
+def group_advantages(rewards: Tensor, mask: Tensor, size: int, scale: bool = False) -> Tensor:
+    """What a response is still paid from each token on, less what the other answers to its prompt were paid.
+
+    Leave-one-out (RLOO, Ahmadian et al. 2024, arXiv 2402.14740): the mean of the others does not hang on the
+    answer itself, so it shifts no gradient in expectation. Answers that are all paid the same get exactly 0.
+
+    Args:
+        rewards, mask: (B, T); rows ``size`` by ``size`` are answers to one prompt.
+        scale: divide by the standard deviation in the group (GRPO, Shao et al. 2024, arXiv 2402.03300). A
+            group that almost agrees then counts as much as any other (Liu et al. 2025, arXiv 2503.20783).
+
+    Returns:
+        (B, T), zero outside the mask.
+
+    Raises:
+        ValueError: if the rows are no groups of at least two.
+    """
+    if size < 2 or len(rewards) % size:
+        raise ValueError(f"{len(rewards)} answers are no groups of {size}.")
+    to_come, _ = gae(rewards, torch.zeros_like(rewards), mask, 1.0, 1.0)
+    paid = to_come[:, 0].view(-1, size)  # in all
+    better = (paid.unsqueeze(2) - paid.unsqueeze(1)).sum(2) / (size - 1)  # than the mean of the others
+    before = to_come[:, :1] - to_come  # what is paid before a token is not this token's doing
+    advantages = better.view(-1, 1) - before
+    if scale:
+        advantages = advantages / (paid.std(1).repeat_interleave(size).unsqueeze(1) + 1e-4)
+    return torch.where(mask, advantages, 0.0)
+
+
 # --- losses -------------------------------------------------------------------------------------
 
 

@@ -220,6 +220,7 @@ PANELS = [  # key, title, unit, healthy range in words
     ("clip_share", "clipped", "share of tokens", "0.02 to 0.2"),
     ("explained_variance", "explained variance", "of the returns", "from 0 towards 1"),
 ]
+WITHOUT_CRITIC = ("reward_std", "spread", "of a batch's rewards", "does not go to 0")
 
 
 @takes_tensors
@@ -227,7 +228,8 @@ def ppo_dashboard(log: list[dict], title: str = "") -> Figure:
     """Six curves of a PPO run, each with its healthy range in words."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
     steps = [line["step"] for line in log]
-    for ax, (key, name, unit, healthy) in zip(axes.flat, PANELS, strict=True):
+    panels = [panel if panel[0] in log[0] else WITHOUT_CRITIC for panel in PANELS]
+    for ax, (key, name, unit, healthy) in zip(axes.flat, panels, strict=True):
         values = np.array([line[key] for line in log], dtype=float)
         ax.plot(steps, values, color=STAGES["ppo"][1], marker="o", ms=3.5, lw=1.8)
         if key == "reward":

@@ -15,7 +15,8 @@ Where this differs from the papers, on purpose:
 4. The KL coefficient is constant unless ``kl_target`` is set: Ziegler's adaptive controller
    solves a problem that a run of a few dozen steps does not have.
 5. The value loss reaches the trunk (``value_coef``), as in InstructGPT, unless ``detach_value``.
-   Advantages are whitened over the whole batch; rewards only if ``whiten_rewards``.
+   Advantages are whitened over the whole batch; rewards only if ``whiten_rewards``. With another
+   ``baseline`` than the critic nothing learns values, and advantages keep the units of the reward.
 6. Randomness is derived from (seed, step) alone, so a resumed run repeats the run that was cut.
 7. A loss that is not finite stops the run instead of being skipped: it does not get better.
 8. Scores have no running scale unless ``scale_rewards``: ``reward.standardised`` sets it once, so that
@@ -84,9 +85,11 @@ class PPOTrainer:
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
-        self.trained = [p for p in self.actor.parameters() if p.requires_grad]
-        if len(self.trained) < 3:
+        if all(name.startswith("value_head") for name, p in self.actor.named_parameters() if p.requires_grad):
             raise ValueError("The policy adapter has no trainable weights.")
+        self.critic = config.baseline == "critic"
+        self.actor.value_head.requires_grad_(self.critic)  # without one, V stays 0
+        self.trained = [p for p in self.actor.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
         half = config.compute == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, FP16_SCALE, enabled=half)
@@ -124,12 +127,16 @@ class PPOTrainer:
         return batch
 
     def advantages(self, batch: Rollout) -> Rollout:
-        """GAE; the returns are taken before the advantages are whitened."""
+        """GAE of a critic, whose returns are taken before the advantages are whitened; without one, what is
+        still paid, less the mean of the group's other answers."""
         config, mask, rewards = self.config, batch.response_mask, batch.rewards
         if config.whiten_rewards:
             rewards = losses.whiten(rewards, mask, shift_mean=False)
-        raw, batch.returns = losses.gae(rewards, batch.values, mask, config.gamma, config.lam)
-        batch.advantages = losses.whiten(raw, mask)
+        if config.baseline == "group":
+            batch.advantages = losses.group_advantages(rewards, mask, config.group_size, config.group_scale)
+            return batch
+        raw, returns = losses.gae(rewards, batch.values, mask, config.gamma, config.lam)
+        batch.advantages, batch.returns = (losses.whiten(raw, mask), returns) if self.critic else (raw, None)
         return batch
 
     def update(self, batch: Rollout) -> dict[str, float]:
@@ -205,7 +212,7 @@ class PPOTrainer:
         """
         if self.config.prompt_tokens:
             prompts = that_fit(self.tokenizer, prompts, self.config.prompt_tokens)
-        if len(prompts) < self.config.batch_size:
+        if len(prompts) * self.config.answers < self.config.batch_size:
             raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
         if self.run_dir is not None and not self.log:
             checkpoints.go_on(self, prompts, bool(resume))
@@ -277,13 +284,15 @@ class PPOTrainer:
                 logprobs, values, entropy = self.actor(
                     part, config.temperature, config.detach_value or warming
                 )
-            policy = losses.policy_loss(logprobs, part.logprobs, part.advantages, config.clip)[mask]
-            value = losses.value_loss(values, part.values, part.returns, config.value_clip)[mask]
-            loss = ((0.0 if warming else 1.0) * policy.sum() + config.value_coef * value.sum()) / tokens
-            self.scaler.scale(loss).backward()
+            policy = losses.policy_loss(logprobs, part.logprobs, part.advantages, config.clip)[mask].sum()
+            loss, parts = (0.0 if warming else 1.0) * policy, {"policy_loss": policy}
+            if self.critic:
+                value = losses.value_loss(values, part.values, part.returns, config.value_clip)[mask].sum()
+                loss, parts["value_loss"] = loss + config.value_coef * value, value
+            self.scaler.scale(loss / tokens).backward()
             with torch.no_grad():
                 found, extremes = health.describe_tokens(logprobs, part.logprobs, entropy, mask, config.clip)
-                found |= {"loss": loss * tokens, "policy_loss": policy.sum(), "value_loss": value.sum()}
+                found |= {"loss": loss, **parts}
                 sums = {key: sums.get(key, 0.0) + amount / tokens for key, amount in found.items()}
                 largest = largest.maximum(extremes)
         stats = {key: float(total) for key, total in self.processes.sum(sums).items()}

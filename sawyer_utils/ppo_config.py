@@ -14,7 +14,8 @@ class PPOConfig:
     """All settings of a run. Lengths in tokens, KL in nats.
 
     Raises:
-        ValueError: for a batch without rows, or a sampler whose log-probs are not π's.
+        ValueError: for a batch without rows, an unknown baseline, a critic's settings without a critic, or a
+            sampler whose log-probs are not π's.
     """
 
     steps: int = 24
@@ -25,6 +26,9 @@ class PPOConfig:
     learning_rate: float = 2e-4  # decays linearly to 10 %
     kl_coef: float = 0.05  # β, at the start
     kl_target: float | None = None  # KL of a response that β is steered towards; None keeps β
+    baseline: str = "critic"  # what pay is compared with: "critic", "group" or "none"
+    group_size: int = 4  # answers a prompt, with the group as the baseline
+    group_scale: bool = False  # divide by the group's standard deviation, as GRPO does
     gamma: float = 1.0
     lam: float = 1.0  # λ of GAE
     clip: float = 0.2  # ε
@@ -53,6 +57,12 @@ class PPOConfig:
     def __post_init__(self):
         if self.minibatches > self.batch_size:
             raise ValueError(f"{self.minibatches} minibatches of {self.batch_size} responses.")
+        if self.baseline not in ("critic", "group", "none"):
+            raise ValueError(f"baseline={self.baseline!r}: choose 'critic', 'group' or 'none'.")
+        if self.baseline != "critic" and (self.gamma, self.lam, self.critic_warmup) != (1.0, 1.0, 0):
+            raise ValueError("gamma, lam and critic_warmup are a critic's: without one 1, 1 and 0.")
+        if self.batch_size % self.answers or self.answers < 1 + (self.baseline == "group"):
+            raise ValueError(f"{self.batch_size} responses are no groups of {self.group_size}.")
         if self.generation_batch is not None and self.generation_batch < 1:
             raise ValueError(f"generation_batch={self.generation_batch} samples nothing.")
         if self.top_k != 0 or self.top_p != 1.0 or self.temperature <= 0:
@@ -60,6 +70,11 @@ class PPOConfig:
                 "PPO needs samples from the full distribution: top_k=0, top_p=1, temperature > 0. "
                 "The probability that the ratio divides by must be the one that sampled the token."
             )
+
+    @property
+    def answers(self) -> int:
+        """Responses a prompt of a step."""
+        return self.group_size if self.baseline == "group" else 1
 
     def halves(self) -> dict[str, tuple[int, float]]:
         """The sizes that memory hangs on, and the share of what comes and goes that each of them scales."""

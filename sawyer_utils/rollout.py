@@ -108,17 +108,18 @@ def joined(parts: list[Rollout]) -> Rollout:
 
 
 def prompts_of_step(prompts: list[str], step: int, config) -> list[str]:
-    """A step's ``config.batch_size`` prompts: each pass over the list is a new shuffle, known from seed and
-    pass, so that a run that goes on continues where it was.
+    """A step's prompts, ``config.batch_size`` in all, each ``config.answers`` times in a row: each pass over
+    the list is a new shuffle, known from seed and pass, so that a run that goes on continues where it was.
 
     Args:
         step: those before it.
     """
-    picked, start = [], step * config.batch_size
-    for place in range(start, start + config.batch_size):
+    size = config.batch_size // config.answers
+    picked = []
+    for place in range(step * size, (step + 1) * size):
         shuffle, index = divmod(place, len(prompts))
         generator = torch.Generator().manual_seed(config.seed + shuffle)
-        picked.append(prompts[torch.randperm(len(prompts), generator=generator)[index]])
+        picked += [prompts[torch.randperm(len(prompts), generator=generator)[index]]] * config.answers
     return picked
 
 

@@ -40,9 +40,10 @@ def shipped() -> list:
     return [runtime.project_root() / "checkpoints" / "local" / name for name in ADAPTERS]
 
 
-def test_the_table_of_seeds_is_of_this_code_and_these_weights():
+@pytest.mark.parametrize("name", ["ppo_seeds", "ppo_group_seeds"])
+def test_the_table_of_seeds_is_of_this_code_and_these_weights(name):
     """Red after a change of what PPO's result hangs on: run benchmarks/ppo_seeds.py again."""
-    table = read_json(runtime.project_root() / "results" / "ppo_seeds.json")
+    table = read_json(runtime.project_root() / "results" / f"{name}.json")
     assert table["depends_on"] == freshness.of_ppo(PROFILES["local"], *shipped())
     assert len(table["rows"]) == table["together"]["seeds"] == 5
 

@@ -270,6 +270,27 @@ def check_gae_mask(gae):
         close(alone[0][0], clean[0][b, :n])
 
 
+# Two groups of two answers, of one to four tokens; a token costs something, the last one pays the score.
+PAY = tensor([[-0.1, 2.0, 9.0, 9.0], [1.0, 9.0, 9.0, 9.0], [-0.2, -0.3, 0.1, 3.0], [0.5, -1.0, 9.0, 9.0]])
+PAID_TOKENS = tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]]).bool()
+
+
+def check_groups_by_hand(group_advantages):
+    # In all 1.9 and 1.0; 2.6 and -0.5. What is still to come, less what the other was paid.
+    expected = [[0.9, 1.0, 0, 0], [-0.9, 0, 0, 0], [3.1, 3.3, 3.6, 3.5], [-3.1, -3.6, 0, 0]]
+    close(group_advantages(PAY, PAID_TOKENS, 2), expected)
+    # The standard deviations of two are their distances over the root of two.
+    spreads = [0.9 / 2**0.5 + 1e-4] * 2 + [3.1 / 2**0.5 + 1e-4] * 2
+    close(group_advantages(PAY, PAID_TOKENS, 2, scale=True), tensor(expected) / tensor(spreads).unsqueeze(1))
+
+
+def check_groups_of_three(group_advantages):
+    paid = tensor([[1.0], [2.0], [6.0], [0.3], [0.3], [0.3]])
+    found = group_advantages(paid, torch.ones(6, 1, dtype=torch.bool), 3)
+    close(found[:3], [[-3.0], [-1.5], [4.5]])
+    assert (found[3:] == 0.0).all(), "a group that agrees has exactly 0"
+
+
 # --- losses -------------------------------------------------------------------------------------
 
 RATIOS = (0.5, 1.0, 1.5)
@@ -385,6 +406,8 @@ CHECKS = {
     check_gae_slow: losses.gae,
     check_gae_ends: losses.gae,
     check_gae_mask: losses.gae,
+    check_groups_by_hand: losses.group_advantages,
+    check_groups_of_three: losses.group_advantages,
     check_policy_loss: losses.policy_loss,
     check_policy_gradient: losses.policy_loss,
     check_value_loss: losses.value_loss,
@@ -460,6 +483,36 @@ def gae_forgets_gamma_in_the_sum(rewards, values, mask, gamma=1.0, lam=0.95):
         following = deltas[:, t] + lam * following
         advantages[:, t] = following
     return advantages, advantages + values
+
+
+def _groups_with(rewards, mask, size, baseline, scale=1.0):
+    to_come, _ = losses.gae(rewards, torch.zeros_like(rewards), mask, 1.0, 1.0)
+    paid = to_come[:, 0].view(-1, size)
+    return _masked((to_come - baseline(paid).reshape(-1, 1)) / scale, mask)
+
+
+def group_with_its_own_mean(rewards, mask, size, scale=False):
+    return _groups_with(rewards, mask, size, lambda paid: paid.mean(1, keepdim=True).expand_as(paid))
+
+
+def group_of_the_whole_batch(rewards, mask, size, scale=False):
+    return _groups_with(rewards, mask, size, lambda paid: (paid.sum() - paid) / (paid.numel() - 1))
+
+
+def group_of_every_other_row(rewards, mask, size, scale=False):
+    groups = len(rewards) // size
+    order = torch.arange(len(rewards)).view(size, groups).T.flatten()
+    back = order.argsort()
+    return losses.group_advantages(rewards[order], mask[order], size)[back]
+
+
+def group_pays_the_past(rewards, mask, size, scale=False):
+    right = losses.group_advantages(rewards, mask, size)
+    return _masked(right[:, :1].expand_as(right), mask)
+
+
+def group_reads_padding(rewards, mask, size, scale=False):
+    return _masked(losses.group_advantages(rewards, torch.ones_like(mask), size), mask)
 
 
 def gae_whitens_before_the_returns(rewards, values, mask, gamma=1.0, lam=0.95):
@@ -647,6 +700,12 @@ MISTAKES = [
     (check_gae_slow, "whitened before the returns", gae_whitens_before_the_returns),
     (check_gae_by_hand, "whitened before the returns", gae_whitens_before_the_returns),
     (check_gae_slow, "returns from whitened advantages", gae_returns_from_whitened_advantages),
+    (check_groups_by_hand, "its own mean", group_with_its_own_mean),
+    (check_groups_of_three, "its own mean", group_with_its_own_mean),
+    (check_groups_by_hand, "the whole batch", group_of_the_whole_batch),
+    (check_groups_by_hand, "every other row", group_of_every_other_row),
+    (check_groups_by_hand, "the past is paid", group_pays_the_past),
+    (check_groups_by_hand, "padding is paid", group_reads_padding),
     (check_policy_loss, "the bolder branch", policy_loss_of_the_bolder_branch),
     (check_policy_gradient, "the bolder branch", policy_loss_of_the_bolder_branch),
     (check_policy_loss, "always clipped", policy_loss_always_clipped),

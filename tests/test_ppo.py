@@ -44,6 +44,9 @@ SMALL = PPOConfig(
 )
 
 
+GROUPS = {"baseline": "group", "group_size": 4}
+
+
 def count_a(prompts: list[str], responses: list[str]) -> list[float]:
     return [float(response.split().count("a")) for response in responses]
 
@@ -1091,9 +1094,9 @@ def check_same_run(first: PPOTrainer, second: PPOTrainer) -> None:
 MOVING = {"kl_target": 0.5, "scale_rewards": True, "generation_batch": 3}
 
 
-@pytest.mark.parametrize("killed_in", [3, 4])
-def test_two_steps_and_two_are_four(make, tmp_path, killed_in):  # №33
-    settings = {"steps": 4, "checkpoint_every": 2, "missing_stop_penalty": 0.5, **MOVING}
+@pytest.mark.parametrize(("killed_in", "more"), [(3, {}), (4, {}), (3, GROUPS)])
+def test_two_steps_and_two_are_four(make, tmp_path, killed_in, more):  # №33
+    settings = {"steps": 4, "checkpoint_every": 2, "missing_stop_penalty": 0.5, **MOVING, **more}
     whole = make(run_dir=tmp_path / "whole", **settings)
     whole.train(PROMPTS)
     cut = make(run_dir=tmp_path / "cut", **settings)
@@ -1457,6 +1460,106 @@ def test_a_bandit_ends_at_its_closed_form(letters, letter_actor, seed, kl_coef):
 
     assert distance(before) > 0.15
     assert distance(policy()) < 0.09
+
+
+# --- without a critic ---------------------------------------------------------------------------
+
+
+def test_each_prompt_of_a_step_is_answered_by_a_whole_group():
+    config = replace(SMALL, **GROUPS)
+    steps = [prompts_of_step(PROMPTS, step, config) for step in range(5)]
+    for step in steps:
+        assert len(step) == config.batch_size
+        assert all(len(set(step[i : i + 4])) == 1 for i in range(0, len(step), 4))
+    assert sorted({prompt for step in steps for prompt in step}) == sorted(
+        PROMPTS
+    )  # ten in five steps of two
+
+
+def test_the_baseline_of_an_answer_is_the_mean_of_the_other_answers(make):
+    batch = ready(
+        make(**GROUPS, kl_coef=0.0, missing_stop_penalty=0.0), [p for p in PROMPTS[:2] for _ in "1234"]
+    )
+    for row, group in enumerate(batch.scores.view(2, 4).repeat_interleave(4, 0)):
+        own = batch.scores[row]
+        others = (group.sum() - own) / 3
+        tokens = batch.advantages[row][batch.response_mask[row]]
+        assert torch.allclose(tokens, (own - others).expand_as(tokens), atol=1e-6)
+    assert batch.scores.view(2, 4).std(1).min() > 0, "a group without a difference tests nothing"
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_a_group_that_agrees_moves_nothing(make, scale):
+    """Exactly: with a reward that is the same for all there is nothing to learn."""
+    trainer = make(lambda prompts, _: [0.3] * len(prompts), **GROUPS, group_scale=scale, kl_coef=0.0,
+                   missing_stop_penalty=0.0)  # fmt: skip
+    before = weights_of(trainer)
+    line = trainer.step([p for p in PROMPTS[:2] for _ in "1234"])
+    assert line["policy_loss"] == 0.0
+    assert same(before, weights_of(trainer))
+
+
+def test_groups_are_not_mixed_by_the_minibatches(make, monkeypatch):
+    """An answer's advantage is of its own group, in whichever minibatch it is used."""
+    trainer = make(**GROUPS, micro_batch=8)
+    prompts = [p for p in PROMPTS[:2] for _ in "1234"]
+    batch, used, policy_loss = ready(trainer, prompts), [], losses.policy_loss
+
+    def seen(logprobs, old, advantages, clip):
+        used.extend(zip(old.tolist(), advantages.tolist(), strict=True))
+        return policy_loss(logprobs, old, advantages, clip)
+
+    monkeypatch.setattr(losses, "policy_loss", seen)
+    trainer.update(batch)
+    width = min(len(row) for row, _ in used)
+    own = {
+        tuple(row[:width]): a[:width]
+        for row, a in zip(batch.logprobs.tolist(), batch.advantages.tolist(), strict=True)
+    }
+    assert len(used) == 2 * len(batch)
+    assert all(own[tuple(row[:width])] == a[:width] for row, a in used)
+
+
+@pytest.mark.parametrize("baseline", ["group", "none"])
+def test_without_a_critic_no_value_is_learnt_or_logged(make, baseline):
+    trainer = make(baseline=baseline)
+    line = trainer.step([p for p in PROMPTS[:2] for _ in "1234"])
+    assert not any(p.abs().max() for p in trainer.actor.value_head.parameters())
+    assert len(trainer.trained) == len(make().trained) - 2
+    assert {"value_loss", "explained_variance"}.isdisjoint(line)
+    assert health.diagnose([line] * 4) is not None
+
+
+def test_with_no_baseline_all_pay_counts(make):
+    """What is still paid, neither shifted nor scaled."""
+    batch = ready(make(baseline="none", kl_coef=0.3))
+    to_come = torch.where(batch.response_mask, batch.rewards.flip(1).cumsum(1).flip(1), 0.0)
+    assert torch.allclose(batch.advantages, to_come, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"baseline": "mean"},
+        {**GROUPS, "group_size": 3},
+        {**GROUPS, "group_size": 1},
+        {**GROUPS, "lam": 0.95},
+        {"baseline": "none", "gamma": 0.9},
+        {**GROUPS, "critic_warmup": 2},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings):
+    with pytest.raises(ValueError, match=r"baseline|critic|groups"):
+        replace(SMALL, **settings)
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(0, False), (1, True)])
+def test_a_policy_learns_from_its_groups(letters, letter_actor, seed, scale):
+    settings = replace(LEARNING, seed=seed, **GROUPS, group_scale=scale)
+    rewards = [
+        line["reward"] for line in PPOTrainer(letter_actor(seed), letters, count_a, settings).train(PROMPTS)
+    ]
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 2.0
 
 
 # --- 4-bit --------------------------------------------------------------------------------------
