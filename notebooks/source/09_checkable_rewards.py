@@ -138,7 +138,7 @@ sizes = checkable.settings(profile)  # this chapter's steps and lengths
 tasks = checkable.tasks(sizes, GROUP)
 pass_at = {}
 for name, task in tasks.items():
-    said = checkable.answers(sizes, sft, sft, task.train[:24], 8, folder)
+    said = checkable.answers(sizes, sft, sft, task.train[:24], 8)
     right = np.reshape(task.reward(said["prompt"], said["response"]), (-1, 8))
     of_four = right.reshape(-1, GROUP).sum(1)
     best = {k: evaluation.best_of_n(right, k).mean() for k in (1, 4, 8)}
@@ -175,16 +175,17 @@ others = (rewards.sum(1, keepdim=True) - rewards) / (GROUP - 1)
 centred = rewards - rewards.mean(1, keepdim=True)
 divided = centred / (rewards.std(1, keepdim=True) + 1e-4)
 for row, loo, grpo in zip(rewards, rewards - others, divided):
-    shown = ["".join(f"{x:7.2f}" for x in of.tolist()) for of in (row, loo, grpo)]
-    print("rewards{}   leave one out{}   GRPO{}".format(*shown))
+    shown = ["".join(f"{x:6.2f}" for x in of.tolist()) for of in (row, loo, grpo)]
+    print("rewards{}  leave one out{}  GRPO{}".format(*shown))
 column = rewards.reshape(-1, 1)  # answers of one token each
-ours = losses.group_advantages(column, torch.ones_like(column).bool(), GROUP)
-assert torch.allclose(ours.reshape(-1, GROUP), rewards - others, atol=1e-6)
+for scale, by_hand in ((False, rewards - others), (True, divided * GROUP / (GROUP - 1))):
+    found = losses.group_advantages(column, column > -1, GROUP, scale)
+    assert torch.allclose(found.reshape(-1, GROUP), by_hand, atol=1e-3)
 
 # %% [markdown]
 # A group that is all right or all wrong gives exactly zero: no push. The division makes of a difference of 0.01 as much as of
 # one of 1: groups that nearly agree are blown up (Dr. GRPO, Liu et al. 2025, arXiv 2503.20783, leaves it out). For a reward of 0 and 1
-# it matters little, for a judge's marks it may. Our trainer divides by the spread of the whole batch instead.
+# it matters little, for a judge's marks it may. Our trainer leaves it out, unless asked (`group_scale=True`).
 #
 # ## 4. What is an equal budget?
 
@@ -195,13 +196,13 @@ rate, beta, per_step = 1e-3, profile.kl_coef, sizes.ppo_batch // GROUP
 learns = f"{sizes.ppo_steps} × {per_step} prompts × {GROUP}"
 steps = sizes.ppo_steps * sizes.ppo_minibatches
 plan = {
-    "ours": [learns, f"{steps}", f"{rate:g}", "of the batch", "in the reward"],
-    "TRL's GRPO": [learns, f"{steps}", f"{rate:g}", "of the group", "in the loss (k3)"],
-    "SFT on right answers": [learns, "3 epochs", f"{profile.sft_lr:g}", "-", "none"],
-    "SFT on random answers": [learns, "3 epochs", f"{profile.sft_lr:g}", "-", "none"],
+    "ours": [learns, f"{steps}", f"{rate:g}", "nothing", "in the reward"],
+    "TRL's GRPO": [learns, f"{steps}", f"{rate:g}", "the spread", "in the loss (k3)"],
+    "SFT on right answers": [learns, "3 epochs", f"{profile.sft_lr:g}", "", "none"],
+    "SFT on random answers": [learns, "3 epochs", f"{profile.sft_lr:g}", "", "none"],
 }
 what = ["sampled answers", "gradient steps", "learning rate"]
-what += ["advantage over the spread", f"KL, β = {beta}"]
+what += ["advantage divided by", f"KL, β = {beta}"]
 pd.DataFrame(plan, index=what).T
 
 # %% [markdown]
@@ -312,7 +313,7 @@ from trl import SFTConfig, SFTTrainer
 def tuned(seed, right):
     """SFT on one right answer a prompt, or on any of the four."""
     run = folder / f"sft-{'right' if right else 'random'}-{seed}"
-    said = checkable.answers(sizes, sft, sft, chosen.train, GROUP, folder, seed=seed)
+    said = checkable.answers(sizes, sft, sft, chosen.train, GROUP, seed)
     rows = checkable.picked(chosen, said, seed, right)
     micro = min(profile.sft_micro_batch, len(rows))
     tokenizer, model = peers.start(profile, sft)
@@ -349,8 +350,7 @@ runs |= {"SFT on right answers": "sft-right", "SFT on random answers": "sft-rand
 
 
 def test(adapter):
-    size = profile.versus_samples
-    return checkable.answers(sizes, sft, adapter, chosen.test, size, folder)
+    return checkable.answers(sizes, sft, adapter, chosen.test, profile.versus_samples)
 
 
 def by_prompt(said, pay):
@@ -445,10 +445,10 @@ ready = "model/adapter_model.safetensors"
 judge = reward.RewardModel.load(runtime.find_stage(profile, "reward", ready) / "model")
 rows = data.load_prompts("test", profile.prompts, profile.versus_prompts)
 prompts = [row["prompt"] for row in rows]
-talks = {"SFT": checkable.answers(profile, sft, sft, prompts, 1, folder)}
+talks = {"SFT": checkable.answers(profile, sft, sft, prompts, kl=False)}
 for name, run in runs.items():
     adapter = folder / f"{run}-0" / "adapter"
-    talks[name] = checkable.answers(profile, sft, adapter, prompts, 1, folder)
+    talks[name] = checkable.answers(profile, sft, adapter, prompts, kl=False)
 scored = {n: judge.score(said["prompt"], said["response"]) for n, said in talks.items()}
 spread = statistics.stdev(scored["SFT"])
 scored = {name: [x / spread for x in of] for name, of in scored.items()}

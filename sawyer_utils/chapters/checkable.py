@@ -32,10 +32,10 @@ WORDS = (
 )
 KINDS = (
     "fruits animals colours tools cities drinks vegetables sports birds trees flowers countries languages "
-    "jobs games dances insects fish metals planets rivers seasons months shoes hats toys desserts soups "
-    "cheeses spices herbs nuts grains breads cakes snacks sandwiches vehicles boats instruments songs books "
-    "films painters writers scientists explorers hobbies holidays shapes rooms buildings machines clothes "
-    "jewels fabrics gifts pets mountains lakes islands deserts oceans storms dogs cats horses snakes"
+    "games dances insects fish metals planets rivers seasons months shoes hats toys desserts soups cheeses "
+    "herbs nuts breads cakes snacks vehicles boats instruments songs books films painters writers hobbies "
+    "rooms buildings machines clothes jewels fabrics gifts pets mountains lakes islands deserts oceans dogs "
+    "jobs cups shapes"
 )
 
 
@@ -51,7 +51,7 @@ class Task:
     train: list[str]  # prompts
     test: list[str]
     check: Callable[[str, str], bool]  # (response, key): whether it is right
-    form: Callable[[str], bool]  # whether a response only looks like a right one
+    form: Callable[[str], object]  # whether a response only looks like a right one
 
     def reward(self, prompts: list[str], responses: list[str]) -> list[float]:
         """1 for each right answer, else 0.
@@ -63,7 +63,7 @@ class Task:
 
     def form_alone(self, prompts: list[str], responses: list[str]) -> list[float]:
         """1 for each answer in the form that was asked for, whatever it says."""
-        return [float(self.form(response)) for response in responses]
+        return [float(bool(self.form(response))) for response in responses]
 
 
 def items_of(response: str) -> list[str]:
@@ -108,17 +108,14 @@ def _backwards(rng: random.Random) -> tuple[str, str, str]:
     return word, f"Spell the word {word} backwards.", word[::-1]
 
 
-def _numbers(response: str) -> list[str]:
-    return re.findall(r"\d+", response)
-
-
+DIGITS = re.compile(r"\d+")
 # name -> (generator: what it is about, prompt, key; whether an answer is right; its form alone)
 OWN = {
-    "backwards": (_backwards, lambda r, key: "".join(normalise(r)) == key, lambda r: bool(r.strip())),
-    "sorted": (_sorted, lambda r, key: " ".join(normalise(r)) == key, lambda r: bool(r.strip())),
+    "backwards": (_backwards, lambda r, key: "".join(normalise(r)) == key, str.strip),
+    "sorted": (_sorted, lambda r, key: " ".join(normalise(r)) == key, str.strip),
     "list": (_list, _is_list_of, is_list),
-    "sentence": (_sentence, lambda r, key: r.strip()[:1].upper() == key, lambda r: bool(r.strip())),
-    "larger": (_larger, lambda r, key: _numbers(r) == [key], lambda r: len(_numbers(r)) == 1),
+    "sentence": (_sentence, lambda r, key: r.strip()[:1].upper() == key, str.strip),
+    "larger": (_larger, lambda r, key: DIGITS.findall(r) == [key], lambda r: len(DIGITS.findall(r)) == 1),
 }
 
 
@@ -175,24 +172,20 @@ def solved_task(source: str, train: int, test: int) -> Task:
         for share, some in rows.items()
     }
     train_asked, test_asked = list(found["train"])[:train], list(found["test"])[:test]
-    return Task("gsm8k", found["train"] | found["test"], train_asked, test_asked, _solves, _has_number)
-
-
-def _has_number(response: str) -> bool:
-    return last_number(response) is not None
+    return Task("gsm8k", found["train"] | found["test"], train_asked, test_asked, _solves, last_number)
 
 
 def _solves(response: str, key: str) -> bool:
-    return _has_number(response) and float(last_number(response)) == float(key)
+    return last_number(response) is not None and float(last_number(response)) == float(key)
 
 
 # --- one run of the chapter ---------------------------------------------------------------------
 
 
 def settings(profile: Profile) -> Profile:
-    """The profile with this chapter's number of batches, that of 05, and short answers to our own tasks."""
+    """The profile with this chapter's number of batches, and short answers to our own tasks."""
     short = profile.response_tokens if profile.hub_data else min(profile.response_tokens, RESPONSE_TOKENS)
-    return replace(profile, response_tokens=short, ppo_steps=profile.versus_steps)
+    return replace(profile, response_tokens=short, ppo_steps=max(2, profile.versus_steps * 3 // 4))
 
 
 def tasks(profile: Profile, group: int) -> dict[str, Task]:
@@ -203,31 +196,30 @@ def tasks(profile: Profile, group: int) -> dict[str, Task]:
         profile: of :func:`settings`; a training of its steps sees each prompt once.
         group: answers to each prompt.
     """
-    train = max(profile.ppo_batch, profile.ppo_steps * profile.ppo_batch // group)
-    sizes = train, profile.versus_prompts
+    sizes = profile.ppo_steps * profile.ppo_batch // group, profile.versus_prompts
     source = os.environ.get("SAWYER_CHECKABLE") or (GSM8K if profile.hub_data else "")
     found = [solved_task(source, *sizes)] if source else [own_task(name, *sizes) for name in OWN]
     return {task.name: task for task in found}
 
 
-def answers(profile: Profile, sft: Path, adapter: Path, prompts, samples: int, folder: Path, seed: int = 0):
-    """What an adapter says to prompts, ``samples`` answers of each, as lists in one order: "prompt",
-    "response", "length" (tokens), "finished", and "kl" to the SFT model (nats). Sampled once; the random
-    numbers are the same for every adapter."""
-    sizes = prompts, samples, seed, profile.response_tokens, profile.temperature
-    path = folder / "answers" / f"{fingerprint(adapter, sizes)}.json"
+def answers(profile: Profile, sft: Path, adapter: Path, prompts: list[str], samples=1, seed=0, kl=True):
+    """What an adapter says to prompts, as lists in one order: "prompt", "response", "length" (tokens),
+    "finished", and, if asked for, "kl" to the SFT model (nats). Sampled once, ``samples`` of each prompt; the
+    random numbers are the same for every adapter."""
+    sizes = prompts, samples, seed, kl, profile.response_tokens, profile.temperature
+    path = runtime.run_dir(profile, "checkable") / "answers" / f"{fingerprint(adapter, sizes)}.json"
     if not path.exists():
         tokenizer, model = models.load_actor(profile, sft)
         models.load_policy_weights(model, adapter)
         prompts = that_fit(tokenizer, prompts, profile.prompt_tokens)
         said = evaluation.answer(model, tokenizer, prompts, profile, seed=seed, samples=samples)
-        kl = [0.0] * len(said.prompts)  # of the SFT model to itself
-        if adapter != sft:
-            compute = runtime.choose_precision(profile.precision).compute
-            kl = evaluation.kl_to_reference(model, said, models.REF, compute)
         found = {"prompt": said.prompts, "response": said.responses, "length": said.lengths}
+        found |= {"finished": said.finished, "kl": [0.0] * len(said.prompts)}  # of the SFT model to itself
+        if kl and adapter != sft:
+            compute = runtime.choose_precision(profile.precision).compute
+            found["kl"] = evaluation.kl_to_reference(model, said, models.REF, compute)
         path.parent.mkdir(exist_ok=True)
-        write_json(path, found | {"finished": said.finished, "kl": kl})
+        write_json(path, found)
     return read_json(path)
 
 
