@@ -188,6 +188,15 @@ def test_rejection_keeps_a_right_answer_and_its_control_the_same_prompts():
     assert texts[False] == {task.keys[one], task.keys[two], "x", "y"}
 
 
+def test_where_nothing_is_right_it_is_said_and_any_answer_is_taken(capsys):
+    task = checkable.own_task("larger", train=6, test=2)
+    said = {"prompt": task.train[:2], "response": ["x", "y"]}
+    rows = [checkable.picked(task, said, 0, right) for right in (True, False)]
+    assert rows[0] == rows[1]
+    assert [row["messages"][1]["content"] for row in rows[0]] == ["x", "y"]
+    assert "larger: none of 2 answers is right" in capsys.readouterr().out
+
+
 # --- TRL's trainer ------------------------------------------------------------------------------
 
 
