@@ -1,10 +1,10 @@
 """Notebook 09's GRPO as a script, for more than one card.
 
-    accelerate launch --num_processes 2 notebooks/grpo_launch.py
+    accelerate launch --num_processes 2 --multi_gpu notebooks/grpo_launch.py
 
 Prompts and reward function are the notebook's; on what it runs, Accelerate decides. The answers of a batch
-are shared out, so that their number stays the same. Run for this release: two processes on a CPU
-(tests/test_checkable.py). Not run: several GPUs, DeepSpeed, FSDP, vLLM.
+are shared out, so that their number stays the same. Run for this release: two processes on a CPU, where
+``--multi_gpu`` is needed, too (tests/test_checkable.py). Not run: several GPUs, DeepSpeed, FSDP, vLLM.
 """
 
 from pathlib import Path

@@ -486,12 +486,13 @@ pd.DataFrame(cost).T.round(2)
 # as a script.
 #
 # ```
-# accelerate launch --num_processes 2 notebooks/grpo_launch.py
-# accelerate launch --config_file my_cards.yaml notebooks/grpo_launch.py
+# accelerate launch --num_processes 2 --multi_gpu notebooks/grpo_launch.py
+# accelerate launch --num_processes 4 --use_deepspeed --zero_stage 2 notebooks/grpo_launch.py
 # ```
 #
-# The first line is run by a test, with two CPU processes. **Not run here**, for want of the cards: several GPUs
-# (`accelerate config` asks), DeepSpeed's ZeRO stages (`--use_deepspeed --zero_stage 2`), and `use_vllm=True`.
+# The first line was run for this release, by a test and with two CPU processes (there, too, it wants `--multi_gpu`). **Not
+# run**, for want of the cards: several GPUs, DeepSpeed (the second line), FSDP, and `use_vllm=True`. `accelerate config` asks
+# for what is to be set and writes it into a file.
 #
 # What has to stay the same is the reward. For the same texts:
 
