@@ -123,7 +123,8 @@ assert [task.check(said, "3") for said in answers] == [1, 0, 0, 0, 1, 1]
 right = np.array([[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]])  # (prompts, N)
 for k in (1, 4, 8):
     by_hand = [1 - math.comb(8 - c, k) / math.comb(8, k) for c in right.sum(1)]
-    print(f"pass@{k}: {statistics.mean(by_hand):.3f}, of the first prompt {by_hand[0]:.3f}")
+    mean = statistics.mean(by_hand)
+    print(f"pass@{k}: {mean:.3f}, of the first prompt {by_hand[0]:.3f}")
     assert np.allclose(by_hand, evaluation.best_of_n(right, k))
 
 # %% [markdown]
@@ -155,9 +156,9 @@ pd.DataFrame(pass_at).T.round(2)
 #   ever paid for.
 
 # %% [markdown]
-# In our run *list* has a pass@1 of ?.?? and a pass@8 of ?.??: rarely right, but not never, and ?.?? of its groups differ.
+# In our run *list* has a pass@1 of ?.?? and a pass@8 of ?.??: seldom right, but not never, and ?.?? of its groups differ.
 #
-# *backwards* and *sorted* are beyond this model, and a training would be paid nothing. *larger* names one of two numbers:
+# *backwards* and *sorted* are beyond this model, and a training would be paid hardly anything. *larger* names one of two numbers:
 # whoever guesses is right half the time, and eight guesses hold a right one in 255 of 256 cases. **pass@k counts luck**, so a
 # task needs a low chance of guessing.
 #
@@ -174,11 +175,12 @@ rewards = torch.cat([rewards, torch.tensor([[0.51, 0.5, 0.5, 0.5]])])  # (groups
 others = (rewards.sum(1, keepdim=True) - rewards) / (GROUP - 1)
 centred = rewards - rewards.mean(1, keepdim=True)
 divided = centred / (rewards.std(1, keepdim=True) + 1e-4)
-for row, loo, grpo in zip(rewards, rewards - others, divided):
-    shown = ["".join(f"{x:6.2f}" for x in of.tolist()) for of in (row, loo, grpo)]
+for row, loo, by_std in zip(rewards, rewards - others, divided):
+    shown = ["".join(f"{x:6.2f}" for x in of.tolist()) for of in (row, loo, by_std)]
     print("rewards{}  leave one out{}  GRPO{}".format(*shown))
 column = rewards.reshape(-1, 1)  # answers of one token each
-for scale, by_hand in ((False, rewards - others), (True, divided * GROUP / (GROUP - 1))):
+grpo = divided * GROUP / (GROUP - 1)  # as leave-one-out has it: larger by n/(n − 1)
+for scale, by_hand in ((False, rewards - others), (True, grpo)):
     found = losses.group_advantages(column, column > -1, GROUP, scale)
     assert torch.allclose(found.reshape(-1, GROUP), by_hand, atol=1e-3)
 
@@ -252,7 +254,7 @@ def asked(prompts):
     return [{"prompt": [{"role": "user", "content": prompt}]} for prompt in prompts]
 
 
-def grpo(seed):
+def by_grpo(seed):
     """The same by TRL."""
     run = folder / f"grpo-{seed}"
     micro = min(sizes.ppo_micro_batch, sizes.ppo_batch // sizes.ppo_minibatches)
@@ -285,7 +287,7 @@ def grpo(seed):
 # %%
 logs, peaks = {"ours": [], "TRL's GRPO": []}, {"ours": [], "TRL's GRPO": []}
 for seed in SEEDS:
-    by_ours, by_trl = ours(seed, chosen.reward), grpo(seed)
+    by_ours, by_trl = ours(seed, chosen.reward), by_grpo(seed)
     for name, (log, peak) in (("ours", by_ours), ("TRL's GRPO", by_trl)):
         logs[name].append(log)
         peaks[name].append(peak)
@@ -477,7 +479,7 @@ print(f"TRL's iteration takes {ratio:.1f} times as long as ours on this machine.
 pd.DataFrame(cost).T.round(2)
 
 # %% [markdown]
-# TRL is made for GPUs with vLLM beside it. On one small CPU ours has the better of it; on eight GPUs you would not ask.
+# TRL is made for GPUs, with vLLM beside it: what one small CPU says is no verdict on eight GPUs.
 #
 # ## 8. When one card is not enough
 #
