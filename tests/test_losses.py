@@ -779,6 +779,12 @@ def test_a_response_without_tokens_has_nowhere_to_put_its_score():
         losses.token_rewards(torch.ones(1), torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.bool), 0.1)
 
 
+@pytest.mark.parametrize(("rows", "size"), [(6, 4), (4, 1)])
+def test_rows_that_are_no_groups_are_refused(rows, size):
+    with pytest.raises(ValueError, match=f"no groups of {size}"):
+        losses.group_advantages(torch.ones(rows, 2), torch.ones(rows, 2, dtype=torch.bool), size)
+
+
 def test_sampled_kl_agrees_with_the_exact_sum():
     # The same as the enumeration, seen the way PPO sees it: tokens drawn from the policy.
     draws = random.Random(0).choices(range(3), P, k=20_000)

@@ -999,6 +999,9 @@ def test_fewer_prompts_than_a_batch_are_refused(make):
     # Elsewhere this loops for ever over an empty loader.
     with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
         make().train(PROMPTS[:7])
+    assert len(make(**GROUPS, steps=1).train(PROMPTS[:2])) == 1  # eight answers in two groups
+    with pytest.raises(ValueError, match="1 prompts are fewer"):
+        make(**GROUPS).train(PROMPTS[:1])
 
 
 def test_prompts_that_do_not_fit_are_left_out_and_said(make, letters, capsys):
