@@ -88,13 +88,15 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def run(command: list[str]) -> None:
+def run(command: list[str]) -> str:
+    """What the command printed."""
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from sawyer_utils.plumbing.files import home, read_json
 from sawyer_utils.profiles import Profile
 
 STAGES = ("sft", "reward", "ppo", "eval")
-EXTRA_STAGES = ("versus", "hacking", "neutral", "domain", "ai_feedback")  # of the chapters after 04
+EXTRA_STAGES = ("versus", "hacking", "neutral", "domain", "checkable", "ai_feedback")  # of the chapters after 04
 
 # What a stage recorded -> its rows, by stage: ``what: result``, with the names of its metrics.json.
 FIXED = {
@@ -93,7 +93,7 @@ def rows(results: dict) -> list[tuple[str, str, str]]:
     ]
     listed = {"04 evaluation": _evaluation, "05 PPO against DPO": _versus, "06 reward hacking": _hacking}
     listed |= {"07 neutral summaries": _neutral, "08 domain adaptation": _domain}
-    listed |= {"10 AI feedback": _feedback}
+    listed |= {"09 checkable rewards": _checkable, "10 AI feedback": _feedback}
     stages = zip(listed.items(), ("eval", *EXTRA_STAGES), strict=True)
     return fixed + [(name, *row) for (name, rows_of), stage in stages for row in rows_of(recorded[stage])]
 
@@ -147,6 +147,13 @@ def _domain(found: dict) -> Iterator[tuple[str, str]]:
         for measure, c in measures.items():
             if measure in ("facts named", "reward", "choices: truthful_mini"):
                 yield f"{measure}, {name}", said.format(**c)
+
+
+def _checkable(found: dict) -> Iterator[tuple[str, str]]:
+    for name, gained in found.get("found", {}).items():
+        said = "{:.2f} → {:.2f}; {:+.2f} [{:+.2f}, {:+.2f}] over seeds and prompts"
+        change = found["start"]["reward"], found["right"][name], *gained["reward"]
+        yield f"right answers on held-out prompts, {name}", said.format(*change)
 
 
 def _feedback(found: dict) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ MODULES = {
     "06": "sawyer_utils.classroom.exercises.hacking",
     "07": "sawyer_utils.classroom.exercises.news",
     "08": "sawyer_utils.classroom.exercises.domain",
+    "09": "sawyer_utils.classroom.exercises.checkable",
     "10": "sawyer_utils.classroom.exercises.feedback",
 }
 _COLOURS = {True: "#0072B2", False: "#B00020", None: "#767676"}  # beside words that say the same

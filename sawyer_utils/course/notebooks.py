@@ -27,6 +27,7 @@ EXTRAS = {
     "06_reward_hacking": "hacking",
     "07_neutral_summaries": "neutral",
     "08_domain_adaptation": "domain",
+    "09_checkable_rewards": "checkable",
     "10_ai_feedback": "ai_feedback",
 }
 FOLDERS = {**NOTEBOOKS, **EXTRAS}

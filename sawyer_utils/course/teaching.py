@@ -27,6 +27,7 @@ TRAINS = {
     "06_reward_hacking": ("6. What helps?", "hacking/seconds_train"),
     "07_neutral_summaries": ("6. Train", "neutral/seconds_train"),
     "08_domain_adaptation": ("3. How is it taught?", "domain/seconds_train"),
+    "09_checkable_rewards": ("5. Train", "checkable/seconds_train"),
     "10_ai_feedback": ("6. What does PPO make of it?", "ai_feedback/seconds_train"),
 }
 

@@ -52,7 +52,7 @@ def changes(before: dict[str, str], after: dict[str, str]) -> str:
 
 
 def colab_chain(session: Session) -> Iterator[Result]:
-    """All eight, under ``colab``."""
+    """All nine, under ``colab``."""
     for i, name in enumerate(FOLDERS):
         refusal = REFUSALS[i % len(REFUSALS)]
         yield session.run(name, title=f"colab: {name}", SAWYER_PROFILE="colab", REHEARSAL_SECRET=refusal)

@@ -210,6 +210,24 @@ def mmlu() -> dict[str, list[dict]]:
     return {"dev": every[:5], "validation": every[5:10], "test": every[10:]}
 
 
+def gsm8k() -> list[dict]:
+    plain = [
+        {
+            "question": f"Bo has {n} eggs and buys {n % 7}. How many are there?",
+            "answer": f"Add.\n#### {n + n % 7}",
+        }
+        for n in range(1, 120)
+    ]
+    odd = [
+        {"question": "How many?", "answer": "Nobody knows."},
+        {"question": "", "answer": "#### 1"},
+        {"question": None, "answer": "#### 1"},
+        {"question": TYPED, "answer": None},
+        {"question": f"{long(700)} How many words?", "answer": "#### 1,700"},
+    ]
+    return list(mixed(plain, odd))
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -241,6 +259,14 @@ def write_data(folder: Path) -> None:
     asked = {"generation": {"validation": [{"question": r["question"]} for r in truthful()]}}
     asked |= {"multiple_choice": {"validation": truthful()}}
     place = _place(folder, "truthfulqa/truthful_qa", asked)
+    for config, shares in asked.items():
+        _parquet(place, config, shares)
+    sums = gsm8k()
+    asked = {
+        "main": {"train": sums[:80], "test": sums[80:]},
+        "socratic": {"train": sums[:9], "test": sums[:9]},
+    }
+    place = _place(folder, "openai/gsm8k", asked)
     for config, shares in asked.items():
         _parquet(place, config, shares)
     asked = {"anatomy": mmlu(), "world_religions": mmlu()}

@@ -20,7 +20,7 @@ from hub_server import GRANTED, HubServer
 from safetensors.torch import load_file
 
 from sawyer_utils import profiles
-from sawyer_utils.chapters import choices, summaries
+from sawyer_utils.chapters import checkable, choices, summaries
 from sawyer_utils.plumbing import sources
 
 # In a process of its own: huggingface_hub reads its address once, and the tests' is offline.
@@ -66,6 +66,7 @@ found = {
     "all": len(rows("Anthropic/hh-rlhf", "train")),
     "truthful": rows("truthfulqa/truthful_qa", "validation", name="multiple_choice"),
     "dev": len(rows("cais/mmlu", "dev", name="world_religions")),
+    "sums": [len(rows("openai/gsm8k", split, name="main")) for split in ("train", "test")],
     "sets": [len(rows(name, split)) for name, split in (
         ("timdettmers/openassistant-guanaco", "train"),
         ("HuggingFaceH4/ultrafeedback_binarized", "train_prefs"),
@@ -135,6 +136,7 @@ def test_streamed_rows_are_the_written_ones(found):
         len(s) for s in (hub_data.guanaco()[0], hub_data.ultrafeedback()[:-40], hub_data.news())
     ]
     assert found["dev"] == 5
+    assert found["sums"] == [80, len(hub_data.gsm8k()) - 80]
 
 
 def test_a_configuration_and_a_folder_can_be_had_alone(found):
@@ -197,6 +199,7 @@ SETS = {
     "argilla/news-summary": (summaries.NEWS, hub_data.news),
     "truthfulqa/truthful_qa": (choices.BENCHMARKS, hub_data.truthful),
     "cais/mmlu": (choices.BENCHMARKS, lambda: hub_data.mmlu()["test"]),
+    "openai/gsm8k": (checkable.SOLVED, hub_data.gsm8k),
 }
 
 
