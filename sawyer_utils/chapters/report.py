@@ -8,7 +8,8 @@ from sawyer_utils.plumbing.files import home, read_json
 from sawyer_utils.profiles import Profile
 
 STAGES = ("sft", "reward", "ppo", "eval")
-EXTRA_STAGES = ("versus", "hacking", "neutral", "domain", "checkable", "ai_feedback")  # of the chapters after 04
+# Of the chapters after 04.
+EXTRA_STAGES = ("versus", "hacking", "neutral", "domain", "checkable", "ai_feedback")
 
 # What a stage recorded -> its rows, by stage: ``what: result``, with the names of its metrics.json.
 FIXED = {
