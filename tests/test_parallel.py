@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,9 @@ def count_a(prompts: list[str], responses: list[str]) -> list[float]:
     return [float(response.split().count("a")) for response in responses]
 
 
-def build_trainer(run_dir=None) -> PPOTrainer:
+def build_trainer(run_dir=None, **settings) -> PPOTrainer:
     tokenizer = add_control_tokens(letter_tokenizer())
-    trainer = PPOTrainer(build_actor(tokenizer), tokenizer, count_a, CONFIG, run_dir)
+    trainer = PPOTrainer(build_actor(tokenizer), tokenizer, count_a, replace(CONFIG, **settings), run_dir)
     with torch.random.fork_rng(), torch.no_grad():  # a critic with opinions, and a policy off the ref
         torch.manual_seed(9)
         for parameter in trainer.trained:
@@ -72,6 +73,14 @@ def work(folder: str) -> None:
 
     log = build_trainer(out / "run").train(PROMPTS)
     (out / f"log_{rank}.json").write_text(json.dumps(log))
+    groups = build_trainer(batch_size=6, baseline="group", group_size=2)
+    asked = [prompt for prompt in PROMPTS[:3] for _ in range(2)]  # of the second one, each answers once
+    batch = groups.advantages(groups.score(groups.rollout(asked)))
+    assert batch.prompts == asked
+    paid = batch.rewards.sum(1)
+    others = paid.view(3, 2).flip(1).flatten()
+    assert torch.allclose(batch.advantages[:, 0], paid - others, atol=1e-6)
+    assert set(groups.update(batch)) >= {"policy_loss"}
     alike, seen = build_trainer(), []
     score = alike.score
     alike.score = lambda batch: seen.append(batch) or score(batch)
