@@ -121,11 +121,13 @@ def letter_profile(tmp_path_factory):
 def forked():
     """``forked(work, *arguments)``: a process that does this work, started.
 
-    On Linux it is forked from this one, which has imported the large libraries and need not do so again.
+    On Linux it is forked from one that has imported the large libraries and done nothing else: not from this
+    one, for torch refuses to train in a fork of a process that has trained.
     """
     import multiprocessing
 
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload(["torch", "transformers", "peft", "trl.trainer.sft_trainer"])
 
     def start(work, *arguments):
         process = context.Process(target=work, args=arguments)
