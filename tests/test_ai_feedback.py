@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -54,6 +55,16 @@ def test_an_opinion_is_the_log_odds_of_the_next_token(writer, adapter, opening, 
         assert opinion == pytest.approx(yes - no, abs=1e-4)
         assert both == pytest.approx(math.exp(yes) + math.exp(no), rel=1e-3)
     assert opinions[0] != pytest.approx(opinions[1], abs=1e-3)
+
+
+def test_autocast_does_not_round_opinions(writer):
+    """Two logits in bfloat16 differ by a multiple of a large power of one half, and many opinions tie."""
+    texts = [f"Tree {i}?" for i in range(12)]
+    exact = writer.ask(texts, "ref")[0]
+    half = replace(writer, compute=torch.bfloat16, folder=writer.folder / "half").ask(texts, "ref")[0]
+    assert half == pytest.approx(exact, abs=0.2)
+    steps = half * 2**12
+    assert np.median(np.abs(steps - steps.round())) > 0.05
 
 
 def test_what_was_asked_is_not_asked_again_and_other_weights_are(writer, monkeypatch):

@@ -172,8 +172,10 @@ def next_logprobs(
                 use_cache=copies is not None,
             ).last_hidden_state[:, -1]  # (B, D)
             total = head(states).float().logsumexp(1, keepdim=True)
-            # 16 bits round a logit to a tenth: those that are asked for are taken in 32.
-            found += (states.float() @ head.weight[tokens].float().T - total).tolist()
+            # 16 bits round a logit to a tenth, as autocast's products do: those that are asked for are
+            # taken in 32, as a sum.
+            wanted = (states.float()[:, None] * head.weight[tokens].float()).sum(-1)  # (B, words)
+            found += (wanted - total).tolist()
     return found
 
 
