@@ -613,7 +613,7 @@ check("09.4", empty_form)
 #
 # ## What we simplified
 #
-# 1. **Few settings tried.** Learning rate and β were chosen with our trainer and taken over for TRL's.
+# 1. **Few settings tried.** Learning rate and β come from one pilot of each trainer on training prompts; both use the same.
 # 2. **One easy task.** Under `colab` the same cells take GSM8K; `SAWYER_CHECKABLE` names a file or Hub id with `question` and
 #    `answer` (ending in `#### 42`).
 # 3. **Each answer is used once.** 03 uses it twice.
@@ -720,8 +720,8 @@ quiz("09")
 # %% [markdown]
 # ## Next
 #
-# Write a check of a few lines for a task of your own (`checkable.OWN` holds ours). Or go back to
-# [04](04_eval.ipynb) and ask what else has changed in a model that was paid for one thing.
+# Write a check of a few lines for a task of your own (`checkable.OWN` holds ours). Then
+# [10 · AI feedback](10_ai_feedback.ipynb): a language model in the place of the voter.
 
 # %% [markdown]
 # ## Solutions
