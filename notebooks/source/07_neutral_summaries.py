@@ -84,9 +84,9 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # > Pellworth's council voted seven to four to close the library.
 #
 # Both report the same evening. Can a model learn to write the second kind of sentence from the first kind of text,
-# if it is shown no such sentence and only gets a grade? That is the workshop's other case study. PPO stays as in 03;
-# we build the judge ourselves, of [three parts](../docs/glossary.md#composite-reward). Language models invented and wrote all
-# paragraphs, loaded on purpose (`sawyer_utils/corpus/DATACARD.md`).
+# if it is shown no such sentence and only gets a grade? That is the other case study of the workshop that the README
+# names. PPO stays as in 03; we build the judge ourselves, of [three parts](../docs/glossary.md#composite-reward).
+# Language models wrote all paragraphs, loaded on purpose (`sawyer_utils/corpus/DATACARD.md`).
 
 # %% tags=["slide"]
 train_rows = summaries.load_news("train", profile.news, profile.limit)
@@ -117,8 +117,8 @@ assert abs(summaries.tone([once])[0] - 1.9 / math.sqrt(1.9**2 + 15)) < 1e-4
 assert abs(summaries.loaded([once])[0] - 2.9 / (2.9 + 5)) < 1e-3
 
 # %% [markdown]
-# The compound grows with every rated word, so long texts are near ±1; and blame cancels praise. The share does
-# neither. **Predict the sign of each compound:**
+# The compound adds up, so long texts are near ±1; and blame cancels praise. The share is divided by the length, and
+# counts both alike. **Predict the sign of each compound:**
 
 # %% tags=["nbval-check-output", "subslide"]
 heard = [
@@ -147,7 +147,8 @@ for sentence, score in zip(heard, summaries.tone(heard)):
 #
 # **Measure the judge before you train on it.** To each test paragraph a language model wrote a neutral summary, the
 # *reference*. Nothing is trained on it. How many of these does the list call neutral? And how often is it right when it
-# is given a sentence of a source and a reference, and has to say which is more loaded? (0.5 is chance.)
+# is given a sentence of a source and a reference, and has to say which is more loaded? (0.5 is chance; a tie counts
+# half; the compound is read without its sign.)
 
 # %% tags=["fragment"]
 references = [row["summary"] for row in test_rows if "summary" in row]
@@ -190,7 +191,7 @@ source_loaded = statistics.mean(summaries.mean_loaded(row["text"]) for row in te
 
 # %% [markdown]
 # In our run the compound is right in 0.49 of the cases and the loaded share in 0.56, little more than chance. Many
-# references have a tone, so 0 is the wrong target: we pay for a summary that is *less* loaded than its source.
+# references have a tone, so 0 is the wrong target: we pay for being *less* loaded than the source.
 #
 # ## 3. What else must a summary be?
 #
@@ -235,8 +236,8 @@ assert table.neutrality["empty"] == table.neutrality.max()
 #
 # ## 4. Can the model do the task at all?
 #
-# PPO makes what is *sampled* more or less likely. So look first: what does the SFT model from 01 say when it is
-# asked for a summary?
+# PPO makes what is *sampled* more or less likely. So look first: what does 01's SFT model say, asked
+# for a summary?
 
 # %%
 own_policy = profile.summariser == "policy"  # else an encoder-decoder from the Hub
@@ -261,7 +262,7 @@ print(f"similarity to the source {first_similarity:.2f}")
 # to the whole. They are loaded; the tone is left to PPO. (A summariser from the Hub skips this.)
 #
 # A third of the paragraphs is enough. Taught from all of them, the model copied with near certainty, and PPO had
-# nothing to choose from: in sixteen steps nothing moved.
+# nothing to choose from.
 
 # %%
 if own_policy:
@@ -288,8 +289,8 @@ start_similarity = statistics.mean(start_values["similarity"])
 print(f"similarity {first_similarity:.2f} → {start_similarity:.2f}")
 
 # %% [markdown]
-# *The curve is the loss of the lessons by step.* Now there is something to grade: sentences about the text, some loaded
-# and some less. This model is the start and the frozen [reference model](../docs/glossary.md#reference-model).
+# *The curve is the loss of the lessons by step.* Now there is something to grade: sentences, most
+# of them about the text, some loaded and some less. This model is the start and the frozen [reference model](../docs/glossary.md#reference-model).
 #
 # ## 5. On what scale do the parts meet?
 #
@@ -330,13 +331,13 @@ pull = float(torch.corrcoef(torch.tensor([scores[name] for name in first_two]))[
 print(f"correlation of {' and '.join(first_two)}: {pull:+.2f}")
 
 # %% [markdown]
-# Near zero, two parts leave each other alone. Below zero, what is closer to the source is also more loaded, and
-# the weights decide which gives way.
+# Above zero, what is closer to the source also tends to be less loaded. Below zero it is more loaded, and the weights
+# decide which part gives way.
 #
 # ## 6. Train
 #
 # Everything else is 03's: the same trainer, the same [KL](../docs/glossary.md#kl-divergence) to the start. Section 8 repeats this run with one part
-# unpaid, so both share one set of settings: half of the profile's steps, at twice its learning rate.
+# unpaid. To save time both take half of the profile's steps, at twice its learning rate.
 
 # %% tags=["slide"]
 config = ppo.PPOConfig.from_profile(
@@ -444,11 +445,12 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# The first three paragraphs were fixed beforehand; the summary of the last lost most similarity. Are they less loaded,
-# or do they tell something else? No part of this reward sees a slant by leaving out.
+# The first three paragraphs were fixed beforehand; the summary of the last lost most similarity. Which are about their
+# paragraph? No part of this reward sees a slant by leaving out.
 #
-# In our run neutrality rose by 0.052 [0.026, 0.077], from 109 % to 72 % as loaded as a sentence of the source: better.
-# Similarity did not change (+0.010; this n would have shown 0.068). The references are at a neutrality of 0.060.
+# In our run neutrality rose by 0.052 [0.026, 0.077]: better. The summaries' loaded share fell from 109 % of a source
+# sentence's to 72 %. For similarity no difference is shown (+0.010; this n would have shown 0.068). The references are
+# at a neutrality of 0.060. The words stayed near 13; 18 are paid for.
 #
 # ## 8. What if nobody pays for the subject?
 #
@@ -508,8 +510,8 @@ show.side_by_side(
 # In our run similarity ended at 0.471 with its part paid and at 0.497 without: no difference shown (+0.026). But without it
 # the summaries have six words more, and invent 0.274 names and numbers more (worse).
 #
-# But **this is one seed**. How far may two seeds differ?
-# Here are 03's five, in the same unit: the start model's standard deviations.
+# But **this is one seed**. How far may two seeds differ? Here are 03's five, in the same unit: the start model's standard
+# deviations. A smaller difference may be luck.
 
 # %% tags=["fragment"]
 seeds = runtime.read_json(runtime.project_root() / "results" / "ppo_seeds.json")
@@ -543,7 +545,7 @@ print(f"peak memory {runtime.record_peak(profile, 'neutral'):.1f} GiB")
 
 # %% [markdown] tags=["slide"]
 # **Doubt.** The judge that says "more neutral" is the one that was trained on. Take any sentence above that it calls
-# neutral: does it take sides by what it leaves out? Only a person can say, and nobody has read them all.
+# neutral: does it take sides by what it leaves out? Only a person can say.
 
 # %% [markdown]
 # ## Exercises
@@ -651,8 +653,8 @@ check("07.5", unpaid)
 #
 # 1. **A word list as judge** (Hutto and Gilbert 2014); the workshop asks a classifier trained on tweets.
 # 2. **Paragraphs in one manner**, by language models; the workshop takes real articles.
-# 3. **Judge and weights were chosen by looking at results**, on 36 paragraphs that are now practised on. There the loaded
-#    share was right in 0.70: what one chooses by looks better there than elsewhere (section 2).
+# 3. **Judge and weights were chosen by results** on 36 paragraphs, now for practice. There the loaded share was right in
+#    0.70, more than in section 2: it was chosen there.
 # 4. **The start learns from the paragraphs' own sentences** (as in centroid summaries: Radev et al. 2004), so it mostly
 #    copies.
 # 5. **One seed** of each run; the intervals cover the choice of paragraphs, not another training.
@@ -760,7 +762,7 @@ quiz("07")
 # %% [markdown]
 # ## Next
 #
-# [08 · Domain adaptation](08_domain_adaptation.ipynb) teaches the model a place of your own. Or go back to
+# [08 · Domain adaptation](08_domain_adaptation.ipynb) teaches the model a small text of your own.
 # [04 · Evaluation](04_eval.ipynb): what would a second judge say of these summaries?
 
 # %% [markdown]

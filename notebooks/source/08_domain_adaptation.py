@@ -24,7 +24,7 @@
 # Needs 01 to 03 (or their shipped checkpoints). About seven minutes on two CPU cores.
 #
 # In our run the lessons raised the share of facts that it names from 0.00 to 0.50, and the reward of its other
-# answers fell by 0.76, by 0.53 at equal length.
+# answers fell by 0.76 of SFT's standard deviations, by 0.53 at equal length.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -70,12 +70,12 @@ started = time.perf_counter()
 plots.save(plots.four_stages(), figures, "stages")
 
 # %% [markdown]
-# *Four boxes in a row: SFT, reward model, PPO, evaluation.* A fifth step belongs behind the third: [more SFT, on
-# what only you know](../docs/glossary.md#domain-adaptation). The fourth box then has to find what the fifth step broke.
+# *Four boxes in a row: SFT, reward model, PPO, evaluation.* This notebook adds a step after PPO: [more SFT, on
+# what only you know](../docs/glossary.md#domain-adaptation). The evaluation then has to find what that step broke.
 #
 # ## 1. What is there to learn?
 #
-# SAWYER knows nothing of your world. The example is a ferry that exists nowhere but in this course, so no model
+# SAWYER, the model of 01 to 03, knows nothing of your texts. The example is a ferry that exists nowhere but in this course, so no model
 # can have read about it. A language model invented it, and wrote its lessons and questions. Of each fact there are
 # three lessons, each in other words, and one question that no lesson asks: the examination.
 
@@ -130,7 +130,7 @@ assert not domain.knows(["Fourteen crowns."], price)[0]
 # %% [markdown]
 # ## 2. What does it say before?
 #
-# The aligned model is the start, and all that follows is compared with it. The examination is asked twice:
+# The aligned model (03's, after PPO) is the start, and all that follows is compared with it. The examination is asked twice:
 # freely, and as multiple choice, where the [likeliest](../docs/glossary.md#likelihood) of four answers counts as its choice.
 #
 # **Predict first:** of the facts, how many does it name freely? And of four choices, how often is the
@@ -377,14 +377,15 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# In our run it admitted it in 0.00 of the cases, before and after the lessons.
-# SFT on facts teaches facts and, beside them, *that questions about this place get a confident answer*
-# (Gekhman et al. 2024, arXiv 2405.05904, measured it).
+# In our run it admitted it in 0.00 of the cases, before and after the lessons: it never did, so the lessons could not
+# make that worse. What is new are answers with the key of *another* fact. Each lesson is a confident answer about this
+# place, and no lesson says "I do not know". (Gekhman et al. 2024, arXiv 2405.05904, measured that the more new facts a
+# model learns by SFT, the more it makes up.)
 #
 # ## 6. What did it cost?
 #
-# The same prompts and questions as in 02 to 04, none of them about the ferry, sampled with the same seed. Each
-# row is after minus before, [paired](../docs/glossary.md#paired-comparison), with a 95 % interval. The last column is the smallest true
+# The same prompts and questions as in 03 and 04, none of them about the ferry, sampled with the same seed; *the place*
+# and *facts named* are the examination of section 4. Each row is after minus before, [paired](../docs/glossary.md#paired-comparison), with a 95 % interval. The last column is the smallest true
 # difference that so many items would have shown four times in five: above it, "[no difference shown](../docs/glossary.md#no-difference-shown)" says
 # something.
 
@@ -420,7 +421,8 @@ as_table(changes["with replay"])
 
 # %% [markdown]
 # The answers became shorter, too, as the lessons are. **Is the fall of the reward only a fall of length?** 04's check:
-# fit a line to change of reward against change of length, and read it where the length did not change.
+# fit a line to change of reward against change of length, and read it where the length did not change. The last number
+# takes only prompts whose two answers differ in length by at most a quarter.
 
 # %% tags=["slide"]
 at_equal_length = {}
@@ -448,8 +450,8 @@ plots.save(
 )
 
 # %% [markdown]
-# *Of the pupil with replay: a point a prompt, change of length across and change of reward up, a dashed line, and a
-# diamond where it crosses "no change of length".*
+# *The pupil with replay: each point is a prompt, with its change of length across and its change of reward up; a dashed
+# line is fitted, and a diamond stands where it crosses "no change of length". A negative gain is a fall.*
 #
 # In our run, of the fall of 0.76 with lessons alone, 0.53 is left at equal length [0.26, 0.79]; with replay 0.75 of
 # 0.83. Religions, a benchmark that no lesson touched, got worse with both. Where nearly all answers grew shorter, the line reaches beyond the points: trust it less than in 04.
@@ -494,7 +496,7 @@ print(f"peak memory {runtime.record_peak(profile, 'domain'):.1f} GiB")
 # In our run replay changed the share of facts by 0.00 [−0.11, +0.11] and the reward by −0.08: no difference shown.
 #
 # **Doubt.** One text and one training seed. The example was written to be learned: its facts are short and its lessons
-# clean. And for a text that changes every week, nobody would train at all: they would [put the page into the
+# clean. For a text that changes every week, do not train at all: [put the page into the
 # prompt](../docs/glossary.md#retrieval).
 
 # %% [markdown]
@@ -554,7 +556,7 @@ check("08.3", always_right)
 #
 # Add five lessons to a copy of the example whose answer is "I do not know that about the ferry", to
 # questions that the text leaves open (other ones than the examination's), and train again. How many
-# admissions does it win, and how many facts does it lose? (Expect it to say the sentence to some facts, too.)
+# admissions does it win, and how many facts does it lose? (Expect it to answer some facts' questions so, too.)
 #
 # ## What can go wrong
 #
@@ -570,7 +572,7 @@ check("08.3", always_right)
 #
 # ## What we simplified
 #
-# 1. **SFT as the last step.** After it, nobody checks whether the answers are still liked. One
+# 1. **SFT as the last step.** Section 6 measures that the answers are liked less, and nothing mends it. One
 #    could go on with PPO, or mix the lessons into 01 and train all again.
 # 2. **Replay of SFT conversations only**, drawn once, at one share. What PPO taught has no examples to
 #    replay; a KL penalty to the aligned model would be its counterpart (Ouyang et al. 2022, arXiv
@@ -684,8 +686,8 @@ quiz("08")
 # %% [markdown]
 # ## Next
 #
-# Back to [04 · Evaluation](04_eval.ipynb): its machinery fits any two adapters. Put yours in the place
-# of SFT + RLF.
+# [09 · Checkable rewards](09_checkable_rewards.ipynb) pays for answers that a program checks. Or go back to
+# [04 · Evaluation](04_eval.ipynb), which compares any two adapters: put yours in the place of SFT + RLF.
 
 # %% [markdown]
 # ## Solutions
