@@ -19,7 +19,7 @@ def _notebooks(pattern):
 
 CONTENTS = {
     "The course": _notebooks("0[1-4]*.ipynb"),
-    "Extras": _notebooks("0[5-9]*.ipynb"),
+    "Extras": [name for name in _notebooks("*.ipynb") if name not in _notebooks("0[1-4]*.ipynb")],
     "Deeper": _notebooks("deeper/*.ipynb"),
     "Reference": ["docs/glossary", "docs/results", "docs/running", "docs/your_model"],
     "For teachers": ["docs/teaching", "docs/editions", "docs/offline"],
