@@ -133,7 +133,9 @@ def test_agreement_counts_ties_half_and_draws_whole_prompts():
     pairs = [data.Pair(name, "", "", "", "", 1.0, ("", "")) for name in "aabb"]
     found = ai_feedback.agreement([2.0, 1.0, 0.0, -1.0], pairs)
     assert (found["right"], found["n"]) == (0.625, 4)
-    assert found["low"] < 0.3 < 0.9 < found["high"], "two prompts say little"
+    many = [data.Pair(name, "", "", "", "", 1.0, ("", "")) for name in "ab" for _ in range(40)]
+    wide = ai_feedback.agreement([1.0] * 40 + [-1.0] * 40, many)
+    assert wide["low"] < 0.1 < 0.9 < wide["high"], "two prompts say little, however many pairs they have"
 
 
 class TestFeedback(Exercises):
