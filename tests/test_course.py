@@ -10,8 +10,8 @@ import nbformat
 import pytest
 
 from sawyer_utils.__main__ import main
+from sawyer_utils.course import cli, page, publish
 from sawyer_utils.course import notebooks as course
-from sawyer_utils.course import page, publish
 from sawyer_utils.plumbing import paths
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.runtime import read_json, write_json
@@ -340,3 +340,14 @@ def test_the_first_estimate_is_what_the_notebooks_took_here():
     minutes, _ = course.expected(PROFILES["local"], {"seconds": {"01_sft": 66.0}})
     assert minutes["01_sft"] == 1.1 != committed["01_sft"]
     assert minutes["02_reward"] == committed["02_reward"]
+
+
+def test_the_test_command_runs_every_notebook(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, **_: seen.append(command) or 0)
+    monkeypatch.setattr(cli.assets, "fetch", dict)
+    monkeypatch.setattr(cli.shutil, "rmtree", lambda *_, **__: None)
+    main(["test"])
+    (validated,) = (command for command in seen if "--nbval-lax" in command)
+    there = sorted((course.project_root() / "notebooks").glob("*.ipynb"))
+    assert sorted(part for part in validated if part.endswith(".ipynb")) == [str(path) for path in there]
