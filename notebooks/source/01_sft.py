@@ -123,7 +123,8 @@ for name, reader in formats.items():
     print(f"In {name}:\n{reader.decode(answer, skip_special_tokens=True)}\n")
 
 # %% [markdown]
-# Is greedy choice the cause? Five questions are fixed for the whole course and kept out of all training data. Each is asked three times, sampled at the course's [temperature](../docs/glossary.md#temperature);
+# Is greedy choice the cause? Five questions are fixed for the whole course and kept out of all training data. Each is
+# asked three times, sampled at the course's [temperature](../docs/glossary.md#temperature);
 # then the test [prompts](../docs/glossary.md#prompt), with [greedy decoding](../docs/glossary.md#greedy-decoding).
 # `evaluation.answer` calls the same `generate`, many prompts at a time.
 
@@ -305,7 +306,8 @@ assert all(math.isfinite(line["loss"]) for line in log)
 #
 # For each held-out conversation we take its [loss](../docs/glossary.md#loss) after the training minus its loss before,
 # in [nats](../docs/glossary.md#nat). The [interval](../docs/glossary.md#interval) comes from a
-# [bootstrap](../docs/glossary.md#bootstrap) that draws *conversations*, because the tokens of one conversation are not independent.
+# [bootstrap](../docs/glossary.md#bootstrap) that draws *conversations*, because the tokens of one conversation are not
+# independent.
 
 # %% tags=["slide"]
 after = sft.graded_losses(model.eval(), tokenizer, held)
