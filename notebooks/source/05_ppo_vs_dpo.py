@@ -71,7 +71,7 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 #
 # ## The whole thing in one picture
 #
-# The paper that introduced DPO says in its title that "your language model is secretly a reward model". So why does this
+# A paper of 2023 says in its title that "your language model is secretly a reward model". So why does this
 # course still teach PPO? Five ways to use the same
 # [preference pairs](../docs/glossary.md#preference-pair), from the same SFT model:
 #
