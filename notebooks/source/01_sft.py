@@ -18,14 +18,15 @@
 #
 # You will be able to
 # - build a conversation format that no user can break with what they type,
-# - train 2 % of a model's weights with PEFT and TRL, and give a reason for each setting,
+# - train 2 % of a model's weights with Hugging Face's PEFT and TRL, and give a reason for each setting,
 # - judge the result on conversations that it never saw.
 #
 # The embedded model is SmolLM2-135M-Instruct, a *chat* model, which answers in its own format. It does not know
-# our format's tokens, and spoken to in them it rambles, as a base model does. (`colab` and `llama2` have true bases.)
+# our format's tokens; asked in our format it rambles, as a base model does. (The larger profiles, `colab` and `llama2`,
+# have true bases.)
 #
-# In our run the loss on conversations that it never saw fell from 4.63 to 2.32 nats a token. Of 120 answers, 27 ended by
-# themselves before the training, and all 120 after it.
+# In our run the loss on conversations that it never saw fell from 4.63 to 2.32 nats a token (section 5). Of 120 answers, 27
+# ended by themselves before the training, and all 120 after it.
 #
 # Needs Python and a little PyTorch; no GPU, no account. About 5 minutes on two CPU cores.
 
@@ -53,7 +54,7 @@ profile = runtime.setup()
 # %% [markdown]
 # ## The whole thing in one picture
 #
-# Four notebooks, four stages. Here the model learns to answer at all.
+# Four notebooks, four stages. This is the first.
 
 # %% tags=["slide"]
 import json, math, tempfile
@@ -122,8 +123,8 @@ for name, reader in formats.items():
     print(f"In {name}:\n{reader.decode(answer, skip_special_tokens=True)}\n")
 
 # %% [markdown]
-# Same weights, same question. Is greedy choice to blame? Five questions are fixed for the whole course and kept out of
-# all training data. Each is asked three times, sampled at the course's [temperature](../docs/glossary.md#temperature);
+# Is greedy choice the cause? Five questions are fixed for the whole course and kept out of all training data. Each is
+# asked three times, sampled at the course's [temperature](../docs/glossary.md#temperature);
 # then the test [prompts](../docs/glossary.md#prompt), with [greedy decoding](../docs/glossary.md#greedy-decoding).
 # `evaluation.answer` calls the same `generate`, many prompts at a time.
 
@@ -142,8 +143,8 @@ print(f"the others break off, most of them at {profile.response_tokens} tokens")
 show.side_by_side(fixed, columns)
 
 # %% [markdown]
-# In our run 2 of 15 sampled answers and 27 of 120 greedy ones end by themselves. No setting of the sampler makes it
-# answer: it continues a text, and nothing told it that it is its turn, or how to say "I have finished".
+# In our run 2 of 15 sampled answers and 27 of 120 greedy ones end by themselves. Neither way makes it answer reliably:
+# it continues a text, and nothing in our marks tells it yet that it is its turn, or how to end.
 #
 # ## 2. How does it know whose turn it is?
 #
@@ -165,9 +166,10 @@ pd.DataFrame(rows).set_index("mark")
 # %% [markdown]
 # Before, a mark is several pieces that also occur in ordinary text; now it is one token, a new row of the
 # [embedding](../docs/glossary.md#embedding) table. The row starts as the mean of a phrase's rows and stays there, for
-# [LoRA](../docs/glossary.md#lora) does not train embeddings. For the end that would not do. The workshop has a new token
-# `###STOP###`, the mean of "stop" and "talking". The [logit](../docs/glossary.md#logits) of a mean is the mean of the logits, so one of
-# the two words is always at least as likely: trained so, 0 of 120 answers ended (`benchmarks/stop_token.py`).
+# [LoRA](../docs/glossary.md#lora) (section 4) does not train embeddings. An end token made so would not work. The
+# workshop's is `###STOP###`, the mean of "stop" and "talking". The output uses the same table: its
+# [logit](../docs/glossary.md#logits) is the mean of theirs, so one of the two words is always at least as likely.
+# Trained so, 0 of 120 answers ended (`benchmarks/stop_token.py`).
 #
 # ### What if a user types a mark?
 #
@@ -191,13 +193,14 @@ legend = (
 show.shaded_tokens(lines, legend)
 
 # %% [markdown]
-# Pasted, the user's text ends the conversation in mid-question. Encoded it stays text: each `###` and special token that
-# anybody types is split by an invisible space, and only code adds [control tokens](../docs/glossary.md#control-token).
+# When pasted, the user's text ends the conversation inside the question. When encoded, it stays text: each `###` and
+# special token that anybody types is split by an invisible space, and only our code adds
+# [control tokens](../docs/glossary.md#control-token).
 # The format is the tokenizer's *[chat template](../docs/glossary.md#chat-template)*, which TRL's trainer uses, too.
 #
 # ## 3. What should be graded?
 #
-# Training grades the model's guess of each next token of a conversation. All of them? It will never have to write the
+# Training grades the model's guess of each next token of a conversation. All of them? The model never has to write the
 # user's questions.
 
 # %% [markdown] tags=["teaching"]
@@ -296,14 +299,15 @@ assert log[-1]["step"] == sft.total_steps(profile, len(train))
 assert all(math.isfinite(line["loss"]) for line in log)
 
 # %% [markdown]
-# Run again, the cell loads what was learnt, or goes on from its last [checkpoint](../docs/glossary.md#checkpoint).
-# With other settings it begins anew.
+# The fresh adapter changed no logit: it says what the base says. Run again, the training cell loads what was learnt, or
+# goes on from its last [checkpoint](../docs/glossary.md#checkpoint); with other settings it begins anew.
 #
 # ## 5. Does it learn?
 #
-# The model has seen the training conversations; the exam is the held-out ones. Each is its own control: its
-# [loss](../docs/glossary.md#loss) after minus its loss before, in [nats](../docs/glossary.md#nat). The [interval](../docs/glossary.md#interval) comes from a [bootstrap](../docs/glossary.md#bootstrap) that draws *conversations*,
-# because the tokens of one conversation are not independent.
+# For each held-out conversation we take its [loss](../docs/glossary.md#loss) after the training minus its loss before,
+# in [nats](../docs/glossary.md#nat). The [interval](../docs/glossary.md#interval) comes from a
+# [bootstrap](../docs/glossary.md#bootstrap) that draws *conversations*, because the tokens of one conversation are not
+# independent.
 
 # %% tags=["slide"]
 after = sft.graded_losses(model.eval(), tokenizer, held)
@@ -325,7 +329,7 @@ plots.save(plots.loss_curve(log, levels=levels), figures, "loss", log)
 # after.*
 #
 # In our run the held-out loss halves, from 4.63 to 2.32, and no conversation got worse. The bold curve ends close to
-# the lower line; had the model learnt by heart, it would end far below.
+# the lower line; after learning by heart it would end far below.
 #
 # One held-out answer, token by token: the darker, the more it surprised the model. **Predict first:** what is easier
 # to teach, the words or the end?
@@ -346,9 +350,9 @@ for name, found in (("base", before), ("SFT", after)):
 show.shaded_tokens(lines, "Loss of each graded token: base above, SFT below.")
 
 # %% [markdown]
-# In our run the end gained far more than the words: stopping is one habit, the same in every conversation.
+# In our run the end's loss fell by 3.7 nats, the words' by 1.8: stopping is one habit, the same in every conversation.
 #
-# The adapter's file holds A and B, nothing of the base. We put the file on the base, so that the saved one is judged.
+# The adapter's file holds A and B alone. We load it onto the base, so that the saved one is judged.
 
 # %%
 from peft import PeftModel
@@ -387,10 +391,9 @@ show.side_by_side(fixed, columns, notes)
 
 # %% [markdown]
 # In our run all five stop, and the loop about greeting became "Say hello, smile, and say thank you." "John Adams." is
-# wrong: no training answer names a president, for the training teaches a manner, not facts, and 135 million weights in
-# 4 bits hold few.
+# wrong: no training answer names a president, for the training teaches a manner, not facts.
 #
-# Five questions are an impression; the test prompts measure.
+# Now the test prompts.
 
 # %% tags=["slide"]
 sft_answers = evaluation.answer(model, tokenizer, questions, profile, temperature=0)
@@ -419,8 +422,8 @@ plots.save(bars, figures, "finished", numbers)
 #
 # In our run every SFT answer ends, after 15 tokens on average, about as many as in the answers that it was shown.
 #
-# What did it not learn? Facts. **Predict first:** what does a model say about your cat that has learned to answer every
-# question? And which of three names is likeliest, before and after?
+# **Predict first:** what does a model say about your cat that has learned to answer every question? And which of three
+# presidents is likeliest, before and after?
 
 # %% tags=["slide"]
 unknowable = [
@@ -446,7 +449,8 @@ print(f"{admits} of the {len(texts)} answers it was trained on admit not to know
 show.side_by_side(unknowable, {"SFT": invented.responses})
 
 # %% [markdown] tags=["slide"]
-# A model trained to answer *answers*, whether it knows or not. The training can also move a fact that the base had.
+# A model that was trained to answer does so whether it knows or not. The training can also move a fact: in our run the
+# base finds Washington the likeliest of the three names, SFT finds Adams.
 #
 # ## 7. What did the trainer compute?
 #
@@ -476,7 +480,7 @@ assert len(nll) == len(toy) - 1
 
 # %% [markdown]
 # Now a batch of the real trainer: ids, and labels, which are the ids with −100 wherever nothing is graded. The logits at
-# position t are the guess for token t + 1. Forgetting this *shift* is a classic mistake.
+# position t are the guess for token t + 1. Who forgets this *shift* grades the model for repeating each token.
 
 # %%
 batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
@@ -498,7 +502,8 @@ assert abs(by_hand - trl_loss) < 1e-3
 del trainer, logprobs, nll, unshifted
 
 # %% [markdown]
-# The trainer's number is that of the answers only. ([Padding](../docs/glossary.md#padding) never counts.)
+# The trainer's number is that of the answers only, of four conversations. ([Padding](../docs/glossary.md#padding) never
+# counts.)
 #
 # ## 8. What does LoRA change?
 #
@@ -522,13 +527,13 @@ for d_out, d_in, r in [(6, 4, 2), (6, 4, 4), (576, 576, 8), (1536, 576, 8)]:
     print(f"{d_out:4d} x {d_in:3d}  rank {r}: {thin:6,d} instead of {full:7,d}")
 
 # %% [markdown]
-# On a tiny matrix LoRA is no bargain: at rank 4 it holds more numbers than the matrix. The saving comes with size.
+# On a tiny matrix LoRA saves nothing: at rank 4 it holds more numbers than the matrix. The saving grows with the size.
 #
 # ## 9. What would you change?
 #
-# Five saved runs differ in one setting each. (They trained a new stop token, too: compare them with one another
-# only.) **Predict first:** what does rank 32 buy over rank 2? Which costs more, a fifth of the
-# [learning rate](../docs/glossary.md#learning-rate) or half of the steps?
+# Five saved runs differ in one setting each. (They also trained the rows of three new marks: compare them only with one
+# another.) **Predict first:** how much lower is the loss of rank 32 than of rank 2? Which raises it
+# more, a fifth of the [learning rate](../docs/glossary.md#learning-rate) or half of the steps?
 
 # %%
 saved = runtime.read_json(runtime.project_root() / "results" / "sft_sweep.json")
@@ -540,7 +545,7 @@ shown.set_index("name")[keys].round(3)
 
 # %% [markdown]
 # The intervals of the three ranks overlap widely: one run of each names no winner, and the smaller adapter is a fair
-# choice. A fifth of the rate is too slow for so few steps.
+# choice. A fifth of the rate costs more than half of the steps (3.08 against 2.47): it is too slow.
 #
 # ## Your own data
 #
@@ -558,12 +563,12 @@ for row in data.load_conversations(str(mine)):
 # %% [markdown] tags=["slide"]
 # ## The doubt
 #
-# Suppose it said "George Washington." **Is that good?** It is right, short and flat; a person might tell you that he refused
-# to be king. Nothing here could prefer that answer: the loss knows one written answer a question, and calls everything
+# Suppose it said "George Washington." **Is that good?** It is right and short; a person might add that he refused to be
+# king. Nothing here could prefer that answer: the loss knows one written answer a question, and calls everything
 # else wrong. Somebody has to say which of two answers is better: [notebook 02](02_reward.ipynb).
 #
-# Ask both, from one [seed](../docs/glossary.md#seed), in a "[blind vote](../docs/glossary.md#blind-vote)" if you tick it.
-# Pages without widgets show the table alone.
+# Ask both; their answers are sampled, from one [seed](../docs/glossary.md#seed). Tick "[blind
+# vote](../docs/glossary.md#blind-vote)" to hide the names. Pages without widgets show the table alone. (KL: notebook 03.)
 
 # %%
 peak = runtime.record_peak(profile, "sft")
@@ -603,7 +608,8 @@ widgets.compare(chat_with, talk.questions()[:3], tokens=few_tokens)
 # ## Without this package
 #
 # The same in plain transformers, PEFT and TRL, on the small model under every profile. It stops after four steps, to be
-# quick; without `max_steps` it trains three epochs. Here a typed mark is a token, and what is cut off begins anew.
+# quick, and cannot answer yet; without `max_steps` it trains three epochs. It reads a typed mark as a token, and cannot go
+# on after a stop.
 
 # %% tags=["show-code"]
 from datasets import Dataset
@@ -639,8 +645,8 @@ print(plain.decode(found[0]))
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer where it says `None`, and run the cell: `check` says what it sees, with one hint at a time. The
-# solutions stand at the end. (`SOLUTION` is for teachers who use nbgrader.)
+# Write your answer where it says `None`: `check` gives one hint at a time. Solutions stand at the end. (`SOLUTION` is
+# for teachers who use nbgrader.)
 #
 # ### 01.1 Predict the number: when is LoRA no bargain?
 #
@@ -717,8 +723,7 @@ check("01.4", careful_labels)
 # | the answers never end | the end is not graded, or is the padding | the end's loss (5), bars (6) |
 # | it writes the user's next question | all tokens were graded | the answers (6) |
 # | training loss falls, held-out loss rises | too many epochs, too high a rank | loss figure (5) |
-# | loss does not move | nothing is trainable, or the warm-up | the count (4) |
-# | loss falls to almost 0 at once | the shift was forgotten | third line of the batch (7) |
+# | loss falls to almost 0 at once | the shift was forgotten | exercise 01.3 |
 # | a message breaks the conversation | user text became a control token | the two encodings (2) |
 #
 # ## What we simplified
@@ -726,7 +731,8 @@ check("01.4", careful_labels)
 # 1. **The embedded "base" is a chat model**, rounded to about 4 bits (GGUF, Q4_1). Part of what
 #    returns so quickly was learned there.
 # 2. **Small data:** a few hundred conversations, written by language models, and three epochs. The workshop
-#    ([Ozdemir](https://github.com/sinanuozdemir/odsc-llm-alignment)) used 46,580 and one, on an 8B model: 1.504 → 0.971.
+#    ([Ozdemir](https://github.com/sinanuozdemir/odsc-llm-alignment)) used 46,580, one epoch and 8 billion weights: its
+#    loss fell from 1.504 to 0.971.
 # 3. **Two kinds of mean.** The trainer's is over a batch's tokens; our held-out loss is over conversations.
 # 4. **No system role, no tools, no packing** of several conversations into one row.
 # 5. **One seed.** The interval covers the choice of held-out conversations, not another training run.

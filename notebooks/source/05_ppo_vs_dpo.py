@@ -18,13 +18,13 @@
 #
 # You will be able to
 # - compute DPO's loss from four numbers, and say what it does not ask for,
-# - run `SFTTrainer`, `DPOTrainer` and `RLOOTrainer` from one adapter, on equal budgets,
+# - run `SFTTrainer`, `DPOTrainer` and `RLOOTrainer` from one adapter, and say where their budgets differ,
 # - say what one training of each method can show, and what it cannot.
 #
 # Needs 01 and the second judge of 04 (or their shipped checkpoints). About 20 minutes on two CPU cores.
 #
-# In our run the second judge finds DPO and best of n better than the SFT model; the highest gain is best of n's, 0.76 of
-# its standard deviations.
+# In our run the second judge finds DPO and best of n better than the SFT model; the highest gain is best of n's, 0.76
+# standard deviations of the SFT model's answers.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -67,16 +67,17 @@ pd.set_option("display.max_colwidth", None)
 plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
 # %% [markdown]
-# *Four boxes in a row: SFT, reward model, PPO, evaluation; this chapter puts other things into the third.*
+# *Four boxes in a row: SFT, reward model, PPO, evaluation; this chapter compares other methods for the third.*
 #
 # ## The whole thing in one picture
 #
-# In 2023 a paper said in its title that "your language model is secretly a reward model", and many have left
-# out the second box since. So why does this course still teach PPO? Five ways to use the same [preference pairs](../docs/glossary.md#preference-pair), from the same SFT model:
+# A paper of 2023 says in its title that "your language model is secretly a reward model". So why does this
+# course still teach PPO? Five ways to use the same
+# [preference pairs](../docs/glossary.md#preference-pair), from the same SFT model:
 #
 # - **SFT on the chosen** answers: the baseline, which sees no rejected answer;
 # - **[DPO](../docs/glossary.md#dpo)**: the model learns from the pairs themselves;
-# - **RLOO**: a reward model learns from the pairs, the model from its grades; the
+# - **RLOO** (REINFORCE leave-one-out): a reward model learns from the pairs, the model from its grades; the
 #   [mean of the other answers](../docs/glossary.md#leave-one-out-baseline) to the same prompt takes the critic's place;
 # - **PPO**: the same with a critic;
 # - **[best of n](../docs/glossary.md#best-of-n)**: nothing learns; of n answers the reward model picks one.
@@ -86,10 +87,10 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # %% [markdown] tags=["slide"]
 # ## 1. What does DPO minimise?
 #
-# It needs four numbers of a pair: how likely the model finds the chosen and the rejected answer, and
-# how likely the frozen SFT model found them, each a *sum* of log-probs over the answer, in nats.
-# From them come two **[implicit rewards](../docs/glossary.md#implicit-reward)**, β · (log π − log π_ref): an answer is worth as much as it has
-# become likelier. The rest is 02's loss on the difference of two rewards (Rafailov et al. 2023, arXiv 2305.18290,
+# It needs four numbers of a pair: how likely the model that learns, π, finds the chosen and the rejected answer, and how
+# likely the frozen SFT model, π_ref, found them, each a *sum* of log-probs over the answer, in nats. From them come two
+# **[implicit rewards](../docs/glossary.md#implicit-reward)**, β · (log π − log π_ref): β times how much likelier an answer
+# has become. The rest is 02's loss on the difference of two rewards (Rafailov et al. 2023, arXiv 2305.18290,
 # equation 7). **Predict first:** training makes *both* answers less likely, the chosen one by 2 nats, the rejected one
 # by 5. Does the loss rise or fall?
 
@@ -121,8 +122,8 @@ assert dpo_by_hand(ref_chosen - 2, ref_rejected - 5) < math.log(2)
 #   third line shows both falling.
 
 # %% [markdown]
-# It begins at log 2 and falls in the third line as far as in the second: DPO asks for a *difference*. What the model says
-# instead of two answers that have both become rare, no pair has judged.
+# It begins at log 2 = 0.693 and is in the third line as low as in the second: DPO asks for a *difference*. If both answers
+# become rarer, the model says something else instead, which no pair has judged.
 #
 # ## 2. What does each method need?
 #
@@ -141,8 +142,8 @@ what += ["the frozen SFT model", "answers to a question, afterwards"]
 pd.DataFrame(needs, index=what)
 
 # %% [markdown]
-# DPO never samples: it learns from answers that somebody else wrote. RLOO's idea fits in a line. Of four answers to one
-# prompt, each is compared with the mean of the other three, and no critic has to guess:
+# DPO never samples: it learns from answers that somebody else wrote. RLOO in a line: of four answers to one prompt, each
+# is compared with the mean of the other three.
 
 # %% tags=["nbval-check-output"]
 rewards = torch.tensor([[1.0, 0.0, 2.0, -1.0], [0.5, 0.5, 0.5, 0.5]])  # (P, n)
@@ -156,9 +157,9 @@ assert torch.allclose((rewards - others).sum(1), torch.zeros(2), atol=1e-6)
 #
 # ## 3. What is kept apart?
 #
-# About a quarter of the topics, by the hash of their names, is kept out of preferences, reward model and prompts. (The SFT
-# model and 04's second judge have seen them.) The reward model is trained anew, as in 02. **Predict first:** how often is
-# it right on pairs of topics that it never saw?
+# About a quarter of the topics is kept out of preferences, reward model and prompts. (The SFT model and 04's second
+# judge have seen them.) The reward model is trained anew, as in 02. **Predict first:** how often is it right on pairs of
+# topics that it never saw?
 
 # %%
 common = versus.prepare(profile)
@@ -176,12 +177,13 @@ for name, pairs in versus.unseen_pairs(profile).items():
     assert name == "known" or not learned & {pair.topic for pair in pairs}
 
 # %% [markdown]
-# In our run the judge is right on 0.75 of the pairs of known topics and on 0.72 of those of new ones: it carries over.
+# In our run the judge is right on 0.75 of the pairs of known topics, and on 0.72 of those of new ones: little is lost.
 #
 # ## 4. What is an equal budget?
 #
 # **Only PPO's settings were ever tuned** (for 03). The others run at first guesses, so a gap between PPO and another
-# method may be one of tuning. Equal are the start, the LoRA, the judge and the pairs to learn from. The rest:
+# method may be one of tuning. Equal are the start, the LoRA's size, the judge and the pool of pairs. What is not
+# (`8 × 32`: batches × answers):
 
 # %% tags=["slide"]
 batches = f"{profile.versus_steps} × {profile.ppo_batch}"
@@ -214,7 +216,7 @@ pd.DataFrame(plan, index=what).T
 # ## 5. Train
 #
 # Each training starts from the SFT adapter; what was done before is loaded. First the baseline: SFT once more, on the
-# chosen answers of the very pairs that DPO will get.
+# chosen answers of the same pairs that DPO will get.
 
 # %%
 from trl import SFTConfig, SFTTrainer
@@ -251,7 +253,8 @@ first, last = (logs["sft_chosen"][i]["loss"] for i in (0, -1))
 print(f"{len(rows)} chosen answers; loss {first:.2f} first, {last:.2f} last")
 
 # %% [markdown]
-# *In words: SFT's loss on the chosen answers, step by step.*
+# *In words: SFT's loss on the chosen answers, step by step.* It is far above 01's, for these answers are unlike the
+# model's own.
 #
 # Now DPO. TRL copies the adapter, as the frozen reference. After the training we ask it for the four numbers of section 1
 # and compute its loss by hand.
@@ -293,7 +296,7 @@ assert abs(by_trl - by_hand) < 1e-3
 assert abs(logs["dpo"][0]["loss"] - math.log(2)) < 1e-2  # it starts at its reference
 
 # %% [markdown]
-# *In words: DPO's loss, step by step, from log 2.*
+# *In words: DPO's loss, step by step, from log 2.* A step averages eight pairs; the value by hand is of a few.
 #
 # Its log also holds what became of the two answers themselves.
 
@@ -352,9 +355,10 @@ clipped = sum(shares) / len(shares)
 print(f"{clipped:.0%} of the answers were clipped and had no gradient.")
 
 # %% [markdown]
-# *In words: RLOO's mean reward, batch by batch.*
+# *In words: RLOO's mean reward, batch by batch, the penalty taken off.*
 #
-# A batch has eight prompts only, and which ones they are moves it most. Last, PPO as in 03, with fewer steps and this
+# In our run it does not rise. A batch has eight prompts only, and which ones they are moves it most. Only the second of a
+# batch's two steps can clip. Last, PPO as in 03, with fewer steps and this
 # chapter's judge:
 
 # %%
@@ -375,8 +379,8 @@ print(f"{len(logs['ppo'])} batches, KL to SFT {start:.1f} → {end_kl:.1f} nats"
 # ## 6. Who won?
 #
 # All answer the same held-out prompts; best of n picks among the SFT model's answers. Two judges read them: the one that
-# PPO and RLOO were paid by, and **[gold](../docs/glossary.md#gold-reward-model)**, the second judge of 04, which no method has met. Both
-# speak in standard deviations of the SFT model's answers.
+# PPO, RLOO and best of n used, and **[gold](../docs/glossary.md#gold-reward-model)**, the second judge of 04, which no method
+# used. Both scores are in standard deviations of the SFT model's answers.
 
 # %% tags=["slide"]
 before = versus.answers(common, common.sft, profile.versus_best_of)
@@ -453,12 +457,13 @@ together = seeds["together"]["gold"]
 print("seeds and prompts together {:+.2f} [{:+.2f}, {:+.2f}]".format(*together))
 
 # %% [markdown]
-# In our run DPO less SFT on the chosen is 0.42: the rejected answers were worth something. PPO is 0.58 behind
-# best of n, which trains nothing.
+# 03's PPO ran three times as long under another judge, so only the distance of its seeds counts here. Where two methods
+# differ by less, another seed may turn the order, whatever the interval over prompts says.
 #
-# 03's PPO ran three times as long under another judge, so its gains do not compare with those above; the distance of its
-# seeds is the warning. Where two methods differ by less, another seed may turn the order, whatever the interval over prompts
-# says. Now the texts, for the first prompt, the middle one and the last.
+# In our run DPO less SFT on the chosen is 0.42, less than the distance of those seeds. PPO is 0.58 behind best of n, which
+# trains nothing.
+#
+# Now the texts, for the first, the middle and the last prompt. Gold does not check facts: see the last row.
 
 # %%
 picked = [known[0], known[len(known) // 2], known[-1]]
@@ -473,7 +478,7 @@ show.side_by_side(
 # %% [markdown] tags=["slide"]
 # ## 7. What does the judge know of new topics?
 #
-# Prompts of new topics arrive, without labels. This is where the workshop sees PPO's advantage, "the longer term". DPO has
+# Prompts of new topics arrive, without labels. This is where the workshop sees PPO's advantage. DPO has
 # nothing to train on: a prompt is no pair. PPO, RLOO and best of n can go on, for they have a judge to ask. But DPO can ask
 # it, too: of two fresh answers the one that the judge likes better is "chosen" ([online DPO](../docs/glossary.md#online-dpo), Guo et al. 2024,
 # arXiv 2402.04792). So the advantage is the *reward model's*. Does it pick the better of the model's **own** answers there?
@@ -488,11 +493,9 @@ for name, row in chosen.items():
     print(f"{name:5s} topics (n = {cell['n']}): {interval(cell)}: {cell['verdict']}")
 
 # %% [markdown]
-# In our run its pick on new topics is worth 0.62 by gold (0.76 on known ones): labels for the price of a forward pass, good
-# enough to go on with.
+# In our run its pick on new topics gains 0.62 by gold (0.76 on known ones): there, too, its grades can serve as labels.
 #
-# Whether PPO or online DPO would gain more from such labels, this chapter does not say: that takes hundreds of prompts and
-# several seeds.
+# Whether PPO or online DPO gains more from such labels, this chapter does not say.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The workshop's claim for PPO, taken apart: what is the algorithm's, what the judge's.
@@ -508,7 +511,7 @@ for name, row in chosen.items():
 # | a question may cost n answers | best of n first | if gold sees no gain, suspect the judge before you train on it |
 # | the reward is a rule, or changes | PPO, RLOO | they take any number for a text |
 # | prompts come without labels | any, with a judge | the judge is what labels |
-# | two are not told apart | the cheaper one | a higher mean is no proven lead |
+# | two show no difference | the cheaper one | a higher mean is no proven lead |
 #
 # **Doubt.** A small model, a few hundred answers, one seed, and only PPO was tuned. Gold is of the same family as the
 # judge. The pairs were written by language models, and are far from what the SFT model says itself; DPO does better on closer
@@ -610,7 +613,7 @@ check("05.4", four_sums)
 # |---|---|---|
 # | DPO's loss and gold both fall | what took the place of both answers is worse | section 5, implicit rewards |
 # | DPO's loss does not begin at log 2 | the reference is not the start: another adapter, dropout, other tokens | the `assert` in section 5 |
-# | the judge gains a lot, gold nothing | the judge is being pleased ([06](06_reward_hacking.ipynb)) | section 6, the table |
+# | the judge gains a lot, gold nothing | the answers please this judge only ([06](06_reward_hacking.ipynb)) | section 6, the table |
 #
 # ## What we simplified
 #
@@ -618,7 +621,7 @@ check("05.4", four_sums)
 # 2. **Pairs drawn at random.** One could take the clearest, or each row's best and worst.
 # 3. **Best of n is not distilled.** One could fine-tune on the picked answers and pay only once
 #    (rejection sampling; Touvron et al. 2023, arXiv 2307.09288).
-# 4. **Minutes on a CPU.** On a GPU with a fast sampler the methods that sample look better.
+# 4. **Minutes on a CPU.** On a GPU with a fast sampler the methods that sample cost less.
 
 # %% [markdown]
 # ## Five questions

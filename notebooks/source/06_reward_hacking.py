@@ -24,8 +24,8 @@
 # Needs 01, the reward model of 02 and the second judge of 04 (or their shipped checkpoints). About
 # 16 minutes on two CPU cores.
 #
-# In our run the judge that was paid for went up by 1.36 of SFT's standard deviations; the second judge shows no
-# difference (+0.20), and in the end a quarter of the answers still stop by themselves.
+# In our run the reward that PPO was trained on rose by 1.36 standard deviations of SFT's answers; the second judge shows no
+# difference (+0.20), and in the end only a quarter of the answers stop by themselves.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -70,19 +70,20 @@ started = time.perf_counter()
 plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
 # %% [markdown]
-# *Four boxes in a row: SFT, reward model, PPO, evaluation. This chapter takes the second and the third apart.*
+# *Four boxes in a row: SFT, reward model, PPO, evaluation.*
 #
-# A report says: *the reward rose at once and stayed high; no loss exploded, nothing stopped.* Would you ship the model?
+# A report says: *the reward rose; no loss exploded, nothing stopped.* Would you ship the model?
 #
-# The reward that PPO is paid by is a [proxy](../docs/glossary.md#proxy-reward): it stands for what we want. To see whether the two part, we need a
-# second judge that no run is paid by. We call it *gold*: here the one of 04, trained on other questions. It is a model
-# too, not the truth, but nothing has been trained against it.
+# The reward that PPO is paid by is a [proxy](../docs/glossary.md#proxy-reward): it stands for what we want. To see whether
+# the two differ, we need a second judge that no run is paid by. We call it *gold*: here the one of 04, trained on other
+# questions. It is a model too, not the truth, but nothing has been trained against it.
 
 # %% [markdown] tags=["slide"]
 # ## 1. What does a one-sided judge like?
 #
 # No label is falsified. We take few pairs, by a rule that could be an accident of collecting them: in each, **the
-# longer answer is the better one**. What a policy does with such a gap is called [reward hacking](../docs/glossary.md#reward-hacking).
+# longer answer is the better one**. A policy that exploits such a fault of the judge does
+# [reward hacking](../docs/glossary.md#reward-hacking).
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** A judge can be wrong although each of its lessons is true.
@@ -129,7 +130,7 @@ for name, judge in (("one-sided", one_sided), ("notebook 02's", full)):
 
 # %% [markdown]
 # In our run the one-sided judge is right on 0.89 of the pairs where the longer answer wins, and on 0.31 of the others.
-# A test set collected by the same rule holds only pairs of the first kind, and would have praised it.
+# A test set collected by the same rule holds only pairs of the first kind, and would not show the fault.
 
 # %%
 sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
@@ -157,22 +158,21 @@ for name, judge in (("one-sided", lab.proxy), ("gold", lab.gold)):
 assert abs(statistics.mean(lab.proxy(known.prompts, known.responses))) < 1e-4
 
 # %% [markdown]
-# Both judges now speak in the SFT model's standard deviations: 0 is its average answer to a training prompt, 1 is one
-# standard deviation better.
+# In our run the one-sided judge's scores go with the number of words (0.57), gold's do not (−0.06). Both judges' scores
+# are now in standard deviations of the SFT model's answers to training prompts; 0 is their mean.
 
 # %% [markdown] tags=["slide"]
 # ## 2. What does PPO make of it?
 #
-# The settings are 03's, learning rate included, with three changes: half the batch, one pass over it, and **no
-# leash**: β is 0, and nothing is taken off for an answer that never stops. At five steps, denser at the start, both
-# judges read the answers to held-out prompts.
+# The settings are 03's with three changes: half the batch, one pass over it, and **no leash**: β is 0, and nothing is
+# taken off for an answer that never stops. At five steps both judges read the answers to held-out prompts.
 #
-# **Predict first**, on paper: one line for the proxy over the steps, one for gold. Where do they part?
+# **Predict first**, on paper: one line for the proxy over the steps, one for gold. Where do they separate?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** To let a run go wrong in front of the class, with a prediction on paper.
 # - **Ask.** Draw two lines, proxy and gold. Where do they part? Collect the drawings before the reveal.
-# - **The usual wrong answer.** "Gold stays flat." It hangs on what the first steps change besides the length.
+# - **The usual wrong answer.** "Gold falls as the proxy rises." It depends on what the first steps change besides the length.
 
 
 # %%
@@ -186,8 +186,8 @@ bad = lab.run("bad", lab.proxy, looks=hacking.LOOKS, on_step=live)
 assert bad.looks[0].kl == 0.0
 
 # %% [markdown]
-# *Four panels over the steps: reward, KL, length, share of finished answers.* The reward is all that this run was told.
-# Now both judges, with an interval of gold's change since SFT:
+# *Four panels over the steps: reward, KL, length, share of finished answers.* Each point is one batch of training prompts.
+# Now both judges on the held-out prompts, with an interval of gold's change since SFT:
 
 # %% tags=["subslide"]
 table = []
@@ -209,22 +209,21 @@ display(pd.DataFrame(table).set_index("step").round(2))
 plots.save(drawings.overoptimisation(table), figures, "overoptimisation", table)
 
 # %% [markdown]
-# *Proxy and gold over √KL, gold with its interval; the numbers stand in the table.*
+# *Proxy and gold over √KL, gold with its interval.*
 #
 # In our run the proxy went from −0.01 to 1.35 and gold from −0.07 to 0.13, at a KL of 10 nats. Answers that end fell
 # from 0.96 to 0.26.
 #
-# Gao et al. (2022, arXiv 2210.10760) trained hundreds of runs against judges of all sizes and found one shape of
+# Gao et al. (2022, arXiv 2210.10760) trained hundreds of runs and found one shape of
 # [over-optimisation](../docs/glossary.md#over-optimisation): with d = √KL, gold follows **R(d) = d (α − β log d)**. It rises, turns and falls, while the
-# proxy keeps rising. Our looks are too few to fit two numbers to. A larger judge and more pairs moved the turn to the
-# right; nothing removed it.
+# proxy keeps rising (this β is not the KL's). A larger judge and more pairs moved the turn to the right; nothing removed it.
 
 # %% [markdown] tags=["slide"]
 # ## 3. When did it turn?
 #
-# The step with the highest gold is the one to stop at. But **the highest of several looks is also the luckiest**: one
-# of them would be the highest if the model never changed (the [winner's curse](../docs/glossary.md#winners-curse)). So every other prompt *chooses*
-# the step, and the prompts between them say how gold changed before it and after it.
+# The step with the highest gold is the one to stop at. But **the highest of several looks is also the luckiest**, even
+# if the model never changed (the [winner's curse](../docs/glossary.md#winners-curse)). So every other prompt *chooses* the
+# step, and the rest say how gold changed before and after it.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** Why a maximum cannot be read off the numbers that chose it.
@@ -251,7 +250,7 @@ assert fall.n == len(test) // 2
 
 # %% [markdown]
 # In our run gold is highest at step 8. From the start to there it changed by +0.47 (better), and from there to the end
-# by −0.23 (no difference shown). Gold stops following; a turn is not shown.
+# by −0.23 (no difference shown). Gold stops following the proxy; that it falls is not shown.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What do the texts say?
@@ -272,7 +271,8 @@ show.side_by_side(
 )
 
 # %% [markdown]
-# And the two on which the judges disagree most at the end: what the proxy likes and gold does not.
+# In our run this answer was long from the start, and the proxy hardly moves. Now the two on which the judges disagree most
+# at the end.
 
 # %%
 gap = [a - b for a, b in zip(last.proxy, last.gold, strict=True)]
@@ -290,8 +290,8 @@ show.side_by_side(
 # %% [markdown] tags=["slide"]
 # ## 5. Could the log have told?
 #
-# Mostly there is no second judge. What could somebody have seen who has only the log? **Predict first:** which of these
-# would have warned you: reward, KL, length, finished answers?
+# What could somebody have seen who has only the log? **Predict first:** which of these would have warned you: reward, KL,
+# length, finished answers?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** What can be seen without a second judge.
@@ -308,7 +308,8 @@ for key in ("reward", "kl", "length", "length_correlation", "finished", "distinc
 
 # %% [markdown]
 # The reward never warns: it is what is being hacked. What warns is what the reward does *not* pay for: how far the policy
-# went, and what the winning answers have in common. `diagnose` looks at those. Read answers, too.
+# went, and what the winning answers have in common. `diagnose` looks at those, averaged over the last quarter of the
+# steps; the lines below are the first and the last step's. (`distinct_2`: share of word pairs not repeated.)
 
 # %% [markdown] tags=["slide"]
 # ## 6. What helps?
@@ -318,10 +319,10 @@ for key in ("reward", "kl", "length", "length_correlation", "finished", "distinc
 # 1. **A leash and a fee**, as in 03: β = 0.05, and 2 taken off an answer that does not stop. It knows nothing of the hack.
 # 2. **Stopping early**: the step of section 3. It needs a second judge.
 # 3. **Two judges, the stricter counts** (an [ensemble](../docs/glossary.md#ensemble); Coste et al. 2023, arXiv 2310.02743). The second one learned
-#    other pairs of the same kind. It knows where the two *disagree*.
-# 4. **Paying at equal length**: the proxy less its straight line in words. It knows one fault by name.
+#    other pairs of the same kind. It helps only where the two *disagree*.
+# 4. **Paying at equal length**: the proxy minus its straight-line fit to the number of words. It knows one fault.
 # 5. **Asking again**: new votes on SFT's answers against the hacked ones, and a new judge. It learns something new. (02's
-#    judge stands for the voters. Gold is not asked.)
+#    judge stands for the voters.)
 #
 # The last three change the judge. Before anything is trained we can ask: **does it still prefer the answers that fooled
 # the first one?** Predict it for each.
@@ -376,11 +377,11 @@ plots.save(drawn, figures, "prefers", prefers)
 # deviations of SFT's answers. Right of zero it would pay for the hack.*
 #
 # In our run the stricter of two scores the hacked answers +1.53, the proxy at equal length +0.33, and the judge that was
-# asked again +0.86: each would still pay for the hack.
+# asked again +0.86: each would still pay for the hack. The votes preferred the hacked answer in 34 of 64 pairs, so there was
+# little to learn from them.
 #
-# A judge that fails here needs no run. One that passes has mended *this* hack; the next run looks for the next. Two
-# remedies get a run: the leash with its fee, paid by the unmended proxy, and the judge that was asked again, without a
-# leash.
+# A judge that passes has mended *this* hack; a run may find another. Two remedies get a run, whatever this test says: the
+# leash with its fee, paid by the unmended proxy, and the judge that was asked again, without a leash.
 
 # %%
 fenced = {"kl_coef": 0.05, "missing_stop_penalty": 2.0}
@@ -430,13 +431,12 @@ title = "gold at the end of each run, minus SFT"
 plots.save(drawings.differences(changes, title), figures, "remedies", remedies)
 
 # %% [markdown]
-# *A row a run: gold's change since SFT with its 95 % interval, coloured by its verdict; the numbers stand in the table.*
+# *A row a run: gold's change since SFT with its 95 % interval, coloured by its verdict.*
 #
-# In our run gold changed by −0.15 with the leash and its fee, and by −0.18 with the judge
-# that was asked again: neither holds. Only the leash kept its answers finished.
+# In our run gold changed by −0.15 with the leash and its fee, and by −0.18 with the judge that was asked again: neither
+# holds. The other two rows pass by gold, and fail by their unfinished answers.
 #
-# Each row is **one training with one seed**. How much another seed changes we have measured for 03's run, with a healthy
-# judge and five seeds:
+# Each row is **one training with one seed**. For 03's run, with 02's judge, five seeds were measured:
 
 # %%
 seeds = runtime.read_json(runtime.project_root() / "results" / "ppo_seeds.json")
@@ -447,17 +447,17 @@ for judge, key in (("the judge that is paid for", "reward"), ("gold", "gold")):
     print(f"{low:+.2f} to {high:+.2f}, standard deviation {spread:.2f}")
 
 # %% [markdown]
-# A difference between two rows that is not much larger than this may be the seed's: the intervals in the table are about
-# other prompts, not about another training.
+# A difference of about this size between two rows may be the seed's: the intervals are about other prompts, not about
+# another training.
 #
-# The leash forbids to go far in any direction, so it also costs good gains. New votes say what was not known before, and
-# go out of date with the next run.
+# The leash keeps the policy near in every direction, so it also costs good gains.
 
 # %% [markdown] tags=["slide"]
 # ## 7. Why did GPT-2 say “The”?
 #
-# An early run of the workshop, with GPT-2, ended in answers like "The". The reward model had learned that the rambling of
-# a raw model is bad, and less text less bad. Here is that run in small: a reward that pays for brevity alone, no leash.
+# An early run of the workshop, with GPT-2, ended in answers like "The". The reward model had learned that a raw model's
+# rambling is bad, so a shorter text scored higher. Here is a small run like it: the reward pays for brevity alone, no
+# leash.
 #
 # **Predict first:** which *single* decision of the policy is reinforced in every answer of the batch, whatever the
 # question?
@@ -486,8 +486,8 @@ one_word = {
 print({name: f"{share:.0%} of at most two words" for name, share in one_word.items()})
 
 # %% [markdown]
-# The stop token. Every answer of the batch teaches the same lesson about it, while each word is taught by the few answers
-# that hold it.
+# The decision to stop: every answer of the batch reinforces the stop token, while a word is reinforced only by the few
+# answers that hold it. In our run 40 % of the answers end with at most two words (SFT: 9 %).
 
 # %% tags=["slide"]
 runtime.record(
@@ -524,7 +524,7 @@ print(f"peak memory {peak_gib:.1f} GiB")
 
 # %% [markdown] tags=["slide"]
 # **Doubt.** We called one model "gold" and another "proxy". Both learned from pairs that a language model wrote. Had
-# PPO been paid by gold, gold would have been the proxy. Who judges the last judge?
+# PPO been paid by gold, gold would have been the proxy.
 
 # %% [markdown]
 # ## Exercises
@@ -547,8 +547,8 @@ check("06.1", peak_of_nothing)
 # %% [markdown]
 # ### 06.2 Write this function: where does it turn?
 #
-# Section 2 quotes a shape of gold: R(d) = d (α − β log d), with d = √KL. At which d is R highest? (Both numbers are
-# above zero.)
+# Section 2 quotes a shape of gold: R(d) = d (α − β log d), with d = √KL. At which d is R highest? (Both numbers
+# are positive.)
 
 
 # %% tags=["exercise"]
@@ -564,8 +564,8 @@ check("06.2", turning_point)
 # %% [markdown]
 # ### 06.3 Write this function: scores at equal length
 #
-# The fourth remedy of section 6, without looking into `hacking.length_adjusted`: the scores less their least-squares line
-# in the number of words. What is left has mean 0 and does not go with the words. Mind answers that are all equally long.
+# The fourth remedy of section 6, by hand: the scores less their least-squares line in the number of words. What is left
+# has mean 0 and does not go with the words. Mind answers that are all equally long.
 
 
 # %% tags=["exercise"]
@@ -581,9 +581,8 @@ check("06.3", at_equal_length)
 # %% [markdown]
 # ### 06.4 Break it and diagnose: three runs without a leash
 #
-# Three runs, each paid by another judge. The table shows how their logs begin and end (between
-# the two the curves are straight). What would `diagnose` say of A, of B and of C? Choose for each: "length hacking",
-# "never finishing", "collapse", "KL running away" or "nothing stands out".
+# The table shows how the logs of three runs begin and end; between the two the curves are straight. What would `diagnose`
+# say of each? Choose: "length hacking", "never finishing", "collapse", "KL running away" or "nothing stands out".
 
 # %%
 from sawyer_utils.classroom.exercises import hacking as exercises_hacking
@@ -615,15 +614,15 @@ check("06.4", (run_a, run_b, run_c))
 # | symptom | likely cause | where it shows |
 # |---|---|---|
 # | gold rises to the end | too few steps, or gold shares the fault | section 2: take more steps |
-# | gold falls from the first look on | learning rate too large: the policy breaks before it hacks | finished, distinct-2 |
+# | gold falls from the first look on | learning rate too large: the answers get worse before the hack | finished, distinct-2 |
 # | the mended judge has learned nothing | few votes, or the hacked answers win them | section 6 |
 #
 # ## What we simplified
 #
 # 1. **Gold is a small model**, and reads with the same frozen base as 02's judge. Gao et al. make their proxies from
 #    gold's own labels, so that gold is the truth by construction.
-# 2. **Twelve steps.** Theirs are thousands. At our learning rate the policy breaks as well as cheats, and gold cannot tell
-#    one from the other.
+# 2. **Twelve steps.** Theirs are thousands. At our learning rate an answer may get worse without earning
+#    more, and gold cannot tell this from a hack.
 # 3. **Votes by a model**, where people would read again. **No tuned remedy**: of each number (β, votes) we took the first.
 
 # %% [markdown]
@@ -726,8 +725,8 @@ quiz("06")
 
 # %% [markdown]
 # ## Next
-# [07 · Neutral summaries](07_neutral_summaries.ipynb): a reward of several parts, where a missing part
-# is a hole.
+# [07 · Neutral summaries](07_neutral_summaries.ipynb): a reward of several parts, and what happens when one is
+# missing.
 
 # %% [markdown]
 # ## Solutions
