@@ -648,7 +648,7 @@ print(plain.decode(found[0]))
 # Write your answer where it says `None`: `check` gives one hint at a time. Solutions stand at the end. (`SOLUTION` is
 # for teachers who use nbgrader.)
 #
-# ### 01.1 Predict the number: when is LoRA no bargain?
+# ### 01.1 Predict the number: when does LoRA save nothing?
 #
 # For a matrix of 1536 × 576, from which rank on do A and B together hold *more* numbers than the matrix?
 

@@ -698,7 +698,7 @@ check("05.4", four_sums)
 #
 # </details>
 #
-# **5. Look at the output of section 7. If the pick on new topics is worth something by gold, whose merit is that?**
+# **5. Look at the output of section 7. If the pick on new topics is worth something by gold, which part earned it?**
 #
 # - A: PPO's: it alone can use such prompts.
 # - B: Best of n's: it has seen the new topics.

@@ -602,7 +602,7 @@ run_a, run_b, run_c = None, None, None
 check("06.4", (run_a, run_b, run_c))
 
 # %% [markdown]
-# ### An open question: a hole of your own
+# ### An open question: a fault of a judge of your own
 #
 # Write a reward that sounds reasonable and says nothing of length, such as "answers that name the question's words
 # again". Train with `lab.run("mine", lab.scaled(mine), looks=5)`. What did the policy find, and at which look could you
