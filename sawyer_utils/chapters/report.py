@@ -104,7 +104,8 @@ def _evaluation(found: dict) -> Iterator[tuple[str, str]]:
     for row in found.get("verdicts", []):
         if row["measure"] != "reward" and row.get("low") is not None:
             said = "{sft:.3g} → {ppo:.3g}; " + FINE_CHANGE + ": {verdict}"
-            yield f"{row['measure']}, SFT → SFT + RLF", said.format(**row)
+            sft = round(row["sft"], 9)  # a mean of standardised scores is 0 but for rounding
+            yield f"{row['measure']}, SFT → SFT + RLF", said.format(**{**row, "sft": sft})
     if found.get("best_of_n"):
         bought = "{first judge:+.2f}, {gold judge:+.2f} for {kl:.1f} nats"
         best, ppo = found["best_of_n"][-1], found["frontier"][-1]
