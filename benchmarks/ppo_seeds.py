@@ -91,26 +91,9 @@ def _with_interval(found: np.ndarray) -> list[float]:
     return [float(np.mean(found)), *evaluation.bootstrap_interval(found)]
 
 
-def over_seeds(gains, draws: int = 10_000) -> list[float]:
-    """[mean, low, high] of gains that were measured on the same prompts after trainings with several seeds.
-
-    Seeds and prompts are drawn, each from its own (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111),
-    with the tails of :func:`evaluation.expanded_tail` for the number of seeds: few seeds make it wide.
-
-    Args:
-        gains: (seeds, prompts).
-    """
-    gains = np.asarray(gains, dtype=float)
-    rng = np.random.default_rng(0)
-    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=draws) / n for n in gains.shape)
-    means = np.einsum("ds,sp,dp->d", rows, gains, columns, optimize=True)
-    tail = evaluation.expanded_tail(len(gains))
-    return [float(gains.mean()), *map(float, np.quantile(means, [tail, 1 - tail]))]
-
-
 def together(rows: list[dict]) -> dict:
     """Mean over seeds and prompts, with intervals that draw both; and which seed is the median."""
-    found = {name: over_seeds([row["gains"][name] for row in rows]) for name in rows[0]["gains"]}
+    found = {name: evaluation.over_seeds([row["gains"][name] for row in rows]) for name in rows[0]["gains"]}
     means = sorted((row["reward"][0], row["seed"]) for row in rows)
     return {
         **found,

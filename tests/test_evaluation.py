@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import ppo_seeds
 import pytest
 import torch
 from scipy import integrate, stats
@@ -619,16 +618,16 @@ def test_over_seeds_takes_prompts_and_seeds_together():
     rng = np.random.default_rng(1)
     prompts, seeds = rng.normal(0.5, 1, 120), np.array([0.1, 0.3, -0.2, 0.4, -0.1])
     same = np.tile(prompts, (5, 1))
-    mean, low, high = ppo_seeds.over_seeds(same)
+    mean, low, high = ev.over_seeds(same)
     assert mean == pytest.approx(prompts.mean())
     # Prompts alone: Student's t over them, with the wider tails of five seeds.
     wanted = stats.norm.ppf(ev.expanded_tail(5)) * prompts.std() / math.sqrt(120)
     assert low - mean == pytest.approx(wanted, rel=0.08)
     assert high - mean == pytest.approx(-wanted, rel=0.08)
     # Seeds alone: as if there were five numbers.
-    _, low, high = ppo_seeds.over_seeds(np.tile(seeds[:, None], (1, 120)))
+    _, low, high = ev.over_seeds(np.tile(seeds[:, None], (1, 120)))
     assert (low, high) == pytest.approx(ev.bootstrap_interval(seeds), abs=0.03)
-    both = ppo_seeds.over_seeds(same + seeds[:, None])
+    both = ev.over_seeds(same + seeds[:, None])
     assert both[2] - both[1] > high - low
 
 
@@ -637,6 +636,6 @@ def test_over_seeds_holds_the_truth():
     rng, inside = np.random.default_rng(0), 0
     for _ in range(200):
         gains = rng.normal(0, 0.2, (5, 1)) + rng.normal(0, 1, (1, 60)) + rng.normal(0, 1, (5, 60))
-        _, low, high = ppo_seeds.over_seeds(gains, draws=1000)
+        _, low, high = ev.over_seeds(gains, draws=1000)
         inside += low <= 0 <= high
     assert inside >= 0.93 * 200

@@ -71,7 +71,7 @@ def score_by_length(sets: dict[str, list[dict]]) -> Figure:
 
 
 @takes_tensors
-def score_groups(groups: dict[str, list[float]], own: str = "") -> Figure:
+def score_groups(groups: dict[str, list[float]], own: str = "", xlabel: str = "score") -> Figure:
     """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
     figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
     rng = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def score_groups(groups: dict[str, list[float]], own: str = "") -> Figure:
         ax.scatter(values, y + rng.uniform(-0.18, 0.18, len(values)), s=12, marker=marker, color=colour)
     names = [f"{name} (n = {len(values)})" for name, values in groups.items()]
     ax.set_yticks(range(len(groups)), names[::-1])
-    ax.set(xlabel="score")
+    ax.set(xlabel=xlabel)
     ax.grid(axis="y", visible=False)
     return figure
 
