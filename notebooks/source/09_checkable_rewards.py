@@ -24,8 +24,8 @@
 #
 # Needs 01 and 02 (or their shipped checkpoints). About 20 minutes on two CPU cores.
 #
-# In our run the share of right answers to held-out prompts went from ?.?? to ?.?? with our trainer and to ?.?? with TRL's; SFT
-# on right answers reached ?.??.
+# In our run the share of right answers to held-out prompts went from 0.23 to 0.69 with our trainer and to 0.44 with TRL's; SFT
+# on right answers reached 0.68.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -156,7 +156,7 @@ pd.DataFrame(pass_at).T.round(2)
 #   ever paid for.
 
 # %% [markdown]
-# In our run *list* has a pass@1 of ?.?? and a pass@8 of ?.??: seldom right, but not never, and ?.?? of its groups differ.
+# In our run *list* has a pass@1 of 0.23 and a pass@8 of 0.67: seldom right, but not never, and 0.50 of its groups differ.
 #
 # *backwards* and *sorted* are beyond this model, and a training would be paid hardly anything. *larger* names one of two numbers:
 # whoever guesses is right half the time, and eight guesses hold a right one in 255 of 256 cases. **pass@k counts luck**, so a
@@ -304,7 +304,7 @@ plots.save(figure, figures, "reward", curves)
 # *Three lines over the batches: the mean reward with our trainer, with TRL's GRPO, and of the run that is paid for the form
 # alone.*
 #
-# In our run the batch's reward went from ?.?? to ?.?? with ours and from ?.?? to ?.?? with TRL's, means of three seeds.
+# In our run the batch's reward went from 0.18 to 0.72 with ours and from 0.22 to 0.47 with TRL's, means of three seeds.
 #
 # Rejection sampling: four answers to each training prompt, then SFT as in 01.
 
@@ -406,9 +406,9 @@ plots.save(figure, figures, "gains", [{"run": n} | r for n, r in found.items()])
 # *A row a method: how much larger the share of right answers to held-out prompts became, with a 95 % interval; grey where it
 # includes zero.*
 #
-# In our run the gain is ?.?? with ours, ?.?? with TRL's, ?.?? with SFT on right answers and ?.?? with its control. The run
-# that was paid for the form gained ?.?? of form and ?.?? of right answers: [form without substance | the form brought the
-# substance along].
+# In our run the gain is 0.45 with ours, 0.21 with TRL's, 0.44 with SFT on right answers and 0.11 with its control. The run
+# that was paid for the form gained 0.45 of form and 0.16 of right answers: mostly form
+# without substance. Seeds differ widely: of ours less TRL's, 0.25 [−0.14, 0.61], no difference is shown.
 #
 # Now the methods against each other, seed by seed, and the answers to three prompts.
 
@@ -463,7 +463,8 @@ for name in runs:
     print(f"{statistics.mean(talks['SFT']['length']):.0f} → {length:.0f} tokens")
 
 # %% [markdown]
-# In our run the judge's reward changed by ?.?? with ours (seed 0), ?.?? with TRL's and ?.?? with SFT on right answers.
+# In our run the judge's reward changed by −0.08 with ours (seed 0), −0.17 with TRL's and 0.19 with SFT on right answers: no
+# difference is shown.
 #
 # Then the machine: seconds of an iteration (sample 32 answers, grade, update), and the process's peak of memory, ours and
 # TRL's by turns in this one run.
