@@ -285,7 +285,8 @@ tell("its judge agrees with the writer", follows)
 shares = [[found[key] for found in right.values()] for key in ("right", "low", "high")]
 names = [name.replace(" ", "\n", 1) for name in right]
 label = "share of held-out pairs right"
-bars = plots.bars_with_intervals(names, *shares, ylabel=label, chance=0.5, ylim=(0, 1))
+counts = [found["n"] for found in right.values()]
+bars = plots.bars_with_intervals(names, *shares, counts, label, 0.5, (0, 1))
 plots.save(bars, figures, "right", right)
 
 # %% [markdown]
