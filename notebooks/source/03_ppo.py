@@ -30,7 +30,7 @@
 # | KL to SFT, nats | 0 | 7.50 |
 # | tokens | 21.29 | 23.30 |
 #
-# Needs 01 and 02 (or their shipped checkpoints). About 12 minutes on two CPU cores.
+# Needs 01 and 02 (or their shipped checkpoints). About 17 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.

@@ -30,7 +30,7 @@
 # | gold reward | 0.00 | 0.60 | better |
 # | religions_mini | 0.61 | 0.61 | no difference shown |
 #
-# Needs 01 to 03, or their shipped checkpoints. About 9 minutes on two CPU cores.
+# Needs 01 to 03, or their shipped checkpoints. About 12 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.

@@ -21,7 +21,7 @@
 # - measure such a writer against chance, length and the order of two answers,
 # - say what a judge and a policy learn from a weak one.
 #
-# Needs 01 to 04 (or their shipped checkpoints). About ten minutes on two CPU cores.
+# Needs 01 to 04 (or their shipped checkpoints). About 7 minutes on two CPU cores.
 #
 # In our run the writer is right on 0.55 of the held-out pairs; for the policy that its judge paid, neither that judge nor
 # the second judge of 04 shows a difference.
