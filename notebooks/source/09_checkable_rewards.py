@@ -246,7 +246,7 @@ def ours(seed, reward_fn, name="ours"):
 # TRL's takes the same reward function, in a wrapper that hands it texts. There is no vLLM here, so it samples with
 # transformers, as ours does.
 
-# %% tags=["slide", "show-code"]
+# %%
 from trl import GRPOConfig, GRPOTrainer
 
 
@@ -346,7 +346,7 @@ for name, right in (("SFT on right answers", True), ("SFT on random answers", Fa
 # All answer the held-out prompts, which are about things that no training prompt names. Each interval draws seeds and
 # prompts (03, section 9): three seeds make it wide.
 
-# %% tags=["slide"]
+# %%
 runs = {"ours": "ours", "TRL's GRPO": "grpo", "form alone": "form"}
 runs |= {"SFT on right answers": "sft-right", "SFT on random answers": "sft-random"}
 
