@@ -246,7 +246,7 @@ def made(edition, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_solution_leaks_and_none_is_lost(name):
     student, whole, graded = (made(edition, name) for edition in editions.EDITIONS)
-    assert len(solutions(name)) >= 2
+    assert len(solutions(name)) >= (2 if name == "10_ai_feedback" else 3)  # which is half as long
     for block in solutions(name):
         assert block
         assert [text(notebook).count(block) > 0 for notebook in (student, whole)] == [False, True]
@@ -263,7 +263,7 @@ def test_the_instructor_runs_what_the_committed_notebook_runs_with_notes_and_ope
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code == [cell.source for cell in course.build(name).cells if cell.cell_type == "code"]
     notes = [cell for cell in notebook.cells if "teaching" in course.tags(cell)]
-    assert 2 <= len(notes) <= 7
+    assert 3 <= len(notes) <= 6
     assert text(notebook).count("**For the teacher**") == len(notes)
     assert valid(notebook)
     assert ["<details open>" in text(one) for one in (notebook, student)] == [True, False]

@@ -170,12 +170,6 @@ for name, values in each.items():
     assert abs(mean - exact) < 1e-6
 assert torch.allclose(each["k3"], losses.kl_k3(pi.log(), ref.log()))
 
-# %% [markdown] tags=["teaching"]
-# - **What it is for.** The first of four things by hand: KL, pay, advantage, clip.
-# - **Ask.** Can a KL divergence be below zero? And its estimate from one token?
-# - **The usual wrong answer.** "A negative number is a bug." It is one sample of a mean that is not
-#   negative.
-
 # %% [markdown]
 # No mistake: where the reference likes a token more, one sample's estimate is below zero. Both are right on average.
 # `k1` goes into the reward, for its gradient is right on average; `k3`, never negative, is easier to read in a plot

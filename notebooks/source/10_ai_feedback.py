@@ -373,6 +373,11 @@ plots.save(figure, figures, "changes", changes)
 #
 # **Nothing in a training's log says how good the votes were.**
 
+# %% [markdown] tags=["teaching"]
+# - **What it is for.** A reward that rises is no sign of good votes; only somebody outside can tell.
+# - **Ask.** Whom would you ask, if there were no gold judge?
+# - **The usual wrong answer.** "The judge's accuracy." It was measured on the same votes.
+
 # %% tags=["slide"]
 both = [paid(test_prompts, said[name].responses) for name in ("by AI feedback", "SFT")]
 gains = np.subtract(*both)
