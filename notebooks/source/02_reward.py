@@ -19,7 +19,7 @@
 # You will be able to
 # - turn votes between answers into a loss, by hand and with TRL,
 # - say how much of an accuracy can be had without reading,
-# - train a judge on a frozen language model, and find out what it likes.
+# - train a judge on a frozen language model.
 #
 # | In our run | is right on held-out pairs |
 # |---|---|
@@ -53,8 +53,7 @@ profile = runtime.setup()
 # %% [markdown]
 # ## The whole thing in one picture
 #
-# Notebook 01 taught answers, not that one right answer can be better than another. Here you build the judge of
-# that.
+# Notebook 01 taught the model to answer. Here you build the judge that says which of two answers is better.
 
 # %%
 import json, math, os, tempfile
@@ -89,7 +88,7 @@ plots.save(plots.four_stages(here="reward"), figures, "four_stages")
 #
 # ## Two answers, one vote
 #
-# Somebody asks SAWYER how to greet a person. Read both answers, and vote.
+# Read both answers to a question, and vote.
 
 # %% tags=["slide"]
 question = "How do I greet someone?"
@@ -114,13 +113,12 @@ print(json.dumps(preference, indent=1))
 #   board until section 7.
 
 # %% [markdown]
-# Nobody asks you for a grade: picking one of two is easy, and two people can agree on it. Our file holds four
-# scored answers to each **prompt**; two with different scores make a [pair](../docs/glossary.md#preference-pair),
-# a **chosen** and a **rejected** answer. Yours may hold pairs as printed above: `SAWYER_PREFERENCES=mine.jsonl`
-# (README).
+# Picking one of two is easier than grading. Our file holds four scored answers to each **prompt**; two with
+# different scores make a [pair](../docs/glossary.md#preference-pair), a **chosen** and a **rejected** answer.
+# Language models wrote each to be of a `kind`, which sets its score; no judge sees it. Yours may hold pairs as
+# printed above: `SAWYER_PREFERENCES=mine.jsonl` (README).
 #
-# The split is by prompt: by pair, a good answer could stand on both sides. The `kind` is what the writer, a
-# language model, was asked for; no judge sees it.
+# The split is by prompt. By pair, the same answer could be in training and held out.
 
 # %%
 preferences = data.load_preferences(profile.preferences, profile.limit)
@@ -141,9 +139,9 @@ show.side_by_side(labels, texts, first="score and kind")
 # %% [markdown] tags=["slide"]
 # ## 1. How far does one get without reading?
 #
-# Two judges that **cannot read a word** go first. One knows only in which of nine bands of length an answer is;
-# the other counts marks, capitals, repetition and words of the question. They are tried on our preferences and on
-# an exhibit, this course's *first* file. **Predict first:** how often are they right?
+# Two judges that **understand no word** go first. One knows only in which of nine bands of length an answer is;
+# the other, "the surface", counts marks, capitals, repetition and words of the question. They are tried on our
+# preferences and on an exhibit, this course's *first* file. **Predict first:** how often are they right?
 #
 # Pairs of one prompt share its answers: for the interval, the [bootstrap](../docs/glossary.md#bootstrap) draws
 # whole **prompts**.
@@ -181,11 +179,11 @@ figure = drawings.score_by_length(scored)
 plots.save(figure, figures, "score_by_length", list(unread.values()))
 
 # %% [markdown] tags=["slide"]
-# *Two lines over nine bands of length: the mean score of the answers in each, for both sets.*
+# *Mean score of the answers in each band of length, one line a set.*
 #
-# In the exhibit nearly all good answers have 31 to 45 words, and counting words does very well: **a high accuracy
-# is no sign there that anything was read.** So the preferences were written anew, every kind of answer in every
-# length.
+# In the exhibit most answers of 31 to 45 words are good and most others are not, so counting words does very
+# well: **a high accuracy is no sign there that anything was read.** So the preferences were written anew, every
+# kind of answer in every length.
 #
 # ## 2. How does a vote become a number?
 #
@@ -221,9 +219,9 @@ assert torch.allclose(by_hand, moved, atol=1e-6)
 # The tie costs log 2 = 0.693, the price of knowing nothing; the third pair, the wrong way round, costs most.
 # Adding 5 changes nothing: **only differences of scores mean anything.**
 #
-# Scores of 9 and 4 say more than 7 and 6. With a **[margin](../docs/glossary.md#margin)** m, here a quarter of
-# the score difference, the loss is $-\log\sigma(s_c-s_r-m)$ (Llama 2, arXiv 2307.09288, equation 2). **Predict
-# first:** the lead is 0.9 and the margin 1. Is the loss above log 2?
+# In the data, scores of 9 and 4 say more than 7 and 6. With a **[margin](../docs/glossary.md#margin)** m, here a
+# quarter of the data's score difference, the loss is $-\log\sigma(s_c-s_r-m)$ (Llama 2, arXiv 2307.09288,
+# equation 2). **Predict first:** the lead is 0.9 and the margin 1. Is the loss above log 2?
 
 # %% tags=["slide"]
 difference = torch.tensor(0.9)
@@ -238,7 +236,7 @@ plots.save(figure, figures, "preference_loss")
 # %% [markdown] tags=["slide"]
 # *Three falling curves, loss against difference. A margin m shifts the curve to the right by m.*
 #
-# With margin 1, a lead of 0.9 costs 0.744: more than a coin flip.
+# With margin 1, a lead of 0.9 costs 0.744, above log 2.
 #
 # ## 3. Can a small encoder learn it from these votes?
 #
@@ -332,25 +330,25 @@ print("fine-tuned, held-out pairs:", text(fine_tuned))
 del tuned, trainer, encoder  # memory
 
 # %% [markdown] tags=["slide"]
-# In our run the encoder is right on 0.689 of the held-out pairs, ten points more than the surface alone (0.585):
-# it has begun to read. Five hundred prompts are few to learn from what makes an answer true or kind; with
-# thousands (profile `colab`), this is the usual way.
+# In our run the encoder is right on 0.689 of the held-out pairs, ten points more than the surface (0.585): it has
+# begun to read. Its loss stays above log 2, for margins ask for leads. It saw 1,920 of 3,006 pairs: few to learn
+# from what makes an answer true or kind.
 #
 # ## 4. What if the model can already read?
 #
 # If the votes are too few to *teach* reading, ask a model that has read. The raw language model of notebook 01
-# goes, **frozen**, over question and answer. We take the mean of its [hidden
-# states](../docs/glossary.md#hidden-state) in some layers, what a sentence encoder makes of the answer, and how
-# near that is to the question. All that is trained is one linear layer, a [linear
-# probe](../docs/glossary.md#linear-probe) (arXiv 1610.01644), with a penalty on large weights, chosen by
-# [cross-validation](../docs/glossary.md#cross-validation).
+# reads question and answer, **frozen**. One linear layer, a [linear probe](../docs/glossary.md#linear-probe)
+# (arXiv 1610.01644), gets the mean of its [hidden states](../docs/glossary.md#hidden-state) in some layers, a
+# sentence encoder's vector of the answer, and the cosine of that and the question's vector. Only this layer is
+# trained, without margins; [cross-validation](../docs/glossary.md#cross-validation) chooses the penalty on large
+# weights.
 #
-# More pairs cost nothing: a question's own good answer against one to *another* question, a **stranger**. In
-# retrieval these are [negatives](../docs/glossary.md#negatives) (arXiv 2004.04906). **Predict first:** how often
-# is it right on held-out pairs, against strangers, and where the **shorter** answer is better?
+# More pairs cost nothing: a question's own good answer against one to *another* question, a **stranger** (in
+# retrieval, a [negative](../docs/glossary.md#negatives), arXiv 2004.04906). **Predict first:** how often is it
+# right on held-out pairs, against strangers, and where the **shorter** answer is better?
 
 # %% [markdown] tags=["teaching"]
-# - **What it is for.** What pretraining is worth: the same votes, and a model that had read before.
+# - **What it is for.** What pretraining is worth: the same votes and strangers, and a model that had read.
 # - **Ask.** Only a few thousand weights are trained, far fewer than in section 3. Why may that be
 #   better?
 # - **The usual wrong answer.** "More trained weights are always better." With few votes they are
@@ -420,16 +418,17 @@ counts = [len(gaps)] * 4 + [int(shorter.sum()), int((~shorter).sum())]
 bars({**judges, "strangers": reads}, [*counts, len(strangers_held)], "accuracy")
 
 # %% [markdown]
-# *Seven bars with intervals and a dashed line at chance: length, surface, the fine-tuned encoder, our judge; our
-# judge where the shorter and where the longer answer is better, and against strangers.*
+# *Seven bars with intervals; chance is dashed. The last three are our judge, too.*
 #
-# In our run the judge is right on 0.725, 14 points more than the surface, and on 0.697 where the shorter answer
-# is better: it does not pay for length. Strangers (0.930) are easy: they are about something else.
+# In our run the judge is right on 0.725, 14 points more than the surface. Whether it beats the encoder is not
+# tested: their intervals overlap, and it had more pairs. It is right on 0.697 where the shorter answer is better
+# and on 0.755 where it is not: length does not decide. Strangers (0.930) are easy: they are about something else.
+# Cross-validation had them too, so its shares are higher.
 #
 # ## 5. Where is it wrong?
 #
-# First by the difference of the scores. **Predict first:** is 10 against 1 easier than 7 against 6? Then its
-# worst mistakes: do you agree with the data, or with the machine?
+# First by the difference of the data's scores. **Predict first:** is 10 against 1 easier than 7 against 6? Then
+# its worst mistakes: do you agree with the data?
 
 # %%
 SCORES = {"no scores": (-1, 0), "0 to 2": (0, 2), "2 to 4": (2, 4)}
@@ -456,10 +455,11 @@ show.side_by_side(
 )
 
 # %% [markdown] tags=["slide"]
-# *Bars of accuracy by the difference of the two scores, from nearly equal to far apart.*
+# *Accuracy by the difference of the two scores, upper ends included.*
 #
-# A model of this size knows few facts. What is fluent, on topic and wrong in one detail (a *slip*) is hard for
-# it.
+# In our run only pairs more than 6 apart are clearly easier (0.863), and two of the three worst mistakes prefer a
+# *rude* answer. A model of this size knows few facts: what is fluent, on topic and wrong in one detail (a *slip*)
+# is hard for it.
 #
 # ## 6. When it says 0.9, is that a probability?
 #
@@ -503,10 +503,11 @@ table = pd.DataFrame(points, columns=["said", "observed", "pairs", "low", "high"
 plots.save(drawings.calibration(*zip(*points)), figures, "calibration", table)
 
 # %% [markdown]
-# *One point a bin, with its interval; on the dashed diagonal, said and true would be equal. Below it the judge
-# was too sure.*
+# *One point a bin, with its interval. Below the dashed diagonal the judge was too sure.*
 #
 # An ECE is never negative: "by luck alone" is what a perfectly calibrated judge would show.
+#
+# In our run the ECE is 0.029, hardly more: no sign that the judge is too sure.
 #
 # ## 7. What does it really like?
 #
@@ -545,11 +546,11 @@ plots.save(plots.probe_lines(probe, label), figures, "length_probe", probe)
 # %% [markdown]
 # *Two lines from the same starting point, five points each.*
 #
-# In our run sentences that help raise the score from 2.45 to 3.56, and hollow ones lower it to −0.79: this judge
-# does not pay by the word, and the workshop's jump is not reproduced.
+# In our run sentences that help raise the score from 2.45 to 3.56, and hollow ones lower it to −0.79: the
+# workshop's jump is not reproduced.
 #
-# Now nine changes of many good answers. Guess first: `"+"` if a change will raise the score, `"-"` if it will
-# lower it. The first four leave the answer in place: anything but `"+"` is fine. The last five throw it away.
+# Now nine changes of many good answers. Guess first whether each will raise (`"+"`) or lower (`"-"`) the score.
+# The first four leave the answer in place: anything but `"+"` is fine. The last five throw it away.
 
 # %%
 guess = {
@@ -603,12 +604,12 @@ columns = (table.probe, table.change, table.low, table.high)
 plots.save(plots.score_changes(*columns, len(some)), figures, "probes", table)
 
 # %% [markdown]
-# *One row a probe: the mean change of the score with its interval; a triangle shows the direction, a dot that it
-# is unclear.*
+# *One row a probe: the mean change of the score with its interval; a triangle shows its direction, a dot:
+# unclear.*
 #
-# In our run it passes all nine, and yet is brittle: polite words cost 0.21, an echo of the question 0.27. So the
-# opposite test: edits that no reader would mind. `unmoved` is the share of answers whose score moves by less than
-# half a standard deviation. **Predict first:** which edit moves it most?
+# In our run it passes all nine, but no answer at all (0.33) is far above empty talk (−1.75). Now edits that no
+# reader would mind. `unmoved` is the share of answers whose score moves by less than half a standard deviation.
+# **Predict first:** which edit leaves the fewest unmoved?
 
 # %%
 curly = str.maketrans({"'": "’", '"': "”"})
@@ -632,9 +633,11 @@ print("mean: of the change, in standard deviations")
 pd.DataFrame(edits).T.round(2)
 
 # %% [markdown]
+# In our run it is "Sure." in front, with 0.85 unmoved.
+#
 # ### Your turn to fool it
 #
-# Press the buttons, or type. The table is for pages without widgets.
+# Press the buttons, or type. The table is for pages without widgets. Look at the typo's score.
 
 # %%
 from sawyer_utils.classroom import talk, widgets
@@ -646,9 +649,9 @@ widgets.edits(reward.score, question, short_answer)
 # %% [markdown]
 # ## 8. What will it say to answers nobody wrote?
 #
-# In notebook 03 it will judge what a *model* writes. So the SFT model of notebook 01 answers some prompts: is
-# what the judge likes best *good*? **Predict first,** for the figure: is the SFT model near *engaging* (right,
-# with a vivid or useful detail), *plain* (right, no more), *muddled* or *false*?
+# In notebook 03 it judges what a *model* writes. So the SFT model of 01 answers some prompts: is what the judge
+# likes best *good*? **Predict first:** is its mean near *engaging* (right, with a vivid or useful detail),
+# *plain* (right, no more), *muddled* or *false*?
 
 # %%
 stage = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
@@ -684,16 +687,17 @@ numbers = [{"kind": k, "score": s} for k, scores in scores_of.items() for s in s
 plots.save(figure, figures, "scores_by_kind", numbers)
 
 # %% [markdown]
-# *One row a kind of answer, each answer a dot, the box from the lower to the upper quartile; the SFT model's own
-# answers in the last row.*
+# *One row a kind of answer, by falling mean, each answer a dot, the box from the lower to the upper quartile, its
+# line the median; the SFT model's own answers in the last row.*
 #
-# Their spread is the slope that PPO will climb; it can climb only what the judge can tell apart.
+# In our run the two answers that the judge likes best are wrong, and SFT's mean is between those of *rude* and
+# *false*. PPO can improve only what the judge can tell apart.
 #
 # ## 9. Would people agree?
 #
-# All pairs so far were written by language models. Votes of people go into `SAWYER_HUMAN_PAIRS`: files or Hub
-# data sets, separated as in `PATH`. The committed run had 300 pairs of HH-RLHF (helpful) and 180 of
-# OpenAssistant, which do not come with the course. **Predict first:** how often will our judge agree?
+# Votes of people go into `SAWYER_HUMAN_PAIRS`: files or Hub data sets, separated as in `PATH`. The committed run
+# had 300 pairs of HH-RLHF (helpful) and 180 of OpenAssistant, which do not come with the course. **Predict
+# first:** how often will our judge agree?
 
 # %%
 with_people = {}
@@ -715,14 +719,14 @@ else:
 
 # %% [markdown]
 # In our run it agrees with people in 0.573 of the first pairs and in 0.489 of the second; "the longer one wins"
-# in 0.605 and 0.667: with these people a ruler agrees more often. They compared two serious attempts, on which
-# even two people often disagree.
+# in 0.605 and 0.667: clearly more often in the second. They compared two serious attempts, on which people often
+# disagree; of the second many were cut for the judge.
 #
 # ### What does the class prefer?
 #
-# The widget below shows two samples of the SFT model, nameless, in random order. Let everybody ask the same
-# questions with the same seed, and vote. Notebook 04 counts the votes (`votes.jsonl` in the run's folder), and
-# how far a class agrees with itself ([Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)).
+# The widget shows two nameless samples of the SFT model, in random order. Let everybody ask the same questions
+# with the same seed, and vote. Notebook 04 counts the votes, and how far a class agrees with itself
+# ([Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha)).
 
 # %%
 peak = runtime.record_peak(profile, "reward")
@@ -776,7 +780,8 @@ class_chat
 # ## Without this package
 #
 # Section 3 in plain transformers and TRL, on the small encoder under every profile, all its weights trained. It
-# stops after eight steps, to be quick; without `max_steps` it reads the pairs three times.
+# stops after eight steps: the loss is still near log 2, and the scores mean nothing yet. Without `max_steps` it
+# reads the pairs three times.
 
 # %% tags=["show-code"]
 from trl import RewardConfig, RewardTrainer
@@ -831,7 +836,7 @@ check("02.1", loss_against_the_grain)
 # ### 02.2 Write this function: a loss that survives a bad pair
 #
 # The mean loss of several pairs, with margins. It must stay finite where the chosen answer is behind by more than
-# a hundred, which section 2's formula, typed as it stands, does not.
+# a hundred; section 2's `by_hand` does not.
 
 
 # %% tags=["exercise"]
@@ -847,8 +852,8 @@ check("02.2", preference_loss)
 # %% [markdown]
 # ### 02.3 Break it: right as often, and far too sure
 #
-# Change a judge's differences so that no choice changes, no pair overtakes another in sureness on the same side,
-# and it says at least 0.99 on average. Which of this notebook's numbers would notice?
+# Change a judge's differences so that their signs and their order stay the same, and it says at least 0.99 on
+# average. Which of this notebook's numbers would notice?
 
 
 # %% tags=["exercise"]
@@ -864,8 +869,8 @@ check("02.3", too_sure)
 # %% [markdown]
 # ### 02.4 Break it and diagnose: a split that leaks
 #
-# Write the alarm: the share of held-out pairs of which at least one answer, chosen or rejected, was also an
-# answer of some training pair. Split by prompt, it must be 0.
+# Write the alarm: the share of held-out pairs with an answer, chosen or rejected, that some training pair has,
+# too. Split by prompt, it must be 0.
 
 
 # %% tags=["exercise"]
@@ -888,8 +893,8 @@ check("02.4", leak)
 #
 # | symptom | likely cause | where it shows |
 # |---|---|---|
-# | high accuracy, the surface judge's too | the data can be told without reading | section 1 |
-# | held-out accuracy far below training | split by pair; no penalty | sections 3, 4 |
+# | high accuracy, the surface judge's too | the better answer can be told without reading | section 1 |
+# | accuracy falls on new prompts | split by pair; no penalty | 02.4, section 4 |
 # | high accuracy, high ECE | too sure: margins, long training | section 6 |
 # | reward climbs, answers get worse | texts that the judge never saw | notebook 03 |
 #
@@ -898,15 +903,15 @@ check("02.4", leak)
 # 1. **One judge.** Ensembles show where a judge is guessing (arXiv 2310.02743).
 # 2. **A frozen base.** With many votes, larger projects fine-tune the SFT model; with few, a layer on frozen states
 #    can do better (arXiv 2202.10054).
-# 3. **Written preferences,** by language models, who can be wrong (see the data card).
+# 3. **Written preferences,** by language models (see the data card).
 
 # %% [markdown]
 # ## Five questions
 #
-# **1. Look at the output of section 1. A judge is right on nine of ten pairs of the exhibit. What does that show?**
+# **1. In section 1 a judge is right on nine of ten pairs of the exhibit. What does that show?**
 #
 # - A: That it is a better judge than ours.
-# - B: Nothing: a count of words does as well.
+# - B: Little: a count of words does nearly as well.
 # - C: That it has read: guessing gives a half.
 #
 # <details><summary>Answer</summary>
@@ -925,7 +930,7 @@ check("02.4", leak)
 #
 # - A: Over how many prompts the mean was taken.
 # - B: Whether 10 is the best that it can give.
-# - C: What others got by the same judge there.
+# - C: What others got from it on these prompts.
 #
 # <details><summary>Answer</summary>
 #
@@ -1001,7 +1006,7 @@ quiz("02")
 # %% [markdown]
 # ## Solutions
 #
-# Each passes its own check. Look here after you have tried.
+# Look here after you have tried.
 
 # %% tags=["solution"]
 ### BEGIN SOLUTION
