@@ -30,7 +30,8 @@
 # | KL to SFT, nats | 0 | 7.50 |
 # | tokens | 21.29 | 23.30 |
 #
-# Needs 01 and 02 (or their shipped checkpoints). About 17 minutes on two CPU cores.
+# RLF: reinforcement learning from feedback. Needs 01 and 02 (or their shipped checkpoints). About 17 minutes on two
+# CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -56,7 +57,7 @@ profile = runtime.setup()
 # %% [markdown]
 # ## The whole thing in one picture
 #
-# Notebook 01 made a model that answers, 02 a judge that grades. Now the model learns from the judge.
+# Now the model of 01 learns from the judge of 02.
 
 # %% tags=["slide"]
 import inspect
@@ -89,7 +90,7 @@ plots.save(plots.rl_loop(), figures, "rl_loop")
 #   shows such a run.
 
 # %% [markdown]
-# *Four boxes in a row: SFT, reward model, PPO, evaluation; you are in the third. Below, its loop: prompt,
+# *Four boxes: SFT, reward model, PPO (here), evaluation. Below, its loop: prompt,
 # [policy](../docs/glossary.md#policy) (1), answer to the reward model (2); the score (3) and the KL to a frozen copy
 # of the SFT model go into the update (4).*
 #
@@ -140,14 +141,16 @@ assert gain >= 0  # a maximum is never below its mean
 #   standard deviations, if the scores are bell-shaped.
 
 # %% [markdown]
-# PPO has to beat this. It costs eight answers at every question; PPO pays once.
+# In our run that is, on four prompts, about 1 on section 5's scale. PPO gains about half of it (section 9), but pays
+# once, not eight answers at every question.
 #
 # ## 1. How far has the policy drifted?
 #
 # The policy gave an answer's four tokens these [log-probabilities](../docs/glossary.md#log-probability), the
 # [reference](../docs/glossary.md#reference-model) those. The difference, `k1`, estimates the [KL
 # divergence](../docs/glossary.md#kl-divergence). One value is negative, although a KL divergence never is. **Predict
-# first:** is that a mistake? With three words the exact KL can be summed, and each estimator's mean, too.
+# first:** is that a mistake? With three words the exact KL can be summed, and the means of `k1` and another
+# estimator, `k3`.
 
 # %% tags=["nbval-check-output", "slide", "show-code"]
 # Letters: B batch, P prompt tokens, R response tokens, T = P + R, V vocabulary.
@@ -172,8 +175,8 @@ assert torch.allclose(each["k3"], losses.kl_k3(pi.log(), ref.log()))
 
 # %% [markdown]
 # No mistake: where the reference likes a token more, one sample's estimate is below zero. Both are right on average.
-# `k1` goes into the reward, for its gradient is right on average; `k3`, never negative, is easier to read in a plot
-# ([Schulman's note](http://joschu.net/blog/kl-approx.html)).
+# `k3` is never negative ([Schulman's note](http://joschu.net/blog/kl-approx.html)). `k1` goes into the reward: so the
+# update follows, on average, the KL's own gradient.
 #
 # ## 2. What is each token paid?
 #
@@ -189,13 +192,14 @@ print([round(v, 4) for v in rewards[0].tolist()])
 assert torch.allclose(rewards, by_hand, atol=1e-6)
 
 # %% [markdown]
-# The second token is paid *for* staying close.
+# The second token is paid: the reference likes it more.
 #
 # ## 3. Who earned it?
 #
 # A grade at the end does not say which token deserved it. The [critic](../docs/glossary.md#critic) guesses, before
 # each token, what is still to come: `values`. An *[advantage](../docs/glossary.md#advantage)* is how much better
-# things went than guessed: by hand, backwards, then by the package for four values of λ.
+# things went than guessed; λ sets how far later surprises count (generalised advantage estimation, GAE). By hand,
+# backwards, then by the package:
 
 # %% tags=["nbval-check-output"]
 values = torch.tensor([[0.5, 0.55, 0.6, 0.8]])  # (B, R) V(s_t)
@@ -221,7 +225,8 @@ for lam in (0.0, 0.5, 0.95, 1.0):
 print(pd.DataFrame(rows, index=[f"token {t}" for t in range(1, 5)]).to_string())
 
 # %% [markdown]
-# At λ = 0 a token answers only for the surprise right after it, at 1 for everything that followed.
+# At λ = 0 a token answers only for the surprise right after it, at 1 for everything that followed, with
+# all its noise.
 #
 # What if the critic has no guesses yet? Two answers, of 4 tokens and of 20, are both graded 1. **Predict first:** for
 # which λ does the first token earn the same in both?
@@ -251,10 +256,10 @@ assert earned[4] == earned[20] == 1.0
 #
 # ## 4. How big a step?
 #
-# A step makes tokens with a positive advantage likelier. Repeated on the same samples, which came from the *old*
+# An update makes tokens with a positive advantage likelier. Repeated on the same samples, which came from the *old*
 # policy, it overshoots. So PPO looks at the [ratio](../docs/glossary.md#probability-ratio) π/π_old: once it has gone
-# 20 % in the direction that pays, that token has no gradient. This [clip](../docs/glossary.md#clipping) bounds
-# nothing: other tokens share the weights.
+# 20 % in the direction that pays, that token has no gradient. This [clip](../docs/glossary.md#clipping) is no
+# bound: other tokens move the same weights.
 #
 # **Predict first:** of four cases, ratio 1.5 or 0.5 with advantage +1 or −1, which have no gradient?
 
@@ -282,16 +287,17 @@ for ax, sign in zip(axes, (1.0, -1.0)):
     surrogate = -losses.policy_loss(r.log(), *same)
     ax.plot(r, r * sign, ":", color="#767676", lw=2, label="unclipped")
     ax.plot(r, surrogate, color="#D55E00", lw=2.4, label="PPO")
-    ax.axvline(1, color="#333333", lw=1)
+    ax.axvline(1, color="#333333", lw=1, label="nothing moved")
     ax.set(xlabel="ratio π / π_old", title=f"advantage {sign:+.0f}")
+    ax.set_xticks([0, 0.5, 0.8, 1, 1.2, 1.5, 2])
 axes[0].set_ylabel("surrogate to maximise")
-axes[0].legend()
+axes[1].legend(loc="upper right")  # no curve is there
 plots.save(figure, figures, "clip", {"ratio": r, "surrogate_minus": surrogate})
 
 # %% [markdown]
-# *Two panels: for a good token (left) the curve is flat above a ratio of 1.2, for a bad one (right) below 0.8.*
+# *Two panels: PPO's curve is flat above 1.2 for a good token (left), below 0.8 for a bad one (right).*
 #
-# A good token that became rarer is still pushed back, and so is a bad one that became likelier.
+# A good token that became rarer, or a bad one that became likelier, is still pushed back.
 #
 # ## 5. What does one real step do?
 #
@@ -332,7 +338,7 @@ show.shaded_tokens(lines, "score of the answer, then its tokens and their advant
 
 # %% [markdown]
 # All tokens of an answer have one shade: critic and KL are zero and λ is 1, so each earns the score at the end
-# (scaled to mean 0 and variance 1 over the batch).
+# (scaled to mean 0 and variance 1 over the batch's tokens).
 #
 # **Update:** two passes over the eight answers. Which tokens moved most?
 
@@ -355,7 +361,7 @@ for name, sign in (("up", 1), ("down", -1)):
     for flat in (sign * change).flatten().topk(4).indices.tolist():
         i, t = divmod(flat, R)
         token = tokenizer.decode([int(batch.response_ids[i, t])])
-        chance = f"{before[i, t].exp():.3f} → {after[i, t].exp():.3f}"
+        chance = f"{before[i, t].exp():.4f} → {after[i, t].exp():.4f}"
         credit = f"{batch.advantages[i, t]:+.2f}"
         moved.append((name, token, chance, credit, batch.prompts[i][:48]))
 names = ["moved", "token", "probability", "advantage", "in the answer to"]
@@ -363,7 +369,7 @@ pd.DataFrame(moved, columns=names)
 
 # %% [markdown]
 # Not all tokens follow their advantage, and some go far beyond 20 %: so PPO samples afresh before each step. This KL
-# is from SFT to the policy, because SFT wrote these answers; section 7's is the other one.
+# is from SFT, which wrote these answers, to the policy; section 7's is the reverse.
 #
 # ## 6. What does the trainer look like inside?
 #
@@ -371,6 +377,7 @@ pd.DataFrame(moved, columns=names)
 # papers:
 
 # %%
+# Look for section 2 in `score`, for section 3 in `advantages`; skip the rest at first.
 for method in (ppo.PPOTrainer.score, ppo.PPOTrainer.advantages, ppo.PPOTrainer.update):
     print(inspect.getsource(method))
 text = inspect.getdoc(ppo)
@@ -387,8 +394,8 @@ print(text[text.index("Where this differs") :])
 # | KL | Σ log π − log π_ref | runs away: raise β |
 # | length | tokens | climbs: the judge likes length |
 # | finished | share that stopped | falls: length pays more |
-# | clipped | ratios outside 0.8 to 1.2 | above 0.2: steps too big |
-# | [explained variance](../docs/glossary.md#explained-variance) | 1 − Var(R − V)/Var(R) | 0: no help (usual here) |
+# | clipped | ratios outside 0.8 to 1.2 | stays above 0.2: steps too big |
+# | [explained variance](../docs/glossary.md#explained-variance) | 1 − Var(returns − values)/Var(returns) | 0: no help |
 
 # %% tags=["slide"]
 models.activate(model, models.POLICY)
@@ -399,7 +406,7 @@ why = {
     "steps": "few, to fit a lesson; published runs take thousands",
     "batch_size": "answers a step; with fewer, the mean score is too noisy to follow",
     "epochs": "passes over the same answers; after many they no longer fit the policy",
-    "minibatches": "optimizer steps a pass: epochs × minibatches updates a batch",
+    "minibatches": "optimizer updates a pass: epochs × minibatches of them a step",
     "learning_rate": "high, as LoRA bears it; falls to a tenth by the end",
     "kl_coef": "β: the price of a nat of drift, in standard deviations of the reward",
     "clip": "ε of section 4, as in the PPO paper",
@@ -441,13 +448,10 @@ assert log[0]["kl"] == 0.0  # it started exactly at SFT
 assert torch.equal(ref_weights, frozen)  # and the reference never moved
 
 # %% [markdown]
-# *Six curves over the steps, each with its healthy range below it.*
+# *Six curves over the steps, each with its healthy range below it; band: one standard deviation.*
 #
-# A stopped training goes on from its last [checkpoint](../docs/glossary.md#checkpoint), on a CPU to the same last
-# bit. Below, a new trainer finds the whole run.
-#
-# Then read: four prompts before, halfway and at the end. Orange tokens are likelier than under SFT, blue ones less
-# likely.
+# A stopped training goes on from its last [checkpoint](../docs/glossary.md#checkpoint), on a CPU identically.
+# Below, a new trainer finds the whole run. Then read: four prompts before, halfway and at the end.
 
 # %% tags=["slide"]
 again = ppo.PPOTrainer(model, tokenizer, reward_fn, config, folder)
@@ -468,7 +472,7 @@ show.rollouts(watch.taken)
 
 # %% [markdown]
 # In our run the mean reward went from −0.11 in the first third of the steps to 0.42 in the last, the KL from 2.57 to
-# 7.21 nats: the gain was paid for with drift.
+# 7.21 nats: the gain was paid for with drift. Length climbs, too (section 9).
 #
 # ## 8. Is this run healthy?
 #
@@ -505,8 +509,8 @@ axes[0, 0].legend(ncols=2, fontsize=11)
 plots.save(figure, figures, "four_runs")
 
 # %% [markdown]
-# *Four panels. A's KL goes to 38 nats; B's answers shrink to four tokens; C stays near its start; D's reward and
-# length climb, and hardly an answer finishes.*
+# *Four panels. A's KL goes to 38 nats, then its answers shrink; B's shrink to four tokens at 8 nats; C stays near its
+# start; D's reward and length climb, and hardly an answer finishes.*
 #
 # <details><summary>The four diagnoses</summary>
 #
@@ -528,24 +532,25 @@ ppo_answers = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
 sft_rewards = reward_fn(test_prompts, sft_answers.responses)
 ppo_rewards = reward_fn(test_prompts, ppo_answers.responses)
 comparison = evaluation.compare_rewards(sft_rewards, ppo_rewards)
-print(comparison)
+print(comparison)  # notebook 04 explains the tests in it
 print(f"\nIn words, by interval and rank test: {comparison.verdict}.")
 both = {"sft": sft_rewards, "ppo": ppo_rewards}
 table = {"prompt": test_prompts, **both}
 plots.save(plots.reward_histograms(both), figures, "rewards", table)
 
 # %% [markdown]
-# *Two overlapping histograms of the reward, before and after, with a line at each mean.*
+# *Two overlapping histograms of the reward; lines at the means.*
 #
-# In our run the mean rose by 0.53 [0.35, 0.71], and the reward of a share of 0.26 of the prompts fell.
+# In our run the mean rose by 0.53 [0.35, 0.71], and the reward fell on a share of 0.26 of the prompts.
 #
-# What did it cost? Then the best change, the median one, the worst; and of the other answers whose reward *rose*, the
-# one with most figures and names that its question does not have. Check its facts.
+# What did it cost? Then the best change, the median, the worst; and of the other answers that *gained*, the one with
+# most new figures and names. Check its facts.
 
 # %% tags=["slide"]
 kl = evaluation.kl_to_reference(model, ppo_answers, models.REF, config.compute)
 low, high = evaluation.bootstrap_interval(kl)
 lengths = sft_answers.lengths, ppo_answers.lengths
+# Regression of the change in reward, read where the length did not change:
 matched = evaluation.length_matched(sft_rewards, ppo_rewards, *lengths)
 print(f"KL to SFT   {statistics.mean(kl):.2f} nats an answer [{low:.2f}, {high:.2f}]")
 for name, answers in (("SFT", sft_answers), ("SFT + RLF", ppo_answers)):
@@ -577,7 +582,7 @@ show.side_by_side(
 # %% [markdown]
 # In our run the drift is 7.50 nats; at equal length 0.52 of 0.53 is left: length explains little.
 #
-# A judge that knows few facts can like a made-up date as well as a true one: **reward up, truth down.**
+# A judge that knows few facts can like a made-up name as well as a true one: **reward can rise while truth falls.**
 #
 # ### Would another seed say the same?
 #
@@ -598,7 +603,7 @@ shown = {
         "gain": interval(row["reward"]),
         "at equal length": f"{row['at_equal_length'][0]:+.2f}",
         "by the second judge": interval(row["gold"]),
-        "wins": f"{row['gold_wins'][0]:.0%}",
+        "wins, second judge": f"{row['gold_wins'][0]:.0%}",
         "KL, nats": f"{row['kl']:.1f}",
         "tokens": "{:.0f} → {:.0f}".format(*row["tokens"]),
         "finished": "{:.0%} → {:.0%}".format(*row["finished"]),
@@ -613,7 +618,7 @@ pd.DataFrame(shown).T
 
 # %% [markdown]
 # In our run with five seeds the gain lies between 0.34 and 0.61. With prompts *and* seeds drawn it is 0.49 [0.22,
-# 0.77], an interval about the next training, too.
+# 0.77], covering another training, too.
 #
 # ## 10. A baseline without a critic
 #
@@ -698,12 +703,14 @@ for k, (name, rows) in enumerate(sides.items()):
     left.plot(steps, curves.mean(0), line, color=colour, lw=2.8, label=name)
     middle, *ends = np.array([baselines[name][what] for what in measures]).T
     at, reach = np.arange(3) + 0.24 * k - 0.12, plots.whiskers(middle, *ends)
-    right.errorbar(middle, at, xerr=reach, fmt=mark, color=colour, capsize=4, ms=8)
+    look = {"fmt": mark, "color": colour, "capsize": 4, "ms": 8, "label": name}
+    right.errorbar(middle, at, xerr=reach, **look)
 left.set(xlabel="step", ylabel="reward, SFT standard deviations")
 left.legend()
 right.axvline(0, color="#333333", lw=1)
 right.set_yticks(range(3), measures)
 right.set(xlabel="gain, SFT standard deviations", ylim=(2.5, -0.5))
+right.legend(loc="lower left", bbox_to_anchor=(0.06, 0))
 plots.save(figure, figures, "baselines")
 
 # %% [markdown]
@@ -711,8 +718,9 @@ plots.save(figure, figures, "baselines")
 # seeds and prompts (at equal length: over seeds alone).*
 #
 # In our run the group gained 0.63 [0.35, 0.92] by the judge, 0.63 [0.30, 0.94] by the second judge and 0.65 [0.52,
-# 0.80] at equal length. The difference is 0.13 [−0.07, 0.36], 0.12 [−0.16, 0.45] and 0.16 [0.03, 0.25]: neither judge
-# shows one, and the third interval leaves out the prompts' luck. The group drifts further; the course keeps the critic.
+# 0.80] at equal length. The difference is 0.13 [−0.07, 0.36], 0.12 [−0.16, 0.45] and 0.16 [0.03, 0.25]: the first
+# two intervals hold zero, the third leaves out the choice of prompts. The group drifts further; the course keeps the
+# critic.
 #
 # ## 11. What would you pay for?
 #
@@ -839,7 +847,11 @@ check("03.3", clipped)
 
 # %% tags=["exercise"]
 def doctor(log):
-    """One of healthy, KL running away, collapse, never finishing."""
+    """One of healthy, KL running away, collapse, never finishing.
+
+    distinct_2 is the share of unique word pairs. Section 8's run A has two troubles
+    (its KL, then short answers); these logs have one at most.
+    """
     ### BEGIN SOLUTION
     return None
     ### END SOLUTION
@@ -859,7 +871,7 @@ check("03.4", doctor)
 # ## What we simplified
 #
 # 1. **One reward model,** never retrained (Stiennon et al. 2020, arXiv 2009.01325).
-# 2. **A few dozen steps;** published runs take thousands.
+# 2. **A few dozen steps,** not thousands.
 # 3. **Our own trainer:** TRL dropped its `PPOTrainer` in version 1.13 (details: arXiv 2403.17031).
 
 # %% [markdown]
