@@ -20,7 +20,7 @@
 # You will be able to
 # - measure pass@k, and choose a task that a training can learn from,
 # - run `GRPOTrainer` and rejection sampling beside our trainer, on equal budgets,
-# - say how a reward that cannot be fooled is won all the same.
+# - say how such a reward is won without what was meant.
 #
 # Needs 01 and 02 (or their shipped checkpoints). About 18 minutes on two CPU cores.
 #
@@ -73,10 +73,10 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 #
 # ## The whole thing in one picture
 #
-# 06 showed what a learned judge is worth once a model is trained to please it. Some questions need no judge: whether a sum
-# is right, a test passes, or a list has five items, a program can say. Such a **[checkable
-# reward](../docs/glossary.md#checkable-reward)** needs no labels and no second model, and most of what is called *reasoning* has been trained with
-# one since 2025 (DeepSeek-AI 2025, arXiv 2501.12948). From the same SFT model, three ways to use it:
+# 06 showed what a learned judge is worth once a model is trained to please it. Some questions need no judge: whether a
+# sum is right, a test passes, or a list has five items, a program can say. Such a **[checkable
+# reward](../docs/glossary.md#checkable-reward)** needs no labels and no second model, and models for *reasoning* have
+# been trained with one since 2025 (DeepSeek-AI 2025, arXiv 2501.12948). From the same SFT model, three ways to use it:
 #
 # - **ours**: PPO with a [group baseline](../docs/glossary.md#group-baseline), four answers to each prompt and no critic;
 # - **[GRPO](../docs/glossary.md#grpo)**, the same idea, by TRL;
@@ -88,13 +88,14 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 # ## 1. What can a program check?
 #
 # Our task: "Name 3 fruits, separated by commas." An answer is right if it has exactly three items, all different, of one to
-# three words each. A second reward looks at the *form* alone: is it a list with commas, of whatever length?
+# three words each. A second reward looks at the *form* alone: two or more items of one to three words.
 # **Predict first:** which of the six answers below are right, and which have the form?
 
 # %% tags=["nbval-check-output", "slide", "show-code"]
 task = checkable.own_task("list", train=8, test=4)
 answers = ["Apple, pear, plum.", "Apple, pear and plum.", "Apple, apple, apple."]
-answers += ["I would say apples, pears, plums.", "Table, chair, lamp.", "a, b, c"]
+answers += ["I would say apples, pears, plums.", "Table, chair, lamp."]
+answers += ["Apple, pear, and apple."]
 for said in answers:
     right, form = task.check(said, "3"), task.form(said)
     print(f"{said:34s} right {int(right)}   form {int(form)}")
@@ -106,18 +107,18 @@ assert [task.check(said, "3") for said in answers] == [1, 0, 0, 0, 1, 1]
 # - **The usual wrong answer.** "The program has a bug." It does what it says; it was never asked about fruits.
 
 # %% [markdown]
-# A learned judge errs on texts unlike those it was trained on, and a policy finds such texts (06). This program does not err:
-# what it calls three different items *are* three different items, after a million steps, too. That way of hacking is closed.
+# A learned judge errs on texts unlike those it was trained on, and a policy finds such texts (06). This program is not
+# learned: its rule can be read. It compares strings: "pear and plum" is one item, and "and apple" differs from "apple".
 #
-# Another one is open: **what is not checked is not paid for.** "Table, chair, lamp." is right. And a reward for the form
-# alone is won without any substance; section 6 trains on that one, too.
+# **What is not checked is not paid for:** "Table, chair, lamp." is right. A reward for the form alone asks for even less;
+# section 6 trains on that one, too.
 #
 # ## 2. Can the model do it at all?
 #
-# A training can only repeat what the model sometimes says. So measure first: sample N = 8 answers to a prompt. If c of them
-# are right, then k of them, drawn without putting back, hold at least one right answer with the chance
-# 1 − C(N − c, k) / C(N, k). Its mean over prompts is **[pass@k](../docs/glossary.md#passk)** (Chen et al. 2021, arXiv 2107.03374,
-# equation 1). It is 03's best of k for a reward of 0 and 1, so the course has it already:
+# A training can only make more frequent what the model sometimes says. So measure first: sample N = 8 answers to a
+# prompt. If c of them are right, then k of them, drawn without putting back, hold at least one right answer with the
+# chance 1 − C(N − c, k) / C(N, k). Its mean over prompts is **[pass@k](../docs/glossary.md#passk)** (Chen et al. 2021,
+# arXiv 2107.03374, equation 1). For rewards of 0 and 1 it is the mean best reward of k answers, which 03 computes:
 
 # %% tags=["nbval-check-output"]
 right = np.array([[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]])  # (prompts, N)
@@ -157,10 +158,11 @@ pd.DataFrame(pass_at).T.round(2)
 
 # %% [markdown]
 # In our run *list* has a pass@1 of 0.23 and a pass@8 of 0.67: seldom right, but not never, and 0.50 of its groups differ.
+# *larger* has 0.39 and 0.88: some answers name neither number.
 #
-# *backwards* and *sorted* are beyond this model, and a training would be paid hardly anything. *larger* names one of two numbers:
-# whoever guesses is right half the time, and eight guesses hold a right one in 255 of 256 cases. **pass@k counts luck**, so a
-# task needs a low chance of guessing.
+# With *backwards* and *sorted* a training would be paid hardly anything. For *larger*, whoever guesses is right half
+# the time, and eight guesses hold a right one in 255 of 256 cases. **pass@k counts luck**, so a task needs a low chance
+# of guessing. *sentence* would do as well; *list* has a form that can be paid alone.
 #
 # ## 3. What does a group teach?
 #
@@ -179,15 +181,16 @@ for row, loo, by_std in zip(rewards, rewards - others, divided):
     shown = ["".join(f"{x:6.2f}" for x in of.tolist()) for of in (row, loo, by_std)]
     print("rewards{}  leave one out{}  GRPO{}".format(*shown))
 column = rewards.reshape(-1, 1)  # answers of one token each
-grpo = divided * GROUP / (GROUP - 1)  # as leave-one-out has it: larger by n/(n − 1)
+grpo = divided * GROUP / (GROUP - 1)  # ours has it larger, by n/(n − 1)
 for scale, by_hand in ((False, rewards - others), (True, grpo)):
     found = losses.group_advantages(column, column > -1, GROUP, scale)
     assert torch.allclose(found.reshape(-1, GROUP), by_hand, atol=1e-3)
 
 # %% [markdown]
-# A group that is all right or all wrong gives exactly zero: no push. The division makes of a difference of 0.01 as much as of
-# one of 1: groups that nearly agree are blown up (Dr. GRPO, Liu et al. 2025, arXiv 2503.20783, leaves it out). For a reward of 0 and 1
-# it matters little, for a judge's marks it may. Our trainer leaves it out, unless asked (`group_scale=True`).
+# A group that is all right or all wrong gives exactly zero: the reward does not push, only the KL does. The division
+# makes of a difference of 0.01 as much as of one of 1: groups that nearly agree are blown up (Dr. GRPO, Liu et al.
+# 2025, arXiv 2503.20783, leaves it out). For a reward of 0 and 1 it matters little, for a judge's marks it may. Our
+# trainer leaves it out, unless asked (`group_scale=True`).
 #
 # ## 4. What is an equal budget?
 
@@ -208,13 +211,13 @@ what += ["advantage divided by", f"KL, β = {beta}"]
 pd.DataFrame(plan, index=what).T
 
 # %% [markdown]
-# Start, LoRA, prompts and number of answers are equal. Rejection sampling keeps one right answer of four; its **control** is
-# fine-tuned on the same prompts with *any* of their four answers. What the control gains is gained by more SFT on the model's
-# own words, not by the reward. Learning rate and β of the first two were chosen on training prompts, in few tries.
+# Start, LoRA, prompts and number of answers are equal. Rejection sampling keeps one right answer of four; a prompt with
+# none drops out. Its **control** is fine-tuned on the prompts that are left, with *any* of their four answers: what it
+# gains does not come from picking right ones. k3 is 03's estimate of the KL.
 #
 # ## 5. Train
 #
-# Three seeds of each, ours and TRL's by turns. Ours first; what is new beside 03 is one word, `baseline`:
+# Three seeds of each, ours and TRL's by turns. Ours first; new beside 03 is `baseline`, with its group size:
 
 
 # %% tags=["show-code"]
@@ -243,8 +246,8 @@ def ours(seed, reward_fn, name="ours"):
 
 
 # %% [markdown]
-# TRL's takes the same reward function, in a wrapper that hands it texts. There is no vLLM here, so it samples with
-# transformers, as ours does.
+# TRL's takes the same reward function, in a wrapper that hands it texts and subtracts the penalty. It samples
+# with transformers, as ours does.
 
 # %%
 from trl import GRPOConfig, GRPOTrainer
@@ -297,12 +300,12 @@ curves = {  # the mean reward of each batch, over the seeds
     for name, of in logs.items()
 }
 curves = {name: of.tolist() for name, of in curves.items()}
-figure = plots.probe_lines(curves, "batches before", "reward of the batch")
+figure = plots.probe_lines(curves, "batches trained on before", "reward of the batch")
 plots.save(figure, figures, "reward", curves)
 
 # %% [markdown]
-# *Three lines over the batches: the mean reward with our trainer, with TRL's GRPO, and of the run that is paid for the form
-# alone.*
+# *Three lines over the batches: the mean reward with our trainer and with TRL's GRPO, three trainings each, and of the one
+# training that is paid for the form alone. TRL's counts the penalty, ours does not.*
 #
 # In our run the batch's reward went from 0.18 to 0.72 with ours and from 0.22 to 0.47 with TRL's, means of three seeds.
 #
@@ -344,7 +347,7 @@ for name, right in (("SFT on right answers", True), ("SFT on random answers", Fa
 # ## 6. Who is right more often?
 #
 # All answer the held-out prompts, which are about things that no training prompt names. Each interval draws seeds and
-# prompts (03, section 9): three seeds make it wide.
+# prompts (03, section 9): three seeds make it wide. *form alone* has one seed: its interval leaves out how seeds differ.
 
 # %%
 runs = {"ours": "ours", "TRL's GRPO": "grpo", "form alone": "form"}
@@ -400,15 +403,15 @@ columns = list(zip(*(row["reward"] for row in found.values())))
 size = len(set(before["prompt"]))
 label = "gain in the share of right answers"
 figure = plots.score_changes(list(found), *columns, size, label)
+figure.axes[0].margins(y=0.12)
 plots.save(figure, figures, "gains", [{"run": n} | r for n, r in found.items()])
 
 # %% [markdown]
-# *A row a method: how much larger the share of right answers to held-out prompts became, with a 95 % interval; grey where it
-# includes zero.*
+# *A row a method: how much larger the share of right answers to held-out prompts became, with a 95 % interval; a grey dot
+# where it includes zero, an orange triangle where it lies above.*
 #
 # In our run the gain is 0.45 with ours, 0.21 with TRL's, 0.44 with SFT on right answers and 0.11 with its control. The run
-# that was paid for the form gained 0.45 of form and 0.16 of right answers: mostly form
-# without substance. Seeds differ widely: of ours less TRL's, 0.25 [−0.14, 0.61], no difference is shown.
+# that was paid for the form gained 0.45 of form, from 0.49, and 0.16 of right answers: mostly form without substance.
 #
 # Now the methods against each other, seed by seed, and the answers to three prompts.
 
@@ -422,8 +425,9 @@ duels = {}
 pairs = [("ours", "TRL's GRPO"), ("ours", "SFT on right answers")]
 for one, two in [*pairs, ("SFT on right answers", "SFT on random answers")]:
     sides = [[by_prompt(said, chosen.reward) for said in after[n]] for n in (one, two)]
-    duels[f"{one} less {two}"] = evaluation.over_seeds(np.subtract(*sides))
-    print(f"{one} less {two:22s}", interval(*duels[f"{one} less {two}"]))
+    pair = f"{one} less {two}"
+    duels[pair] = evaluation.over_seeds(np.subtract(*sides))
+    print(f"{pair:48s}", interval(*duels[pair]))
 
 # %%
 few = [chosen.test[0], chosen.test[len(chosen.test) // 2], chosen.test[-1]]
@@ -435,12 +439,15 @@ marks = {n: ["✗✓"[int(x)] for x in chosen.reward(few, of)] for n, of in text
 show.side_by_side(few, texts, marks)
 
 # %% [markdown]
-# Look for items that are none of what was asked for. Nobody has paid for that.
+# In our run no pair shows a difference: ours less TRL's 0.25 [−0.14, 0.61], ours less SFT on right answers 0.01
+# [−0.35, 0.29], right less random answers 0.33 [−0.01, 0.59]. Which method is best, three seeds cannot say.
+#
+# In the texts, look for items that were not asked for, and for one repeated after "and".
 #
 # ## 7. What did it cost?
 #
-# First the chat. 02's judge, which took no part here, reads each model's answers to the course's test prompts; 1 is one
-# standard deviation of the SFT model's. **Predict first:** which method has lost most?
+# First the chat. 02's judge reads each model's answers to the course's test prompts; 1 is one standard deviation of
+# the SFT model's. **Predict first:** which method has lost most?
 
 # %% tags=["slide"]
 ready = "model/adapter_model.safetensors"
@@ -464,7 +471,7 @@ for name in runs:
 
 # %% [markdown]
 # In our run the judge's reward changed by −0.08 with ours (seed 0), −0.17 with TRL's and 0.19 with SFT on right answers: no
-# difference is shown.
+# difference is shown. But the answers became shorter.
 #
 # Then the machine: seconds of an iteration (sample 32 answers, grade, update), and the process's peak of memory, ours and
 # TRL's by turns in this one run.
@@ -480,7 +487,7 @@ print(f"TRL's iteration takes {ratio:.1f} times as long as ours on this machine.
 pd.DataFrame(cost).T.round(2)
 
 # %% [markdown]
-# TRL is made for GPUs, with vLLM beside it: what one small CPU says is no verdict on eight GPUs.
+# TRL is made for GPUs, with vLLM: one small CPU gives no verdict on those.
 #
 # ## 8. When one card is not enough
 #
@@ -494,24 +501,29 @@ pd.DataFrame(cost).T.round(2)
 # ```
 #
 # The first line was run for this release, by a test and with two CPU processes (there, too, it wants `--multi_gpu`). **Not
-# run**, for want of the cards: several GPUs, DeepSpeed (the second line), FSDP, and `use_vllm=True`. `accelerate config` asks
-# for what is to be set and writes it into a file.
+# run:** several GPUs, DeepSpeed (the second line), FSDP, and `use_vllm=True`. `accelerate config` writes such settings into
+# a file.
 #
-# What has to stay the same is the reward. For the same texts:
+# What has to stay the same is the reward. For eight texts, every second one a right answer that we wrote:
 
 # %% tags=["slide"]
 tokenizer = models.load_tokenizer(profile)
-texts = before["response"][:8]
+some, texts = before["prompt"][:8], before["response"][:8]
+keys = [chosen.keys[prompt] for prompt in some[::2]]
+is_list = chosen.name == "list"
+texts[::2] = [", ".join("abcde"[: int(k)]) if is_list else f"#### {k}" for k in keys]
 ids = [[*tokenizer(t).input_ids, tokenizer.eos_token_id] for t in texts]
-talk = [row["prompt"] for row in asked(before["prompt"][:8])]
+talk = [row["prompt"] for row in asked(some)]
 by_trl = peers.TextReward(chosen.reward, tokenizer, PENALTY)(talk, None, ids)
-by_ours = chosen.reward(before["prompt"][:8], texts)
+by_ours = chosen.reward(some, texts)
 print("ours ", by_ours, "\nTRL's", by_trl)
 assert by_ours == by_trl
+assert set(by_ours[::2]) == {1.0}
 
 # %% [markdown]
-# **Doubt.** A model of 135 million parameters, one easy task, a few hundred answers, three seeds. That a training raises pass@1 does not
-# say that it taught anything new: it may say more often what the model could say before (Yue et al. 2025, arXiv 2504.13837).
+# **Doubt.** A model of 135 million parameters, one easy task, 192 answers to a training, three seeds. That a training
+# raises pass@1 does not say that it taught anything new: it may say more often what the model could say before (Yue et
+# al. 2025, arXiv 2504.13837).
 
 # %%
 runtime.record(
@@ -550,7 +562,7 @@ check("09.1", pass_at_4)
 # %% [markdown]
 # ### 09.2 Why is my loss 0?
 #
-# It is what users of `GRPOTrainer` ask most. Given a batch's rewards, say which prompts give no gradient (β is 0).
+# Given a batch's rewards, say which prompts give no gradient (β is 0).
 
 
 # %% tags=["exercise"]
@@ -618,7 +630,7 @@ check("09.4", empty_form)
 # 2. **One easy task.** Under `colab` the same cells take GSM8K; `SAWYER_CHECKABLE` names a file or Hub id with `question` and
 #    `answer` (ending in `#### 42`).
 # 3. **Each answer is used once.** 03 uses it twice.
-# 4. **One answer a seed for the chat,** and one judge.
+# 4. **One answer to each chat prompt,** of seed 0 alone, and one judge.
 
 # %% [markdown]
 # ## Five questions
@@ -626,14 +638,14 @@ check("09.4", empty_form)
 # **1. “Table, chair, lamp.” gets the full reward for “Name 3 fruits”. What follows?**
 #
 # - A: The program is wrong and will be exploited.
-# - B: What is not checked can be had for free.
+# - B: What is not checked is not paid for.
 # - C: A judge should have been trained instead.
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. A policy need not name fruits, only three different items. The check itself is never wrong.
+# **B** is right. A policy need not name fruits, only three different strings. The program did what it says.
 #
-# Not A. It counts three different items, and there are three. It was asked nothing else.
+# Not A. It counts three different strings, and there are three. It was asked nothing else.
 #
 # Not C. It would look at the fruits, and could then be pleased in ways that nobody foresees (06).
 #
@@ -641,7 +653,7 @@ check("09.4", empty_form)
 #
 # </details>
 #
-# **2. Look at the table of section 2. A task has a pass@1 of 0.5 and a pass@8 near 1, and its prompts offer two choices. What does it show?**
+# **2. Look at “larger” in section 2. Suppose such a task has a pass@1 of 0.5 and a pass@8 near 1, and its prompts offer two choices. What does it show?**
 #
 # - A: Little: that is what guessing gives.
 # - B: That it could do it with more answers.
@@ -659,7 +671,7 @@ check("09.4", empty_form)
 #
 # </details>
 #
-# **3. TRL logs a loss of 0 and no gradient for a batch. Its rewards are 1, 1, 1, 1 for each prompt. Why?**
+# **3. With β = 0, TRL logs a loss of 0 and no gradient for a batch. Its rewards are 1, 1, 1, 1 for each prompt. Why?**
 #
 # - A: The learning rate has fallen to zero.
 # - B: A reward of 1 is too small to matter.
@@ -687,7 +699,7 @@ check("09.4", empty_form)
 #
 # **B** is right. Whatever both gained comes from more SFT on the model's own answers, not from picking right ones.
 #
-# Not A. All of that came without the reward as well: the control got no right answers picked for it.
+# Not A. All of that came without picking as well: the control's answers were drawn at random.
 #
 # Not C. There is no half: the two differ in the picking alone, and it made no difference.
 #
@@ -705,7 +717,7 @@ check("09.4", empty_form)
 #
 # **C** is right. The number of items was not in that reward. What you want has to be in the check.
 #
-# Not A. Nothing pays for substance, so nothing pulls it along, however long it runs.
+# Not A. Nothing pays for the number of items, however long it runs.
 #
 # Not B. It moved to what it was paid for. Moving further would bring more of that.
 #
