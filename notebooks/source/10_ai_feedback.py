@@ -14,7 +14,7 @@
 # # 10 · AI feedback: a model votes by a constitution
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sawyer-course/sawyer/blob/main/notebooks/10_ai_feedback.ipynb)
 #
-# **You will let a small language model write the preferences, and follow its mistakes into a policy.**
+# **You will let a small language model write the preferences, and follow them into a judge and a policy.**
 #
 # You will be able to
 # - turn a few sentences into votes, by a model's probabilities of "yes" and "no",
@@ -23,8 +23,9 @@
 #
 # Needs 01 to 04 (or their shipped checkpoints). About 7 minutes on two CPU cores.
 #
-# In our run the writer is right on 0.55 of the held-out pairs; for the policy that its judge paid, neither that judge nor
-# the second judge of 04 shows a difference.
+# In our run the writer is right on 0.55 of the held-out pairs; guessing gives one half. A judge learned from its votes,
+# and PPO was paid by that judge. Neither that judge nor 04's second judge shows a difference between the policy and the
+# SFT model.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -69,9 +70,9 @@ started = time.perf_counter()
 plots.save(plots.four_stages(here="reward"), figures, "stages")
 
 # %% [markdown]
-# *Four boxes: SFT, reward model, PPO, evaluation. Here somebody else votes in the second.*
+# *Four boxes: SFT, reward model, PPO, evaluation. Here a model writes the votes for the second.*
 #
-# Votes are dear. Bai et al. (2022, arXiv 2212.08073) let a language model vote, by written rules:
+# Votes of people are expensive. Bai et al. (2022, arXiv 2212.08073) let a language model vote, by written rules:
 # **[AI feedback](../docs/glossary.md#ai-feedback)**. Their writer was large; ours has 135 million parameters. So we ask: **what does a weak
 # writer do to a policy?** Everything behind it is as in 02 and 03.
 #
@@ -116,6 +117,9 @@ print(shown("Why is the sky blue?", "It mirrors the sea."))
 # ## 2. How does a model vote?
 #
 # It writes nothing. Its **opinion** is how much likelier " yes" is than " no" as the next token: log-odds, in nats.
+# Above 0 it says yes. Of two answers to a prompt it votes for the one with the higher opinion.
+#
+# We call the model that votes the **writer**, and the reward model that learns from its votes its **judge**.
 
 # %% tags=["slide", "show-code"]
 needed = "adapter/adapter_model.safetensors"
@@ -137,10 +141,13 @@ print(f"by the helper, which does not round logits to 16 bits: {opinion[0]:+.2f}
 assert abs(opinion[0] - (yes - no)) < 0.3
 
 # %% [markdown]
-# The wording is a setting: we choose it **on training prompts**, by how often the opinions order two answers as the
-# course's scores do. No person gave these: a larger language model wrote each answer to be good or bad in a given way,
-# and the score says which. "Mass" is the probability of both words together. **Predict first:** how often is the best of
-# three right?
+# The wording is a setting: we choose it **on training prompts**, among the rules alone, the rules with examples, and
+# the same read by the SFT model. The writer is right on a pair if its opinions order the two answers as the course's
+# scores do. No person gave these scores: a larger language model wrote each answer to be good or bad in a given way,
+# and the score says which.
+#
+# "Mass" is the probability of both words together, on the first two prompts. The 95 % intervals are over prompts.
+# **Predict first:** how often is the best of three right?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** To see a model of our size asked for a judgement, before anybody trusts one.
@@ -181,14 +188,17 @@ ask, adapter = ways[chosen]
 print("chosen:", chosen)
 
 # %% [markdown]
-# The best of three is also the luckiest: other prompts judge it below. A "no" to everything is no trouble, for what is
-# added to *every* opinion cancels in a difference.
+# In our run the best of three is right on 0.51. The rules alone have a mass near 0: the model was not going to say yes
+# or no, so its 0.36 is hardly an opinion.
+#
+# The best of three is also the luckiest, so we measure it again below, on other prompts. A "no" to nearly every answer
+# does no harm: what is added to *every* opinion cancels in a difference.
 #
 # ## 3. Does the order matter?
 #
 # Most AI feedback shows **two** answers in one text. Then the place can count: a *position bias* (Zheng et al. 2023,
-# arXiv 2306.05685). We ask in both orders. If the log-odds for the first are s + b in one and −s + b in the other, half
-# their difference is s, and the bias b is gone.
+# arXiv 2306.05685). We ask in both orders; in the first, the better answer always stands first. If the log-odds for the
+# first place are s + b in one order and −s + b in the other, half their difference is s, and the bias b is gone.
 
 # %% tags=["slide", "show-code"]
 def first_better(question, one, two):
@@ -200,11 +210,12 @@ def first_better(question, one, two):
 one_each = list({p.id: p for p in data.pairs(train)}.values())[: 2 * sizes[0]]
 texts = [first_better(p.prompt, p.chosen, p.rejected) for p in one_each]
 texts += [first_better(p.prompt, p.rejected, p.chosen) for p in one_each]
-first, swapped = np.split(writer.ask(texts, adapter)[0], 2)  # (n,) each
+opinion, mass = writer.ask(texts, adapter)
+first, swapped = np.split(opinion, 2)  # (n,) each
 order = ai_feedback.in_both_orders(first, swapped)
 print(f"says that the first is better {order['says_first']:.0%}")
 print(f"prefers the same place in both orders {order['contradicts']:.0%}")
-print(f"bias b {order['bias']:+.2f} nats")
+print(f"bias b {order['bias']:+.2f} nats; mass {mass.mean():.2f}")
 tell("first order alone", ai_feedback.agreement(first, one_each))
 averaged = (first - swapped) / 2
 tell("both orders", ai_feedback.agreement(averaged, one_each))
@@ -213,11 +224,17 @@ tell("both orders", ai_feedback.agreement(averaged, one_each))
 # In our run the bias is −2.90 nats, and in 1.00 of the pairs the same place wins in both orders. Averaged, the writer is
 # right on 0.50.
 #
+# With b far from 0 the order decides the vote. b holds all that a swap leaves as it is: a taste for the second place,
+# but also a habit of saying "no", which this writer has for single answers too. These numbers do not tell the two
+# apart. This text has no examples, and a mass near 0 would say that the model was not going to say either word.
+#
 # One answer at a time has no places: we go on with that.
 #
 # ## 4. What does it prefer?
 #
-# It reads training and held-out answers, without their scores.
+# It reads training and held-out answers, without their scores. The figure groups the training answers by their kind,
+# from "engaging" (score 8 to 10) and "plain" (6 or 7) over "slip" (3 or 4: good but for one wrong detail) to "off
+# topic" and "false" (1). "Longer wins" is a rule that votes for the answer with more words.
 
 # %% tags=["slide"]
 ai_train = writer.opinions(train, ask, adapter)
@@ -239,14 +256,18 @@ for row in ai_train:
         kinds.setdefault(kind, []).append(one["score"])
 kinds = dict(sorted(kinds.items(), key=lambda item: -statistics.mean(item[1])))
 numbers = [{"kind": kind, "opinion": x} for kind, of in kinds.items() for x in of]
-likes = drawings.score_groups(kinds, xlabel="opinion, nats")
+likes = drawings.score_groups(kinds, xlabel="opinion, nats (above 0: yes)")
 plots.save(likes, figures, "likes", numbers)
 
 # %% [markdown]
-# *A row a kind of answer, each answer a dot, highest mean on top. A writer that reads has "engaging" and "plain" there.*
+# *A row for each kind of answer, highest mean on top. Each answer is a dot; the box holds the middle half of them, the
+# black line is their median. A writer that votes as the scores do has "engaging" and "plain" on top.*
 #
-# In our run the writer is right on 0.55 of the held-out pairs, "longer wins" on 0.46: not shown to be above
+# In our run the writer is right on 0.55 of the held-out pairs, "longer wins" on 0.46: neither is shown to be above
 # chance.
+#
+# In our run "engaging", the best kind, comes fourth: its mean opinion is −0.92, that of "off topic" −0.91, that of
+# "slip" −0.84. Only "rude" stands clearly apart, with −1.55.
 
 # %% [markdown] tags=["slide"]
 # ## 5. What does a judge learn from it?
@@ -292,16 +313,16 @@ plots.save(bars, figures, "right", right)
 # %% [markdown]
 # *Five bars with 95 % intervals, a dashed line at one half.*
 #
-# In our run the judge agrees with its writer on 0.62 of the pairs, and with the scores on 0.56; the judge of the scores
-# is right on 0.71.
+# In our run the judge agrees with its writer on 0.62 of the pairs, and with the scores on 0.56, about as often as its
+# writer (0.55). The judge of the scores learned from the same answers and is right on 0.71.
 #
-# **A judge may follow its writer well and know little of what is good.**
+# **That a judge agrees with its writer does not show that it knows what is good.**
 #
 # ## 6. What does PPO make of it?
 #
-# 03's trainer and settings, a quarter of its steps, paid by the judge of the votes. It and 04's second judge,
-# [gold](../docs/glossary.md#gold-reward-model), speak in standard deviations of the SFT model's answers. **Predict first:** up, down or flat, for each
-# of the two?
+# 03's trainer and settings, a quarter of its steps, paid by the judge of the votes. We measure with that judge and with
+# 04's second judge, [gold](../docs/glossary.md#gold-reward-model). Both are put on one scale: 0 is the mean of the SFT model's answers to 64 training
+# prompts, 1 is their standard deviation. **Predict first:** up, down or flat, for each of the two?
 
 # %% tags=["slide", "show-code"]
 def prompts_of(split):
@@ -331,10 +352,14 @@ log = trainer.train(train_prompts, live)
 print(f"{len(log)} steps, KL to SFT {log[-1]['kl']:.1f} nats")
 
 # %% [markdown]
-# *In words: PPO's six panels, as in 03.*
+# *PPO's six panels, as in 03.*
+#
+# In our run the reward does not rise over the 6 steps, while the KL to the SFT model reaches 2.81 nats a response.
 #
 # Now held-out prompts, for the SFT model, this policy, and that of 03, which took four times as many steps: compare
 # signs, not sizes.
+#
+# "By AI feedback, by gold": the policy trained by AI feedback, measured by gold.
 
 # %% tags=["slide"]
 stage = runtime.find_stage(profile, "ppo", needed)
@@ -361,22 +386,30 @@ shape = {
     for name, of in said.items()
 }
 display(pd.DataFrame(shape).T.round(2))
-title = f"minus SFT (n = {len(test_prompts)})"
+title = f"policy minus SFT, {len(test_prompts)} held-out prompts"
 figure = drawings.differences(table.assign(scale=1.0), title)
+figure.axes[0].margins(y=0.15)
 plots.save(figure, figures, "changes", changes)
 
 # %% [markdown]
-# *A row for each policy and judge: the change since SFT, its 95 % interval, its verdict as colour.*
+# *A row for each policy and judge: the change since SFT, its 95 % interval, and its verdict as colour and marker.*
 #
-# In our run the judge that paid changed by 0.15 and gold by −0.17: by neither is a difference shown. 03's policy, by
-# gold: 0.45, better.
+# In our run the policy's mean changed by 0.15 by the judge that paid and by −0.17 by gold: by neither is a difference
+# shown. 03's policy changed by 0.45 by gold: better.
+#
+# In our run the interval of the first, 0.02 to 0.29, leaves out zero. The verdict is 04's rule: the rank test must also
+# find a difference, and here it does not.
+#
+# So this run does not say what a weak writer does to a policy. Six steps may be too few to show a change by any judge.
 #
 # **Nothing in a training's log says how good the votes were.**
+#
+# Three of the prompts follow: those where the votes' judge pays this policy most above SFT, the median, and least.
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** A reward that rises is no sign of good votes; only somebody outside can tell.
 # - **Ask.** Whom would you ask, if there were no gold judge?
-# - **The usual wrong answer.** "The judge's accuracy." It was measured on the same votes.
+# - **The usual wrong answer.** "How often the judge agrees with the votes." The same writer wrote them.
 
 # %% tags=["slide"]
 both = [paid(test_prompts, said[name].responses) for name in ("by AI feedback", "SFT")]
@@ -411,12 +444,12 @@ runtime.record(
 )
 peak = runtime.record_peak(profile, "ai_feedback")
 for row in changes:
-    print(f"{row['measure']:34s} {row['difference']:+.2f}: {row['verdict']}")
+    print(f"{row['measure']:36s} {row['difference']:+.2f}: {row['verdict']}")
 print(f"peak memory {peak:.1f} GiB")
 
 # %% [markdown] tags=["slide"]
 # **Doubt.** We could measure the writer only because we had scores. Whoever uses AI feedback to save votes has none. How
-# many would you keep?
+# many votes of people would you still collect, to measure the writer?
 #
 # ## Exercises
 #
@@ -424,8 +457,8 @@ print(f"peak memory {peak:.1f} GiB")
 #
 # ### 10.1 Predict the number: a pupil of a weak teacher
 #
-# A writer is right on 0.6 of the pairs, a judge agrees with it on 0.8, whether it is right or not. On what share is the
-# judge right?
+# A writer is right on 0.6 of the pairs. A judge agrees with it on 0.8 of those on which it is right, and on 0.8 of the
+# others. On what share is the judge right?
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -438,7 +471,7 @@ check("10.1", judge_right)
 # ### 10.2 Write this function: both orders, one probability
 #
 # `a_first`: log-odds that the first answer is better where that is `a`; `b_first`: where it is `b`. Give the probability
-# that `a` is better, free of the taste for a place.
+# that `a` is better, without the position bias.
 
 
 # %% tags=["exercise"]
@@ -460,9 +493,9 @@ check("10.2", a_is_better)
 #
 # | symptom | likely cause | where it shows |
 # |---|---|---|
-# | mass near 0 | it was going to say something else | section 2 |
-# | the same place always wins | position bias | section 3 |
-# | the judge follows its writer alone | a weak writer | section 5 |
+# | mass near 0 | the model was not going to say yes or no | section 2 |
+# | the same place always wins | position bias, or the same word to every question | section 3 |
+# | the judge agrees with its writer, but not with the scores | a weak writer | section 5 |
 #
 # ## What we simplified
 #
@@ -470,6 +503,7 @@ check("10.2", a_is_better)
 # 2. **No critique and revision**, the other half of their method.
 # 3. **A small writer.** Larger ones agree more with people (Lee et al. 2023, arXiv 2309.00267).
 # 4. **One seed,** no votes of people.
+# 5. **Six steps of PPO.** The effect of weak votes on a policy needs more.
 
 # %% [markdown]
 # ## Five questions
@@ -486,7 +520,7 @@ check("10.2", a_is_better)
 #
 # Not A. It prefers the less certain no.
 #
-# Not C. Only differences are compared with them.
+# Not C. Only differences of opinions are compared with the scores.
 #
 # It stands in “2. How does a model vote?”.
 #
@@ -500,9 +534,9 @@ check("10.2", a_is_better)
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. One that always does would be right on all.
+# **A** is right. One that always names it is right on all, one that never does on none.
 #
-# Not B. For that it would have to stand in either place.
+# Not B. For that, the better answer would have to stand in either place.
 #
 # Not C. One model was asked, in one order.
 #
@@ -522,7 +556,7 @@ check("10.2", a_is_better)
 #
 # Not A. They are as long as the others.
 #
-# Not B. It has to: these are its lessons.
+# Not B. A judge always sees the prompts that it learns from.
 #
 # It stands in “2. How does a model vote?”.
 #
@@ -536,7 +570,7 @@ check("10.2", a_is_better)
 #
 # <details><summary>Answer</summary>
 #
-# **A** is right. Their votes on held-out answers suffice.
+# **A** is right. The votes of both on held-out answers suffice.
 #
 # Not B. The scores are somebody else's votes.
 #
@@ -546,7 +580,7 @@ check("10.2", a_is_better)
 #
 # </details>
 #
-# **5. PPO's reward rises, the KL is small, the answers end. What does that say of the votes?**
+# **5. Suppose PPO's reward rises, the KL is small, the answers end. What does that say of the votes?**
 #
 # - A: They were good enough to learn from.
 # - B: The writer and gold agree on most.
@@ -554,7 +588,7 @@ check("10.2", a_is_better)
 #
 # <details><summary>Answer</summary>
 #
-# **C** is right. Only those who were not paid for can say more.
+# **C** is right. Only a judge that did not pay can say more.
 #
 # Not A. Any taste can be learned, a bad one too.
 #
