@@ -10,7 +10,7 @@ course: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m sawyer_utils test
 
-# And the notebooks on a pretended GPU, and as Colab would run them.
+# And the extras, killed trainings, the student's edition, a pretended GPU, and Colab's packages.
 test-all: .venv/ready
 	$(BIN)/python -m sawyer_utils test --all
 

@@ -342,12 +342,26 @@ def test_the_first_estimate_is_what_the_notebooks_took_here():
     assert minutes["02_reward"] == committed["02_reward"]
 
 
-def test_the_test_command_runs_every_notebook(monkeypatch):
-    seen = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command, **_: seen.append(command) or 0)
-    monkeypatch.setattr(cli.assets, "fetch", dict)
+@pytest.mark.parametrize("everything", [False, True])
+def test_the_quick_tests_run_01_to_04_and_all_tests_every_notebook(monkeypatch, everything):
+    commands = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, **_: commands.append(command) or 0)
     monkeypatch.setattr(cli.shutil, "rmtree", lambda *_, **__: None)
-    main(["test"])
-    (validated,) = (command for command in seen if "--nbval-lax" in command)
-    there = sorted((course.project_root() / "notebooks").glob("*.ipynb"))
-    assert sorted(part for part in validated if part.endswith(".ipynb")) == [str(path) for path in there]
+    monkeypatch.setattr(cli.assets, "fetch", dict)
+    main(["test", "--all"] if everything else ["test"])
+    ran = [Path(word).stem for command in commands for word in command if word.endswith(".ipynb")]
+    there = sorted(path.stem for path in (course.project_root() / "notebooks").glob("*.ipynb"))
+    assert ran == (there if everything else there[:4]) == list(course.FOLDERS)[: len(ran)]
+    said = " ".join(word for command in commands for word in command)
+    rest = ("test_killed_notebooks", "student --run", "test_notebooks_second_device", "rehearse")
+    assert [part in said for part in rest] == [everything] * len(rest)
+
+
+def test_tests_stop_at_the_first_step_that_fails(monkeypatch):
+    commands = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, **_: commands.append(command) or 3)
+    monkeypatch.setattr(cli.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(cli.assets, "fetch", dict)
+    with pytest.raises(SystemExit, match="3"):
+        main(["test", "--all"])
+    assert len(commands) == 1

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from sawyer_utils.plumbing import assets, machine, paths
@@ -122,10 +123,12 @@ def lab(args) -> None:
 
 
 def test(args) -> None:
-    """Lint, unit tests, then the committed notebooks under ``smoke``, in one fresh run folder, and each
-    training notebook once more, killed and run again; the student's edition. With ``--all`` the notebooks on
-    the second device, in the T4's format, and the rehearsal, too."""
-    from sawyer_utils.course.notebooks import FOLDERS
+    """Lint, unit tests, and the committed 01 to 04 under ``smoke``, in one fresh run folder.
+
+    With ``--all`` the extras, each training notebook once more, killed and run again, the student's edition,
+    the notebooks on the second device, in the T4's format, and the rehearsal, too.
+    """
+    from sawyer_utils.course.notebooks import EXTRAS, NOTEBOOKS
 
     root = project_root()
     smoke_home = root / "build" / "smoke"
@@ -133,25 +136,35 @@ def test(args) -> None:
     whole = {"SAWYER_WHOLE_RUN": str(smoke_home), "HF_HUB_OFFLINE": "1"}
     smoke = {"SAWYER_PROFILE": "smoke", "SAWYER_HOME": str(smoke_home), "HF_HUB_OFFLINE": "1"}
     python = [sys.executable, "-m"]
-    chain = [root / "notebooks" / f"{name}.ipynb" for name in FOLDERS]
-    nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider"]
+    nbval = [*python, "pytest", "-x", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
+    nbval += ["-p", "no:cacheprovider"]
+    core, extras = ([f"notebooks/{name}.ipynb" for name in some] for some in (NOTEBOOKS, EXTRAS))
+    # Each test that computes takes one thread, or the processes would wait for each other.
+    side_by_side, one_thread = ["-n", "auto", "--maxprocesses", "4"], {"OMP_NUM_THREADS": "1"}
+    unit = [*python, "pytest", "tests", *side_by_side, "--dist", "worksteal", "--durations", "10"]
     steps = [
         ([*python, "ruff", "check", "."], {}),
         ([*python, "ruff", "format", "--check", "sawyer_utils", "tests", "benchmarks"], {}),
-        ([*python, "pytest", "tests"], {"HF_HUB_OFFLINE": "1"}),
-        ([*python, "pytest", "-x", *nbval, *map(str, chain)], smoke),
-        ([*python, "pytest", "tests/test_killed_notebooks.py"], whole),
-        ([*python, "sawyer_utils", "student", "--run"], smoke),
+        (unit, one_thread | {"HF_HUB_OFFLINE": "1"}),
+        ([*nbval, *core], smoke),
     ]
     if args.all:
         second = {"SAWYER_SECOND_DEVICE": "fp16", "HF_HUB_OFFLINE": "1"}
-        steps.append(([*python, "pytest", "tests/test_notebooks_second_device.py"], second))
-        steps.append(([*python, "sawyer_utils", "rehearse"], {}))
+        steps += [
+            # Each builds on 01 to 04 alone; the cells of one stay together.
+            ([*nbval, *side_by_side, "--dist", "loadfile", *extras], one_thread | smoke),
+            ([*python, "pytest", "tests/test_killed_notebooks.py"], whole),
+            ([*python, "sawyer_utils", "student", "--run"], smoke),
+            ([*python, "pytest", "tests/test_notebooks_second_device.py"], second),
+            ([*python, "sawyer_utils", "rehearse"], {}),
+        ]
     fetch(args)
     for command, extra in steps:
         print("\n$", " ".join(["python", *command[1:4]]), "…", flush=True)
+        began = time.monotonic()
         if code := subprocess.call(command, cwd=root, env={**os.environ, **extra}):
             sys.exit(code)
+        print(f"{(time.monotonic() - began) / 60:.1f} min", flush=True)
 
 
 def rehearse(args) -> None:
@@ -190,8 +203,8 @@ def _known() -> dict:
         course: ("run the four notebooks, print what each stage changed", of_course | extra),
         notebooks: ("rebuild the committed, executed notebooks from their sources", extra),
         test: (
-            "lint, unit tests, the notebooks under the smoke profile",
-            {"--all": _flag("also a pretended GPU, and a rehearsal")},
+            "lint, unit tests, 01 to 04 under the smoke profile",
+            {"--all": _flag("also the extras, killed trainings, editions, a pretended GPU, a rehearsal")},
         ),
         rehearse: ("Colab's packages, a Hub on this machine, and all notebooks (6 minutes)", {}),
         lab: ("open JupyterLab on the notebooks", {}),

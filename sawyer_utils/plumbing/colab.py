@@ -21,7 +21,7 @@ from sawyer_utils.plumbing.files import MessageAlone, on_drive, wanted_home
 
 ROOT = files.project_root()
 # Of requirements.txt, what only the repository's own commands need.
-TOOLS = {"jupyterlab", "jupytext", "nbclient", "nbconvert", "nbval", "pytest", "ruff"}
+TOOLS = {"jupyterlab", "jupytext", "nbclient", "nbconvert", "nbval", "pytest", "pytest-xdist", "ruff"}
 TOOLS |= {"ipykernel", "tensorboardx"}
 # What TRL's newer datasets drags along; everything else that Colab ships stays as it is.
 MAY_MOVE = {"datasets", "pyarrow", "huggingface-hub", "fsspec", "dill", "multiprocess"}
