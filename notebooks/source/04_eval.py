@@ -359,8 +359,8 @@ plots.save(
 # ## 5. What did PPO never see?
 #
 # PPO was paid the first judge's score, less a price for distance from SFT and a fine (not drawn) for endless answers.
-# Any other measure can be a witness. The judges are tested, too: on held-out pairs of both sets, beside a judge that sees
-# only the surface of a text (02).
+# Any other measure can be a witness. The judges are tested, too: on held-out pairs of both sets, beside a judge that
+# sees only the surface of a text (02).
 
 # %%
 first_rows = data.load_preferences(profile.preferences, profile.limit)
