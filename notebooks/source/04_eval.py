@@ -30,6 +30,8 @@
 # | gold reward | 0.00 | 0.60 | better |
 # | religions_mini | 0.61 | 0.61 | no difference shown |
 #
+# Rewards are in SFT's standard deviations; religions_mini is a quiz.
+#
 # Needs 01 to 03, or their shipped checkpoints. About 12 minutes on two CPU cores.
 
 # %%
@@ -98,7 +100,7 @@ plots.save(plots.four_stages(here="eval"), figures, "four_stages")
 # ## 1. What do the three models say?
 #
 # One base in memory plays three models: with no adapter the **base**, with that of 01 **SFT**, with that of 03
-# **SFT + RLF** (reinforcement learning from feedback). In plain PEFT and transformers:
+# **SFT + RLF** (reinforcement learning from feedback; begun from 01's). In plain PEFT:
 
 # %% tags=["slide", "show-code"]
 from peft import PeftModel
@@ -182,20 +184,20 @@ plots.save(
 )
 
 # %% [markdown]
-# *Five rows of three boxes, the first three large: to each fixed question the answers of base, SFT and SFT + RLF.*
+# *Five rows of three boxes, the first three large: to each fixed question the answers of base, SFT and SFT + RLF.
+# “…”: cut.*
 #
-# The base is a chat model that was never shown our tokens, and it rambles. From there to SFT is the large step,
-# which needs no statistics. The workshop's own question, the president, asks for a fact: a model of this size
-# knows few, and neither stage teaches any. Is the last step there at all?
+# The base is a chat model that was never shown our tokens, and it rambles. From there to SFT is the large step, which
+# needs no statistics. The president is a question of fact, and neither stage teaches facts.
 #
 # ## 2. Is it better, by two judges?
 #
-# PPO was paid by the first judge. It never met the second, a **[gold](../docs/glossary.md#gold-reward-model)** judge (Gao et al.
-# 2022, arXiv 2210.10760), trained as in 02 on *other* preferences, which language models wrote and scored.
+# PPO was paid by the first judge. It never met the second, a **[gold](../docs/glossary.md#gold-reward-model)** judge
+# (Gao et al. 2022, arXiv 2210.10760), trained as in 02 on *other* preferences.
 #
-# Both are read in **one unit**: SFT's answers have mean 0 and standard deviation 1. Each answer of SFT + RLF is
-# held against SFT's to the same prompt, a [paired comparison](../docs/glossary.md#paired-comparison). **Predict first:** will the
-# gold judge like it as much?
+# Both are read in **one unit**: SFT's answers have mean 0 and standard deviation 1. Each answer of SFT + RLF is held
+# against SFT's to the same prompt, a [paired comparison](../docs/glossary.md#paired-comparison). **Predict first:**
+# will the gold judge like it as much?
 
 # %%
 gold_rows = pairs_that_fit(profile, data.load_gold(profile.gold, profile.limit))
@@ -245,14 +247,14 @@ plots.save(plots.reward_histograms(shown), figures, "reward_histograms", shown)
 # In our run the gain is 0.64 by the first judge and 0.60 by the gold judge, which prefers SFT + RLF in 0.73 of
 # the pairs: nearly all of it carries over.
 #
-# **One rule** gives every verdict: *better* or *worse* where the 95 % interval leaves out zero **and** the
-# rank test has p < 0.05; otherwise *[no difference shown](../docs/glossary.md#no-difference-shown)*. The
+# **One rule** gives the verdicts: *better* or *worse* where the 95 % interval leaves out zero **and** a test (here
+# section 3's rank test) has p < 0.05; otherwise *[no difference shown](../docs/glossary.md#no-difference-shown)*. The
 # [win rate](../docs/glossary.md#win-rate) asks how often, not by how much.
 #
-# [Goodhart's law](../docs/glossary.md#goodharts-law): what is optimised stops being a fair measure. What only the first judge
-# sees was made for it.
+# [Goodhart's law](../docs/glossary.md#goodharts-law): what is optimised stops being a fair measure. A gain by the first
+# judge alone would not convince.
 #
-# The best, the median and the worst change, by rule and not by choice:
+# The best, the median and the worst change:
 
 # %% tags=["slide"]
 order = np.argsort(change[0])  # of the first answers
@@ -266,13 +268,13 @@ print(f"The base's best answer scores above {beaten:.0%} of SFT's: it reads")
 print(repr(texts["base"][lucky]))
 
 # %% [markdown]
-# Is the last row worse? If not, the judge is wrong there. Is the base's best text an answer? No judge was shown
-# such texts: a high score is a reason to read.
+# Is the last row worse? If not, the judge is wrong there. Is the base's best text an answer? No judge was trained on
+# such texts: read what scores high.
 #
 # ## 3. Could it be luck?
 #
-# Other prompts would have given another mean. The **[bootstrap](../docs/glossary.md#bootstrap)** asks how different: draw as
-# many prompts, with replacement, and take the mean again. Of five changes every draw can be listed.
+# Other prompts would have given another mean. The **[bootstrap](../docs/glossary.md#bootstrap)** asks how different:
+# draw as many prompts, with replacement, and take the mean again.
 
 # %% tags=["nbval-check-output", "slide"]
 toy = np.array([2.0, 1.0, 0.9, 0.5, -0.4])  # after − before of five prompts
@@ -296,8 +298,8 @@ assert math.isclose(p, stats.wilcoxon(toy).pvalue)
 #   narrow, and the rank test cannot say so at all.
 
 # %% [markdown]
-# The interval leaves out zero, and the rank test ([Wilcoxon](../docs/glossary.md#wilcoxon-signed-rank-test)) is not convinced:
-# with five prompts its [p-value](../docs/glossary.md#p-value) cannot go below 0.0625. So the rule asks both.
+# The interval leaves out zero, and the rank test ([Wilcoxon](../docs/glossary.md#wilcoxon-signed-rank-test)) is not
+# convinced: with five prompts its [p-value](../docs/glossary.md#p-value) cannot go below 0.0625. So the rule asks both.
 #
 # Now ours. Two answers to one prompt are not independent, so whole prompts are drawn. **Predict first:** how
 # much narrower is the interval of all prompts than that of ten?
@@ -317,14 +319,15 @@ for judge, found in gain.items():
     print(f"effect size by the {judge} {found.effect_size:+.2f}")
 
 # %% [markdown]
-# The [effect size](../docs/glossary.md#effect-size) is the mean change in standard deviations *of the change*. The spread of
-# section 2 was tested by [Levene's test](../docs/glossary.md#levenes-test). All this is about one trained model: of 03's five,
-# the median.
+# The [effect size](../docs/glossary.md#effect-size) is the mean change in standard deviations *of the change*. The
+# spread of section 2 was tested by [Levene's test](../docs/glossary.md#levenes-test). Twelve times the prompts narrow
+# an interval about √12 = 3.5 times; ten estimate their own spread badly. All this is about one trained model, the
+# median of 03's five seeds.
 #
 # ## 4. Is it just longer?
 #
-# In the workshop two more sentences raised a score from −5.18 to +7.61. So fit a line to change of reward
-# against change of length, and read it at no change of length.
+# A judge may like longer answers (02). So fit a line to change of reward against change of length, and read it at no
+# change of length.
 
 # %% tags=["slide"]
 mean = {s: np.reshape(lengths[s], (2, -1)).mean(0) for s in ("sft", "ppo")}
@@ -355,9 +358,9 @@ plots.save(
 #
 # ## 5. What did PPO never see?
 #
-# The loop below has optimised the first judge's score, the distance from SFT and the fine for answers that never
-# stop. What stands outside can be a witness. The gold judge is on trial itself: both judges on held-out pairs of
-# both sets, beside one that sees only the surface of a text (02).
+# PPO was paid the first judge's score, less a price for distance from SFT and a fine (not drawn) for endless answers.
+# Any other measure can be a witness. The judges are tested, too: on held-out pairs of both sets, beside a judge that
+# sees only the surface of a text (02).
 
 # %%
 first_rows = data.load_preferences(profile.preferences, profile.limit)
@@ -380,15 +383,21 @@ plots.save(plots.rl_loop(), figures, "rl_loop")
 # *A prompt goes to the policy, its answer to the reward model, score and distance from the frozen SFT copy to the
 # PPO update, which changes the policy.*
 #
-# What the gold judge gets right beyond "the surface" is the most that can be reading. Both judges stand on the
-# same frozen models: what these cannot see (facts, above all), neither sees.
+# Only what a judge gets right beyond "the surface" can come from reading.
+#
+# In our run the first judge is right on 0.735 of the gold set's pairs, the gold judge itself on 0.670: “gold” means
+# that PPO never met it, not that it judges better.
+#
+# Both judges stand on the same frozen models: what these cannot see (facts, above all), neither sees.
 #
 # Witnesses that need no training:
 # - **[repetition](../docs/glossary.md#repetition)**: three-word runs that a text has said before;
-# - **[distinct-2](../docs/glossary.md#distinct-2)**: word pairs that are unique over *all* answers;
-# - **[similarity](../docs/glossary.md#similarity)** of answer and question; an echo has 1, so more is better only within reason;
-# - **[perplexity](../docs/glossary.md#perplexity) under the base**: word salad surprises the raw model, the blandest phrase does
-#   not, and no side is good;
+# - **[distinct-2](../docs/glossary.md#distinct-2)**: different word pairs, as a share of all pairs in *all*
+#   answers;
+# - **[similarity](../docs/glossary.md#similarity)** of answer and question; an echo has 1, so more is better only
+#   within reason;
+# - **surprise of the base**, the log of its [perplexity](../docs/glossary.md#perplexity): high for word salad, low for
+#   the blandest phrase, and no side is good;
 # - **share finished**: half a witness, for there is a fine.
 
 # %%
@@ -435,13 +444,13 @@ assert means.notna().all(axis=None)
 means.round(3)
 
 # %% [markdown]
-# The [KL](../docs/glossary.md#kl-divergence) is how far each stage moved the model.
+# The [KL](../docs/glossary.md#kl-divergence) is how far each stage moved the model; only PPO was fined for it.
 #
 # ## 6. Is it cleverer?
 #
-# A kinder manner is not more knowledge. Two small [benchmarks](../docs/glossary.md#benchmark), which language models wrote after
-# the workshop's: common misconceptions and world religions. (`SAWYER_QUESTIONS` adds yours.) The choice that the
-# model finds likeliest wins. **Predict first:** PPO was graded more on manner than on facts. What should happen?
+# Two small [benchmarks](../docs/glossary.md#benchmark), which language models wrote: common
+# misconceptions and world religions. (`SAWYER_QUESTIONS` adds yours.) The choice that the
+# model finds likeliest wins. **Predict first:** does PPO change the accuracy?
 
 # %%
 own = os.environ.get("SAWYER_QUESTIONS")
@@ -482,11 +491,11 @@ plots.save(drawings.benchmark_bars(bars), figures, "benchmark_bars", bars)
 # *For each benchmark three bars (base, SFT, SFT + RLF) with intervals and a dashed line at chance.*
 #
 # In our run SFT and SFT + RLF are both right on 0.61 of the religions and 0.25 of the misconceptions (chance:
-# 0.24).
+# 0.24). At chance, the misconceptions can hardly show a loss.
 #
-# Overlapping whiskers say nothing: the models answered the *same* questions. **[McNemar's test](../docs/glossary.md#mcnemars-test)**
-# asks: of the questions that only one of the two got right, is it one of them more often than a coin would have
-# it?
+# Overlapping whiskers say nothing: the models answered the *same* questions.
+# **[McNemar's test](../docs/glossary.md#mcnemars-test)** takes the questions that exactly one of the two got right:
+# could a coin have divided them so unevenly?
 
 # %% tags=["nbval-check-output"]
 only_a, only_b = 3, 9  # 12 questions on which two models disagree
@@ -518,12 +527,12 @@ for name in questions:
 pd.DataFrame(shares).round(3)
 
 # %% [markdown] tags=["slide"]
-# Five points on 110 questions are still what coins do one time in seven. **How to say it:** *no difference
-# shown*, and not "knowledge is preserved". Then say what could have been seen: `detectable` is the smallest true
-# difference that so many questions show in four runs of five.
+# Such five points on 110 questions come up by chance one time in seven. **How to say it:** *no difference shown*, and
+# not "knowledge is preserved". `detectable` is the smallest true difference that so many questions show in four runs of
+# five.
 #
-# The workshop let the model *write* the letter of a choice. Nobody trained for that. **Predict first:** higher
-# or lower than by [likelihood](../docs/glossary.md#likelihood)?
+# A model can also *write* the letter of its choice. **Predict first:** higher or lower than by
+# [likelihood](../docs/glossary.md#likelihood)?
 
 # %% [markdown] tags=["teaching"]
 # - **What it is for.** The one sentence that the class should take home.
@@ -550,13 +559,13 @@ print("SFT + RLF wrote, for example:", *map(repr, found.answer[:3]))
 pd.DataFrame(letters).round(3)
 
 # %% [markdown]
-# An accuracy without the way of asking is half a number; count the answers that cannot be read.
+# In our run it is lower, for unreadable answers count as wrong: state how you asked.
 #
 # ## 7. Is PPO worth more than sampling more?
 #
-# The lazy rival: sample n answers of SFT and keep the one that the first judge likes best
-# (**[best of n](../docs/glossary.md#best-of-n)**). No training, but n times the work at every question. Its KL to SFT is
-# log n − (n − 1)/n nats. **Predict first:** which n is as good as PPO?
+# The rival: sample n answers of SFT and keep the one that the first judge likes best
+# (**[best of n](../docs/glossary.md#best-of-n)**). No training, but n times the work at every question. Its KL to SFT
+# is at most log n − (n − 1)/n nats. **Predict first:** which n is as good as PPO?
 
 # %% tags=["slide"]
 N, few = 8, prompts[::3]
@@ -606,16 +615,18 @@ plots.save(figure, figures, "frontier", table)
 #   and at the samples per question.
 
 # %% [markdown]
-# *Two panels with one scale, gain over SFT against KL. The dashed line is best of n, each point with its n; the
-# single point is PPO.*
+# *Two panels with one scale, gain over SFT against KL. Dashed: best of n, each point with its n; the single point:
+# PPO.*
 #
 # In our run the best of 8 gains 0.97 by the first judge and 0.70 by the gold judge, for 1.20 nats; PPO gains 0.72
-# and 0.69, for 7.50 nats. Choosing changes only *which* answer is shown; PPO pays once, in training.
+# and 0.69 (on these 40 prompts), for 7.50 nats. The best of 4 (0.71 and 0.56) lies in PPO's
+# intervals. Choosing changes only *which* answer is shown; PPO pays once, in training.
 #
 # ## 8. What improved, what did not, what got worse?
 #
-# The table that you would sign: **all** measures, one rule. **changed** is for measures without a good side. (At
-# equal length, for distinct-2 and the KL the interval alone decides.)
+# The table that you would sign: **all** measures, one rule. **changed** is for measures without a good side.
+# (Benchmarks and letters: McNemar's test. Win rate: the sign test. At equal length, for distinct-2 and the KL: the
+# interval alone; a KL is never below zero.)
 
 # %%
 def cut_alike(before, after):
@@ -688,10 +699,9 @@ display(verdicts.drop(columns="scale").rename(columns=named).round(3))
 # *One line a measure, the difference of SFT + RLF from SFT in standard deviations with its interval; colour and
 # marker give the verdict. KL is left out. Of repetition, left of zero is the good side.*
 #
-# In our run *better* stands only where a judge has scored, and *worse* nowhere. Similarity changed by 0.02: no
-# difference shown.
+# In our run *better* stands in five rows of two judges, three of them the gold judge's, and *worse* nowhere.
 #
-# In words. **Predict first:** which of the two stages changed more?
+# **Predict first:** which of the two stages changed more?
 
 # %% tags=["slide"]
 def plainly(table: pd.DataFrame) -> dict[str, int]:
@@ -754,15 +764,15 @@ print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
 print(f"peak memory {runtime.record_peak(profile, 'eval'):.1f} GiB")
 
 # %% [markdown]
-# *Three boxes: Data (01, 02), Training (01, 03), Evaluation (04), with what each held in this run.*
+# *Three boxes: Data (01, 02), Training (01 to 03), Evaluation (04), with what each held in this run.*
 #
-# A failure in one of the three cannot be mended in another. "Better" is better by the taste in the data.
+# A failure in one box cannot be mended in another. "Better" is better by the taste in the data.
 #
 # ## 9. What do you say?
 #
-# All three models answer from one seed. **Blind vote** hides names and rewards until you have voted. Votes go
-# into `votes.jsonl` in this run's folder, without the voter. The second cell counts all that you put there
-# (`votes-1.jsonl`, …), with
+# All three models answer from one seed. (In bfloat16 a greedy answer can change with its batch.) **Blind vote** hides
+# names and rewards until you have voted. Votes go into `votes.jsonl` in this run's folder, without the voter. The
+# second cell counts all that you put there (`votes-1.jsonl`, …), with
 # [Krippendorff's alpha](../docs/glossary.md#krippendorffs-alpha): how far voters agree beyond chance.
 
 # %%
@@ -790,7 +800,7 @@ print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins["gold jud
 # %% [markdown] tags=["slide"]
 # ## The last doubt: aligned, but to what end?
 #
-# Say that all of it came out well. Then the model is closer to a set of preferences. Whose? Both sets were
+# If all of it holds, the model is closer to a set of preferences. Whose? Both sets were
 # written and scored by language models; no person rated them. `sawyer_utils/corpus/DATACARD.md` says what they
 # leave out. No interval covers that.
 
@@ -803,13 +813,12 @@ print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins["gold jud
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer where it says `None`, and run the cell: `check` says what it sees, with one hint at a
-# time.
+# Replace `None` and run the cell: `check` says what it sees, with one hint at a time.
 #
 # ### 04.1 Predict the number: a placebo
 #
-# SFT answers the same 40 prompts twice, from two seeds, and the first judge scores both. On how many prompts
-# does the second answer score lower, and what verdict does our rule give?
+# SFT answers section 7's 40 prompts twice, and the first judge scores both. About how many second answers score lower,
+# and what verdict does our rule give?
 
 # %% tags=["exercise"]
 ### BEGIN SOLUTION
@@ -821,8 +830,7 @@ check("04.1", (fallen, placebo_verdict))
 
 # %% [markdown]
 # ### 04.2 Write this function: how many prompts would have been enough?
-# An effect size is a mean change in standard deviations of the change. From how many prompts on is a true one
-# shown in four experiments of five, at 95 % and on two sides?
+# How many prompts show a true effect of this size (section 3) in four experiments of five, by a two-sided test at 5 %?
 
 
 # %% tags=["exercise"]
@@ -843,7 +851,7 @@ check("04.2", prompts_needed)
 #
 # - "wrong sign": before − after;
 # - "wrong tail": 5 % outside on *each* side;
-# - "unpaired": it draws the two sides as strangers;
+# - "unpaired": it draws the two sides separately;
 # - "samples as prompts": P · S values count as so many prompts.
 
 
@@ -868,7 +876,7 @@ check("04.3", audit)
 # |---|---|---|
 # | reward up, gold reward flat | the gain is for the first judge alone | section 2 |
 # | reward up, distinct-2 down | one answer for everybody | section 8 |
-# | KL in the tens of nats | β too low | section 5 |
+# | KL to SFT in the tens of nats | β too low | section 5 |
 #
 # ## What we simplified
 #
@@ -876,12 +884,12 @@ check("04.3", audit)
 #    1709.06560).
 # 2. **A gold judge like the first.** Gao et al. use a much larger one.
 # 3. **Small benchmarks**, scored as lm-eval's `acc`, which favours short choices.
-# 4. **Many rows, no correction.** At 95 % one in twenty moves by luck.
+# 4. **Many rows, no correction.** At 95 % up to one in twenty moves by luck.
 
 # %% [markdown]
 # ## Five questions
 #
-# **1. In the output of section 2, which of the two verdicts would you report?**
+# **1. In the output of section 2, which verdict is the better evidence of a gain?**
 #
 # - A: The first judge's: it has the larger number.
 # - B: The gold judge's: PPO was not paid by it.
@@ -889,7 +897,7 @@ check("04.3", audit)
 #
 # <details><summary>Answer</summary>
 #
-# **B** is right. It sees what was not made for it.
+# **B** is right. No answer was trained to please it.
 #
 # Not A. A cheat would raise that number, too.
 #
@@ -938,7 +946,7 @@ check("04.3", audit)
 # **4. What is wrong with “PPO preserved the model's knowledge (p = 0.6)”?**
 #
 # - A: For that the p has to be above 0.95, and not 0.6.
-# - B: A large p shows nothing: which gap would show?
+# - B: A large p shows nothing: say what gap would.
 # - C: Nothing, if the benchmark is about knowledge.
 #
 # <details><summary>Answer</summary>
@@ -979,13 +987,13 @@ quiz("04")
 # %% [markdown]
 # ## Next
 #
-# Go round once more and change one thing: preferences of your own in 02, a smaller β in 03. The extras
-# (05 to 08) go on from here.
+# Change one thing: preferences of your own in 02, a smaller β in 03. The extras
+# (05 to 10) go on from here.
 
 # %% [markdown]
 # ## Solutions
 #
-# Each passes its own check. Look here after you have tried.
+# Try first.
 
 # %% tags=["solution"]
 ### BEGIN SOLUTION
