@@ -199,6 +199,7 @@ def loss_curve(log: list[dict], key: str = "loss", ylabel="loss (nats per token)
     """A training curve with its running mean; ``log`` is ``[{"step": …, key: …}, …]``.
 
     Args:
+        ylabel: says of what the loss is a mean: DPO's is one of pairs.
         levels: ``(name, value)`` pairs drawn as horizontal lines, such as held-out losses.
     """
     steps, values = series(log, key)
@@ -312,6 +313,7 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdict
         ax.errorbar(change, y, xerr=ends, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
     ax.axvline(0, color="#333333", lw=1)
     ax.set_yticks(range(len(names)), list(names)[::-1])
+    ax.set_ylim(-0.5, len(names) - 0.5)
     ax.set(xlabel=f"{xlabel or 'change of score against the plain answer'} (n = {n} questions)")
     return figure
 
@@ -349,10 +351,11 @@ class LivePlot:
         total: steps of the whole training.
         every: steps between two drawings.
         folder: gets ``figures/training`` at the last step, as PNG, SVG and CSV.
+        name: what is trained, for the title.
     """
 
-    def __init__(self, draw, total: int, every: int = 2, folder: Path | None = None):
-        self.draw, self.total, self.every = draw, total, every
+    def __init__(self, draw, total: int, every: int = 2, folder: Path | None = None, name: str = ""):
+        self.draw, self.total, self.every, self.name = draw, total, every, name
         self.folder = Path(folder) if folder else None
         self.handle = self.start = None
 
@@ -364,7 +367,8 @@ class LivePlot:
         if len(log) % self.every and not done:
             return
         figure = self.draw(log)
-        figure.suptitle(f"step {step} of {self.total}{self._left(step, now)}", fontsize=12)
+        title = f"step {step} of {self.total}{self._left(step, now)}"
+        figure.suptitle(f"{self.name}: {title}" if self.name else title, fontsize=12)
         if self.folder and done:
             save(figure, self.folder / "figures", "training", rows)
         plt.close(figure)

@@ -162,7 +162,8 @@ def run(
     """
     folder, model = Path(folder), ready(trainer).model
     steps = total_steps(profile, len(trainer.train_dataset))
-    progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder))
+    name = folder.name.replace("_", " ")
+    progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder, name=name))
     trainer.add_callback(Clock())
     trainer.add_callback(progress)
     halves = {

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import html
+import re
 
 from IPython.display import HTML
 
 from sawyer_utils.plots import STAGES, takes_tensors
 
 _CELL = "border:1px solid #ccc;padding:6px 8px;vertical-align:top;text-align:left"
+
+
+# Stems of words that a class should not have to read. In ROT13, so that nobody has to read them here either.
+_STEMS = "betnfz|znfgheong|cbea|shpx|zbgureshpx|ohyyfuvg|fuvg|phag|ovgpu|juber|fyhg|avttre|avttn|snttbg"
+_UNFIT = re.compile(rf"\b(?:{codecs.decode(_STEMS, 'rot13')})\w*", re.IGNORECASE)
+MASK = "[masked]"
+
+
+def masked(text: str) -> str:
+    """The text with each word of a short list of indecent ones as :data:`MASK`. Nothing else is filtered."""
+    return _UNFIT.sub(MASK, text)
 
 
 def _tint(colour: str, weight: float) -> str:
@@ -121,12 +134,16 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
 def side_by_side(
     prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None, first: str = "prompt"
 ) -> HTML:
-    """A table: prompt, then one column a model. ``notes[name][i]`` goes under an answer."""
-    rows = []
+    """A table: prompt, then one column a model. ``notes[name][i]`` goes under an answer. Answers are
+    :func:`masked`, which a line below the table then says."""
+    rows, changed = [], False
     for i, prompt in enumerate(prompts):
         row = [f"<b>{html.escape(prompt)}</b>"]
         for name, texts in columns.items():
             note = f"<br><small>{html.escape(str(notes[name][i]))}</small>" if notes and name in notes else ""
-            row.append(f"{html.escape(texts[i]) or '<i>(nothing)</i>'}{note}")
+            said = masked(texts[i])
+            changed |= said != texts[i]
+            row.append(f"{html.escape(said) or '<i>(nothing)</i>'}{note}")
         rows.append(row)
-    return HTML(_table([first, *columns], rows))
+    legend = f'<div style="font-size:13px">{MASK}: an indecent word.</div>' if changed else ""
+    return HTML(_table([first, *columns], rows) + legend)

@@ -1,6 +1,7 @@
 """Pages that can be read aloud, figures that can be told apart: headings, links, tables, twins, colours."""
 
 import ast
+import codecs
 import itertools
 import re
 from html.parser import HTMLParser
@@ -14,12 +15,13 @@ import pytest
 from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
 
 from sawyer_utils import plots, show
 from sawyer_utils.chapters import drawings
 from sawyer_utils.classroom import widgets
 from sawyer_utils.course import notebooks as course
-from sawyer_utils.plumbing.files import project_root
+from sawyer_utils.plumbing.files import project_root, read_json
 
 ROOT = project_root()
 NAMES = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))
@@ -397,6 +399,78 @@ def test_words_in_figures_are_large_enough_for_their_colour(axes):
             large = text.get_fontsize() >= 18 or (text.get_fontsize() >= 14 and text.get_weight() == "bold")
             assert contrast(text.get_color()) >= (LARGE_TEXT if large else TEXT)
             assert text.get_fontsize() >= 11
+
+
+def boxes(texts):
+    return [text.get_window_extent() for text in texts]
+
+
+def test_no_step_number_lies_on_a_mark_or_on_another():
+    plots.use_style()
+    recorded = read_json(project_root() / "results" / "local.json")["hacking"]["looks"]
+    close = [{"step": i, "kl": k, "proxy": k / 9, "gold": k / 9, "gold_low": 0, "gold_high": 1.2}
+             for i, k in enumerate((0, 4, 4.3, 9, 9.2, 9.4))]  # fmt: skip
+    for looks in (recorded, close):
+        figure = drawings.overoptimisation(looks)
+        (ax,) = figure.axes
+        figure.draw_without_rendering()
+        numbers = boxes(ax.texts)
+        assert [text.get_text() for text in ax.texts] == [str(one["step"]) for one in looks]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(numbers, 2))
+        for line in ax.lines:
+            path = line.get_transform().transform_path(line.get_path())
+            places = path.vertices if line.get_linestyle() == "None" else path.interpolated(50).vertices
+            assert not any(number.count_contains(places) for number in numbers)
+        for bars in ax.collections:
+            for ends in bars.get_segments():
+                assert not any(Path(ax.transData.transform(ends)).intersects_bbox(n) for n in numbers)
+    plt.close("all")
+
+
+def test_the_legend_covers_no_point_wherever_the_points_lie():
+    plots.use_style()
+    across, up = (grid.ravel() for grid in np.meshgrid(np.linspace(-40, 20, 25), np.linspace(-3, 1, 25)))
+    figure = drawings.change_against_length(across, up, 0.01, -0.75)
+    figure.draw_without_rendering()
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert not legend.count_contains(figure.axes[0].transData.transform(np.column_stack([across, up])))
+    assert figure.bbox.x0 <= legend.x0
+    assert legend.x1 <= figure.bbox.x1
+    plt.close("all")
+
+
+def test_a_judge_that_pays_for_the_hack_has_the_colour_of_what_is_worse():
+    def colours(*verdicts):
+        numbers = {"measure": list("ab"), "difference": 0.5, "low": 0.1, "high": 0.9, "scale": 1.0}
+        figure = drawings.differences(pd.DataFrame(numbers | {"verdict": verdicts}))
+        return [handle.get_color() for handle in figure.axes[0].get_legend().legend_handles]
+
+    better, worse = colours("better", "worse")
+    assert colours("pays for the hack", "does not pay for it") == [worse, better]
+    plt.close("all")
+
+
+def test_a_batch_of_several_optimizer_steps_is_one_point():
+    lines = [{"step": i, "loss": 0.0} | ({"reward": i / 9} if i % 2 else {}) for i in range(1, 9)]
+    (ax,) = drawings.reward_by_batch(lines, steps=2).axes
+    assert ax.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert "batch" in ax.get_xlabel()
+    plt.close("all")
+
+
+def test_each_loss_says_of_what_it_is_a_mean():
+    cells = [cell.source for cell in notebook("05_ppo_vs_dpo", "source").cells if cell.cell_type == "code"]
+    (dpo,) = (cell for cell in cells if "DPOTrainer(" in cell)
+    assert "nats per pair" in dpo
+
+
+def test_an_indecent_word_of_a_model_is_masked_and_the_table_says_so():
+    plain = show.side_by_side(["?"], {"a": ["Whoever sits in the wheelhouse reads."]}).data
+    assert show.MASK not in plain
+    unfit = codecs.decode("Na Betnfz, ohyyfuvg.", "rot13")
+    table = show.side_by_side(["?"], {"a": [unfit]}).data
+    assert f"An {show.MASK}, {show.MASK}." in table
+    assert table.endswith(f"{show.MASK}: an indecent word.</div>")
 
 
 def test_the_names_over_three_answers_are_large_enough_for_their_colours():

@@ -48,6 +48,7 @@ FIGURES = {
     "preference_loss": ([[0.0, 1.0, 2.0]], {}),
     "probe_lines": ([{"a": STEPS, "b": STEPS[::-1]}, "x"], {}),
     "reward_histograms": ([{"sft": STEPS, "ppo": [2.0, 3.0, 4.0, 6.0]}], {}),
+    "reward_by_batch": ([LOG], {"steps": 2}),
     "reward_parts": ([{"a run": LOG}], {}),
     "reward_training": ([LOG], {}),
     "score_changes": ([["a", "b"], [1.0, -1.0], [0.5, -2.0], [2.0, -0.5], 9], {}),

@@ -59,6 +59,11 @@ def test_one_display_is_redrawn_with_the_time_left(shown, clock):
     assert not plt.get_fignums(), "a figure left open would be shown a second time"
 
 
+def test_the_title_says_what_is_trained(shown, clock):
+    play(plots.LivePlot(plots.loss_curve, total=6, every=6, name="DPO"), LOG, clock, seconds=9)
+    assert shown == [("new", "DPO: step 6 of 6", 6)]
+
+
 def test_after_a_resume_the_whole_history_is_there_and_the_pace_is_that_of_today(shown, clock):
     play(plots.LivePlot(plots.loss_curve, total=6), LOG, clock, seconds=20, start=4)
     assert shown == [("new", "step 4 of 6", 4), ("update", "step 6 of 6", 6)]

@@ -173,7 +173,7 @@ pd.DataFrame(rows).set_index("mark")
 #
 # ### What if a user types a mark?
 #
-# Here a message with two marks is encoded twice: pasted together, and by `chat.encode_prompt`.
+# A message with two marks, encoded twice: pasted together, and by `chat.encode_prompt`.
 
 # %% tags=["slide"]
 typed = f"What do {end} and {chat.BOT} mean?"
@@ -325,7 +325,7 @@ levels = [("held-out, before", mean_before), ("held-out, after", mean_after)]
 plots.save(plots.loss_curve(log, levels=levels), figures, "loss", log)
 
 # %% [markdown]
-# *One curve: the training loss at every step, thin, and its average, bold; two level lines: the held-out loss before and
+# *The training loss at every step, thin, and its average, bold; two level lines: the held-out loss before and
 # after.*
 #
 # In our run the held-out loss halves, from 4.63 to 2.32, and no conversation got worse. The bold curve ends close to
@@ -503,7 +503,8 @@ del trainer, logprobs, nll, unshifted
 
 # %% [markdown]
 # The trainer's number is that of the answers only, of four conversations. ([Padding](../docs/glossary.md#padding) never
-# counts.)
+# counts.) It can differ from section 5's loss: these four were trained on, so few scatter widely, and tokens, not
+# conversations, are averaged.
 #
 # ## 8. What does LoRA change?
 #
@@ -733,9 +734,8 @@ check("01.4", careful_labels)
 # 2. **Small data:** a few hundred conversations, written by language models, and three epochs. The workshop
 #    ([Ozdemir](https://github.com/sinanuozdemir/odsc-llm-alignment)) used 46,580, one epoch and 8 billion weights: its
 #    loss fell from 1.504 to 0.971.
-# 3. **Two kinds of mean.** The trainer's is over a batch's tokens; our held-out loss is over conversations.
-# 4. **No system role, no tools, no packing** of several conversations into one row.
-# 5. **One seed.** The interval covers the choice of held-out conversations, not another training run.
+# 3. **No system role, no tools, no packing** of several conversations into one row.
+# 4. **One seed.** The interval covers the choice of held-out conversations, not another training run.
 
 # %% [markdown]
 # ## Five questions

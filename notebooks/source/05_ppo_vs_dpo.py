@@ -57,7 +57,7 @@ import torch
 from datasets import Dataset
 
 from sawyer_utils import evaluation, losses, models, plots, ppo, reward, show
-from sawyer_utils.chapters import peers, versus
+from sawyer_utils.chapters import drawings, peers, versus
 from sawyer_utils.classroom.checks import check
 from sawyer_utils.plumbing import trainers
 
@@ -247,7 +247,7 @@ trainer = SFTTrainer(
     train_dataset=Dataset.from_dict({"messages": rows}),
     processing_class=tokenizer,
 )
-live = plots.LivePlot(plots.loss_curve, steps["SFT"], 6)
+live = plots.LivePlot(plots.loss_curve, steps["SFT"], 6, name="SFT on the chosen")
 logs["sft_chosen"] = peers.train(trainer, profile, runs / "sft_chosen", live)
 first, last = (logs["sft_chosen"][i]["loss"] for i in (0, -1))
 print(f"{len(rows)} chosen answers; loss {first:.2f} first, {last:.2f} last")
@@ -286,7 +286,8 @@ trainer = DPOTrainer(
     train_dataset=Dataset.from_list(rows),
     processing_class=tokenizer,
 )
-live = plots.LivePlot(plots.loss_curve, steps["SFT"], 6)
+draw = partial(plots.loss_curve, ylabel="loss (nats per pair)")
+live = plots.LivePlot(draw, steps["SFT"], 6, name="DPO")
 logs["dpo"] = peers.train(trainer, profile, runs / "dpo", live)
 by_trl, parts = peers.opened(trainer)  # of one batch, after the training
 by_hand = float(losses.dpo_loss(*parts, profile.dpo_beta).mean())
@@ -308,7 +309,7 @@ implicit = {
 end = {kind: sum(values[-5:]) / len(values[-5:]) for kind, values in implicit.items()}
 print("implicit reward, mean of the last five steps:", end="  ")
 print(", ".join(f"{kind} {value:+.3f}" for kind, value in end.items()))
-labels = "gradient step", "implicit reward, nats times β"
+labels = "gradient steps before", "implicit reward, nats times β"
 plots.save(plots.probe_lines(implicit, *labels), figures, "implicit", implicit)
 
 # %% [markdown]
@@ -347,8 +348,8 @@ trainer = RLOOTrainer(
     train_dataset=Dataset.from_list([{"prompt": said("user", p)} for p in train]),
     processing_class=tokenizer,
 )
-draw = partial(plots.loss_curve, key="reward", ylabel="reward of the batch")
-live = plots.LivePlot(draw, steps["RLOO"])
+draw = partial(drawings.reward_by_batch, steps=profile.ppo_minibatches)
+live = plots.LivePlot(draw, steps["RLOO"], name="RLOO")
 logs["rloo"] = peers.train(trainer, profile, runs / "rloo", live)
 shares = [line["clip_ratio/region_mean"] for line in logs["rloo"]]
 clipped = sum(shares) / len(shares)

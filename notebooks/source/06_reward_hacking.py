@@ -369,12 +369,14 @@ for name, judge in changed.items():
         }
     )
 title = f"hacked answers minus SFT's, by each judge (n = {len(test)})"
-drawn = drawings.differences(pd.DataFrame(prefers), title)
+means = {"better": "pays for the hack", "worse": "does not pay for it"}
+shown = pd.DataFrame(prefers).replace({"verdict": means})
+drawn = drawings.differences(shown, title)
 plots.save(drawn, figures, "prefers", prefers)
 
 # %% [markdown]
 # *A row a judge: how much higher it scores the hacked answers to held-out prompts than SFT's, in its own standard
-# deviations of SFT's answers. Right of zero it would pay for the hack.*
+# deviations of SFT's answers. Orange: it would pay for the hack.*
 #
 # In our run the stricter of two scores the hacked answers +1.53, the proxy at equal length +0.33, and the judge that was
 # asked again +0.86: each would still pay for the hack. The votes preferred the hacked answer in 34 of 64 pairs, so there was

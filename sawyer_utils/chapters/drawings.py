@@ -148,7 +148,8 @@ def change_against_length(longer, change, slope: float, intercept: float) -> Fig
     ax.plot(x, intercept + slope * x, "--", color=STAGES["sft"][1], lw=2, label="fitted line")
     ax.plot(0, intercept, "D", ms=9, color="black", label=f"gain at equal length: {intercept:+.2f}")
     ax.set(xlabel="change of length (tokens)", ylabel="change of reward")
-    ax.legend()
+    # Points may lie anywhere: no corner inside is sure to be free.
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=1.2)
     return figure
 
 
@@ -186,11 +187,13 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     """Differences in standard deviations with intervals, coloured by their verdict.
 
     Args:
-        table: columns measure, difference, low, high, verdict, scale (one standard deviation).
+        table: columns measure, difference, low, high, verdict, scale (one standard deviation). A verdict on
+            a judge is "pays for the hack" or "does not pay for it": a higher score is then the bad case.
     """
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4))
     looks = {
         "better": (GREEN, "^"), "worse": (STAGES["ppo"][1], "v"),
+        "pays for the hack": (STAGES["ppo"][1], "X"), "does not pay for it": (GREEN, "P"),
         "no difference shown": (GREY, "o"), "changed": (STAGES["sft"][1], "D"),
     }  # fmt: skip
     for y, row in enumerate(table[::-1].itertuples()):
@@ -199,6 +202,7 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
         ax.errorbar(value, y, xerr=whiskers(value, low, high), fmt=marker, color=colour, capsize=4, ms=8)
     ax.axvline(0, color="#333333", lw=1)
     ax.set_yticks(range(len(table)), list(table.measure)[::-1])
+    ax.set_ylim(-0.5, len(table) - 0.5)
     present = [v for v in looks if v in set(table.verdict)]
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
     below = -0.7 / (0.5 * len(table) + 0.4)  # 0.7 inches, whatever the height
@@ -235,6 +239,25 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
     return figure
 
 
+# --- 05 ---------------------------------------------------------------------------------------------
+
+
+@takes_tensors
+def reward_by_batch(log: list[dict], steps: int) -> Figure:
+    """Mean reward of each batch of answers, in the log of a trainer that takes several optimizer steps with a
+    batch: only those lines that have a reward begin a new one.
+
+    Args:
+        steps: optimizer steps with each batch.
+    """
+    _, rewards = series(log, "reward")
+    figure, ax = plt.subplots(figsize=(7, 3.2))
+    ax.plot(range(1, len(rewards) + 1), rewards, "-o", color=STAGES["sft"][1], lw=2)
+    ax.set(xlabel=f"batch (optimizer steps with each: {steps})", ylabel="mean reward of the batch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
 # --- 06 and 07 --------------------------------------------------------------------------------------
 
 
@@ -254,14 +277,45 @@ def overoptimisation(looks: list[dict]) -> Figure:
     ends = whiskers(gold, low, high)
     label = "gold: what it is paid for"
     ax.errorbar(d, gold, ends, fmt="--s", color=STAGES["sft"][1], capsize=4, lw=2, ms=7, label=label)
-    for i, (x, y, one) in enumerate(zip(d, proxy, looks, strict=True)):
-        # Late looks lie close together: every other number goes below the line.
-        ax.annotate(f"{one['step']}", (x, y), xytext=(0, -18 if i % 2 else 9), textcoords="offset points")
     ax.axhline(0, color=GREY, lw=1)
-    ax.margins(y=0.15)
+    ax.margins(x=0.08, y=0.2)
     ax.set(xlabel="√KL to SFT (√nats an answer); numbers: step", ylabel="SFT standard deviations")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    _number(ax, d, proxy, [f"{one['step']}" for one in looks])
     return figure
+
+
+def _number(ax, xs, ys, texts: list[str]) -> None:
+    """A text beside each point of finished axes, at the nearest of many places where it lies on no line,
+    mark, whisker or other text, and is nearer to its own point than to the others."""
+    figure = ax.figure
+    figure.draw_without_rendering()  # places depend on the layout
+    pixel = figure.dpi / 72  # per point
+    paths = [line.get_transform().transform(line.get_xydata()) for line in ax.lines]
+    joined = [path for path, line in zip(paths, ax.lines) if line.get_linestyle() != "None"]
+    for bars in ax.collections:  # whiskers
+        joined += [bars.get_transform().transform(ends) for ends in bars.get_segments()]
+    dense = np.linspace(0, 1, 200)[:, None]
+    parts = [a + dense * (b - a) for path in joined for a, b in itertools.pairwise(path)]
+    drawn = np.concatenate([*paths, *parts])
+    points = ax.transData.transform(np.column_stack([xs, ys]))
+    ways = [(r, turn) for r in (13, 17, 22, 28) for turn in (90, 270, 0, 180, 45, 135, 225, 315)]
+    for i, text in enumerate(texts):
+        said, found = ax.annotate(text, (xs[i], ys[i]), (0, 0), **_BESIDE), []
+        for r, turn in ways:
+            shift = r * np.array([np.cos(np.radians(turn)), np.sin(np.radians(turn))])
+            said.set_position(shift)
+            room = said.get_window_extent().padded(4 * pixel)
+            at = points[i] + shift * pixel
+            other = np.argmin(np.hypot(*(points - at).T)) != i
+            outside = not all(map(ax.bbox.contains, *room.get_points().T))
+            found.append((room.count_contains(drawn) + 1000 * (other + outside), *shift))
+        said.set_position(min(found, key=lambda one: one[0])[1:])
+        (x, y), (right, top) = said.get_window_extent().get_points()
+        drawn = np.concatenate([drawn, [(x, y), (x, top), (right, y), (right, top)]])
+
+
+_BESIDE = {"textcoords": "offset points", "ha": "center", "va": "center"}
 
 
 @takes_tensors
