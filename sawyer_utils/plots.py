@@ -319,7 +319,7 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdict
 
 
 @takes_tensors
-def reward_histograms(rewards: dict[str, list[float]]) -> Figure:
+def reward_histograms(rewards: dict[str, list[float]], xlabel="reward") -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))
     everything = np.concatenate([np.asarray(v, dtype=float) for v in rewards.values()])
@@ -329,11 +329,11 @@ def reward_histograms(rewards: dict[str, list[float]]) -> Figure:
         name, colour, hatch, _ = STAGES[stage]
         ax.hist(
             values, bins, color=(colour, 0.4), hatch=hatch, edgecolor=colour,
-            label=f"{name}: {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}",
+            label=f"{name}: mean {np.mean(values).round(2) + 0.0:.2f}, SD {np.std(values, ddof=1):.2f}",
         )  # fmt: skip
         ax.axvline(np.mean(values), color=colour, lw=2.2, ls=lines[stage])
     n = len(next(iter(rewards.values())))
-    ax.set(xlabel="reward", ylabel="answers", title=f"Rewards on the held-out prompts (n = {n})")
+    ax.set(xlabel=xlabel, ylabel="answers", title=f"Rewards of {n} answers to held-out prompts")
     ax.legend()
     return figure
 

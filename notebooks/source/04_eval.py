@@ -239,7 +239,8 @@ print(f"{g.share_worse:.0%} of the {g.n} prompts fell by the first judge.")
 print(f"spread of the answers 1 → {g.after_std:.2f}, p = {g.levene_p:.2g}")
 assert math.isclose(per_prompt.mean(), g.difference, abs_tol=1e-9)
 shown = {stage: first[stage] for stage in ("sft", "ppo")}
-plots.save(plots.reward_histograms(shown), figures, "reward_histograms", shown)
+figure = plots.reward_histograms(shown, "reward (standard deviations of SFT's)")
+plots.save(figure, figures, "reward_histograms", shown)
 
 # %% [markdown]
 # *Two overlapping histograms of the first judge's scores, SFT and SFT + RLF, with a line at each mean.*
@@ -441,7 +442,7 @@ means = {m: [np.mean(each[s]) for s in NAME] for m, (_, each) in measures.items(
 means["distinct-2"] = [evaluation.distinct_n(rounds[s][0].responses) for s in NAME]
 means = pd.DataFrame(means, index=NAME.values()).T
 assert means.notna().all(axis=None)
-means.round(3)
+means.round(3).replace(-0.0, 0.0)
 
 # %% [markdown]
 # The [KL](../docs/glossary.md#kl-divergence) is how far each stage moved the model; only PPO was fined for it.
@@ -592,7 +593,7 @@ for n in (1, 2, 4, N, "PPO"):
     best.append(row)
 table = pd.DataFrame(best)
 best, path = table[:-1], table[-1:].rename(columns={"n": "step"})
-table.round(2)
+table.round(2).replace(-0.0, 0.0)
 
 # %% tags=["slide"]
 titles = {
@@ -601,9 +602,9 @@ titles = {
 }
 for judge in judges:
     mine = float(path[judge].iloc[0])
-    enough = best.n[best[judge] >= mine]
+    enough = best.n[best[judge] >= float(path[f"{judge}_low"].iloc[0])]
     enough = f"best of {enough.iloc[0]}" if len(enough) else f"more than {N} samples"
-    print(f"{judge:>11}: PPO's {mine:+.2f} would take {enough}")
+    print(f"{judge:>11}: PPO's {mine:+.2f}; the first n inside its interval: {enough}")
 figure = drawings.frontier(best, path, titles)
 plots.save(figure, figures, "frontier", table)
 
@@ -693,7 +694,8 @@ verdicts = pd.concat(parts, ignore_index=True)
 drawn = drawings.differences(verdicts.dropna(subset="scale"))
 display(plots.save(drawn, figures, "differences", verdicts))
 named = {"before": NAME["sft"], "after": NAME["ppo"]}
-display(verdicts.drop(columns="scale").rename(columns=named).round(3))
+shown = verdicts.drop(columns="scale").rename(columns=named)
+display(shown.round(3).replace(-0.0, 0.0))
 
 # %% [markdown]
 # *One line a measure, the difference of SFT + RLF from SFT in standard deviations with its interval; colour and
@@ -721,10 +723,13 @@ print("SFT → SFT + RLF")
 counts = plainly(verdicts)
 rest = ("reward", "KL", "length", "share")  # what PPO was paid or fined for
 unseen = verdicts[~verdicts.measure.str.startswith(rest)]
-got = {found: int((unseen.verdict == found).sum()) for found in ("better", "worse")}
+got = {found: unseen[unseen.verdict == found] for found in ("better", "worse")}
+by_gold = got["better"].measure.str.contains("gold").sum()
 print("Of what PPO was neither paid nor fined for,")
-print(f"{got['better']} measures got better and {got['worse']} worse.")
-print(f"Of {len(verdicts)} rows {0.05 * len(verdicts):.1f} would move by luck alone.")
+print(f"{len(got['better'])} got better, {by_gold} of them the gold judge's.")
+print(f"{len(got['worse'])} got worse.")
+tested = len(verdicts) - verdicts.measure.str.startswith("KL").sum()
+print(f"Of {tested} rows up to {0.05 * tested:.1f} would move by luck alone.")
 
 # %% tags=["slide"]
 kl = {stage: float(np.mean(nats)) for stage, nats in distance.items()}

@@ -50,9 +50,12 @@ def calibration(predicted, observed, counts, lows, highs) -> Figure:
     ends, blue = whiskers(observed, lows, highs), STAGES["sft"][1]
     ax.errorbar(predicted, observed, ends, fmt="o", color=blue, capsize=4, label="reward model")
     for x, y, n in zip(predicted, observed, counts, strict=True):
-        ax.annotate(f"n={n}", (x, y), xytext=(6, -14), textcoords="offset points", fontsize=11)
+        # Beside the whisker, on the side where the diagonal is not.
+        place = {"xytext": (6, -4), "ha": "left"} if y < x else {"xytext": (-6, -4), "ha": "right"}
+        ax.annotate(f"n={n}", (x, y), **place, textcoords="offset points", fontsize=11)
+    ax.margins(x=0.12)
     ax.set(xlabel="predicted probability of its choice", ylabel="share that was right")
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left")
     return figure
 
 
@@ -117,7 +120,7 @@ def three_answers(prompts: list[str], answers: dict[str, list[str]], large: int 
     ``large`` rows in large letters."""
     # Of each row: inches, letters a line, points, lines.
     sizes = [(2.15, 33, 15.5, 5) if i < large else (1.7, 44, 12, 4) for i in range(len(prompts))]
-    inches = sum(row for row, *_ in sizes) + 0.2
+    inches = sum(row for row, *_ in sizes) + 0.3
     figure, ax = canvas(12, inches)
     for i, stage in enumerate(answers):
         name, colour, _, _ = STAGES[stage]
@@ -229,10 +232,11 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
             ends = whiskers(value, table[f"{judge}_low"], table[f"{judge}_high"])
             ax.errorbar(table.kl, value, ends, fmt=marker, ls=line, color=colour, capsize=4, label=name)
             for x, y, text in zip(table.kl, value, table[label], strict=True):
-                # Right of the whisker and below the line, which rises.
-                ax.annotate(f"{text}", (x, y), xytext=(7, -14), textcoords="offset points", fontsize=11)
+                # Right of the whisker; below the line, which rises, but not on the axis.
+                place = {"xytext": (7, -14 if y > 0 else 5), "textcoords": "offset points"}
+                ax.annotate(f"{text}", (x, y), **place, fontsize=11)
         ax.axhline(0, color=GREY, lw=1)
-        ax.margins(x=0.1)
+        ax.margins(x=0.15)
         ax.set(xlabel="KL to SFT (nats an answer)", title=title)
     axes[0].set_ylabel("gain over SFT (its standard deviations)")
     axes[0].legend()
