@@ -28,7 +28,7 @@
 # In our run the loss on conversations that it never saw fell from 4.63 to 2.32 nats a token (section 5). Of 120 answers, 27
 # ended by themselves before the training, and all 120 after it.
 #
-# Needs Python and a little PyTorch; no GPU, no account. About 17 minutes on two CPU cores.
+# Needs Python and a little PyTorch; no GPU, no account. About 3 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.

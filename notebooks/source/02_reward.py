@@ -27,7 +27,7 @@
 # | an encoder, fine-tuned | 0.689 |
 # | a layer on a frozen language model | 0.725 |
 #
-# Needs 01 (or its shipped checkpoint) for section 8. About 12 minutes on two CPU cores.
+# Needs 01 (or its shipped checkpoint) for section 8. About 4 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.

@@ -30,7 +30,7 @@
 # | KL to SFT, nats | 0 | 7.50 |
 # | tokens | 21.29 | 23.30 |
 #
-# RLF: reinforcement learning from feedback. Needs 01 and 02 (or their shipped checkpoints). About 17 minutes on two
+# RLF: reinforcement learning from feedback. Needs 01 and 02 (or their shipped checkpoints). About 6 minutes on two
 # CPU cores.
 
 # %%

@@ -21,7 +21,7 @@
 # - run `SFTTrainer`, `DPOTrainer` and `RLOOTrainer` from one adapter, and say where their budgets differ,
 # - say what one training of each method can show, and what it cannot.
 #
-# Needs 01 and the second judge of 04 (or their shipped checkpoints). About 22 minutes on two CPU cores.
+# Needs 01 and the second judge of 04 (or their shipped checkpoints). About 11 minutes on two CPU cores.
 #
 # In our run the second judge finds DPO and best of n better than the SFT model; the highest gain is best of n's, 0.76
 # standard deviations of the SFT model's answers.

@@ -21,7 +21,7 @@
 # - build a reward of several parts, put them on one scale and read each in a log,
 # - say what one part did, by two runs that differ in nothing else.
 #
-# Needs 01 (or its shipped checkpoint). About 25 minutes on two CPU cores.
+# Needs 01 (or its shipped checkpoint). About 10 minutes on two CPU cores.
 #
 # In our run the summaries became more neutral by the word list (+0.052). Without pay for similarity they stayed as similar
 # to their source, but invented more names and numbers: 0.361 a summary instead of 0.087.
