@@ -132,6 +132,17 @@ def test_a_class_in_colab_gets_badges_that_open_its_branch(toy, tmp_path):
     assert place in (tmp_path / "build/student/README.md").read_text()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_in_colab_no_link_counts_on_files_beside_the_notebook(name):
+    cells = editions.student(name, "autumn").cells
+    said = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)\s]+)\)", said)
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "http://", "#"))] == []
+    others = [link for link in links if ".ipynb" in link]
+    assert all("/blob/autumn/" in link for link in others), "the committed notebooks have the solutions"
+
+
 # --- the instructor's ---------------------------------------------------------------------------
 
 

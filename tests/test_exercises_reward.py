@@ -75,6 +75,8 @@ class TestReward(Exercises):
             "not enough": lambda gaps: 2 * gaps,
             "turns the order round": lambda gaps: 50 / gaps,
             "nothing": lambda gaps: gaps,
+            "the signs alone": lambda gaps: 100 * gaps.sign(),
+            "three steps": lambda gaps: 100 * gaps.sign() * gaps.abs().ceil().clamp(max=3),
         },
         "02.4": {
             "chosen alone": chosen_alone,

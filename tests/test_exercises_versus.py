@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import pytest
 from exercise_tests import Exercises
+
+from sawyer_utils.classroom import checks
 
 
 class TestVersus(Exercises):
@@ -48,3 +51,8 @@ class TestVersus(Exercises):
             "nested": [[-31.0, -47.0], [-30.0, -40.0]],
         },
     }
+
+    @pytest.mark.parametrize("whole", [float, round, math.ceil, math.floor])
+    def test_whole_questions_are_right_too(self, whole):
+        for _ in range(20):
+            assert checks.check("05.3", lambda training, n, tokens: whole(training / ((n - 1) * tokens))).right

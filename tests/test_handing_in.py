@@ -62,6 +62,18 @@ def test_a_later_session_adds_to_the_file_and_first_choices_stay(session):
     assert found["quiz"] == {"01": [False, *[None] * 4], "02": [None] * 5}
 
 
+def test_a_quiz_cell_that_runs_again_keeps_what_was_answered(session):
+    first = quiz.quiz("01")
+    right = [choice["right"] for choice in first.questions[0]["choices"]].index(True)
+    first.choose((right + 1) % 2)  # a wrong one
+    tries = first.first_tries()
+    again = quiz.quiz("01")
+    assert again.first_tries() == tries
+    assert "of 1 answered" in again.status.value, "and it is shown"
+    again.choose(right)
+    assert json.loads(hand_in("Ada").read_text())["quiz"]["01"] == tries
+
+
 @pytest.mark.parametrize("name", ["", "  ", "../.."])
 def test_a_name_without_letters_is_refused_and_none_leaves_the_folder(session, tmp_path, name):
     with pytest.raises(ValueError, match="Type the name"):
@@ -80,7 +92,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_class_is_a_row_a_file_and_one_for_all(folder):
+def test_a_class_is_a_row_a_name_and_one_for_all(folder):
     table = collect(folder)
     assert list(table.index) == ["ada", "Bob", "class of 2"], "by name, and no formula for a spreadsheet"
     assert list(table.columns) == ["01.1", "01.2", "03.1", "quiz 01"]
@@ -98,7 +110,47 @@ def test_the_command_prints_the_table_and_gathers_the_votes(folder, capsys):
     said = capsys.readouterr().out
     assert "2 votes on 1 sets of answers" in said
     assert "NA" not in said
-    assert (folder / "class.csv").read_text().splitlines()[0] == "name,01.1,01.2,03.1,quiz 01"
+    table = (folder / "class.csv").read_text(encoding="utf-8-sig")
+    assert table.splitlines()[0] == "name,01.1,01.2,03.1,quiz 01"
+
+
+@pytest.mark.parametrize("name", ["Zoë Müller", "Ağa, 李", "O'Neil \"Jo\""])
+def test_a_spreadsheet_shows_the_name_as_it_was_typed(session, tmp_path, name):
+    checks.check("99.1", 2.5)
+    hand_in(name, tmp_path)
+    main(["collect", str(tmp_path)])
+    assert (tmp_path / "class.csv").read_bytes().startswith(b"\xef\xbb\xbf"), "by which Excel knows UTF-8"
+    assert pd.read_csv(tmp_path / "class.csv", encoding="utf-8-sig")["name"][0] == name
+
+
+@pytest.mark.parametrize("before", ["lovelaceada_12_34_", "Ada Lovelace_7_assignsubmission_file_", "Übung, 1 "])
+def test_what_a_learning_platform_puts_before_a_name_hides_no_file(folder, before):
+    (folder / "b/hand-in-bob.json").rename(folder / f"{before}hand-in-bob.json")
+    (folder / "._hand-in-bob.json").write_bytes(b"\0macOS")
+    assert list(collect(folder).index) == ["ada", "Bob", "class of 2"]
+
+
+def test_files_of_one_name_are_one_person(folder, capsys):
+    text = (folder / "hand-in-ada (1).json").read_text()
+    for place in ("hand-in-ada.json", "c/hand-in-ada.json"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        (folder / place).write_text(text.replace('"ada"', '"Ada "').replace('"01.2": false', '"02.1": true'))
+    table = collect(folder)
+    assert [name.casefold() for name in table.index] == ["ada", "bob", "class of 2"]
+    assert table.iloc[0].tolist()[:3] == [1, 0, 1]
+    assert table.loc["class of 2", "01.1"] == 2, "no one counts twice"
+    assert "(3 files)" in capsys.readouterr().out
+
+
+def test_votes_alone_are_no_error(tmp_path, capsys):
+    votes.append(tmp_path / "votes.jsonl", votes.vote("Hi", {"sft": "Hello.", "ppo": "Hello there!"}, "ppo"))
+    main(["collect", str(tmp_path)])
+    assert "1 votes on 1 sets" in capsys.readouterr().out
+
+
+def test_who_has_tried_nothing_is_a_row_all_the_same(session, tmp_path):
+    hand_in("Ada", tmp_path)
+    assert list(collect(tmp_path).index) == ["Ada", "class of 1"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "a", "exercises": {"01.1": "yes"}, "quiz": {}}'])

@@ -45,6 +45,26 @@ def test_where_nothing_was_decided_nothing_is_kept(other):
     assert votes.vote("Hi", {"sft": other, "ppo": ""}, "ppo") is None
 
 
+@pytest.mark.parametrize("twin", ["Hello you.", " Hello you. ", "Hello  you.", "Hello\n\nyou."])
+def test_answers_that_differ_in_white_space_alone_are_one_answer(tmp_path, twin):
+    answers = {"base": "Hi hi hi.", "sft": "Hello you.", "ppo": twin}
+    assert votes.vote("Hi", {"sft": "Hello you.", "ppo": twin}, "ppo") is None
+    cast = [votes.vote("Hi", answers, winner) for winner in ("base", "sft", "ppo") for _ in range(4)]
+    assert votes.merge_votes([write(tmp_path / "votes.jsonl", cast)]) == cast, "what is written can be read"
+    found = votes.agreement(cast)
+    assert (found.units, found.shared) == (1, 1)
+    assert found.alpha == votes.krippendorff_alpha([[0] * 4 + [1] * 8])
+    assert len(data.pairs(cast)) == len(cast), "no vote counts twice"
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
+def test_a_vote_leaves_those_before_it_as_they_are(tmp_path, end):
+    rows, path = [votes.vote(f"Question {i}", ANSWERS, "ppo") for i in range(2)], tmp_path / "votes.jsonl"
+    path.write_bytes((json.dumps(rows[0]) + end).encode())
+    votes.append(path, rows[1])
+    assert votes.merge_votes([path]) == rows
+
+
 def test_files_are_merged_and_one_that_comes_in_twice_counts_once(tmp_path):
     rows = [votes.vote(f"Question {i}", ANSWERS, "ppo") for i in range(4)]
     one, two = write(tmp_path / "1.jsonl", rows[:2]), write(tmp_path / "2.jsonl", rows[2:])
@@ -86,6 +106,20 @@ def chat(letter_actor, letters, letter_profile, tmp_path):
     panel = widgets.Chat(talk, tmp_path, suggestions=[], ballots=tmp_path / "votes.jsonl")
     panel.tokens.value, panel.blind.value = 8, True
     return panel
+
+
+def test_a_vote_that_cannot_be_kept_is_said_not_counted_and_may_be_cast_again(chat, monkeypatch):
+    def full(path, row):
+        raise OSError(28, "No space left on device")
+
+    ask(chat, "a b c")
+    with monkeypatch.context() as patch:
+        patch.setattr(votes, "append", full)
+        chat.ballot.children[0].click()
+    assert "No space left" in chat.status.value
+    assert not chat.votes
+    chat.ballot.children[0].click()
+    assert len(chat.votes) == len(votes.merge_votes([chat.ballots])) == 1
 
 
 def ask(chat, text):

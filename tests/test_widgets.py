@@ -204,7 +204,7 @@ def test_a_blind_vote_hides_who_is_who_until_it_is_cast(chat):
         assert not chat.ballot.children
     assert len(orders) > 1
     assert [vote["vote"] for vote in chat.talk.turns] == ["ppo"] * 6
-    assert "SFT + RLF beat SFT in 6 of 6 votes: 100% [61%, 100%]" in chat.tally.value
+    assert "SFT + RLF beat base in 6 of 6 votes: 100% [61%, 100%]" in chat.tally.value
     assert len({turn["conversation"] for turn in chat.talk.turns}) == 6
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -70,24 +71,39 @@ def _read(path: Path) -> dict:
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """A row for each file below ``folder``, by name, and one for the class.
+    """A row for each name in the files below ``folder``, and one for the class.
 
     Columns: the name; each exercise that anybody tried, 1 if right and 0 if not; each quiz, how many
     questions were right at the first try. What was not tried is empty. The class's row has the sums.
+    Several files of one name, such as one a lesson, are one row: what was right in any of them, and of each
+    quiz the best.
 
     Raises:
         DataError: without any file, or naming one that is none.
     """
-    rows = []
-    for path in sorted(folder.rglob("hand-in-*.json")):
+    people: dict[str, dict] = {}
+    count: Counter[str] = Counter()
+    for path in files(folder):
         found = _read(path)
-        exercises = {id: int(right) for id, right in found["exercises"].items()}
-        asked = {f"quiz {notebook}": sum(map(bool, tries)) for notebook, tries in found["quiz"].items()}
         # A spreadsheet would take "=…" for a formula.
-        rows.append({"name": found["name"].lstrip("=+-@\t\r "), **exercises, **asked})
-    if not rows:
+        name = " ".join(found["name"].split()).lstrip("=+-@ ")
+        row = people.setdefault(name.casefold(), {"name": name})
+        count[row["name"]] += 1
+        new = {id: int(bool(right)) for id, right in found["exercises"].items()}
+        new |= {f"quiz {notebook}": sum(map(bool, tries)) for notebook, tries in found["quiz"].items()}
+        row.update({key: max(value, row.get(key, 0)) for key, value in new.items()})
+    if not people:
         raise DataError(f"There is no hand-in-….json in {folder} or below it.")
-    table = pd.DataFrame(rows).sort_values("name", key=lambda names: names.str.casefold())
+    if several := [f"{name} ({n} files)" for name, n in count.items() if n > 1]:
+        print(f"One row each: {', '.join(several)}. If these are two people, let one take another name.")
+    table = pd.DataFrame(list(people.values())).sort_values("name", key=lambda names: names.str.casefold())
     table = table.set_index("name").sort_index(axis=1).astype("Int64")
-    table.loc[f"class of {len(table)}"] = table.sum()
-    return table
+    every = table.sum().to_frame(f"class of {len(table)}").T
+    return pd.concat([table, every.astype("Int64")]).rename_axis("name")
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of :func:`hand_in` below a folder. A learning platform may have put something before their
+    names; macOS leaves hidden ones beside them."""
+    found = folder.rglob("*hand-in-*.json")
+    return sorted(path for path in found if not path.name.startswith("."))

@@ -122,5 +122,9 @@ def quiz(notebook: str) -> Quiz:
     Raises:
         KeyError: for a notebook without a quiz.
     """
-    shown[notebook] = Quiz(load(notebook))
-    return shown[notebook]
+    panel, before = Quiz(load(notebook)), shown.get(notebook)
+    if before and before.questions == panel.questions:  # the cell runs again: what was answered stays
+        panel.tried = before.tried
+        panel.show()
+    shown[notebook] = panel
+    return panel

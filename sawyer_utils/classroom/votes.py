@@ -21,6 +21,7 @@ import numpy as np
 from sawyer_utils import data
 from sawyer_utils.data import Pair
 from sawyer_utils.plumbing import sources
+from sawyer_utils.plumbing.files import replacing
 from sawyer_utils.plumbing.sources import DataError
 
 WON, LOST = 6, 5  # of 10: a vote says which is better, not by how much
@@ -35,9 +36,11 @@ def vote(prompt: str, answers: dict[str, str], winner: str) -> dict | None:
     Returns:
         None where nothing was decided: the others said the same as the winner, or nothing.
     """
-    best = answers[winner].strip()
-    others = {stage: text for stage, text in answers.items() if text.strip() not in ("", best)}
-    if not best or not others:
+    best, others = answers[winner], {}
+    for stage, text in answers.items():  # what two of them said is one answer
+        if text.strip() and not any(sources.same_text(text, seen) for seen in (best, *others.values())):
+            others[stage] = text
+    if not best.strip() or not others:
         return None
     responses = [{"text": answers[winner], "score": WON, "kind": winner}]
     responses += [{"text": text, "score": LOST, "kind": stage} for stage, text in others.items()]
@@ -48,8 +51,11 @@ def append(path: Path | str, row: dict) -> None:
     """Add one vote to a file, which is made if need be; what is there stays as it is."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    before = path.read_bytes() if path.exists() else b""
+    if before and not before.endswith(b"\n"):  # an editor has taken the last line's end away
+        before += b"\n"
+    with replacing(path) as temporary:  # whole or not at all: half a line would spoil the file
+        temporary.write_bytes(before + json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
 def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
@@ -134,9 +140,9 @@ def agreement(votes: list[dict], draws: int = 1000) -> Agreement:
     """
     ballots: dict[tuple, list[int]] = defaultdict(list)
     for row in votes:
-        texts = sorted(response["text"] for response in row["responses"])
-        winner = max(row["responses"], key=lambda response: response["score"])
-        ballots[row["prompt"], *texts].append(texts.index(winner["text"]))
+        said = {" ".join(r["text"].split()): r["score"] for r in row["responses"]}  # one text is one answer
+        texts = sorted(said)
+        ballots[row["prompt"], *texts].append(texts.index(max(said, key=said.get)))
     shared = [values for values in ballots.values() if len(values) > 1]
     rng = random.Random(0)
     drawn = [krippendorff_alpha(rng.choices(shared, k=len(shared))) for _ in range(draws if shared else 0)]

@@ -19,6 +19,7 @@ from IPython.display import HTML
 from sawyer_utils import plots, show
 from sawyer_utils.classroom import probes, votes
 from sawyer_utils.classroom.talk import Reply, Talk, questions, stage_name, tally
+from sawyer_utils.plumbing.sources import same_text
 from sawyer_utils.reward import RewardFn
 
 WIDE = widgets.Layout(width="100%")
@@ -217,16 +218,20 @@ class Chat(Panel):
 
     def vote(self, winner: str | None) -> None:
         """Count a vote on the last answers; in blind mode it also ends the conversation."""
-        turn = self.talk.turns[-1]
-        self.votes.append((winner, tuple(turn["replies"])))
-        turn["vote"] = winner or "none"
-        kept = self._keep(turn, winner)
-        self.open_vote = False
-        self.show()
-        self.tally.value = _tight("<br>".join(map(html.escape, tally(self.votes))))
-        self.say(f"Counted{kept}. In brackets: 95 % intervals (Wilson); half is no difference.")
-        if self.blind.value:
-            self.talk.start_over()
+        with self.working(*self.ballot.children):
+            turn = self.talk.turns[-1]
+            kept = self._keep(turn, winner)  # first: one that cannot be kept may be cast again
+            said = {stage: reply.text for stage, reply in turn["replies"].items()}
+            # Whoever said the same as the winner has not lost to it.
+            stood = [s for s in said if s == winner or not (winner and same_text(said[s], said[winner]))]
+            self.votes.append((winner, tuple(stood)) if len(stood) > 1 else (None, tuple(said)))
+            turn["vote"] = winner or "none"
+            self.open_vote = False
+            self.show()
+            self.tally.value = _tight("<br>".join(map(html.escape, tally(self.votes))))
+            self.say(f"Counted{kept}. In brackets: 95 % intervals (Wilson); half is no difference.")
+            if self.blind.value:
+                self.talk.start_over()
 
     def _keep(self, turn: dict, winner: str | None) -> str:
         """Add the vote to the file. Later turns are left out: their answers rest on others before them."""

@@ -57,7 +57,7 @@ def prepare(args) -> None:
 
 def collect(args) -> None:
     from sawyer_utils.classroom import votes
-    from sawyer_utils.classroom.handing_in import collect
+    from sawyer_utils.classroom.handing_in import collect, files
 
     together = args.folder / "votes-class.jsonl"
     if rows := votes.merge_votes(sorted({*args.folder.rglob("votes*.jsonl")} - {together})):
@@ -65,9 +65,11 @@ def collect(args) -> None:
         for row in rows:
             votes.append(together, row)
         print(f"{votes.agreement(rows)}\nall of them, for 04's run folder: {together}\n")
+        if not files(args.folder):  # a class that has voted and handed nothing in
+            return
     table = collect(args.folder)
     print(table.astype("string").fillna("").to_string())
-    table.to_csv(args.folder / "class.csv")
+    table.to_csv(args.folder / "class.csv", encoding="utf-8-sig")  # the mark by which Excel knows UTF-8
     print("\nfor a spreadsheet:", args.folder / "class.csv")
 
 

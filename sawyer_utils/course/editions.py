@@ -62,6 +62,10 @@ def student(name: str, branch: str | None = None):
     ]
     if branch:
         notebook.cells[0].source = _badge_first(notebook.cells[0].source, name, branch)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":  # Colab opens a notebook alone, and not the one with solutions
+                text = re.sub(r"\]\((\w+)\.ipynb", lambda it: f"]({place(it[1], branch)}", cell.source)
+                cell.source = course.absolute(text)
     return notebook
 
 
@@ -74,8 +78,12 @@ def _badge_first(text: str, name: str, branch: str) -> str:
 def badge(name: str, branch: str) -> str:
     """A badge that opens a notebook in the top folder of a branch."""
     picture = "https://colab.research.google.com/assets/colab-badge.svg"
-    place = f"https://colab.research.google.com/github/{address()[0]}/blob/{branch}/{name}.ipynb"
-    return f"[![Open in Colab]({picture})]({place})"
+    return f"[![Open in Colab]({picture})]({place(name, branch)})"
+
+
+def place(name: str, branch: str) -> str:
+    """Where Colab opens a notebook in the top folder of a branch."""
+    return f"https://colab.research.google.com/github/{address()[0]}/blob/{branch}/{name}.ipynb"
 
 
 def instructor(name: str):
@@ -170,8 +178,8 @@ def write(edition: str, branch: str | None = None) -> dict[str, Path]:
     """
     import nbformat
 
-    make, place = EDITIONS[edition]
-    paths = {name: project_root() / "build" / place.format(name) for name in course.FOLDERS}
+    make, file = EDITIONS[edition]
+    paths = {name: project_root() / "build" / file.format(name) for name in course.FOLDERS}
     for name, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         notebook = make(name, branch) if branch else make(name)

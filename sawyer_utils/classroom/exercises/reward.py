@@ -105,6 +105,8 @@ def _(answer):
         order = found[gaps.argsort()].diff()
         if (order < 0).any():
             return "Two differences changed places: a pair that was called more surely now comes behind."
+        if (order[gaps.sort().values.diff() > 0.01] == 0).any():  # closer ones rounding may join
+            return "Two differences that were apart are the same now: their order is lost."
         said = float(torch.sigmoid(found.abs()).mean())
         if said < 0.99:
             return f"It says {said:.2f} on average: not sure enough of itself."

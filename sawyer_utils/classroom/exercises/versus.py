@@ -92,7 +92,7 @@ def _(answer):
         training = int(torch.randint(2_000, 90_000, (1,), generator=fresh()))
         tokens = int(torch.randint(10, 60, (1,), generator=fresh()))
         found, right = number(answer(training, n, tokens)), training / ((n - 1) * tokens)
-        if abs(found - right) <= 0.5 + 1e-9:
+        if abs(found - right) < 1:  # a whole question more or less
             continue
         trained, sampled = training + found * tokens, found * n * tokens
         return (
