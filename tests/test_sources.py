@@ -217,6 +217,28 @@ def test_labelled_answers_become_pairs_of_one_prompt(tmp_path, capsys, name):
     assert [row["messages"][1]["content"] for row in examples] == ["alone", "good"]
 
 
+@pytest.mark.parametrize("field", ["input", "context", "system", "system_prompt"])
+def test_labelled_answers_to_different_questions_are_no_pair(tmp_path, field):
+    answers = (("chat", "cat", 1), ("chat", "hat", 0), ("chien", "dog", 1), ("chien", "fog", 0))
+    rows = [{"instruction": "Translate.", field: f, "output": o, "label": bool(v)} for f, o, v in answers]
+    jsonl(tmp_path / "mine.jsonl", rows)
+    found = data.pairs(data.load_preferences(str(tmp_path / "mine.jsonl")))
+    assert sorted((p.chosen, p.rejected) for p in found) == [("cat", "hat"), ("dog", "fog")]
+    assert all({"cat": "chat", "dog": "chien"}[p.chosen] in p.prompt for p in found)
+
+
+@pytest.mark.parametrize("empty", [" ", [], [user("And?")]])
+def test_one_odd_labelled_answer_takes_no_other_with_it_and_is_named_by_its_line(tmp_path, capsys, empty):
+    path = tmp_path / "mine.jsonl"
+    good = [{"prompt": "Q", "completion": c, "label": v} for c, v in (("good", True), ("bad", False))]
+    jsonl(path, [*good, {"prompt": "Q", "completion": empty, "label": False}])
+    assert len(data.pairs(data.load_preferences(str(path)))) == 1
+    assert "1 of 2 rows left out: 1 × " in capsys.readouterr().out
+    jsonl(path, [*good, {"prompt": "Q", "completion": "C", "label": "maybe"}])
+    with pytest.raises(DataError, match=r"mine\.jsonl, line 3: field 'label' is 'maybe'"):
+        data.load_preferences(str(path))
+
+
 @pytest.mark.parametrize("bad", ["0", "false", "False"])
 def test_an_answer_that_a_csv_calls_bad_is_not_learnt(tmp_path, bad):
     path = tmp_path / "mine.csv"
