@@ -227,7 +227,7 @@ def test_labelled_answers_to_different_questions_are_no_pair(tmp_path, field):
     assert all({"cat": "chat", "dog": "chien"}[p.chosen] in p.prompt for p in found)
 
 
-@pytest.mark.parametrize("empty", [" ", [], [user("And?")]])
+@pytest.mark.parametrize("empty", [" ", None, [], [user("And?")]])
 def test_one_odd_labelled_answer_takes_no_other_with_it_and_is_named_by_its_line(tmp_path, capsys, empty):
     path = tmp_path / "mine.jsonl"
     good = [{"prompt": "Q", "completion": c, "label": v} for c, v in (("good", True), ("bad", False))]
@@ -321,20 +321,26 @@ PAIR = {"prompt": "Q", "chosen": "A", "rejected": "B"}
 LEFT_OUT = [
     ("preferences", {**PAIR, "rejected": " A\n"}, "one text with two different scores"),
     ("preferences", {**PAIR, "rejected": ""}, "field 'rejected' is empty"),
+    ("preferences", {**PAIR, "rejected": None}, "field 'rejected' is empty"),
     ("preferences", {**PAIR, "prompt": " "}, "field 'prompt' is empty"),
+    ("preferences", {**PAIR, "prompt": None}, "field 'prompt' is empty"),
     ("preferences", {**PAIR, "score_chosen": 5, "score_rejected": 5}, "at least two different scores"),
     ("preferences", {"chosen": TALK, "rejected": QA}, "the two talks part before the last answer"),
     ("conversations", {"instruction": "Q", "input": "", "output": ""}, "field 'output' is empty"),
     ("conversations", {"prompt": "Q", "completion": "A", "label": False}, "labelled as bad"),
+    ("conversations", {"prompt": "Q", "completion": None}, "field 'completion' is empty"),
+    ("conversations", {"messages": None}, "field 'messages' is empty"),
+    ("conversations", {"messages": []}, "field 'messages' is empty"),
     ("prompts", {"prompt": ""}, "field 'prompt' is empty"),
+    ("prompts", {"prompt": None}, "field 'prompt' is empty"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "row", "reason"), LEFT_OUT)
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.parquet"])
 def test_a_row_that_teaches_nothing_is_left_out_and_counted(tmp_path, capsys, name, kind, row, reason):
-    good = {**row, **{k: f"{k} {i}" for i, k in enumerate(row) if isinstance(row[k], str)}}
-    good |= {k: v for k, v in (("label", True), ("score_chosen", 9)) if k in row}
+    good = {**row, **{k: f"{k} {i}" for i, k in enumerate(row) if isinstance(row[k], str | None)}}
+    good |= {k: v for k, v in (("label", True), ("score_chosen", 9), ("messages", TALK)) if k in row}
     good |= {"rejected": [*TALK[:3], bot("C")]} if isinstance(row.get("rejected"), list) else {}
     more = {k: v + " more" if isinstance(v, str) else v for k, v in good.items()}
     FILES[name](tmp_path / name, [good, row, more])

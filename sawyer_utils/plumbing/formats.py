@@ -66,11 +66,11 @@ def text_of(row: Any, name: str) -> str:
     """The text in a field."""
     if not isinstance(row, dict):
         raise DataError("not a JSON object")
-    value = row.get(name)
+    value = row.get(name, 0)  # null is an empty cell, and nothing is no text
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise Unusable(f"field {name!r} is empty")
     if not isinstance(value, str):
         raise DataError(f"field {name!r} is missing or not text")
-    if not value.strip():
-        raise Unusable(f"field {name!r} is empty")
     return value
 
 
@@ -84,8 +84,10 @@ def first_of(row: dict, names: str) -> tuple[str, Any]:
 def talk(value: Any, done: Counter) -> list[dict]:
     """A list of messages, or one text with its speakers, as the course's messages: user and assistant take
     turns, and the user begins."""
+    if value in (None, "", []):
+        raise Unusable("field 'messages' is empty")
     value = _marked(value) if isinstance(value, str) else value
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise DataError("field 'messages' must be a list of messages")
     system, messages = [], []
     for i, message in enumerate(value):
