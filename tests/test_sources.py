@@ -247,6 +247,42 @@ def test_an_answer_that_a_csv_calls_bad_is_not_learnt(tmp_path, bad):
     assert asked == ["One?", "Three?"]
 
 
+CELLS = [  # rows that a table holds as well as a file of JSON lines
+    ("conversations", {"conversation": QA}),
+    ("conversations", {"question": QA[:1], "answer": QA[1:]}),
+    ("conversations", {"instruction": SHAREGPT[:1], "output": SHAREGPT[1:]}),
+    ("conversations", {"prompt": "Sort 3, 1, 2.", "completion": "[1, 2, 3]"}),
+    ("conversations", {"prompt": "Who?", "completion": '[{"name": "Bo", "role": "admin"}]'}),
+    ("conversations", {"instruction": "[1] or {2}?", "output": '{"a": [1]}'}),
+    ("conversations", {"instruction": "[{'a': 1}]?", "output": "[INST] {'a'}"}),
+    ("preferences", {"prompt": "[1]", "chosen": '[{"a": 1}]', "rejected": "{}"}),
+    ("preferences", {"prompt": "Q", "preferred": QA, "dispreferred": [QA[0], bot("B")]}),
+    *(("questions", SOURCES[name][1](1)) for name in choices.HUB),
+]
+
+
+@pytest.mark.parametrize(("kind", "row"), CELLS)
+def test_a_table_says_what_json_lines_say(tmp_path, kind, row):
+    jsonl(tmp_path / "mine.jsonl", [row])
+    table(",")(tmp_path / "mine.csv", [row])
+    assert LOADERS[kind](str(tmp_path / "mine.csv")) == LOADERS[kind](str(tmp_path / "mine.jsonl"))
+
+
+@pytest.mark.parametrize("column", ["messages", "conversation", "prompt", "chosen", "responses"])
+@pytest.mark.parametrize("printed", [str(QA), str(QA).replace("}, {", "}\n {")])
+def test_a_list_as_python_prints_it_is_no_answer(tmp_path, column, printed):
+    table(",")(tmp_path / "mine.csv", [{**PAIR, column: printed}])
+    with pytest.raises(DataError, match=rf"mine\.csv, line 2: field '{column}' is a list as Python prints"):
+        data.load_preferences(str(tmp_path / "mine.csv"))
+
+
+def test_a_decimal_comma_is_one(tmp_path):
+    text = "prompt;chosen;rejected;score_chosen;score_rejected\nQ;A;B;8,5;3,25\n"
+    (tmp_path / "mine.csv").write_text(text)
+    [pair] = data.pairs(data.load_preferences(str(tmp_path / "mine.csv")))
+    assert pair.margin == 5.25
+
+
 def test_a_table_of_questions_has_a_column_for_each_choice(tmp_path):
     path = tmp_path / "quiz.csv"
     path.write_text("question,A,B,C,answer\nWhich?,this,that,,B\nWho?,she,he,they,0\n", encoding="utf-8")
@@ -381,6 +417,8 @@ FAULTS = [  # file, its bytes, what is said
     ("m.csv", b"prompt,chosen\na,b,c\n", "m.csv, line 2: not a cell for each of 2 columns"),
     ("m.csv", b"prompt,prompt\na,b\n", "m.csv, line 1: a column without a name, or twice"),
     ("m.csv", b'prompt,chosen\n"a,b\n', "m.csv, line 2: not CSV"),
+    ("m.csv", b'prompt\n"[{""role"": """", ""content"": ""\\ud83d""}]"', "field 'prompt[0].content' holds half"),
+    ("m.csv", b"messages\n" + b"[" * 100_000, "m.csv: none of 1 rows"),
     ("m.parquet", b"PAR1 is not enough", "m.parquet: damaged, or not Parquet"),
     ("m.jsonl.gz", b"\x1f\x8b\x08 cut", "m.jsonl.gz: damaged"),
     ("m.jsonl", ONE.replace(b'"a"', b"5"), "m.jsonl, line 1: field 'prompt' is missing or not"),

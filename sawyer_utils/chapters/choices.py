@@ -46,6 +46,8 @@ def as_questions(row: dict) -> list[dict]:
         asked = {"id": row.get("id"), "question": text_of(row, "question")}
         return [asked | _truthfulqa(row, kind) for kind in ("mc1", "mc2")]
     if _is_mmlu(row):
+        if str(row["answer"]).strip().isdecimal():  # in a CSV it is a text
+            row = {**row, "answer": int(row["answer"])}
         check_question(row, "answer")
         if len(row["choices"]) != 4:
             raise DataError(f"field 'choices' has {len(row['choices'])} entries; MMLU asks for A to D")

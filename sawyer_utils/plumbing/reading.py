@@ -22,9 +22,9 @@ from typing import Any
 from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import project_root
 
-# Of a CSV: columns whose cells may hold JSON, and those that hold a number or true and false.
-NESTED = {"messages", "conversations", "prompt", "completion", "chosen", "rejected", "responses", "choices"}
-NESTED |= {"completions", "keys", "lessons"}
+# Of a CSV: columns whose cells are JSON (all others may hold messages), and those of numbers, true and false.
+NESTED = {"messages", "conversations", "conversation", "responses", "completions", "choices"}
+NESTED |= {"mc1_targets", "mc2_targets", "keys", "lessons"}
 NUMBERS = {"label", "score_chosen", "score_rejected"}
 NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of ``datasets``
 
@@ -198,19 +198,35 @@ def _csv(path: Path) -> Rows:
         for row in table:
             if None in row or None in row.values():
                 raise DataError(f"{path.name}, line {line}: not a cell for each of {len(names)} columns")
-            yield f"{path.name}, line {line}", {name: _cell(name, cell) for name, cell in row.items()}
+            with within(f"{path.name}, line {line}"):
+                made = {name: _cell(name, cell) for name, cell in row.items()}
+            yield f"{path.name}, line {line}", made
             line = table.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path.name}, line {line}: not CSV ({error})") from None
 
 
 def _cell(name: str, text: str) -> Any:
-    if (name in NESTED and text.strip()[:1] in ("[", "{")) or (name in NUMBERS and text.strip()):
-        try:
-            return json.loads(text.lower() if name in NUMBERS else text)
-        except ValueError:
-            return text  # it begins with a bracket, or is no number: the row's check says so
-    return text
+    bare = text.strip()
+    if not bare or (name not in NUMBERS and bare[0] not in "[{"):
+        return text
+    try:
+        value = json.loads(bare.lower().replace(",", ".") if name in NUMBERS else bare)
+    except (ValueError, RecursionError):
+        if re.match(r"[\[{]\s*[{'\"]" if name in NESTED else r"\[\s*{\s*'(role|content|from|value)'", bare):
+            raise DataError(
+                f"field {name!r} is a list as Python prints it, and no JSON: save the data as JSON or Parquet"
+            ) from None
+        return text  # it begins with a bracket, or is no number: the row's check says so
+    if name not in NESTED | NUMBERS and not _has_messages(value):
+        return text  # an answer may be JSON
+    _refuse_half_characters(value, name)
+    return value
+
+
+def _has_messages(value: Any) -> bool:
+    keys = (one.keys() for one in value if isinstance(one, dict)) if isinstance(value, list) else ()
+    return any(named >= {"role", "content"} or named >= {"from", "value"} for named in keys)
 
 
 def _parquet(path: Path) -> Rows:
