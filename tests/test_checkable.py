@@ -147,6 +147,9 @@ def test_a_question_without_a_number_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SAWYER_CHECKABLE", bad)
     with pytest.raises(sources.DataError, match=r"solved\.jsonl, line 3: field 'answer' has no number"):
         checkable.tasks(LOCAL, 4)
+    written(tmp_path / "solved.jsonl", [*SOLVED[:2], {**SOLVED[2], "split": "validation"}])
+    with pytest.raises(sources.DataError, match=r"line 3: field 'split' is 'validation', not train or test"):
+        checkable.tasks(LOCAL, 4)
 
 
 def test_a_profile_with_data_from_the_hub_asks_for_both_splits_there(monkeypatch):

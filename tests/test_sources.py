@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from test_hub_rows import SOURCES
 
 from sawyer_utils import data
-from sawyer_utils.chapters import choices, domain, summaries
+from sawyer_utils.chapters import checkable, choices, domain, summaries
 from sawyer_utils.classroom import votes
 from sawyer_utils.course import cli
 from sawyer_utils.course import notebooks as course
@@ -460,6 +461,65 @@ def test_small_things_that_programs_write_do_not_matter(tmp_path):
         assert {row["topic"] for row in found} == {"own"}
         jsonl(tmp_path / "again.jsonl", found)
         assert data.load_preferences(str(tmp_path / "again.jsonl")) == found
+
+
+EMPTY = [  # what loads, a row, its columns that may be empty
+    ("news", {"text": "It rained {}."}, ("summary", "split", "topic")),
+    ("prompts", {"prompt": "Ask {}"}, ("split", "input", "context", "system")),
+    ("conversations", {"instruction": "Ask {}", "output": "A"}, ("input", "system", "id")),
+    ("preferences", {"prompt": "Ask {}", "chosen": "A", "rejected": "B"}, ("score_chosen", "score_rejected")),
+    ("solved", {"question": "Ask {}", "answer": "#### {}"}, ("split", "topic")),
+    ("mmlu", {**SOURCES["cais/mmlu"][1](1), "question": "Ask {}"}, ("split",)),
+]
+
+
+def loaded(kind: str, path: str) -> list:
+    if kind == "news":
+        return [row for split in ("train", "test") for row in summaries.load_news(split, path)]
+    if kind == "solved":
+        task = checkable.solved_task(path, 99, 99)
+        return task.train + task.test
+    return LOADERS.get(kind, choices.load_questions)(path)
+
+
+@pytest.mark.parametrize(("kind", "row", "columns"), EMPTY)
+@pytest.mark.parametrize("empty", [None, "", float("nan")])
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.csv", "mine.parquet"])
+def test_an_empty_cell_is_no_value_and_costs_no_row(tmp_path, kind, row, columns, empty, name):
+    """A table has every column in every row."""
+    rows = [{k: v.format(i) if isinstance(v, str) else v for k, v in row.items()} for i in range(9)]
+    FILES[name](tmp_path / f"without-{name}", rows)
+    empty = "" if name == "mine.csv" else empty
+    FILES[name](tmp_path / name, [{**one, **dict.fromkeys(columns, empty)} for one in rows])
+    found = loaded(kind, str(tmp_path / name))
+    assert len(found) == 9
+    assert found == loaded(kind, str(tmp_path / f"without-{name}"))
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_where_a_split_is_given_a_row_without_one_is_trained_on(tmp_path, empty):
+    rows = [{"question": f"Ask {i}", "answer": f"#### {i}", "split": empty} for i in range(9)]
+    jsonl(tmp_path / "mine.jsonl", [*rows[:7], rows[7] | {"split": "test"}, rows[8] | {"split": "train"}])
+    task = checkable.solved_task(str(tmp_path / "mine.jsonl"), 99, 99)
+    assert (len(task.train), len(task.test)) == (8, 1)
+
+
+def test_numbers_beside_an_empty_cell_are_whole(tmp_path):
+    frame = pd.DataFrame([{"question": f"Ask {i}", "choices": ["a", "b", "c"]} for i in range(3)])
+    frame = frame.assign(label=[1.0, 0.0, 2.0])
+    frame.to_parquet(tmp_path / "q.parquet")
+    assert [row["label"] for row in choices.load_questions(str(tmp_path / "q.parquet"))] == [1, 0, 2]
+    for label in (0.5, math.nan, math.inf, 3.0):
+        frame.assign(label=[0, 1, label]).to_parquet(tmp_path / "q.parquet")
+        with pytest.raises(DataError, match=r"q\.parquet, row 3: field 'label' is .*, outside the 3 choices"):
+            choices.load_questions(str(tmp_path / "q.parquet"))
+
+
+def test_no_rows_of_the_split_that_is_asked(tmp_path):
+    jsonl(tmp_path / "q.jsonl", [{**SOURCES["cais/mmlu"][1](1), "split": "validation"}])
+    for subject, said in (("", ""), (":law", " of subject 'law'")):
+        with pytest.raises(DataError, match=f"no rows{said}; of MMLU's splits 'test' is read"):
+            choices.load_questions(f"{tmp_path / 'q.jsonl'}{subject}")
 
 
 GONE = object()

@@ -144,7 +144,7 @@ def last_number(text: str) -> str | None:
 
 def check_solved(row: dict) -> None:
     """``{question, answer}``, where the answer ends with #### and a number."""
-    sources.text_of(row, "question")
+    sources.check_prompt(row, "question")
     if last_number(sources.text_of(row, "answer")) is None:
         raise sources.DataError("field 'answer' has no number after ####")
 

@@ -126,13 +126,14 @@ def load_questions(source: str, limit: int | None = None) -> list[dict]:
         part = {"name": subject} if source == "cais/mmlu" else CONFIGURATIONS.get(source, {})
         rows = from_hub(BENCHMARKS, source, None, **part)
     if not rows:
-        raise DataError(f"{source}: no rows of subject {subject!r}")
+        of = f" of subject {subject!r}" if subject else ""
+        raise DataError(f"{source}: no rows{of}; of MMLU's splits 'test' is read")
     return [question for row in spread(rows, limit) for question in as_questions(row)]
 
 
 def _is_asked(row: dict, subject: str | None) -> bool:
     """Whether an MMLU row is of this subject (None: any), and not one of those to be shown solved."""
-    return row.get("split", "test") == "test" and (not subject or row["subject"] == subject)
+    return (row.get("split") or "test") == "test" and (not subject or row["subject"] == subject)
 
 
 # --- tasks --------------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ def _pair(row: dict, done: Counter) -> dict:
     scores = [row.get("score_chosen"), row.get("score_rejected")]
     if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:
         raise Unusable("the rejected answer has the higher score")
-    scored = "score_chosen" in row or "score_rejected" in row
+    scored = any(score not in (None, "") for score in scores)
     texts = [(better[-1]["content"], "chosen"), (worse[-1]["content"], "rejected")]
     return _responses(better[:-1], texts, scores if scored else None)
 
@@ -349,7 +349,7 @@ def _first_question(row: dict, done: Counter) -> dict:
 
 def _news(row: dict, done: Counter) -> dict:
     """The article; a summary if there is one, to measure against."""
-    summary = {"summary": row["summary"]} if row.get("summary") is not None else {}
+    summary = {"summary": row["summary"]} if row.get("summary") not in (None, "") else {}
     return {"text": text_of(row, first_of(row, ARTICLES)[0]), **summary}
 
 

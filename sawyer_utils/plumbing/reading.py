@@ -25,7 +25,7 @@ from sawyer_utils.plumbing.files import project_root
 # Of a CSV: columns whose cells are JSON (all others may hold messages), and those of numbers, true and false.
 NESTED = {"messages", "conversations", "conversation", "responses", "completions", "choices"}
 NESTED |= {"mc1_targets", "mc2_targets", "keys", "lessons"}
-NUMBERS = {"label", "score_chosen", "score_rejected"}
+NUMBERS = {"label", "score_chosen", "score_rejected", "unknown"}
 NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of ``datasets``
 
 Rows = Iterator[tuple[str, dict]]
