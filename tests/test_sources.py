@@ -294,6 +294,32 @@ def test_a_table_of_questions_has_a_column_for_each_choice(tmp_path):
         choices.load_questions(str(path))
 
 
+FILLED = [  # the cells A, B and C, the choices
+    ((0, 1, 2), "0 1 2"),
+    ((2, 0, 1), "2 0 1"),
+    ((0.0, None, 1.0), "0 1"),
+    ((True, False, ""), "True False"),
+    (("x", " ", "y"), "x y"),
+    ((0.5, 0, "1"), "0.5 0 1"),
+]
+
+
+@pytest.mark.parametrize(("cells", "shown"), FILLED)
+@pytest.mark.parametrize("named", ["abc", "ABC", range(3), "012", (0.0, 1.0, 2.0)])
+def test_a_choice_may_be_any_cell(tmp_path, cells, shown, named):
+    """Of a spreadsheet that came in as numbers, true and false."""
+    filled = [i for i, cell in enumerate(cells) if str(cell).strip() not in ("", "None")]
+    for right, i in enumerate(filled):
+        row = {"question": "Which?", **dict(zip("ABC", cells)), "D": None, "answer": named[i]}
+        jsonl(tmp_path / "quiz.jsonl", [row])
+        [found] = choices.load_questions(str(tmp_path / "quiz.jsonl"))
+        assert (found["choices"], found["label"]) == (shown.split(), right)
+    for answer in (3, "D", 99, "true"):
+        jsonl(tmp_path / "quiz.jsonl", [row | {"answer": answer}])
+        with pytest.raises(DataError, match=r"line 1: field 'label' is '(3|D|99|TRUE)', outside"):
+            choices.load_questions(str(tmp_path / "quiz.jsonl"))
+
+
 def test_any_data_set_of_the_hub_is_read_by_its_form(monkeypatch, capsys):
     asked, rows = [], [{"instruction": f"Q{i}", "input": "", "output": f"A{i}"} for i in range(9)]
     monkeypatch.setattr(hub, "stream", lambda source, **part: asked.append((source, part)) or rows)
@@ -418,7 +444,7 @@ FAULTS = [  # file, its bytes, what is said
     ("m.csv", b"prompt,chosen\na,b,c\n", "m.csv, line 2: not a cell for each of 2 columns"),
     ("m.csv", b"prompt,prompt\na,b\n", "m.csv, line 1: a column without a name, or twice"),
     ("m.csv", b'prompt,chosen\n"a,b\n', "m.csv, line 2: not CSV"),
-    ("m.csv", b'prompt\n"[{""role"": """", ""content"": ""\\ud83d""}]"', "field 'prompt[0].content' holds half"),
+    ("m.csv", b'prompt\n"[{""role"": """", ""content"": ""\\ud83d""}]"', "'prompt[0].content' holds half"),
     ("m.csv", b"messages\n" + b"[" * 100_000, "m.csv: none of 1 rows"),
     ("m.parquet", b"PAR1 is not enough", "m.parquet: damaged, or not Parquet"),
     ("m.jsonl.gz", b"\x1f\x8b\x08 cut", "m.jsonl.gz: damaged"),

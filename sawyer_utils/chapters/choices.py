@@ -59,13 +59,19 @@ def as_questions(row: dict) -> list[dict]:
     return [row]
 
 
+COLUMNS = "ABCDEFGHIJ"
+
+
 def _tabled(row: dict) -> dict:
-    """Each choice in a column named by its letter; the right one named by its letter or its number."""
-    letters = [letter for letter in "ABCDEFGHIJ" if str(row.get(letter) or "").strip()]
+    """Each choice in a column named by its letter; the right one named by its letter, or by the number of its
+    column from 0."""
+    cells = {letter: str(row[letter]) for letter in COLUMNS if row.get(letter) is not None}  # 0 is a choice
+    letters = [letter for letter, cell in cells.items() if cell.strip()]
     answer = str(row.get("answer", row.get("label"))).strip().upper()
-    label = letters.index(answer) if answer in letters else int(answer) if answer.isdecimal() else answer
+    named = COLUMNS[int(answer) :][:1] if answer.isdecimal() else answer
+    label = letters.index(named) if named in letters else answer
     asked = {"id": row.get("id"), "question": text_of(row, "question")}
-    asked |= {"choices": [str(row[letter]) for letter in letters], "label": label}
+    asked |= {"choices": [cells[letter] for letter in letters], "label": label}
     check_question(asked)
     return asked
 

@@ -82,8 +82,7 @@ def choices_of(row: dict) -> list[str]:
     """The two or more texts in the field "choices"."""
     choices = list_of(row, "choices", 2)
     for i, choice in enumerate(choices):
-        if not isinstance(choice, str) or not choice.strip():
-            raise DataError(f"field 'choices[{i}]' is empty")
+        text_of({f"choices[{i}]": choice}, f"choices[{i}]")
     return choices
 
 
