@@ -134,6 +134,19 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path, name, kind, capsys):
     assert all(row["id"] for row in found)
 
 
+ASIDE = ".ipynb_checkpoints/a-checkpoint.jsonl|data/.cache/b.jsonl|.c.jsonl|LICENSE.txt|data/ReadMe.txt"
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("aside", ASIDE.split("|"))
+def test_what_lies_beside_the_data_in_a_folder_is_not_read(tmp_path, kind, aside):
+    mine = tmp_path / ".mine"  # what is hidden itself was named on purpose
+    folder(mine, ROWS[kind])
+    (mine / aside).parent.mkdir(exist_ok=True)
+    jsonl(mine / aside, ROWS[kind])
+    assert [brought(row) for row in LOADERS[kind](str(mine))] == ROWS[kind]
+
+
 def test_prompts_may_stand_one_a_line(tmp_path):
     (tmp_path / "mine.txt").write_bytes(f"Why {SEPARATORS}?\r\n\r\nWho?\n".encode())
     found = {row["prompt"] for row in LOADERS["prompts"](str(tmp_path / "mine.txt"))}

@@ -27,6 +27,7 @@ NESTED = {"messages", "conversations", "conversation", "responses", "completions
 NESTED |= {"mc1_targets", "mc2_targets", "keys", "lessons"}
 NUMBERS = {"label", "score_chosen", "score_rejected", "unknown"}
 NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of ``datasets``
+NO_ROWS |= {"readme.txt", "license.txt", "licence.txt", "notice.txt", "copying.txt"}
 
 Rows = Iterator[tuple[str, dict]]
 
@@ -102,8 +103,9 @@ def raw_rows(path: Path) -> Rows:
         DataError: naming file, line and field.
     """
     if path.is_dir():
-        seen = [f for f in sorted(path.rglob("*")) if f.is_file() and not f.name.startswith(".")]
-        files = [f for f in seen if kind_of(f) in READERS and f.name not in NO_ROWS]
+        every = (f for f in sorted(path.rglob("*")) if f.is_file())  # with Jupyter's .ipynb_checkpoints
+        seen = [f for f in every if "/." not in f"/{f.relative_to(path).as_posix()}"]
+        files = [f for f in seen if kind_of(f) in READERS and f.name.lower() not in NO_ROWS]
         if not files:
             held = ", ".join(f.name for f in seen[:5]) or "nothing"
             raise DataError(f"{path}: no file with {', '.join(READERS)} in this folder; it holds {held}")
