@@ -153,6 +153,24 @@ def test_prompts_may_stand_one_a_line(tmp_path):
     assert found == {f"Why {SEPARATORS}?", "Who?"}
 
 
+@pytest.mark.parametrize("kind", [kind for kind in LOADERS if kind != "conversations"])
+@pytest.mark.parametrize("change", ["pandas' index", "blank rows", "blank lines", "empty columns"])
+def test_a_table_as_pandas_and_spreadsheets_write_it(tmp_path, kind, change):
+    path = tmp_path / "mine.csv"
+    table(",")(path, ROWS[kind])
+    frame = pd.read_csv(path, dtype=str)
+    if change == "pandas' index":
+        frame.to_csv(path)
+    elif change == "empty columns":
+        for _ in range(2):
+            frame.insert(len(frame.columns), "", "", allow_duplicates=True)
+        frame.to_csv(path, index=False)
+    else:
+        width = len(frame.columns) - 1 if change == "blank rows" else 0
+        path.write_bytes(path.read_bytes() + (b"," * width + b"\r\n") * 3)
+    assert [brought(row) for row in LOADERS[kind](str(path))] == ROWS[kind]
+
+
 # --- forms --------------------------------------------------------------------------------------
 
 TALK = [user("Q"), bot("A"), user("R"), bot("B")]
@@ -455,7 +473,9 @@ FAULTS = [  # file, its bytes, what is said
     ("m.json", b'["a"]', "m.json, row 1: not a JSON object"),
     ("m.csv", b"prompt,chosen,rejected\na,b,c\nd\n", "m.csv, line 3: not a cell for each of 3 columns"),
     ("m.csv", b"prompt,chosen\na,b,c\n", "m.csv, line 2: not a cell for each of 2 columns"),
-    ("m.csv", b"prompt,prompt\na,b\n", "m.csv, line 1: a column without a name, or twice"),
+    ("m.csv", b"prompt,prompt\na,b\n", "m.csv, line 1: a column twice: ['prompt', 'prompt']"),
+    ("m.csv", b"prompt,chosen,rejected\na,b,c\n\n,,\nd\n", "m.csv, line 5: not a cell for each of 3 columns"),
+    ("m.csv", b"prompt,chosen,\na,b,\n", "it needs rejected"),
     ("m.csv", b'prompt,chosen\n"a,b\n', "m.csv, line 2: not CSV"),
     ("m.csv", b'prompt\n"[{""role"": """", ""content"": ""\\ud83d""}]"', "'prompt[0].content' holds half"),
     ("m.csv", b"messages\n" + b"[" * 100_000, "m.csv: none of 1 rows"),

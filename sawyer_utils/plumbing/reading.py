@@ -185,24 +185,26 @@ def _refuse_half_characters(value: Any, field: str) -> None:
 
 
 def _csv(path: Path) -> Rows:
-    """Named columns in the first line; separated by commas, semicolons or tabs, whichever that line has."""
+    """Named columns in the first line; separated by commas, semicolons or tabs, whichever that line has. A
+    column without a name (pandas' index), and rows without a word, do not count."""
     text = _text(path)
     sign = max(",;\t", key=text.split("\n", 1)[0].count)
     csv.field_size_limit(2**31 - 1)
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
     line = 1
     try:
-        names = [name.strip() for name in table.fieldnames or ()]
-        names = table.fieldnames = [name if len(name) == 1 else name.lower() for name in names]
-        if len(set(names)) < len(names) or "" in names:
-            raise DataError(f"{path.name}, line 1: a column without a name, or twice: {names}")
+        names = [name.strip() for name in next(table, ())]
+        names = [name if len(name) == 1 else name.lower() for name in names]
+        if len(set(names) - {""}) < len(names) - names.count(""):
+            raise DataError(f"{path.name}, line 1: a column twice: {names}")
         line = table.line_num + 1
-        for row in table:
-            if None in row or None in row.values():
-                raise DataError(f"{path.name}, line {line}: not a cell for each of {len(names)} columns")
-            with within(f"{path.name}, line {line}"):
-                made = {name: _cell(name, cell) for name, cell in row.items()}
-            yield f"{path.name}, line {line}", made
+        for cells in table:
+            if any(map(str.strip, cells)):
+                with within(f"{path.name}, line {line}"):
+                    if len(cells) != len(names):
+                        raise DataError(f"not a cell for each of {len(names)} columns")
+                    row = {name: _cell(name, cell) for name, cell in zip(names, cells) if name}
+                yield f"{path.name}, line {line}", row
             line = table.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path.name}, line {line}: not CSV ({error})") from None
