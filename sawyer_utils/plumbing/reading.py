@@ -92,8 +92,10 @@ def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:
 
 
 def kind_of(path: Path) -> str:
-    """The ending that says how a file is read; ".gz" after it does not count."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    """The ending that says how a file is read; ".gz" after it does not count, nor Notepad's ".txt"."""
+    name = Path(path.name.lower().removesuffix(".gz"))
+    inner = Path(name.stem).suffix
+    return inner if name.suffix == ".txt" and inner in READERS else name.suffix
 
 
 def raw_rows(path: Path) -> Rows:
@@ -127,6 +129,9 @@ def _text(path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
+        if b"\0" in data and not wide:
+            what = "no text (an Excel file, an archive?)"
+            raise DataError(f"{path.name}: {what}: save it as CSV (UTF-8), JSON lines or Parquet") from None
         before = data[: error.start].split(b"\n")
         advice = "this is UTF-16: save the file as UTF-8" if wide else "the course reads UTF-8"
         bad = f"bad UTF-8 at byte {len(before[-1])} ({advice})"
@@ -153,7 +158,7 @@ def _json(path: Path) -> Rows:
                 raise DataError(f"{path.name}: not JSON ({error})") from None
     if isinstance(whole, dict):
         inner = (whole[key] for key in ("data", "rows", "train") if isinstance(whole.get(key), list))
-        whole = next(inner, [whole])
+        whole = next(inner, _of_columns(whole))
     rows = enumerate(whole if isinstance(whole, list) else [whole], 1)
     places = _parsed(path, text) if whole is None else ((f"{path.name}, row {i}", row) for i, row in rows)
     for place, row in places:
@@ -162,6 +167,14 @@ def _json(path: Path) -> Rows:
                 raise DataError("not a JSON object")
             _refuse_half_characters(row, "")
         yield place, row
+
+
+def _of_columns(whole: dict) -> list[dict]:
+    """One row; or those of a table by its columns, {"prompt": {"0": …, "1": …}, …}, as pandas writes it."""
+    columns = [list(column) if isinstance(column, dict) else [] for column in whole.values()]
+    if not columns or any(c != columns[0] for c in columns) or not "".join(columns[0]).isdecimal():
+        return [whole]
+    return [{name: column[number] for name, column in whole.items()} for number in columns[0]]
 
 
 def _parsed(path: Path, text: str) -> Iterator[tuple[str, Any]]:
