@@ -142,6 +142,14 @@ def test_a_file_of_solved_questions_takes_the_place_of_our_tasks(tmp_path, monke
     assert task.form_alone([row] * 3, said) == [1.0, 1.0, 0.0]
 
 
+@pytest.mark.parametrize(("source", "part"), [("openai/gsm8k", {"name": "main"}), ("you/sums", {})])
+def test_only_gsm8k_has_a_configuration_of_its_own(monkeypatch, source, part):
+    asked = []
+    monkeypatch.setattr(sources.hub, "stream", lambda source, **found: asked.append(found) or SOLVED)
+    checkable.solved_task(source, 4, 4)
+    assert asked == [{**part, "split": "train"}, {**part, "split": "test"}]
+
+
 def test_a_question_without_a_number_is_named(tmp_path, monkeypatch):
     bad = written(tmp_path / "solved.jsonl", [*SOLVED[:2], {"question": "Why?", "answer": "Because."}])
     monkeypatch.setenv("SAWYER_CHECKABLE", bad)

@@ -162,7 +162,8 @@ def solved_task(source: str, train: int, test: int) -> Task:
     """
     if sources.locate(source) is None:
         shares = {"train": train, "test": test}
-        rows = {s: sources.from_hub(SOLVED, source, n, name="main", split=s) for s, n in shares.items()}
+        part = {"name": "main"} if source == GSM8K else {}
+        rows = {s: sources.from_hub(SOLVED, source, n, split=s, **part) for s, n in shares.items()}
     else:
         every = sources.load(SOLVED, source)
         rows = {share: [row for row in every if row["split"] == share] for share in ("train", "test")}
