@@ -121,6 +121,14 @@ def test_a_training_sees_each_prompt_once_and_its_answers_are_short():
         ("The answer is 7.", None),
         ("#### seven", None),
         ("7 ####", None),
+        ("#### 1/2", None),
+        ("#### 12 / 5", None),
+        ("#### 1.5/2", None),
+        ("#### 10:30", None),
+        ("#### 7 or so\n#### none", None),
+        ("#### 7: seven", "7"),
+        ("#### 3 / day", "3"),
+        ("#### 1,234.50.", "1234.50"),
     ],
 )
 def test_the_number_is_the_one_after_the_last_mark(text, number):
@@ -150,8 +158,9 @@ def test_only_gsm8k_has_a_configuration_of_its_own(monkeypatch, source, part):
     assert asked == [{**part, "split": "train"}, {**part, "split": "test"}]
 
 
-def test_a_question_without_a_number_is_named(tmp_path, monkeypatch):
-    bad = written(tmp_path / "solved.jsonl", [*SOLVED[:2], {"question": "Why?", "answer": "Because."}])
+@pytest.mark.parametrize("answer", ["Because.", "#### 1/2"])
+def test_a_question_without_a_number_is_named(tmp_path, monkeypatch, answer):
+    bad = written(tmp_path / "solved.jsonl", [*SOLVED[:2], {"question": "Why?", "answer": answer}])
     monkeypatch.setenv("SAWYER_CHECKABLE", bad)
     with pytest.raises(sources.DataError, match=r"solved\.jsonl, line 3: field 'answer' has no number"):
         checkable.tasks(LOCAL, 4)

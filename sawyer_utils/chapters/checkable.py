@@ -137,9 +137,10 @@ def own_task(name: str, train: int, test: int, seed: int = 0) -> Task:
 
 
 def last_number(text: str) -> str | None:
-    """The number after the last ####, without its commas; None if there is none."""
-    found = re.findall(r"####\s*\$?(-?[\d,]*\.?\d+)", text)
-    return found[-1].replace(",", "") if found else None
+    """The number after the last ####, without its commas; None if there is none, or 1/2 or 10:30."""
+    _, mark, rest = text.rpartition("####")
+    found = re.match(r"\s*\$?(-?[\d,]*\.?\d+)(?![\d,.]*\s?[/:]\s?\d)", rest) if mark else None
+    return found[1].replace(",", "") if found else None
 
 
 def check_solved(row: dict) -> None:
