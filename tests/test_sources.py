@@ -273,12 +273,14 @@ def test_one_odd_labelled_answer_takes_no_other_with_it_and_is_named_by_its_line
         data.load_preferences(str(path))
 
 
-@pytest.mark.parametrize("bad", ["0", "false", "False"])
-def test_an_answer_that_a_csv_calls_bad_is_not_learnt(tmp_path, bad):
-    path = tmp_path / "mine.csv"
-    path.write_text(f"prompt,completion,label\nOne?,a,1\nTwo?,b,{bad}\nThree?,c,true\n")
-    asked = [row["messages"][0]["content"] for row in data.load_conversations(str(path))]
-    assert asked == ["One?", "Three?"]
+@pytest.mark.parametrize("bad", ["0", "false", "False", 0.0])
+def test_an_answer_that_is_called_bad_is_not_learnt(tmp_path, bad):
+    rows = [{"prompt": f"{i}?", "completion": "a", "label": label} for i, label in enumerate(("1", bad, "true"))]
+    table(",")(tmp_path / "mine.csv", rows)
+    jsonl(tmp_path / "mine.jsonl", rows)
+    for name in ("mine.csv", "mine.jsonl"):
+        asked = [row["messages"][0]["content"] for row in data.load_conversations(str(tmp_path / name))]
+        assert asked == ["0?", "2?"]
 
 
 CELLS = [  # rows that a table holds as well as a file of JSON lines

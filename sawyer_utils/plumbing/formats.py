@@ -198,7 +198,7 @@ def _conversation(row: dict, done: Counter) -> dict:
 
 
 def _answered(row: dict, done: Counter) -> dict:
-    if row.get("label") in (False, 0):
+    if str(row.get("label")).lower() in ("false", "0"):
         raise Unusable("an answer that is labelled as bad")
     return _ended(talk([*_asked(row, done), *_answers(row, ANSWERED)], done), done)
 
