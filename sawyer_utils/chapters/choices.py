@@ -114,8 +114,8 @@ def load_questions(source: str, limit: int | None = None) -> list[dict]:
     Args:
         source: "truthful_mini" or "religions_mini", the embedded ones; "truthfulqa/truthful_qa" or
             "cais/mmlu", from the Hub; or a file or a folder in any of these shapes, or with the columns
-            "question", "A", "B", … and "answer" (a letter). A subject of MMLU may stand behind a colon;
-            of its splits "test" is read.
+            "question", "A", "B", … and "answer" (a letter or, from 0, a number). A subject of MMLU may stand
+            behind a colon; of its splits "test" is read.
         limit: rows of the source.
 
     Raises:
