@@ -121,6 +121,14 @@ def test_a_training_sees_each_prompt_once_and_its_answers_are_short():
         ("The answer is 7.", None),
         ("#### seven", None),
         ("7 ####", None),
+        ("#### 1/2", None),
+        ("#### 12 / 5", None),
+        ("#### 1.5/2", None),
+        ("#### 10:30", None),
+        ("#### 7 or so\n#### none", None),
+        ("#### 7: seven", "7"),
+        ("#### 3 / day", "3"),
+        ("#### 1,234.50.", "1234.50"),
     ],
 )
 def test_the_number_is_the_one_after_the_last_mark(text, number):
@@ -142,10 +150,22 @@ def test_a_file_of_solved_questions_takes_the_place_of_our_tasks(tmp_path, monke
     assert task.form_alone([row] * 3, said) == [1.0, 1.0, 0.0]
 
 
-def test_a_question_without_a_number_is_named(tmp_path, monkeypatch):
-    bad = written(tmp_path / "solved.jsonl", [*SOLVED[:2], {"question": "Why?", "answer": "Because."}])
+@pytest.mark.parametrize(("source", "part"), [("openai/gsm8k", {"name": "main"}), ("you/sums", {})])
+def test_only_gsm8k_has_a_configuration_of_its_own(monkeypatch, source, part):
+    asked = []
+    monkeypatch.setattr(sources.hub, "stream", lambda source, **found: asked.append(found) or SOLVED)
+    checkable.solved_task(source, 4, 4)
+    assert asked == [{**part, "split": "train"}, {**part, "split": "test"}]
+
+
+@pytest.mark.parametrize("answer", ["Because.", "#### 1/2"])
+def test_a_question_without_a_number_is_named(tmp_path, monkeypatch, answer):
+    bad = written(tmp_path / "solved.jsonl", [*SOLVED[:2], {"question": "Why?", "answer": answer}])
     monkeypatch.setenv("SAWYER_CHECKABLE", bad)
     with pytest.raises(sources.DataError, match=r"solved\.jsonl, line 3: field 'answer' has no number"):
+        checkable.tasks(LOCAL, 4)
+    written(tmp_path / "solved.jsonl", [*SOLVED[:2], {**SOLVED[2], "split": "validation"}])
+    with pytest.raises(sources.DataError, match=r"line 3: field 'split' is 'validation', not train or test"):
         checkable.tasks(LOCAL, 4)
 
 

@@ -454,6 +454,7 @@ def targets(field: str, **change) -> dict:
         (QUESTIONS[1] | {"label": True}, "field 'label' is True"),
         (QUESTIONS[1] | {"choices": ["only"]}, "field 'choices' must be a list of at least 2"),
         (QUESTIONS[1] | {"choices": ["one", "  "]}, r"field 'choices\[1\]' is empty"),
+        (QUESTIONS[1] | {"choices": [1945, 1939]}, r"field 'choices\[0\]' is missing or not text"),
         (MMLU | {"answer": 4}, "field 'answer' is 4, outside the 4 choices"),
         (MMLU | {"answer": "C"}, "field 'answer' is 'C'"),
         (MMLU | {"choices": ["w", "x", "y"]}, "field 'choices' has 3 entries"),

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from exercise_tests import Exercises
 
@@ -52,6 +53,22 @@ def test_a_text_of_ones_own_is_taken_by_its_path(tmp_path, monkeypatch):
     monkeypatch.delenv("SAWYER_DOMAIN")
     facts, unknown = domain.load()
     assert (len(facts), len(unknown)) == (24, 8)
+
+
+@pytest.mark.parametrize("name", ["place.csv", "place.parquet", "place.jsonl"])
+def test_a_table_has_every_column_in_every_row(tmp_path, name):
+    rows, path = [FACT, OPEN, OTHER], tmp_path / name
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    if name.endswith("parquet"):
+        pd.DataFrame(rows).to_parquet(path)  # the labels are 1.0, NaN and 0.0
+    elif name.endswith("csv"):
+        cells = [{n: v if isinstance(v, str) else json.dumps(v) for n, v in row.items()} for row in rows]
+        pd.DataFrame(cells).to_csv(path, index=False)
+    else:
+        path.write_text("".join(json.dumps({n: row.get(n) for n in names}) + "\n" for row in rows))
+    facts, unknown = domain.load(str(path))
+    assert [(row["id"], row["label"]) for row in facts] == [("d-1", 1), ("d-2", 0)]
+    assert [row["id"] for row in unknown] == ["d-3"]
 
 
 def changed(value, *path) -> dict:

@@ -159,14 +159,15 @@ TURNS = "in a text with speakers user and assistant take turns"
 BEFORE = "text before the first speaker"
 MARKED = [  # a text with speakers, why it is left out
     ("### Human: Only a question", "no question with its answer"),
-    ("", "field 'messages' must be a list|text before"),
+    ("", "field 'messages' is empty"),
     ("### Human: ### Assistant: An answer to nothing.", "field 'content' is empty"),
     ("### Human: Hi.### Assistant: ### Human: Hello?### Assistant: Yes.", "field 'content' is empty"),
     ("### Human: What does ### Human: mean?### Assistant: Your turn.", TURNS),
     ("### Human: Hi.### Assistant: One.### Assistant: Two.", TURNS),
     ("### Assistant: I begin.### Human: Hi.### Assistant: Hello.", TURNS),
     ("Hello! ### Human: Hi ### Assistant: Yes.", BEFORE),
-    (None, "field 'messages' must be a list"),
+    (None, "field 'messages' is empty"),
+    (3, "field 'messages' must be a list"),
 ]
 ODD = [  # (chosen, rejected) of a pair as texts, why it is left out
     (" Well.\n\nHuman: Thanks, bye.", " Fine.", "field 'messages' must end with the assistant"),
@@ -174,7 +175,7 @@ ODD = [  # (chosen, rejected) of a pair as texts, why it is left out
     (" Well.\n\nAssistant: And you?", " Fine.", TURNS),
     (" Well.", " Well. ", "field 'responses' has one text with two different scores"),
     (" Well.", " ", "field 'messages' must end with the assistant"),
-    (" Well.", None, "field 'rejected' is missing or not text"),
+    (" Well.", None, "field 'rejected' is empty"),
     (" Well.", 7, "field 'rejected' is missing or not text"),
 ]
 PAIR = {"chosen": f"{HH_START} Well.", "rejected": f"{HH_START} Fine."}

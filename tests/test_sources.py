@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from test_hub_rows import SOURCES
 
 from sawyer_utils import data
-from sawyer_utils.chapters import choices, domain, summaries
+from sawyer_utils.chapters import checkable, choices, domain, summaries
 from sawyer_utils.classroom import votes
 from sawyer_utils.course import cli
 from sawyer_utils.course import notebooks as course
@@ -81,6 +82,8 @@ FILES = dict.fromkeys(("mine.jsonl", "mine.ndjson", "no_ending", "lines.json"), 
 FILES |= {"windows.jsonl": windows, "mine.json": array, "array.jsonl": array, "wrapped.json": wrapped}
 FILES |= {"mine.jsonl.gz": zipped, "mine.csv": table(","), "semicolons.csv": table(";")}
 FILES |= {"mine.tsv": table("\t"), "mine.parquet": parquet, "folder": folder}
+FILES |= {"mine.jsonl.txt": jsonl, "mine.csv.txt": table(","), "mine.JSON.txt.gz": zipped}  # as Notepad saves
+FILES |= {"columns.json": lambda path, rows: pd.DataFrame(rows).to_json(path)}
 
 
 def user(content) -> dict:
@@ -133,10 +136,41 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path, name, kind, capsys):
     assert all(row["id"] for row in found)
 
 
+ASIDE = ".ipynb_checkpoints/a-checkpoint.jsonl|data/.cache/b.jsonl|.c.jsonl|LICENSE.txt|data/ReadMe.txt"
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("aside", ASIDE.split("|"))
+def test_what_lies_beside_the_data_in_a_folder_is_not_read(tmp_path, kind, aside):
+    mine = tmp_path / ".mine"  # what is hidden itself was named on purpose
+    folder(mine, ROWS[kind])
+    (mine / aside).parent.mkdir(exist_ok=True)
+    jsonl(mine / aside, ROWS[kind])
+    assert [brought(row) for row in LOADERS[kind](str(mine))] == ROWS[kind]
+
+
 def test_prompts_may_stand_one_a_line(tmp_path):
     (tmp_path / "mine.txt").write_bytes(f"Why {SEPARATORS}?\r\n\r\nWho?\n".encode())
     found = {row["prompt"] for row in LOADERS["prompts"](str(tmp_path / "mine.txt"))}
     assert found == {f"Why {SEPARATORS}?", "Who?"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LOADERS if kind != "conversations"])
+@pytest.mark.parametrize("change", ["pandas' index", "blank rows", "blank lines", "empty columns"])
+def test_a_table_as_pandas_and_spreadsheets_write_it(tmp_path, kind, change):
+    path = tmp_path / "mine.csv"
+    table(",")(path, ROWS[kind])
+    frame = pd.read_csv(path, dtype=str)
+    if change == "pandas' index":
+        frame.to_csv(path)
+    elif change == "empty columns":
+        for _ in range(2):
+            frame.insert(len(frame.columns), "", "", allow_duplicates=True)
+        frame.to_csv(path, index=False)
+    else:
+        width = len(frame.columns) - 1 if change == "blank rows" else 0
+        path.write_bytes(path.read_bytes() + (b"," * width + b"\r\n") * 3)
+    assert [brought(row) for row in LOADERS[kind](str(path))] == ROWS[kind]
 
 
 # --- forms --------------------------------------------------------------------------------------
@@ -217,12 +251,74 @@ def test_labelled_answers_become_pairs_of_one_prompt(tmp_path, capsys, name):
     assert [row["messages"][1]["content"] for row in examples] == ["alone", "good"]
 
 
-@pytest.mark.parametrize("bad", ["0", "false", "False"])
-def test_an_answer_that_a_csv_calls_bad_is_not_learnt(tmp_path, bad):
-    path = tmp_path / "mine.csv"
-    path.write_text(f"prompt,completion,label\nOne?,a,1\nTwo?,b,{bad}\nThree?,c,true\n")
-    asked = [row["messages"][0]["content"] for row in data.load_conversations(str(path))]
-    assert asked == ["One?", "Three?"]
+@pytest.mark.parametrize("field", ["input", "context", "system", "system_prompt"])
+def test_labelled_answers_to_different_questions_are_no_pair(tmp_path, field):
+    answers = (("chat", "cat", 1), ("chat", "hat", 0), ("chien", "dog", 1), ("chien", "fog", 0))
+    rows = [{"instruction": "Translate.", field: f, "output": o, "label": bool(v)} for f, o, v in answers]
+    jsonl(tmp_path / "mine.jsonl", rows)
+    found = data.pairs(data.load_preferences(str(tmp_path / "mine.jsonl")))
+    assert sorted((p.chosen, p.rejected) for p in found) == [("cat", "hat"), ("dog", "fog")]
+    assert all({"cat": "chat", "dog": "chien"}[p.chosen] in p.prompt for p in found)
+
+
+@pytest.mark.parametrize("empty", [" ", None, [], [user("And?")]])
+def test_one_odd_labelled_answer_takes_no_other_with_it_and_is_named_by_its_line(tmp_path, capsys, empty):
+    path = tmp_path / "mine.jsonl"
+    good = [{"prompt": "Q", "completion": c, "label": v} for c, v in (("good", True), ("bad", False))]
+    jsonl(path, [*good, {"prompt": "Q", "completion": empty, "label": False}])
+    assert len(data.pairs(data.load_preferences(str(path)))) == 1
+    assert "1 of 2 rows left out: 1 × " in capsys.readouterr().out
+    jsonl(path, [*good, {"prompt": "Q", "completion": "C", "label": "maybe"}])
+    with pytest.raises(DataError, match=r"mine\.jsonl, line 3: field 'label' is 'maybe'"):
+        data.load_preferences(str(path))
+
+
+@pytest.mark.parametrize("bad", ["0", "false", "False", 0.0])
+def test_an_answer_that_is_called_bad_is_not_learnt(tmp_path, bad):
+    rows = [
+        {"prompt": f"{i}?", "completion": "a", "label": label} for i, label in enumerate(("1", bad, "true"))
+    ]
+    table(",")(tmp_path / "mine.csv", rows)
+    jsonl(tmp_path / "mine.jsonl", rows)
+    for name in ("mine.csv", "mine.jsonl"):
+        asked = [row["messages"][0]["content"] for row in data.load_conversations(str(tmp_path / name))]
+        assert asked == ["0?", "2?"]
+
+
+CELLS = [  # rows that a table holds as well as a file of JSON lines
+    ("conversations", {"conversation": QA}),
+    ("conversations", {"question": QA[:1], "answer": QA[1:]}),
+    ("conversations", {"instruction": SHAREGPT[:1], "output": SHAREGPT[1:]}),
+    ("conversations", {"prompt": "Sort 3, 1, 2.", "completion": "[1, 2, 3]"}),
+    ("conversations", {"prompt": "Who?", "completion": '[{"name": "Bo", "role": "admin"}]'}),
+    ("conversations", {"instruction": "[1] or {2}?", "output": '{"a": [1]}'}),
+    ("conversations", {"instruction": "[{'a': 1}]?", "output": "[INST] {'a'}"}),
+    ("preferences", {"prompt": "[1]", "chosen": '[{"a": 1}]', "rejected": "{}"}),
+    ("preferences", {"prompt": "Q", "preferred": QA, "dispreferred": [QA[0], bot("B")]}),
+    *(("questions", SOURCES[name][1](1)) for name in choices.HUB),
+]
+
+
+@pytest.mark.parametrize(("kind", "row"), CELLS)
+def test_a_table_says_what_json_lines_say(tmp_path, kind, row):
+    jsonl(tmp_path / "mine.jsonl", [row])
+    table(",")(tmp_path / "mine.csv", [row])
+    assert LOADERS[kind](str(tmp_path / "mine.csv")) == LOADERS[kind](str(tmp_path / "mine.jsonl"))
+
+
+@pytest.mark.parametrize("column", ["messages", "conversation", "prompt", "chosen", "responses"])
+@pytest.mark.parametrize("printed", [str(QA), str(QA).replace("}, {", "}\n {")])
+def test_a_list_as_python_prints_it_is_no_answer(tmp_path, column, printed):
+    table(",")(tmp_path / "mine.csv", [{**PAIR, column: printed}])
+    with pytest.raises(DataError, match=rf"mine\.csv, line 2: field '{column}' is a list as Python prints"):
+        data.load_preferences(str(tmp_path / "mine.csv"))
+
+
+def test_a_decimal_comma_is_one(tmp_path):
+    text = "prompt;chosen;rejected;score_chosen;score_rejected\nQ;A;B;8,5;3,25\n"
+    (tmp_path / "mine.csv").write_text(text)
+    [pair] = data.pairs(data.load_preferences(str(tmp_path / "mine.csv")))
+    assert pair.margin == 5.25
 
 
 def test_a_table_of_questions_has_a_column_for_each_choice(tmp_path):
@@ -233,6 +329,32 @@ def test_a_table_of_questions_has_a_column_for_each_choice(tmp_path):
     path.write_text("question,A,B,answer\nWhich?,this,that,C\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"quiz\.csv, line 2: field 'label' is 'C'"):
         choices.load_questions(str(path))
+
+
+FILLED = [  # the cells A, B and C, the choices
+    ((0, 1, 2), "0 1 2"),
+    ((2, 0, 1), "2 0 1"),
+    ((0.0, None, 1.0), "0 1"),
+    ((True, False, ""), "True False"),
+    (("x", " ", "y"), "x y"),
+    ((0.5, 0, "1"), "0.5 0 1"),
+]
+
+
+@pytest.mark.parametrize(("cells", "shown"), FILLED)
+@pytest.mark.parametrize("named", ["abc", "ABC", range(3), "012", (0.0, 1.0, 2.0)])
+def test_a_choice_may_be_any_cell(tmp_path, cells, shown, named):
+    """Of a spreadsheet that came in as numbers, true and false."""
+    filled = [i for i, cell in enumerate(cells) if str(cell).strip() not in ("", "None")]
+    for right, i in enumerate(filled):
+        row = {"question": "Which?", **dict(zip("ABC", cells)), "D": None, "answer": named[i]}
+        jsonl(tmp_path / "quiz.jsonl", [row])
+        [found] = choices.load_questions(str(tmp_path / "quiz.jsonl"))
+        assert (found["choices"], found["label"]) == (shown.split(), right)
+    for answer in (3, "D", 99, "true"):
+        jsonl(tmp_path / "quiz.jsonl", [row | {"answer": answer}])
+        with pytest.raises(DataError, match=r"line 1: field 'label' is '(3|D|99|TRUE)', outside"):
+            choices.load_questions(str(tmp_path / "quiz.jsonl"))
 
 
 def test_any_data_set_of_the_hub_is_read_by_its_form(monkeypatch, capsys):
@@ -299,20 +421,26 @@ PAIR = {"prompt": "Q", "chosen": "A", "rejected": "B"}
 LEFT_OUT = [
     ("preferences", {**PAIR, "rejected": " A\n"}, "one text with two different scores"),
     ("preferences", {**PAIR, "rejected": ""}, "field 'rejected' is empty"),
+    ("preferences", {**PAIR, "rejected": None}, "field 'rejected' is empty"),
     ("preferences", {**PAIR, "prompt": " "}, "field 'prompt' is empty"),
+    ("preferences", {**PAIR, "prompt": None}, "text before the first speaker"),  # chosen may hold the talk
     ("preferences", {**PAIR, "score_chosen": 5, "score_rejected": 5}, "at least two different scores"),
     ("preferences", {"chosen": TALK, "rejected": QA}, "the two talks part before the last answer"),
     ("conversations", {"instruction": "Q", "input": "", "output": ""}, "field 'output' is empty"),
     ("conversations", {"prompt": "Q", "completion": "A", "label": False}, "labelled as bad"),
+    ("conversations", {"prompt": "Q", "completion": None}, "field 'completion' is empty"),
+    ("conversations", {"messages": None}, "field 'messages' is empty"),
+    ("conversations", {"messages": []}, "field 'messages' is empty"),
     ("prompts", {"prompt": ""}, "field 'prompt' is empty"),
+    ("prompts", {"prompt": None}, "field 'prompt' is empty"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "row", "reason"), LEFT_OUT)
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.parquet"])
 def test_a_row_that_teaches_nothing_is_left_out_and_counted(tmp_path, capsys, name, kind, row, reason):
-    good = {**row, **{k: f"{k} {i}" for i, k in enumerate(row) if isinstance(row[k], str)}}
-    good |= {k: v for k, v in (("label", True), ("score_chosen", 9)) if k in row}
+    good = {**row, **{k: f"{k} {i}" for i, k in enumerate(row) if isinstance(row[k], str | None)}}
+    good |= {k: v for k, v in (("label", True), ("score_chosen", 9), ("messages", TALK)) if k in row}
     good |= {"rejected": [*TALK[:3], bot("C")]} if isinstance(row.get("rejected"), list) else {}
     more = {k: v + " more" if isinstance(v, str) else v for k, v in good.items()}
     FILES[name](tmp_path / name, [good, row, more])
@@ -351,8 +479,17 @@ FAULTS = [  # file, its bytes, what is said
     ("m.json", b'["a"]', "m.json, row 1: not a JSON object"),
     ("m.csv", b"prompt,chosen,rejected\na,b,c\nd\n", "m.csv, line 3: not a cell for each of 3 columns"),
     ("m.csv", b"prompt,chosen\na,b,c\n", "m.csv, line 2: not a cell for each of 2 columns"),
-    ("m.csv", b"prompt,prompt\na,b\n", "m.csv, line 1: a column without a name, or twice"),
+    ("m.csv", b"prompt,prompt\na,b\n", "m.csv, line 1: a column twice: ['prompt', 'prompt']"),
+    ("m.csv", b"prompt,chosen,rejected\na,b,c\n\n,,\nd\n", "m.csv, line 5: not a cell for each of 3 columns"),
+    ("m.csv", b"prompt,chosen,\na,b,\n", "it needs rejected"),
     ("m.csv", b'prompt,chosen\n"a,b\n', "m.csv, line 2: not CSV"),
+    ("m.csv", b'prompt\n"[{""role"": """", ""content"": ""\\ud83d""}]"', "'prompt[0].content' holds half"),
+    ("m.csv", b"messages\n" + b"[" * 100_000, "m.csv: none of 1 rows"),
+    ("m.xlsx", b"PK\x03\x04" + bytes(range(256)), "m.xlsx: no text (an Excel file, an archive?): save it"),
+    ("m.csv", b"PK\x03\x04" + bytes(range(256)), "m.csv: no text (an Excel file"),
+    ("m.json.gz", gzip.compress(gzip.compress(ONE)), "m.json.gz: no text (an Excel file"),
+    ("m.json", b'{"prompt": {"a": "b"}, "chosen": {"a": "c"}}', "m.json, row 1: a form that is not known"),
+    ("m.json", b'{"prompt": {"0": "b"}, "chosen": {"1": "c"}}', "m.json, row 1: a form that is not known"),
     ("m.parquet", b"PAR1 is not enough", "m.parquet: damaged, or not Parquet"),
     ("m.jsonl.gz", b"\x1f\x8b\x08 cut", "m.jsonl.gz: damaged"),
     ("m.jsonl", ONE.replace(b'"a"', b"5"), "m.jsonl, line 1: field 'prompt' is missing or not"),
@@ -394,6 +531,65 @@ def test_small_things_that_programs_write_do_not_matter(tmp_path):
         assert {row["topic"] for row in found} == {"own"}
         jsonl(tmp_path / "again.jsonl", found)
         assert data.load_preferences(str(tmp_path / "again.jsonl")) == found
+
+
+EMPTY = [  # what loads, a row, its columns that may be empty
+    ("news", {"text": "It rained {}."}, ("summary", "split", "topic")),
+    ("prompts", {"prompt": "Ask {}"}, ("split", "input", "context", "system")),
+    ("conversations", {"instruction": "Ask {}", "output": "A"}, ("input", "system", "id")),
+    ("preferences", {"prompt": "Ask {}", "chosen": "A", "rejected": "B"}, ("score_chosen", "score_rejected")),
+    ("solved", {"question": "Ask {}", "answer": "#### {}"}, ("split", "topic")),
+    ("mmlu", {**SOURCES["cais/mmlu"][1](1), "question": "Ask {}"}, ("split",)),
+]
+
+
+def loaded(kind: str, path: str) -> list:
+    if kind == "news":
+        return [row for split in ("train", "test") for row in summaries.load_news(split, path)]
+    if kind == "solved":
+        task = checkable.solved_task(path, 99, 99)
+        return task.train + task.test
+    return LOADERS.get(kind, choices.load_questions)(path)
+
+
+@pytest.mark.parametrize(("kind", "row", "columns"), EMPTY)
+@pytest.mark.parametrize("empty", [None, "", float("nan")])
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.csv", "mine.parquet"])
+def test_an_empty_cell_is_no_value_and_costs_no_row(tmp_path, kind, row, columns, empty, name):
+    """A table has every column in every row."""
+    rows = [{k: v.format(i) if isinstance(v, str) else v for k, v in row.items()} for i in range(9)]
+    FILES[name](tmp_path / f"without-{name}", rows)
+    empty = "" if name == "mine.csv" else empty
+    FILES[name](tmp_path / name, [{**one, **dict.fromkeys(columns, empty)} for one in rows])
+    found = loaded(kind, str(tmp_path / name))
+    assert len(found) == 9
+    assert found == loaded(kind, str(tmp_path / f"without-{name}"))
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_where_a_split_is_given_a_row_without_one_is_trained_on(tmp_path, empty):
+    rows = [{"question": f"Ask {i}", "answer": f"#### {i}", "split": empty} for i in range(9)]
+    jsonl(tmp_path / "mine.jsonl", [*rows[:7], rows[7] | {"split": "test"}, rows[8] | {"split": "train"}])
+    task = checkable.solved_task(str(tmp_path / "mine.jsonl"), 99, 99)
+    assert (len(task.train), len(task.test)) == (8, 1)
+
+
+def test_numbers_beside_an_empty_cell_are_whole(tmp_path):
+    frame = pd.DataFrame([{"question": f"Ask {i}", "choices": ["a", "b", "c"]} for i in range(3)])
+    frame = frame.assign(label=[1.0, 0.0, 2.0])
+    frame.to_parquet(tmp_path / "q.parquet")
+    assert [row["label"] for row in choices.load_questions(str(tmp_path / "q.parquet"))] == [1, 0, 2]
+    for label in (0.5, math.nan, math.inf, 3.0):
+        frame.assign(label=[0, 1, label]).to_parquet(tmp_path / "q.parquet")
+        with pytest.raises(DataError, match=r"q\.parquet, row 3: field 'label' is .*, outside the 3 choices"):
+            choices.load_questions(str(tmp_path / "q.parquet"))
+
+
+def test_no_rows_of_the_split_that_is_asked(tmp_path):
+    jsonl(tmp_path / "q.jsonl", [{**SOURCES["cais/mmlu"][1](1), "split": "validation"}])
+    for subject, said in (("", ""), (":law", " of subject 'law'")):
+        with pytest.raises(DataError, match=f"no rows{said}; of MMLU's splits 'test' is read"):
+            choices.load_questions(f"{tmp_path / 'q.jsonl'}{subject}")
 
 
 GONE = object()
@@ -654,7 +850,7 @@ def run_02(monkeypatch, where: str) -> list:
     return recorded
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ("folder", "mine.csv")])
+@pytest.mark.parametrize("name", [name for name in FILES if name != "folder" and "mine.csv" not in name])
 def test_peoples_preferences_come_in_by_the_same_door(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     texts = [{**row, "prompt": str(row["prompt"])} for row in HUMAN]  # Parquet has one type a column

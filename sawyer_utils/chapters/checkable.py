@@ -137,14 +137,15 @@ def own_task(name: str, train: int, test: int, seed: int = 0) -> Task:
 
 
 def last_number(text: str) -> str | None:
-    """The number after the last ####, without its commas; None if there is none."""
-    found = re.findall(r"####\s*\$?(-?[\d,]*\.?\d+)", text)
-    return found[-1].replace(",", "") if found else None
+    """The number after the last ####, without its commas; None if there is none, or 1/2 or 10:30."""
+    _, mark, rest = text.rpartition("####")
+    found = re.match(r"\s*\$?(-?[\d,]*\.?\d+)(?![\d,.]*\s?[/:]\s?\d)", rest) if mark else None
+    return found[1].replace(",", "") if found else None
 
 
 def check_solved(row: dict) -> None:
     """``{question, answer}``, where the answer ends with #### and a number."""
-    sources.text_of(row, "question")
+    sources.check_prompt(row, "question")
     if last_number(sources.text_of(row, "answer")) is None:
         raise sources.DataError("field 'answer' has no number after ####")
 
@@ -162,7 +163,8 @@ def solved_task(source: str, train: int, test: int) -> Task:
     """
     if sources.locate(source) is None:
         shares = {"train": train, "test": test}
-        rows = {s: sources.from_hub(SOLVED, source, n, name="main", split=s) for s, n in shares.items()}
+        part = {"name": "main"} if source == GSM8K else {}
+        rows = {s: sources.from_hub(SOLVED, source, n, split=s, **part) for s, n in shares.items()}
     else:
         every = sources.load(SOLVED, source)
         rows = {share: [row for row in every if row["split"] == share] for share in ("train", "test")}

@@ -46,6 +46,8 @@ def as_questions(row: dict) -> list[dict]:
         asked = {"id": row.get("id"), "question": text_of(row, "question")}
         return [asked | _truthfulqa(row, kind) for kind in ("mc1", "mc2")]
     if _is_mmlu(row):
+        if str(row["answer"]).strip().isdecimal():  # in a CSV it is a text
+            row = {**row, "answer": int(row["answer"])}
         check_question(row, "answer")
         if len(row["choices"]) != 4:
             raise DataError(f"field 'choices' has {len(row['choices'])} entries; MMLU asks for A to D")
@@ -57,13 +59,19 @@ def as_questions(row: dict) -> list[dict]:
     return [row]
 
 
+COLUMNS = "ABCDEFGHIJ"
+
+
 def _tabled(row: dict) -> dict:
-    """Each choice in a column named by its letter; the right one named by its letter or its number."""
-    letters = [letter for letter in "ABCDEFGHIJ" if str(row.get(letter) or "").strip()]
+    """Each choice in a column named by its letter; the right one named by its letter, or by the number of its
+    column from 0."""
+    cells = {letter: str(row[letter]) for letter in COLUMNS if row.get(letter) is not None}  # 0 is a choice
+    letters = [letter for letter, cell in cells.items() if cell.strip()]
     answer = str(row.get("answer", row.get("label"))).strip().upper()
-    label = letters.index(answer) if answer in letters else int(answer) if answer.isdecimal() else answer
+    named = COLUMNS[int(answer) :][:1] if answer.isdecimal() else answer
+    label = letters.index(named) if named in letters else answer
     asked = {"id": row.get("id"), "question": text_of(row, "question")}
-    asked |= {"choices": [str(row[letter]) for letter in letters], "label": label}
+    asked |= {"choices": [cells[letter] for letter in letters], "label": label}
     check_question(asked)
     return asked
 
@@ -106,8 +114,8 @@ def load_questions(source: str, limit: int | None = None) -> list[dict]:
     Args:
         source: "truthful_mini" or "religions_mini", the embedded ones; "truthfulqa/truthful_qa" or
             "cais/mmlu", from the Hub; or a file or a folder in any of these shapes, or with the columns
-            "question", "A", "B", … and "answer" (a letter). A subject of MMLU may stand behind a colon;
-            of its splits "test" is read.
+            "question", "A", "B", … and "answer" (a letter or, from 0, a number). A subject of MMLU may stand
+            behind a colon; of its splits "test" is read.
         limit: rows of the source.
 
     Raises:
@@ -124,13 +132,14 @@ def load_questions(source: str, limit: int | None = None) -> list[dict]:
         part = {"name": subject} if source == "cais/mmlu" else CONFIGURATIONS.get(source, {})
         rows = from_hub(BENCHMARKS, source, None, **part)
     if not rows:
-        raise DataError(f"{source}: no rows of subject {subject!r}")
+        of = f" of subject {subject!r}" if subject else ""
+        raise DataError(f"{source}: no rows{of}; of MMLU's splits 'test' is read")
     return [question for row in spread(rows, limit) for question in as_questions(row)]
 
 
 def _is_asked(row: dict, subject: str | None) -> bool:
     """Whether an MMLU row is of this subject (None: any), and not one of those to be shown solved."""
-    return row.get("split", "test") == "test" and (not subject or row["subject"] == subject)
+    return (row.get("split") or "test") == "test" and (not subject or row["subject"] == subject)
 
 
 # --- tasks --------------------------------------------------------------------------------------

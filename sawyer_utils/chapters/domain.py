@@ -98,7 +98,7 @@ def check_domain(row: dict) -> None:
     """A fact with what teaches it and what examines it, or a question that the text does not answer."""
     if row.get("unknown") is True:
         text_of(row, "question")
-        if "lessons" in row:
+        if row.get("lessons"):
             raise DataError("field 'unknown' is true, and there are lessons")
         return
     check_question(row)
@@ -128,7 +128,7 @@ DOMAIN = Schema("domain_example", check_domain)
 
 def check_examination(rows: list[dict], name: str) -> None:
     """Two facts or more, and no question twice: neither as the lesson of another fact."""
-    facts = [row for row in rows if "lessons" in row]
+    facts = [row for row in rows if row.get("lessons")]
     if len(facts) < 2:
         raise DataError(f"{name}: {len(facts)} facts, and a comparison needs two")
     asked = [row["question"] for row in rows]
@@ -151,7 +151,7 @@ def load(source: str | None = None) -> tuple[list[dict], list[dict]]:
     source = source or os.environ.get("SAWYER_DOMAIN") or "embedded"
     rows = sources.load(DOMAIN, source)
     check_examination(rows, DOMAIN.name if source == "embedded" else Path(source).name)
-    return [row for row in rows if "lessons" in row], [row for row in rows if "lessons" not in row]
+    return [row for row in rows if row.get("lessons")], [row for row in rows if not row.get("lessons")]
 
 
 def lessons(facts: list[dict]) -> list[dict]:

@@ -66,11 +66,11 @@ def text_of(row: Any, name: str) -> str:
     """The text in a field."""
     if not isinstance(row, dict):
         raise DataError("not a JSON object")
-    value = row.get(name)
+    value = row.get(name, 0)  # null is an empty cell, and nothing is no text
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise Unusable(f"field {name!r} is empty")
     if not isinstance(value, str):
         raise DataError(f"field {name!r} is missing or not text")
-    if not value.strip():
-        raise Unusable(f"field {name!r} is empty")
     return value
 
 
@@ -84,8 +84,10 @@ def first_of(row: dict, names: str) -> tuple[str, Any]:
 def talk(value: Any, done: Counter) -> list[dict]:
     """A list of messages, or one text with its speakers, as the course's messages: user and assistant take
     turns, and the user begins."""
+    if value in (None, "", []):
+        raise Unusable("field 'messages' is empty")
     value = _marked(value) if isinstance(value, str) else value
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise DataError("field 'messages' must be a list of messages")
     system, messages = [], []
     for i, message in enumerate(value):
@@ -196,7 +198,7 @@ def _conversation(row: dict, done: Counter) -> dict:
 
 
 def _answered(row: dict, done: Counter) -> dict:
-    if row.get("label") in (False, 0):
+    if str(row.get("label")).lower() in ("false", "0"):
         raise Unusable("an answer that is labelled as bad")
     return _ended(talk([*_asked(row, done), *_answers(row, ANSWERED)], done), done)
 
@@ -254,7 +256,7 @@ def _pair(row: dict, done: Counter) -> dict:
     scores = [row.get("score_chosen"), row.get("score_rejected")]
     if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:
         raise Unusable("the rejected answer has the higher score")
-    scored = "score_chosen" in row or "score_rejected" in row
+    scored = any(score not in (None, "") for score in scores)
     texts = [(better[-1]["content"], "chosen"), (worse[-1]["content"], "rejected")]
     return _responses(better[:-1], texts, scores if scored else None)
 
@@ -282,37 +284,48 @@ def _responses(asked: list[dict], texts: list[tuple[str, str]], scores: list | N
 
 
 def gathered(rows: Rows) -> Rows:
-    """Rows as they are, but KTO's, one labelled answer each, put together by their prompt."""
+    """Rows as they are, but KTO's, one labelled answer each, put together by all that they ask."""
     groups: dict[str, tuple[str, dict]] = {}
     for place, row in rows:
-        asked, answered = first_of(row, ASKED)[1], first_of(row, ANSWERED)[1]
-        if "label" in row and "chosen" not in row and asked is not None and answered is not None:
-            group = place, {"prompt": asked, "labelled": []}
-            groups.setdefault(" ".join(str(asked).split()), group)[1]["labelled"].append(row)
-        else:
+        if next((form for form in PREFERENCES if not form.lacks(row)), None) is not KTO:
             yield place, row
+            continue
+        try:
+            asked = as_prompt(_judged(row, Counter())[0])
+        except DataError:  # it is named by its own line, and no other answer is lost
+            yield place, {**row, "labelled": [row]}
+        else:
+            group = place, {**row, "labelled": []}
+            groups.setdefault(" ".join(asked.split()), group)[1]["labelled"].append(row)
     yield from groups.values()
 
 
+def _judged(row: dict, done: Counter) -> tuple[list[dict], str, str]:
+    """What was asked, the answer, and what its label says."""
+    if row["label"] not in (True, False):
+        raise DataError(f"field 'label' is {row['label']!r}, not true or false")
+    *asked, answer = talk([*_asked(row, done), *_answers(row, ANSWERED)], done)
+    if answer["role"] != "assistant":
+        raise Unusable("nothing is answered")
+    return asked, answer["content"], "chosen" if row["label"] else "rejected"
+
+
 def _labelled(row: dict, done: Counter) -> dict:
-    texts = {}
-    for one in row["labelled"]:
-        if one["label"] not in (True, False):
-            raise DataError(f"field 'label' is {one['label']!r}, not true or false")
-        found = talk([*_asked(row, Counter()), *_answers(one, ANSWERED)], done)
-        texts[found[-1]["content"], "chosen" if one["label"] else "rejected"] = None
+    judged = [_judged(one, done) for one in row["labelled"]]
+    texts = dict.fromkeys((text, kind) for _, text, kind in judged)
     if len({kind for _, kind in texts}) < 2:
         raise Unusable("a prompt whose answers all have one label")
-    return _responses(_asked(row, done), sorted(texts, key=lambda text: text[1]))
+    return _responses(judged[0][0], sorted(texts, key=lambda text: text[1]))
 
 
+KTO = Form("KTO: prompt, completion and label", (ASKED, ANSWERED, "label"), _labelled)
 PREFERENCES = (
     Form("scored responses", ("prompt", "responses"), _scored),
     Form("UltraFeedback", ("instruction", "completions"), _completions),
     Form("UltraFeedback", ("chosen", "rejected", "score_chosen|score_rejected"), _pair),
     Form("prompt, chosen and rejected (TRL)", (ASKED, CHOSEN, REJECTED), _pair),
     Form("chosen and rejected with their prompt (TRL, HH)", ("chosen", "rejected"), _pair),
-    Form("KTO: prompt, completion and label", ("prompt", "labelled"), _labelled),
+    KTO,
 )
 
 
@@ -336,7 +349,7 @@ def _first_question(row: dict, done: Counter) -> dict:
 
 def _news(row: dict, done: Counter) -> dict:
     """The article; a summary if there is one, to measure against."""
-    summary = {"summary": row["summary"]} if row.get("summary") is not None else {}
+    summary = {"summary": row["summary"]} if row.get("summary") not in (None, "") else {}
     return {"text": text_of(row, first_of(row, ARTICLES)[0]), **summary}
 
 

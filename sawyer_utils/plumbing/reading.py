@@ -22,11 +22,12 @@ from typing import Any
 from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import project_root
 
-# Of a CSV: columns whose cells may hold JSON, and those that hold a number or true and false.
-NESTED = {"messages", "conversations", "prompt", "completion", "chosen", "rejected", "responses", "choices"}
-NESTED |= {"completions", "keys", "lessons"}
-NUMBERS = {"label", "score_chosen", "score_rejected"}
+# Of a CSV: columns whose cells are JSON (all others may hold messages), and those of numbers, true and false.
+NESTED = {"messages", "conversations", "conversation", "responses", "completions", "choices"}
+NESTED |= {"mc1_targets", "mc2_targets", "keys", "lessons"}
+NUMBERS = {"label", "score_chosen", "score_rejected", "unknown"}
 NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of ``datasets``
+NO_ROWS |= {"readme.txt", "license.txt", "licence.txt", "notice.txt", "copying.txt"}
 
 Rows = Iterator[tuple[str, dict]]
 
@@ -91,8 +92,10 @@ def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:
 
 
 def kind_of(path: Path) -> str:
-    """The ending that says how a file is read; ".gz" after it does not count."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    """The ending that says how a file is read; ".gz" after it does not count, nor Notepad's ".txt"."""
+    name = Path(path.name.lower().removesuffix(".gz"))
+    inner = Path(name.stem).suffix
+    return inner if name.suffix == ".txt" and inner in READERS else name.suffix
 
 
 def raw_rows(path: Path) -> Rows:
@@ -102,8 +105,9 @@ def raw_rows(path: Path) -> Rows:
         DataError: naming file, line and field.
     """
     if path.is_dir():
-        seen = [f for f in sorted(path.rglob("*")) if f.is_file() and not f.name.startswith(".")]
-        files = [f for f in seen if kind_of(f) in READERS and f.name not in NO_ROWS]
+        every = (f for f in sorted(path.rglob("*")) if f.is_file())  # with Jupyter's .ipynb_checkpoints
+        seen = [f for f in every if "/." not in f"/{f.relative_to(path).as_posix()}"]
+        files = [f for f in seen if kind_of(f) in READERS and f.name.lower() not in NO_ROWS]
         if not files:
             held = ", ".join(f.name for f in seen[:5]) or "nothing"
             raise DataError(f"{path}: no file with {', '.join(READERS)} in this folder; it holds {held}")
@@ -125,6 +129,9 @@ def _text(path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
+        if b"\0" in data and not wide:
+            what = "no text (an Excel file, an archive?)"
+            raise DataError(f"{path.name}: {what}: save it as CSV (UTF-8), JSON lines or Parquet") from None
         before = data[: error.start].split(b"\n")
         advice = "this is UTF-16: save the file as UTF-8" if wide else "the course reads UTF-8"
         bad = f"bad UTF-8 at byte {len(before[-1])} ({advice})"
@@ -151,7 +158,7 @@ def _json(path: Path) -> Rows:
                 raise DataError(f"{path.name}: not JSON ({error})") from None
     if isinstance(whole, dict):
         inner = (whole[key] for key in ("data", "rows", "train") if isinstance(whole.get(key), list))
-        whole = next(inner, [whole])
+        whole = next(inner, _of_columns(whole))
     rows = enumerate(whole if isinstance(whole, list) else [whole], 1)
     places = _parsed(path, text) if whole is None else ((f"{path.name}, row {i}", row) for i, row in rows)
     for place, row in places:
@@ -160,6 +167,14 @@ def _json(path: Path) -> Rows:
                 raise DataError("not a JSON object")
             _refuse_half_characters(row, "")
         yield place, row
+
+
+def _of_columns(whole: dict) -> list[dict]:
+    """One row; or those of a table by its columns, {"prompt": {"0": …, "1": …}, …}, as pandas writes it."""
+    columns = [list(column) if isinstance(column, dict) else [] for column in whole.values()]
+    if not columns or any(c != columns[0] for c in columns) or not "".join(columns[0]).isdecimal():
+        return [whole]
+    return [{name: column[number] for name, column in whole.items()} for number in columns[0]]
 
 
 def _parsed(path: Path, text: str) -> Iterator[tuple[str, Any]]:
@@ -183,34 +198,52 @@ def _refuse_half_characters(value: Any, field: str) -> None:
 
 
 def _csv(path: Path) -> Rows:
-    """Named columns in the first line; separated by commas, semicolons or tabs, whichever that line has."""
+    """Named columns in the first line; separated by commas, semicolons or tabs, whichever that line has. A
+    column without a name (pandas' index), and rows without a word, do not count."""
     text = _text(path)
     sign = max(",;\t", key=text.split("\n", 1)[0].count)
     csv.field_size_limit(2**31 - 1)
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
     line = 1
     try:
-        names = [name.strip() for name in table.fieldnames or ()]
-        names = table.fieldnames = [name if len(name) == 1 else name.lower() for name in names]
-        if len(set(names)) < len(names) or "" in names:
-            raise DataError(f"{path.name}, line 1: a column without a name, or twice: {names}")
+        names = [name.strip() for name in next(table, ())]
+        names = [name if len(name) == 1 else name.lower() for name in names]
+        if len(set(names) - {""}) < len(names) - names.count(""):
+            raise DataError(f"{path.name}, line 1: a column twice: {names}")
         line = table.line_num + 1
-        for row in table:
-            if None in row or None in row.values():
-                raise DataError(f"{path.name}, line {line}: not a cell for each of {len(names)} columns")
-            yield f"{path.name}, line {line}", {name: _cell(name, cell) for name, cell in row.items()}
+        for cells in table:
+            if any(map(str.strip, cells)):
+                with within(f"{path.name}, line {line}"):
+                    if len(cells) != len(names):
+                        raise DataError(f"not a cell for each of {len(names)} columns")
+                    row = {name: _cell(name, cell) for name, cell in zip(names, cells) if name}
+                yield f"{path.name}, line {line}", row
             line = table.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path.name}, line {line}: not CSV ({error})") from None
 
 
 def _cell(name: str, text: str) -> Any:
-    if (name in NESTED and text.strip()[:1] in ("[", "{")) or (name in NUMBERS and text.strip()):
-        try:
-            return json.loads(text.lower() if name in NUMBERS else text)
-        except ValueError:
-            return text  # it begins with a bracket, or is no number: the row's check says so
-    return text
+    bare = text.strip()
+    if not bare or (name not in NUMBERS and bare[0] not in "[{"):
+        return text
+    try:
+        value = json.loads(bare.lower().replace(",", ".") if name in NUMBERS else bare)
+    except (ValueError, RecursionError):
+        if re.match(r"[\[{]\s*[{'\"]" if name in NESTED else r"\[\s*{\s*'(role|content|from|value)'", bare):
+            raise DataError(
+                f"field {name!r} is a list as Python prints it, and no JSON: save the data as JSON or Parquet"
+            ) from None
+        return text  # it begins with a bracket, or is no number: the row's check says so
+    if name not in NESTED | NUMBERS and not _has_messages(value):
+        return text  # an answer may be JSON
+    _refuse_half_characters(value, name)
+    return value
+
+
+def _has_messages(value: Any) -> bool:
+    keys = (one.keys() for one in value if isinstance(one, dict)) if isinstance(value, list) else ()
+    return any(named >= {"role", "content"} or named >= {"from", "value"} for named in keys)
 
 
 def _parquet(path: Path) -> Rows:

@@ -74,7 +74,7 @@ def check_preference(row: dict) -> None:
 def check_prompt(row: dict, name: str = "prompt") -> None:
     """``{prompt}`` and, if it is decided, ``split``; ``name`` is that of the text's field."""
     text_of(row, name)
-    if row.get("split", "train") not in ("train", "test"):
+    if (row.get("split") or "train") not in ("train", "test"):
         raise DataError(f"field 'split' is {row['split']!r}, not train or test")
 
 
@@ -82,8 +82,7 @@ def choices_of(row: dict) -> list[str]:
     """The two or more texts in the field "choices"."""
     choices = list_of(row, "choices", 2)
     for i, choice in enumerate(choices):
-        if not isinstance(choice, str) or not choice.strip():
-            raise DataError(f"field 'choices[{i}]' is empty")
+        text_of({f"choices[{i}]": choice}, f"choices[{i}]")
     return choices
 
 
@@ -185,7 +184,7 @@ def with_splits(rows: list[dict], name: str) -> list[dict]:
         print(f"{name}: {len(rows) - len(kept):,} training rows left out: they are asked in the test, too.")
     if not any(row.get("split") != "test" for row in kept):
         raise DataError(f"{name}: every row has the split 'test', or is asked in it: nothing to train on")
-    return [{"split": "train", **row} for row in kept]
+    return [{**row, "split": row.get("split") or "train"} for row in kept]
 
 
 # --- kinds of rows ------------------------------------------------------------------------------
@@ -324,7 +323,7 @@ def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> It
             or none at all.
     """
     number, row = 0, {}
-    for number, (place, row) in enumerate(schema.gather(rows), 1):
+    for number, (place, row) in enumerate(schema.gather(_plain(rows)), 1):
         form, changed = None, Counter()
         try:
             if schema.forms:
@@ -346,6 +345,13 @@ def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> It
     if number and number == told.left_out.total():
         reasons = _counts(told.left_out)
         raise Unusable(f"none of {number} rows can be used ({reasons}); columns: {list(row)}")
+
+
+def _plain(rows: Rows) -> Rows:
+    """Rows without what pandas makes of a column with empty cells: null for NaN, and 3 for 3.0."""
+    for place, row in rows:
+        odd = {k: v for k, v in row.items() if isinstance(v, float) and (v != v or v.is_integer())}
+        yield place, row | {name: None if v != v else int(v) for name, v in odd.items()}
 
 
 def _common(schema: Schema, row: dict) -> dict:
