@@ -6,6 +6,7 @@ elsewhere: padding, masks, shifts, ratios, clipping, resuming.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -1173,6 +1174,31 @@ def test_without_resume_a_run_starts_over(make, tmp_path):
     again.train(PROMPTS, resume=False)
     assert len(calls) == 2 + 3  # to know the reward, and a step each
     check_same_run(again, first)
+
+
+BEGUN = ("stopped before a checkpoint", "finished, other settings", "finished, resume=False")
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+def test_a_run_that_starts_over_in_the_same_session_starts_at_the_reference(
+    make, letter_actor, tmp_path, begun
+):
+    settings = {"steps": 3, "checkpoint_every": 9}
+    model = letter_actor(0)  # as in a notebook: one model, and the cell is run again
+
+    def stop(log):
+        if begun == BEGUN[0] and len(log) == 2:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        make(model=model, run_dir=tmp_path / "run", **settings).train(PROMPTS, on_step=stop)
+    settings |= {"kl_coef": 0.5} if begun == BEGUN[1] else {}
+    again = make(model=model, run_dir=tmp_path / "run", **settings)
+    again.train(PROMPTS, resume=begun != BEGUN[2])
+    assert again.log[0]["kl"] == 0.0
+    whole = make(run_dir=tmp_path / "whole", **settings)
+    whole.train(PROMPTS)
+    check_same_run(again, whole)
 
 
 def double(prompts: list[str], responses: list[str]) -> list[float]:
