@@ -84,7 +84,8 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     current["state"] = {}
     for key, tensor in moments.items():
         index, name = key.split(".", 1)
-        current["state"].setdefault(int(index), {})[name] = tensor
+        # A copy: Windows replaces no file that a tensor still lies on.
+        current["state"].setdefault(int(index), {})[name] = tensor.clone()
     trainer.optimizer.load_state_dict(current)
     if state["scaler"] and trainer.scaler.is_enabled():  # it may go on with another number format
         trainer.scaler.load_state_dict(state["scaler"])

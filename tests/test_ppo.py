@@ -1275,6 +1275,20 @@ def test_a_damaged_checkpoint_says_which_and_what_to_do(make, tmp_path, file):
     assert same(weights_of(trainer), before), "half of a checkpoint was taken"
 
 
+def test_nothing_that_goes_on_lies_on_the_file_it_came_from(make, tmp_path, monkeypatch):
+    """On Windows the next checkpoint could not replace such a file."""
+    make(run_dir=tmp_path).train(PROMPTS)
+    files = []
+    for module in (checkpoints, models):
+        read = module.load_file
+        monkeypatch.setattr(module, "load_file", lambda path, read=read: files.append(read(path)) or files[-1])
+    again = make(run_dir=tmp_path)
+    assert again.load_checkpoint()
+    on_file = {tensor.untyped_storage().data_ptr() for file in files for tensor in file.values()}
+    assert len(files) == 3
+    assert not on_file & {tensor.untyped_storage().data_ptr() for tensor in state_of(again).values()}
+
+
 def test_a_checkpoint_is_small_and_plain(make, tmp_path):
     trainer = make(run_dir=tmp_path)
     trainer.train(PROMPTS)
