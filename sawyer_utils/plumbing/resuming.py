@@ -206,9 +206,11 @@ def fingerprint(adapter: Path, *settings) -> str:
 
 
 def _last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; what a killed process left half is removed."""
+    """The newest whole checkpoint; what a killed process, or a drive that loses files, left half is removed."""
     while folder.exists() and (newest := get_last_checkpoint(folder)) is not None:
         try:
+            for name in ("optimizer.pt", "scheduler.pt"):  # without one the Trainer takes fresh ones, silently
+                (Path(newest) / name).stat()
             # The Trainer writes its state last.
             read_json(Path(newest) / "trainer_state.json")
             return Path(newest)
