@@ -206,10 +206,10 @@ def fingerprint(adapter: Path, *settings) -> str:
 
 
 def _last_whole(folder: Path) -> Path | None:
-    """The newest whole checkpoint; what a killed process, or a drive that loses files, left half is removed."""
+    """The newest whole checkpoint; what a killed process or a drive left half is removed."""
     while folder.exists() and (newest := get_last_checkpoint(folder)) is not None:
         try:
-            for name in ("optimizer.pt", "scheduler.pt"):  # without one the Trainer takes fresh ones, silently
+            for name in ("optimizer.pt", "scheduler.pt"):  # without, the Trainer would begin new ones
                 (Path(newest) / name).stat()
             # The Trainer writes its state last.
             read_json(Path(newest) / "trainer_state.json")
