@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sawyer_utils.models import POLICY, REF, load_policy_weights, save_adapter
+from sawyer_utils.models import POLICY, REF, load_policy_weights, restart, save_adapter
 from sawyer_utils.plumbing import resuming
 from sawyer_utils.plumbing.files import read_json, recover, replacing, write_json
 from sawyer_utils.reward import RunningScale, checked_scores
@@ -84,7 +84,8 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     current["state"] = {}
     for key, tensor in moments.items():
         index, name = key.split(".", 1)
-        current["state"].setdefault(int(index), {})[name] = tensor
+        # A copy: Windows replaces no file that a tensor still lies on.
+        current["state"].setdefault(int(index), {})[name] = tensor.clone()
     trainer.optimizer.load_state_dict(current)
     if state["scaler"] and trainer.scaler.is_enabled():  # it may go on with another number format
         trainer.scaler.load_state_dict(state["scaler"])
@@ -97,13 +98,14 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
 
 def go_on(trainer: PPOTrainer, prompts: list[str], resume: bool) -> None:
     """Go on from the run folder's checkpoint if it is of this very run; what is of another one is moved aside
-    (``resuming.claim``), of several processes by the first."""
+    (``resuming.claim``), of several processes by the first. A run that starts begins at its reference."""
     if trainer.processes.main:
         outputs = ("checkpoint", "adapter", "log.json", "milestones")
         recover(trainer.run_dir / "checkpoint")
         resuming.claim(trainer.run_dir, identity(trainer, prompts), outputs, resume)
     trainer.processes.state.wait_for_everyone()
-    load(trainer, trainer.run_dir / "checkpoint")
+    if not load(trainer, trainer.run_dir / "checkpoint"):
+        restart(trainer.actor.model)  # which may have been trained already, in this session
 
 
 def identity(trainer: PPOTrainer, prompts: list[str]) -> dict:

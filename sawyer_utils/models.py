@@ -61,7 +61,9 @@ def loading(profile: Profile) -> dict:
     """Keyword arguments for ``AutoModelForCausalLM.from_pretrained``: the number format that suits the
     machine (or 4-bit NF4), and the attention that is quickest there."""
     precision = choose_precision(profile.precision)
-    options = {"dtype": precision.weights, "attn_implementation": precision.attention}
+    options = {"dtype": precision.weights}
+    if precision.attention != "sdpa":  # which transformers takes by itself, and eager for a base without it
+        options["attn_implementation"] = precision.attention
     if precision.four_bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -56,7 +56,7 @@ class Profile:
     sft_epochs: float = 3.0
     sft_max_steps: int = -1
     sft_batch: int = 16
-    sft_micro_batch: int = 8  # rows in memory at once
+    sft_micro_batch: int = 8  # rows in memory at once, at most
     sft_lr: float = 5e-4
 
     # 02 reward model
@@ -119,6 +119,13 @@ class Profile:
     news_batch: int = 24
     news_lr: float = 2e-4
     news_samples: int = 4  # summaries of each test paragraph
+
+    def __post_init__(self):
+        """A micro-batch that does not divide SFT's batch becomes the largest that does: a step reads what
+        was asked for, whatever fits into memory."""
+        rows = range(1, min(self.sft_micro_batch, self.sft_batch) + 1)
+        divisors = [n for n in rows if self.sft_batch % n == 0]
+        object.__setattr__(self, "sft_micro_batch", max(divisors, default=1))
 
     @property
     def hub_models(self) -> tuple[str, ...]:

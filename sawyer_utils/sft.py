@@ -81,7 +81,7 @@ def sft_trainer(
         "num_train_epochs": profile.sft_epochs,
         "max_steps": profile.sft_max_steps,
         "per_device_train_batch_size": profile.sft_micro_batch,
-        "gradient_accumulation_steps": max(1, profile.sft_batch // profile.sft_micro_batch),
+        "gradient_accumulation_steps": profile.sft_batch // profile.sft_micro_batch,
         "learning_rate": profile.sft_lr,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
@@ -114,9 +114,7 @@ def total_steps(profile: Profile, conversations: int) -> int:
     """Optimizer steps of a whole training, as the trainer will count them."""
     if profile.sft_max_steps > 0:
         return profile.sft_max_steps
-    micro_batches = math.ceil(conversations / profile.sft_micro_batch)
-    per_epoch = math.ceil(micro_batches / max(1, profile.sft_batch // profile.sft_micro_batch))
-    return math.ceil(per_epoch * profile.sft_epochs)
+    return math.ceil(math.ceil(conversations / profile.sft_batch) * profile.sft_epochs)
 
 
 def train_sft(

@@ -6,6 +6,7 @@ elsewhere: padding, masks, shifts, ratios, clipping, resuming.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -1175,6 +1176,31 @@ def test_without_resume_a_run_starts_over(make, tmp_path):
     check_same_run(again, first)
 
 
+BEGUN = ("stopped before a checkpoint", "finished, other settings", "finished, resume=False")
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+def test_a_run_that_starts_over_in_the_same_session_starts_at_the_reference(
+    make, letter_actor, tmp_path, begun
+):
+    settings = {"steps": 3, "checkpoint_every": 9}
+    model = letter_actor(0)  # as in a notebook: one model, and the cell is run again
+
+    def stop(log):
+        if begun == BEGUN[0] and len(log) == 2:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        make(model=model, run_dir=tmp_path / "run", **settings).train(PROMPTS, on_step=stop)
+    settings |= {"kl_coef": 0.5} if begun == BEGUN[1] else {}
+    again = make(model=model, run_dir=tmp_path / "run", **settings)
+    again.train(PROMPTS, resume=begun != BEGUN[2])
+    assert again.log[0]["kl"] == 0.0
+    whole = make(run_dir=tmp_path / "whole", **settings)
+    whole.train(PROMPTS)
+    check_same_run(again, whole)
+
+
 def double(prompts: list[str], responses: list[str]) -> list[float]:
     return [2 * score for score in count_letters(prompts, responses)]
 
@@ -1247,6 +1273,20 @@ def test_a_damaged_checkpoint_says_which_and_what_to_do(make, tmp_path, file):
     assert str(tmp_path / "checkpoint") in str(error.value)
     assert "Delete" in str(error.value)
     assert same(weights_of(trainer), before), "half of a checkpoint was taken"
+
+
+def test_nothing_that_goes_on_lies_on_the_file_it_came_from(make, tmp_path, monkeypatch):
+    """On Windows the next checkpoint could not replace such a file."""
+    make(run_dir=tmp_path).train(PROMPTS)
+    files = []
+    for module in (checkpoints, models):
+        read = module.load_file
+        monkeypatch.setattr(module, "load_file", lambda path, read=read: files.append(read(path)) or files[-1])
+    again = make(run_dir=tmp_path)
+    assert again.load_checkpoint()
+    on_file = {tensor.untyped_storage().data_ptr() for file in files for tensor in file.values()}
+    assert len(files) == 3
+    assert not on_file & {tensor.untyped_storage().data_ptr() for tensor in state_of(again).values()}
 
 
 def test_a_checkpoint_is_small_and_plain(make, tmp_path):

@@ -137,7 +137,6 @@ def disagreements(profile: Profile) -> list[str]:
         "a prompt and its answer are longer than the judge reads": answer > profile.reward_pair_tokens,
         "the judge cannot read so many tokens": profile.reward_pair_tokens > encoder_positions(profile),
         "the summariser cannot read so many tokens": profile.news_prompt_tokens > 512,
-        "SFT's batch is no multiple of its micro-batch": profile.sft_batch % profile.sft_micro_batch,
         "the reward batch is no multiple of its micro-batches": profile.reward_batch % MICRO_BATCHES,
         "PPO's minibatch is no multiple of its micro-batch": minibatch % profile.ppo_micro_batch,
         "alpha is not twice the rank": profile.lora_alpha != 2 * profile.lora_rank,

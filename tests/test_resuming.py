@@ -224,6 +224,18 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     assert sorted(path.name for path in aside.iterdir()) == ["checkpoint", "run.json"]
 
 
+@pytest.mark.parametrize("lost", ["optimizer.pt", "scheduler.pt", "trainer_state.json"])
+def test_a_checkpoint_that_has_lost_a_file_is_not_used(tmp_path, lost):
+    """As on a drive whose uploads did not all arrive."""
+    with pytest.raises(TrainingInterrupted):
+        train_sft_here(tmp_path, press(3))
+    [checkpoint] = (tmp_path / "checkpoint").glob("checkpoint-*")
+    (checkpoint / lost).unlink()
+    shown = []
+    train_sft_here(tmp_path, lambda log: shown.append(len(log)))
+    assert shown == [1, 2, 3, 4, 5, 6]
+
+
 def test_smaller_pieces_go_on(tmp_path, capsys):
     """The advice after running out of memory is a smaller micro-batch: what is learnt stays."""
     larger = replace(PROFILE, sft_micro_batch=2)

@@ -16,6 +16,7 @@ import torch
 from conftest import build_actor, build_model, letter_tokenizer
 from safetensors.torch import load_file
 from test_peers import PAIRS, dpo, rloo, sft_chosen
+from transformers import BloomConfig, BloomForCausalLM, GPTNeoConfig, GPTNeoForCausalLM
 
 from sawyer_utils import evaluation, health, models, ppo, reward, rollout, runtime, sft, show
 from sawyer_utils.actor import ActorCritic
@@ -25,6 +26,7 @@ from sawyer_utils.chat import add_control_tokens
 from sawyer_utils.classroom import snapshots, widgets
 from sawyer_utils.classroom.talk import Talk
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
+from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import RewardModel
 
 torch.set_num_threads(1)
@@ -96,6 +98,23 @@ def test_a_policy_is_loaded_onto_it_in_its_number_format(gpu, profile, adapter):
     assert {dtype for _, dtype, trained in kinds if trained} == {torch.float32}
     assert model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.dtype == gpu
     assert model.config._attn_implementation == "sdpa"
+
+
+BLOCK = {"hidden_size": 32, "num_layers": 1, "num_heads": 4, "attention_types": [[["global"], 1]]}
+WITHOUT_SDPA = {
+    "GPT-Neo": lambda n: GPTNeoForCausalLM(GPTNeoConfig(vocab_size=n, **BLOCK)),
+    "BLOOM": lambda n: BloomForCausalLM(BloomConfig(vocab_size=n, hidden_size=32, n_layer=1, n_head=4)),
+}
+
+
+@pytest.mark.parametrize("family", WITHOUT_SDPA)
+def test_a_base_without_sdpa_is_loaded_with_what_it_has(family, tmp_path):
+    tokenizer = letter_tokenizer()
+    WITHOUT_SDPA[family](len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with fakegpu.course("fp32"):
+        _, model = models.load_policy(replace(PROFILES["smoke"], policy_base=str(tmp_path)))
+    assert model.config._attn_implementation == "eager"
 
 
 def test_folding_an_adapter_in_changes_no_logits_and_is_undone(gpu, profile, adapter):

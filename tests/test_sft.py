@@ -194,7 +194,10 @@ def test_micro_batches_do_not_change_the_training(tokenizer, tmp_path):
 
 @pytest.mark.parametrize(
     ("rows", "batch", "micro_batch", "epochs", "steps"),
-    [(4, 4, 2, 3.0, 3), (10, 4, 2, 1.0, 3), (9, 4, 2, 2.0, 6), (3, 8, 8, 1.0, 1), (12, 4, 4, 1.5, 5)],
+    [
+        *((4, 4, 2, 3.0, 3), (10, 4, 2, 1.0, 3), (9, 4, 2, 2.0, 6), (3, 8, 8, 1.0, 1), (12, 4, 4, 1.5, 5)),
+        *((12, 4, 8, 1.0, 3), (12, 4, 3, 1.0, 3), (12, 6, 4, 1.0, 2), (12, 5, 3, 1.0, 3)),
+    ],
 )
 def test_total_steps_are_those_of_the_trainer(
     student, tokenizer, tmp_path, rows, batch, micro_batch, epochs, steps
@@ -205,6 +208,8 @@ def test_total_steps_are_those_of_the_trainer(
     assert total_steps(profile, rows) == steps
     conversations = (CONVERSATIONS * 3)[:rows]
     trainer = sft_trainer(student, tokenizer, profile, conversations, tmp_path)
+    assert trainer.args.per_device_train_batch_size <= micro_batch
+    assert trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps == batch
     # Counted as transformers counts before it trains.
     loader = trainer.get_train_dataloader()
     counts = trainer.set_initial_training_values(trainer.args, loader)

@@ -152,6 +152,25 @@ def test_a_rerun_after_an_overflow_restores_no_nan(kind, profile, start, tmp_pat
     assert scales[0] == first / 2, "the checkpoint after a skipped step had its own scale"
 
 
+@pytest.mark.parametrize(("first", "then"), [("fp16", "bf16"), ("bf16", "fp16")])
+@pytest.mark.parametrize("kind", ["sft", "reward"], indirect=False)
+def test_a_training_goes_on_in_the_number_format_of_another_card(
+    kind, first, then, profile, start, tmp_path, capsys
+):
+    def cut(log):
+        if len(log) == 2:
+            raise KeyboardInterrupt
+
+    with fakegpu.course(first), pytest.raises(KeyboardInterrupt):
+        train(kind, profile, start, tmp_path, cut)
+    shown = []
+    with fakegpu.course(then):
+        log = train(kind, profile, start, tmp_path, lambda log: shown.append(len(log)))
+    assert shown == [2, 3], "with what there was, from where it was cut off"
+    assert [line["step"] for line in log] == [1, 2, 3]
+    assert "starting over" not in capsys.readouterr().out
+
+
 # --- what is no number --------------------------------------------------------------------------
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sawyer_utils import data, models, reward
+from sawyer_utils import data, evaluation, models, reward
 from sawyer_utils.chapters import versus
 
 # --- the data -----------------------------------------------------------------------------------
@@ -182,6 +183,26 @@ def test_answers_are_of_the_adapter_they_are_asked_of(profile, run_folder, tmp_p
     assert any(kl != 0.0 for kl in other["kl"])
     models.save_adapter(models.load_actor(profile, common.sft)[1], tmp_path / "adapter", models.POLICY)
     assert versus.answers(common, tmp_path / "adapter", 1)["response"] == start["response"]
+
+
+def test_another_gold_judge_is_asked_anew_and_on_its_own_scale(profile, run_folder, tmp_path, monkeypatch):
+    """As after notebook 04 has trained one; nothing is trained again for it."""
+    home = tmp_path / "home"
+    shutil.copytree(run_folder, home)
+    monkeypatch.setenv("SAWYER_HOME", str(home))
+    common = versus.prepare(profile)
+    before = versus.answers(common, common.sft, 1)
+    other = reward.RewardModel.untrained(profile, seed=2)
+    other.save(home / profile.name / "gold" / "model", profile.reward_base)
+    again = versus.prepare(profile)
+    assert again.folder == common.folder
+    after = versus.answers(again, again.sft, 1)
+    assert {key for key in after if after[key] != before[key]} == {"gold"}
+    tokenizer, model = models.load_actor(profile, again.sft)
+    said = evaluation.answer(model, tokenizer, again.prompts[:64], profile, seed=1)
+    scores = torch.tensor(again.gold(said.prompts, said.responses))
+    assert float(scores.mean()) == pytest.approx(0.0, abs=1e-3)
+    assert float(scores.std()) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_other_settings_have_another_folder_but_not_other_chapters_settings(profile, run_folder, monkeypatch):

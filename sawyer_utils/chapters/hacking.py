@@ -177,7 +177,6 @@ class Lab:
             on_step: called with the log after each step (``plots.LivePlot``).
             options: of ``ppo.PPOConfig``.
         """
-        models.restart(self.model)
         config = ppo.PPOConfig.from_profile(self.profile, **options)
         trainer = ppo.PPOTrainer(self.model, self.tokenizer, reward_fn, config, self.folder / name)
         # Closer to each other at the start, where the policy moves fastest.

@@ -70,6 +70,7 @@ class Common:
     judge: reward.RewardModel
     reward_fn: reward.RewardFn  # the judge, in standard deviations of the SFT model's answers
     gold: reward.RewardFn  # notebook 04's, in the same unit: no method ever sees it
+    judges: str  # both, by their weights: what they said is kept under it
 
 
 def prepare(profile: Profile, on_log=None) -> Common:
@@ -89,9 +90,11 @@ def prepare(profile: Profile, on_log=None) -> Common:
     }
     prompts = [row["prompt"] for row in train]
     judge = train_judge(profile, pairs, folder / "judge", on_log)
-    gold = reward.RewardModel.load(runtime.find_stage(profile, "gold", MODEL) / "model")
-    scaled = _standardised(profile, sft, prompts[:64], [judge.score, gold.score], folder / "scale.json")
-    return Common(profile, folder, sft, pairs, prompts, tests, judge, *scaled)
+    gold_folder = runtime.find_stage(profile, "gold", MODEL) / "model"
+    judges = fingerprint(gold_folder, fingerprint(folder / "judge" / "model"))
+    raw = [judge.score, reward.RewardModel.load(gold_folder).score]
+    scaled = _standardised(profile, sft, prompts[:64], raw, folder / f"scale-{judges}.json")
+    return Common(profile, folder, sft, pairs, prompts, tests, judge, *scaled, judges)
 
 
 def train_judge(profile: Profile, pairs: list[data.Pair], folder: Path, on_log=None) -> reward.RewardModel:
@@ -129,7 +132,7 @@ def answers(common: Common, adapter: Path, samples: int, topics: str = "known") 
     """Answers of an adapter to the test prompts, ``samples`` of each, and what each is worth; lists in one
     order, sampled once. The dice are the same for every adapter, so only training differs."""
     profile = common.profile
-    path = common.folder / "answers" / f"{topics}-{samples}-{fingerprint(adapter)}.json"
+    path = common.folder / "answers" / f"{topics}-{samples}-{fingerprint(adapter, common.judges)}.json"
     if path.exists():
         return read_json(path)
     tokenizer, model = models.load_actor(profile, common.sft)

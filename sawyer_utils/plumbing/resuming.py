@@ -21,6 +21,7 @@ from pathlib import Path
 
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
+from transformers.trainer import SCALER_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from sawyer_utils.plumbing.files import MessageAlone, read_json, write_json
@@ -102,6 +103,9 @@ def train(trainer: Trainer, minutes: float) -> None:
         TrainingInterrupted: after the Stop button, once the step is done and kept.
     """
     last = _last_whole(Path(trainer.args.output_dir))
+    if last and trainer.accelerator.scaler is None:
+        # Left by a card that computes in fp16: transformers would load it into no scaler (5.23).
+        (last / SCALER_NAME).unlink(missing_ok=True)
     with StopButton() as button:
         trainer.add_callback(_Keep(button, minutes))
         try:
@@ -202,9 +206,11 @@ def fingerprint(adapter: Path, *settings) -> str:
 
 
 def _last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; what a killed process left half is removed."""
+    """The newest whole checkpoint; what a killed process or a drive left half is removed."""
     while folder.exists() and (newest := get_last_checkpoint(folder)) is not None:
         try:
+            for name in ("optimizer.pt", "scheduler.pt"):  # without, the Trainer would begin new ones
+                (Path(newest) / name).stat()
             # The Trainer writes its state last.
             read_json(Path(newest) / "trainer_state.json")
             return Path(newest)
