@@ -18,6 +18,7 @@ from sawyer_utils.rollout import Rollout, sample
 CONFIDENCE = 0.95
 Z = stats.norm.ppf((1 + CONFIDENCE) / 2)  # standard errors on either side of a normal interval
 POWER = stats.norm.ppf(0.8)  # and those more that show a difference four times in five
+FEWEST = 6  # pairs of which an exact test (ranks, McNemar) can have p < 0.05: all on one side, 2 / 2**6
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -196,6 +197,16 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return tuple(map(float, stats.binomtest(int(successes), int(n)).proportion_ci(CONFIDENCE, "wilson")))
 
 
+def share_interval(values, groups=None) -> tuple[float, float]:
+    """:func:`bootstrap_interval` of a share. Where all groups are alike, so that no draw differs, Wilson's of so
+    many groups: three right of three are no certainty."""
+    low, high = bootstrap_interval(values, groups)
+    if high - low > 1e-9:
+        return low, high
+    n = len(values if groups is None else set(groups))
+    return wilson_interval(math.floor(low * n), n)[0], wilson_interval(math.ceil(low * n), n)[1]
+
+
 @dataclass(frozen=True)
 class PairedComparison:
     """The same prompts before and after; differences are after − before."""
@@ -210,6 +221,7 @@ class PairedComparison:
     low: float  # 95 % paired bootstrap interval of the difference
     high: float
     wilcoxon_p: float  # the differences are symmetric around zero
+    rank_sum: float  # of Wilcoxon's ranks: above zero if those that rose have more of them
     sign_p: float  # as many prompts rose as fell
     levene_p: float  # the two spreads are equal (paired, distances from the median)
     effect_size: float  # difference / standard deviation of the differences
@@ -218,7 +230,7 @@ class PairedComparison:
 
     @property
     def verdict(self) -> str:
-        """better, worse or no difference shown: interval and Wilcoxon must both say so.
+        """better, worse or no difference shown: interval and Wilcoxon must both say so, of the same side.
 
         Where nothing changed, the interval alone raises 6 to 8 false alarms in 100, the more the
         rarer and larger the changes; the two together fewer than 5 (tests/test_evaluation.py).
@@ -227,12 +239,13 @@ class PairedComparison:
 
     def verdict_if(self, higher_is_better: bool | None) -> str:
         """The verdict on a measure of which less is better (False) or that has no good side (None)."""
-        if self.wilcoxon_p >= 1 - CONFIDENCE:
+        if self.wilcoxon_p >= 1 - CONFIDENCE or self.rank_sum * self.difference <= 0:
             return "no difference shown"
         return verdict(self.low, self.high, higher_is_better)
 
     def as_dict(self) -> dict:
-        return asdict(self)
+        """What is recorded: all but ``rank_sum``."""
+        return {name: value for name, value in asdict(self).items() if name != "rank_sum"}
 
     def row(self, higher_is_better: bool | None = True) -> dict:
         """The numbers of a table that also holds two shares (``domain.compare_shares``); p is Wilcoxon's."""
@@ -244,19 +257,21 @@ class PairedComparison:
             "low": self.low,
             "high": self.high,
             "p": self.wilcoxon_p,
-            "detectable": self.detectable,
+            "detectable": self.detectable if self.n >= FEWEST else None,
             "verdict": self.verdict_if(higher_is_better),
         }
 
     def __str__(self) -> str:
+        seen = f"this n would have shown a difference of {self.detectable:.2f} or more"
+        if self.n < FEWEST:
+            seen = f"{self.n} prompts cannot show a difference: the rank test needs {FEWEST}"
         return (
             f"n = {self.n}: {self.before_mean:.2f} ± {self.before_std:.2f} → "
             f"{self.after_mean:.2f} ± {self.after_std:.2f}\n"
             f"difference {self.difference:+.2f} [{self.low:+.2f}, {self.high:+.2f}], "
             f"effect size {self.effect_size:.2f}, worse on {self.share_worse:.0%} of the prompts\n"
             f"Wilcoxon p = {self.wilcoxon_p:.2g}, sign test p = {self.sign_p:.2g}, "
-            f"Levene p = {self.levene_p:.2g}\n"
-            f"this n would have shown a difference of {self.detectable:.2f} or more"
+            f"Levene p = {self.levene_p:.2g}\n{seen}"
         )
 
 
@@ -282,7 +297,7 @@ def compare_rewards(before, after, groups=None) -> PairedComparison:
         raise ValueError("compare_rewards: one prompt is no comparison.")
     low, high = bootstrap_interval(change, groups)
     spread = float(per_prompt.std(ddof=1))
-    moved, rose = int((per_prompt != 0).sum()), int((per_prompt > 0).sum())
+    moved, rose = per_prompt[per_prompt != 0], int((per_prompt > 0).sum())
     return PairedComparison(
         n=per_prompt.size,
         samples=change.size,
@@ -293,8 +308,9 @@ def compare_rewards(before, after, groups=None) -> PairedComparison:
         difference=float(change.mean()),
         low=low,
         high=high,
-        wilcoxon_p=float(stats.wilcoxon(per_prompt).pvalue) if moved else 1.0,
-        sign_p=float(stats.binomtest(rose, moved).pvalue) if moved else 1.0,
+        wilcoxon_p=float(stats.wilcoxon(per_prompt).pvalue) if moved.size else 1.0,
+        rank_sum=float(np.sign(moved) @ stats.rankdata(np.abs(moved))),
+        sign_p=float(stats.binomtest(rose, moved.size).pvalue) if moved.size else 1.0,
         levene_p=_levene_p(before, after, groups),
         effect_size=float(per_prompt.mean() / spread) if spread > 0 else 0.0,
         share_worse=float((per_prompt < 0).mean()),
@@ -330,7 +346,7 @@ def win_rate(before, after, groups=None) -> tuple[float, float, float]:
     """(share, low, high) of pairs that ``after`` wins; a tie is half a win. ½ is no difference."""
     change = np.subtract(after, before)
     wins = (change > 0) + 0.5 * (change == 0)
-    return float(wins.mean()), *bootstrap_interval(wins, groups)
+    return float(wins.mean()), *share_interval(wins, groups)
 
 
 def verdict(low: float, high: float, higher_is_better: bool | None = True) -> str:
@@ -367,9 +383,9 @@ def paired_shares_interval(correct_a, correct_b) -> tuple[float, float, float]:
     return difference, max(-1.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
-def detectable_difference(n: int, discordant: float) -> float:
+def detectable_difference(n: int, discordant: float) -> float | None:
     """Smallest difference of two paired shares that a McNemar test of n items shows in four of five
-    repetitions (normal approximation, Connor 1987, doi 10.2307/2531961).
+    repetitions (normal approximation, Connor 1987, doi 10.2307/2531961); None below ``FEWEST`` items.
 
     Args:
         discordant: share of the items that only one of the two gets right. A difference cannot
@@ -381,7 +397,7 @@ def detectable_difference(n: int, discordant: float) -> float:
         needed = Z * math.sqrt(share) + POWER * math.sqrt(share - difference**2)
         return difference * math.sqrt(n) - needed
 
-    return float(optimize.brentq(shortfall, 1e-9, 1.0)) if shortfall(1.0) > 0 else 1.0
+    return float(optimize.brentq(shortfall, 1e-9, 1.0)) if n >= FEWEST else None
 
 
 def jackknife_difference(before: list, after: list, statistic) -> tuple[float, float, float, float]:

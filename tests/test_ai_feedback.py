@@ -134,6 +134,7 @@ def test_agreement_counts_ties_half_and_draws_whole_prompts():
     found = ai_feedback.agreement([2.0, 1.0, 0.0, -1.0], pairs)
     assert (found["right"], found["n"]) == (0.625, 4)
     many = [data.Pair(name, "", "", "", "", 1.0, ("", "")) for name in "ab" for _ in range(40)]
+    assert ai_feedback.agreement([1.0] * 80, many)["low"] < 0.5
     wide = ai_feedback.agreement([1.0] * 40 + [-1.0] * 40, many)
     assert wide["low"] < 0.1 < 0.9 < wide["high"], "two prompts say little, however many pairs they have"
 

@@ -112,6 +112,25 @@ def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, row, named):
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "taught", "other"),
+    [
+        ("谁住在山上？", "请问谁住在山上？", "山上有什么动物？"),
+        ("谁住在山上？", "谁在山上住？", "河边的面包店叫什么？"),
+        ("だれが丘に住んでいますか", "ねえ、だれが丘に住んでいますか？", "丘の動物は何ですか"),
+        ("ใครอยู่บนเนินเขา", "ใครอยู่บนเนินเขาครับ", "บนเนินเขามีใครพักอาศัย"),
+        ("누가언덕위에사나요?", "혹시누가언덕위에사나요?", "언덕의동물은무엇인가요?"),
+    ],
+)
+def test_the_examination_is_not_taught_without_spaces_either(tmp_path, asked, taught, other):
+    row = changed(asked, "question")
+    row["lessons"][0]["question"] = other
+    domain.load(written(tmp_path, row, OTHER))
+    row["lessons"][0]["question"] = taught
+    with pytest.raises(DataError, match="field 'question' is nearly"):
+        domain.load(written(tmp_path, row, OTHER))
+
+
 # key, an answer that holds it, one that does not
 EXACT = [
     ("3.5", "It takes 3.5.", "35 minutes"),

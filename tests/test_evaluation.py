@@ -13,6 +13,7 @@ import torch
 from scipy import integrate, stats
 
 from sawyer_utils import evaluation as ev
+from sawyer_utils.chapters import domain
 from sawyer_utils.profiles import PROFILES
 
 # --- bootstrap ----------------------------------------------------------------------------------
@@ -107,6 +108,25 @@ def test_wilson_is_the_closed_form(successes, n):
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert ev.wilson_interval(successes, n) == pytest.approx((centre - half, centre + half), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "groups", "as_of"),
+    [
+        ([1.0] * 3, None, (3, 3, 3)),
+        ([0.0] * 5, None, (0, 0, 5)),
+        ([1.0] * 4, [*"aabb"], (2, 2, 2)),
+        ([0.5] * 3, None, (1, 2, 3)),  # all ties
+        ([1, 1, 0, 1, 0], ["a"] * 5, (0, 1, 1)),
+        ([1, 0, 1, 0], [*"aabb"], (1, 1, 2)),
+    ],
+)
+def test_a_share_without_any_spread_between_groups_is_not_certain(values, groups, as_of):
+    least, most, n = as_of
+    low, high = ev.share_interval(values, groups)
+    assert (low, high) == (ev.wilson_interval(least, n)[0], ev.wilson_interval(most, n)[1])
+    assert low <= np.mean(values) <= high
+    assert ev.share_interval([1, 0, 1], [*"abc"]) == ev.bootstrap_interval([1, 0, 1], [*"abc"])
 
 
 # --- paired comparison --------------------------------------------------------------------------
@@ -237,6 +257,13 @@ def test_interval_and_wilcoxon_must_both_say_so():
     assert few.low > 0
     assert few.wilcoxon_p >= 0.05
     assert few.verdict == "no difference shown"
+    # Twenty of 100 rose by a lot, 80 fell a little: each is beyond doubt, and they contradict each other.
+    for side in (1, -1):
+        change = side * np.r_[np.linspace(10, 11, 20), np.linspace(-0.9, -0.1, 80), np.zeros(200)]
+        torn = ev.compare_rewards(np.zeros(300), change)
+        assert torn.wilcoxon_p < 0.05
+        assert ev.verdict(torn.low, torn.high, None) == "changed"
+        assert {torn.verdict_if(good) for good in (True, False, None)} == {"no difference shown"}
     clear = ev.compare_rewards(np.zeros(50), np.linspace(0.5, 1.5, 50))
     assert [clear.verdict_if(side) for side in (True, False, None)] == ["better", "worse", "changed"]
 
@@ -257,7 +284,8 @@ def test_the_win_rate_counts_a_tie_as_half():
     share, low, high = ev.win_rate([1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 1.0, 0.0])
     assert share == 2.5 / 4
     assert low < share < high
-    assert ev.win_rate([1.0] * 9, [1.0] * 9) == (0.5, 0.5, 0.5)
+    share, low, high = ev.win_rate([1.0] * 9, [1.0] * 9)
+    assert share - low == pytest.approx(high - share)
     # One prompt with many wins is one prompt.
     before, after, groups = np.zeros(40), np.r_[np.ones(20), -np.ones(20)], np.repeat([0, 1], 20)
     assert ev.win_rate(before, after, groups)[1:] == (0.0, 1.0)
@@ -379,7 +407,14 @@ def test_more_items_show_smaller_differences():
     assert found[1] / found[2] == pytest.approx(2, rel=0.05)  # four times the items, half the difference
     # Where the two hardly disagree, the difference itself sets how much they must.
     assert ev.detectable_difference(110, 0.0) > 0
-    assert ev.detectable_difference(3, 0.3) == 1.0  # three items show nothing
+
+
+@pytest.mark.parametrize("n", range(2, 9))
+def test_nothing_is_called_detectable_that_no_test_can_show(n):
+    found = ev.compare_rewards(np.zeros(n), 5 + 0.1 * np.arange(n))  # by far more than their spread
+    for row in (found.row(), domain.compare_shares([False] * n, [True] * n)):
+        assert (row["verdict"] == "better") == (row["detectable"] is not None) == (n >= 6)
+    assert ("would have shown" in str(found)) == (n >= 6)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error():

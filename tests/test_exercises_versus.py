@@ -55,4 +55,6 @@ class TestVersus(Exercises):
     @pytest.mark.parametrize("whole", [float, round, math.ceil, math.floor])
     def test_whole_questions_are_right_too(self, whole):
         for _ in range(20):
-            assert checks.check("05.3", lambda training, n, tokens: whole(training / ((n - 1) * tokens))).right
+            assert checks.check(
+                "05.3", lambda training, n, tokens: whole(training / ((n - 1) * tokens))
+            ).right

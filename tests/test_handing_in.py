@@ -114,7 +114,7 @@ def test_the_command_prints_the_table_and_gathers_the_votes(folder, capsys):
     assert table.splitlines()[0] == "name,01.1,01.2,03.1,quiz 01"
 
 
-@pytest.mark.parametrize("name", ["Zoë Müller", "Ağa, 李", "O'Neil \"Jo\""])
+@pytest.mark.parametrize("name", ["Zoë Müller", "Ağa, 李", 'O\'Neil "Jo"'])
 def test_a_spreadsheet_shows_the_name_as_it_was_typed(session, tmp_path, name):
     checks.check("99.1", 2.5)
     hand_in(name, tmp_path)
@@ -123,7 +123,9 @@ def test_a_spreadsheet_shows_the_name_as_it_was_typed(session, tmp_path, name):
     assert pd.read_csv(tmp_path / "class.csv", encoding="utf-8-sig")["name"][0] == name
 
 
-@pytest.mark.parametrize("before", ["lovelaceada_12_34_", "Ada Lovelace_7_assignsubmission_file_", "Übung, 1 "])
+@pytest.mark.parametrize(
+    "before", ["lovelaceada_12_34_", "Ada Lovelace_7_assignsubmission_file_", "Übung, 1 "]
+)
 def test_what_a_learning_platform_puts_before_a_name_hides_no_file(folder, before):
     (folder / "b/hand-in-bob.json").rename(folder / f"{before}hand-in-bob.json")
     (folder / "._hand-in-bob.json").write_bytes(b"\0macOS")

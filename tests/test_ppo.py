@@ -1281,7 +1281,9 @@ def test_nothing_that_goes_on_lies_on_the_file_it_came_from(make, tmp_path, monk
     files = []
     for module in (checkpoints, models):
         read = module.load_file
-        monkeypatch.setattr(module, "load_file", lambda path, read=read: files.append(read(path)) or files[-1])
+        monkeypatch.setattr(
+            module, "load_file", lambda path, read=read: files.append(read(path)) or files[-1]
+        )
     again = make(run_dir=tmp_path)
     assert again.load_checkpoint()
     on_file = {tensor.untyped_storage().data_ptr() for file in files for tensor in file.values()}

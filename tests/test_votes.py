@@ -225,12 +225,12 @@ def test_the_ends_of_alpha():
 def test_agreement_does_not_need_every_voter_on_every_answer():
     rows = [votes.vote("shared", ANSWERS, winner) for winner in ("sft", "sft", "ppo")]
     rows += [votes.vote(f"alone {i}", ANSWERS, "ppo") for i in range(5)]
-    found = votes.agreement(rows)
-    assert (found.votes, found.units, found.shared) == (8, 6, 1)
-    assert found.alpha == votes.krippendorff_alpha([[1, 1, 0]])
-    assert str(found).startswith("8 votes on 6 sets of answers, 1 of them with several votes: Krippendorff")
-    alone = votes.agreement(rows[3:])
-    assert "no agreement to be computed" in str(alone)
+    found = votes.agreement([*rows, rows[-1]])
+    assert (found.votes, found.units, found.shared) == (9, 6, 2)
+    assert found.alpha == votes.krippendorff_alpha([[1, 1, 0], [0, 0]])
+    assert str(found).startswith("9 votes on 6 sets of answers, 2 of them with several votes: Krippendorff")
+    for few in (rows, rows[3:]):  # one set with several votes, and none
+        assert str(votes.agreement(few)).endswith("with several votes: no agreement to be computed")
 
 
 def cast(*winners, voters=3):

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,11 @@ def runs(words: list[str]) -> set[tuple[str, ...]]:
 
 
 def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[str, str]]:
-    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words."""
+    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words (of a language
+    without spaces: of its letters, in their order)."""
     words = {key: normalise(text) for key, text in texts.items()}
     sets = {key: set(w) for key, w in words.items()}
+    letters = {key: "".join(w) for key, w in words.items() if re.search(f"[{UNSPACED}]", texts[key])}
     grams: dict[tuple, list[str]] = {}
     for key, w in words.items():
         for gram in runs(w):
@@ -91,6 +94,10 @@ def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[s
         shared = len(sets[a] & sets[b])
         if shared and shared > jaccard * len(sets[a] | sets[b]):
             found.add((a, b))
+        if a in letters and b in letters:
+            dice = SequenceMatcher(None, letters[a], letters[b], autojunk=False).ratio()
+            if dice / (2 - dice) > jaccard:  # Jaccard's share, by Dice's
+                found.add((a, b))
     return sorted(found)
 
 

@@ -192,7 +192,7 @@ def _runs(text: str) -> list[tuple[str, ...]]:
 def invented(source: str, summary: str) -> int:
     """Capitalised words and numbers of the summary, but for the first word of a sentence, that the
     source does not have."""
-    known = set(re.findall(r"\w+", source.lower()))
+    known = {*re.findall(r"\w+", source.lower()), *re.findall(r"\d+", source)}  # "1990s" has 1990
     names = [w for s in sentences(summary) for w in re.findall(r"\w+", s)[1:] if w[0].isupper()]
     return sum(word.lower() not in known for word in [*names, *re.findall(r"\d+", summary)])
 

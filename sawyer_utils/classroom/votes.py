@@ -127,7 +127,7 @@ class Agreement:
 
     def __str__(self) -> str:
         said = f"{self.votes} votes on {self.units} sets of answers, {self.shared} of them with several votes"
-        if math.isnan(self.alpha):
+        if math.isnan(self.alpha) or self.shared < 2:  # of one set alpha is 0, whatever was voted
             return f"{said}: no agreement to be computed"
         return f"{said}: Krippendorff's alpha {self.alpha:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
