@@ -198,8 +198,8 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def share_interval(values, groups=None) -> tuple[float, float]:
-    """:func:`bootstrap_interval` of a share. Where all groups are alike, so that no draw differs, Wilson's of so
-    many groups: three right of three are no certainty."""
+    """:func:`bootstrap_interval` of a share. Where all groups are alike, so that no draw differs, Wilson's of
+    so many groups: three right of three are no certainty."""
     low, high = bootstrap_interval(values, groups)
     if high - low > 1e-9:
         return low, high

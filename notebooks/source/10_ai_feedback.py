@@ -226,7 +226,7 @@ tell("both orders", ai_feedback.agreement(averaged, one_each))
 #
 # With b far from 0 the order decides the vote. b holds all that a swap leaves as it is: a taste for the second place,
 # but also a habit of saying "no", which this writer has for single answers too. These numbers do not tell the two
-# apart. This text has no examples, and a mass near 0 would say that the model was not going to say either word.
+# apart. This text has no examples, and its mass is near 0: the model was not going to say either word.
 #
 # One answer at a time has no places: we go on with that.
 #

@@ -80,8 +80,8 @@ def runs(words: list[str]) -> set[tuple[str, ...]]:
 
 
 def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[str, str]]:
-    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words (of a language
-    without spaces: of its letters, in their order)."""
+    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words (of a
+    language without spaces: of its letters, in their order)."""
     words = {key: normalise(text) for key, text in texts.items()}
     sets = {key: set(w) for key, w in words.items()}
     letters = {key: "".join(w) for key, w in words.items() if re.search(f"[{UNSPACED}]", texts[key])}
