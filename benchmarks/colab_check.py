@@ -56,7 +56,7 @@ RESULTS = {  # the lines without which a notebook has no result
     ),
     "04_eval": (
         rf"gold judge: {NUMBER} \[.*\]: (better|worse|no difference shown)",
-        r"\d+ measures got better and \d+ worse",
+        r"\d+ got better, \d+ of them the gold judge's",
     ),
 }
 

@@ -29,7 +29,7 @@ def test_a_figure_is_saved_as_png_and_svg_with_its_numbers(tmp_path):
     plots.save(plots.reward_histograms({"sft": [0.1, 0.4], "ppo": [1.0, 2.5]}), tmp_path, "rewards", numbers)
     assert matplotlib.image.imread(tmp_path / "rewards.png").shape[0] > 100
     drawn = (tmp_path / "rewards.svg").read_text(encoding="utf-8")
-    assert "SFT + RLF: 1.75" in drawn  # text stays text
+    assert "SFT + RLF: mean 1.75, SD" in drawn  # text stays text
     assert pd.read_csv(tmp_path / "rewards.csv").reward.tolist() == [1.0, 2.5]
 
 

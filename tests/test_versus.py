@@ -193,6 +193,11 @@ def test_another_gold_judge_is_asked_anew_and_on_its_own_scale(profile, run_fold
     common = versus.prepare(profile)
     before = versus.answers(common, common.sft, 1)
     other = reward.RewardModel.untrained(profile, seed=2)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for weight in other.model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight))
     other.save(home / profile.name / "gold" / "model", profile.reward_base)
     again = versus.prepare(profile)
     assert again.folder == common.folder
