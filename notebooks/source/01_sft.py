@@ -636,7 +636,7 @@ SFTTrainer(
         **{"output_dir": tempfile.mkdtemp(), "report_to": "none", "bf16": False},
         disable_tqdm=True,
         **{"assistant_only_loss": True, "learning_rate": 5e-4, "max_steps": 4},
-        use_cpu=torch.cuda.device_count() != 1,  # several GPUs want a launcher
+        use_cpu=torch.cuda.device_count() > 1,  # several GPUs want a launcher
     ),
 ).train()
 asked = plain.apply_chat_template(greet, return_tensors="pt", return_dict=True)

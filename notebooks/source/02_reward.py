@@ -805,7 +805,7 @@ RewardTrainer(
         **{"output_dir": tempfile.mkdtemp(), "report_to": "none", "bf16": False},
         **{"learning_rate": 1e-4, "max_steps": 8, "gradient_checkpointing": False},
         disable_tqdm=True,
-        use_cpu=torch.cuda.device_count() != 1,  # several GPUs want a launcher
+        use_cpu=torch.cuda.device_count() > 1,  # several GPUs want a launcher
     ),
 ).train()
 both = list(answers.values())
