@@ -151,7 +151,8 @@ def test(args) -> None:
         ([*nbval, *core], smoke),
     ]
     if args.all:
-        second = {"SAWYER_SECOND_DEVICE": "fp16", "HF_HUB_OFFLINE": "1"}
+        formats = os.environ.get("SAWYER_SECOND_DEVICE", "fp16")  # of the second device; empty: without it
+        second = {"SAWYER_SECOND_DEVICE": formats, "HF_HUB_OFFLINE": "1"}
         steps += [
             # Each builds on 01 to 04 alone; the cells of one stay together.
             ([*nbval, *side_by_side, "--dist", "loadfile", *extras], one_thread | smoke),
