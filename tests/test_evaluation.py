@@ -562,7 +562,7 @@ def test_answers_come_in_the_order_of_the_prompts_and_repeat(letters, letter_act
     assert ev.answer(model, letters, PROMPTS, SMALL, seed=3).responses == found.responses
     assert ev.answer(model, letters, PROMPTS, SMALL, seed=4).responses != found.responses
     several = ev.answer(model, letters, PROMPTS, SMALL, samples=2)
-    assert several.prompts == [prompt for prompt in PROMPTS for _ in "12"], "samples of a prompt stand together"
+    assert several.prompts == [prompt for prompt in PROMPTS for _ in "12"]  # they stand together
     greedy = ev.answer(model, letters, PROMPTS, SMALL, temperature=0.0, seed=0)
     assert greedy.responses == ev.answer(model, letters, PROMPTS, SMALL, 0.0, seed=1).responses
 
