@@ -5,7 +5,8 @@
 
 Each contender is a process under its own interpreter that keeps its model and takes one iteration
 when told to. They take turns: none computes while another is measured, and all see the same
-machine. Writes results/ppo_vs_peers.json.
+machine. A turn is two iterations, of which the second is counted: what a process pays for having
+slept is not its own. Writes results/ppo_vs_peers.json.
 
 The same for all: SmolLM2-135M in bf16, frozen, with LoRA r = 16 in fp32 on every linear layer;
 16 prompts of 24 tokens; responses of 32 tokens, from the full distribution, never stopped early;
@@ -133,9 +134,13 @@ def rewards(texts: list[str]) -> list[float]:
 def sawyer(line: Line, options, prompts: list[str]) -> None:
     import torch
 
-    from sawyer_utils import models, ppo
+    from sawyer_utils import models, ppo, rollout
+    from sawyer_utils.plumbing import workarounds
 
     tokenizer, base = load(options.folder, attention="eager")
+    workarounds.spare_the_head(base)  # as this repository's loader does
+    # The base's other special tokens would end a response, too; the peers have none that does.
+    rollout.endings = lambda tokenizer: [tokenizer.eos_token_id]
     model = models.add_lora(base)
     for name in (models.POLICY, models.REF):  # equal, for both start at zero
         model.add_adapter(name, lora())
@@ -192,7 +197,7 @@ def trl(line: Line, options, prompts: list[str]) -> None:
     # One minibatch without accumulation: with it, ``num_mini_batches`` would not be honoured.
     sizes = {"per_device_train_batch_size": ROWS, "local_rollout_forward_batch_size": ROWS}
     sizes |= {"num_ppo_epochs": EPOCHS, "response_length": RESPONSE, "num_sample_generations": 0}
-    sizes |= {"total_episodes": ROWS * (options.warmup + options.iterations)}
+    sizes |= {"total_episodes": 2 * ROWS * (options.warmup + options.iterations)}
     switches = {"bf16": True, "use_cpu": True, "gradient_checkpointing": False, "temperature": 1.0}
     switches |= {"save_strategy": "no", "report_to": "none", "output_dir": str(options.folder / "trl")}
     trainer = PPOTrainer(
@@ -343,10 +348,15 @@ class Contender:
             raise RuntimeError(f"{self.name} stopped:\n{self.log.read_text()[-3000:]}")
         return json.loads(line)
 
-    def turn(self) -> dict:
+    def iteration(self) -> dict:
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        self.rounds.append(self.answer())
+        return self.answer()
+
+    def turn(self) -> dict:
+        """The second of two iterations; the first wakes the process up."""
+        self.iteration()
+        self.rounds.append(self.iteration())
         if (length := self.rounds[-1]["length"]) != RESPONSE:
             raise RuntimeError(f"{self.name} sampled {length} tokens a response, not {RESPONSE}.")
         return self.rounds[-1]

@@ -1,4 +1,4 @@
-"""What the notebooks import and call of the package is there and takes the arguments; none is run."""
+"""What notebooks and benchmarks import and call of the package is there and takes the arguments; none is run."""
 
 import ast
 import importlib
@@ -8,7 +8,7 @@ import pytest
 
 from sawyer_utils.plumbing.files import project_root
 
-SOURCES = sorted((project_root() / "notebooks").rglob("*.py"))
+SOURCES = sorted(path for name in ("notebooks", "benchmarks") for path in (project_root() / name).rglob("*.py"))
 
 
 def imported(tree: ast.Module) -> dict[str, object]:
@@ -66,7 +66,7 @@ def problems(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_a_notebook_asks_for_nothing_that_is_not_there(path):
+def test_nothing_is_asked_for_that_is_not_there(path):
     assert problems(path.read_text(encoding="utf-8")) == []
 
 
