@@ -102,6 +102,7 @@ base = AutoModelForCausalLM.from_pretrained(
     **models.loading(profile),  # the number format that suits this machine
 )
 base = models.prepare(base, tokenizer, profile)  # frozen, with rows for the two tokens
+model = base  # until section 4
 print(f"{profile.policy_base}: {base.num_parameters():,} weights")
 
 # %%
@@ -252,6 +253,7 @@ lora = LoraConfig(
     target_modules="all-linear",  # each matrix but embedding and output layer
     task_type="CAUSAL_LM",
 )
+base = base if model is base else model.unload()  # where this cell runs again
 before = sft.graded_losses(base, tokenizer, held)  # the exam, before any training
 probe = chat.encode_prompt(tokenizer, fixed[0])
 probe = torch.tensor([probe], device=base.device)  # (1, P)
@@ -499,7 +501,7 @@ print(f"answers only              {by_hand:.4f}")
 print(f"answers, shift forgotten  {unshifted[answers].mean():.4f}")
 print(f"the trainer               {trl_loss:.4f}")
 assert abs(by_hand - trl_loss) < 1e-3
-del trainer, logprobs, nll, unshifted
+del logprobs, nll, unshifted
 
 # %% [markdown]
 # The trainer's number is that of the answers only, of four conversations. ([Padding](../docs/glossary.md#padding) never

@@ -362,8 +362,9 @@ if frozen:
     print(f"layers {layers}, {size} numbers each; the answer's vector; the cosine")
 trained = sum(p.numel() for p in untrained.model.parameters() if p.requires_grad)
 strangers = data.strangers(train)
-pair, lessons = strangers[0], train_pairs + strangers
-print(f"{pair.prompt}\n  own:      {pair.chosen}\n  stranger: {pair.rejected}\n")
+lessons = train_pairs + strangers
+for pair in strangers[:1]:  # one's own data may have none
+    print(f"{pair.prompt}\n  own:      {pair.chosen}\n  stranger: {pair.rejected}\n")
 print(f"{len(train_pairs)} pairs as written + {len(strangers)} with a stranger")
 steps = total_steps(profile, len(lessons))
 # The search for a layer's weights is over too soon to watch.

@@ -307,6 +307,7 @@ plots.save(figure, figures, "clip", {"ratio": r, "surrogate_minus": surrogate})
 # exactly zero. Then **score** and **advantages**: orange is better than the batch's average, blue worse.
 
 # %% tags=["slide"]
+models.restart(model)  # the policy is SFT, however often this cell runs
 torch.manual_seed(1)
 calibration_prompts = train_prompts[:64]
 calibration = evaluation.answer(model, tokenizer, calibration_prompts, profile, seed=1)
@@ -343,6 +344,7 @@ show.shaded_tokens(lines, "score of the answer, then its tokens and their advant
 # **Update:** two passes over the eight answers. Which tokens moved most?
 
 # %% tags=["slide"]
+models.restart(model)
 before = batch.logprobs.clone()
 stats = slow.update(batch)
 after, _ = slow._evaluate(batch)
@@ -466,7 +468,7 @@ for key, unit in units.items():
     thirds[key] = [statistics.mean(line[key] for line in end) for end in ends]
     start, end = thirds[key]
     print(f"{key:7s} first third {start:6.2f}   last third {end:6.2f}   {unit}")
-findings = health.diagnose(log) if len(log) > 3 else []  # rules of thumb
+findings = health.diagnose(log) if len(log) > 3 else ["too few steps to judge"]
 print(*(findings or ["rules of thumb: nothing stands out"]), sep="\n")
 show.rollouts(watch.taken)
 
@@ -526,6 +528,7 @@ plots.save(figure, figures, "four_runs")
 # Prompts that no stage has seen, one sampled answer each, the same seed. **Predict first:** do all of them gain?
 
 # %% tags=["slide"]
+models.load_policy_weights(model, folder / "adapter")
 with models.using(model, models.REF):
     sft_answers = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
 ppo_answers = evaluation.answer(model, tokenizer, test_prompts, profile, seed=0)
