@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import freshness  # of benchmarks
+import ppo_seeds  # of benchmarks
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -90,3 +91,18 @@ def test_a_run_and_its_shipped_copy_are_the_same(tmp_path):
         save_file({"w": torch.linspace(0, 1, 9).to(dtype)}, folder / "adapter_model.safetensors")
         found.append(freshness.of_ppo(PROFILES["local"], folder)["sft"])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("key", [None, "curve", "gains"])
+def test_a_table_is_confirmed_by_the_same_numbers_alone(key):
+    row = {"seed": 3, "minutes": 9.9, "curve": [0.1, 0.25], "gains": {"gold": [0.5]}}
+    report = {"rows": [row, {**row, "seed": 4}], "depends_on": {"ppo.py": "old"}}
+    found = {**row, "minutes": 1.0} | ({} if key is None else {key: "another"})
+    if key is None:
+        assert ppo_seeds.confirm(report, {"ppo.py": "new"}, found) == {
+            **report,
+            "depends_on": {"ppo.py": "new"},
+        }
+    else:
+        with pytest.raises(SystemExit, match=f"otherwise: {key}"):
+            ppo_seeds.confirm(report, {}, found)

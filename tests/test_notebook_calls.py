@@ -1,4 +1,4 @@
-"""What notebooks and benchmarks import and call of the package is there and takes the arguments; none is run."""
+"""What notebooks and benchmarks call of the package is there and takes the arguments; none is run."""
 
 import ast
 import importlib
@@ -8,7 +8,9 @@ import pytest
 
 from sawyer_utils.plumbing.files import project_root
 
-SOURCES = sorted(path for name in ("notebooks", "benchmarks") for path in (project_root() / name).rglob("*.py"))
+SOURCES = sorted(
+    path for name in ("notebooks", "benchmarks") for path in project_root().glob(f"{name}/**/*.py")
+)
 
 
 def imported(tree: ast.Module) -> dict[str, object]:
