@@ -24,9 +24,17 @@ import torch
 from conftest import build_actor, build_model, known_model, letter_tokenizer
 from safetensors.torch import load_file
 from torch import nn, tensor
+from transformers import (
+    BartConfig,
+    BartForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
+)
 
-from sawyer_utils import checkpoints, health, losses, models, ppo
-from sawyer_utils.actor import ActorCritic, _of_tokens
+from sawyer_utils import checkpoints, health, losses, models, ppo, ppo_config
+from sawyer_utils.actor import ActorCritic, _of_tokens, switch_off_dropout
 from sawyer_utils.chat import add_control_tokens, encode_prompt, token_count
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.plumbing.resuming import TrainingInterrupted
@@ -736,6 +744,26 @@ def test_dropout_is_off(make, letter_actor, planted):  # №7
     assert trainer.step(PROMPTS[:8])["ratio_error"] == 0.0
 
 
+def test_every_rate_of_dropout_is_found(letters):
+    """Each of these keeps some rate under another name, and hands it to a function."""
+    few = {"vocab_size": len(letters), "num_hidden_layers": 2, "num_attention_heads": 4}
+    sized = {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2}
+    halves = dict.fromkeys(("residual_dropout", "embedding_dropout", "attention_dropout"), 0.5)
+    bloom = {"hidden_dropout": 0.5, "attention_dropout": 0.5}
+    layers = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64}
+    for model in (
+        Starcoder2ForCausalLM(Starcoder2Config(**few, **sized, **halves)),
+        BloomForCausalLM(BloomConfig(vocab_size=len(letters), hidden_size=32, n_layer=2, n_head=4, **bloom)),
+        BartForCausalLM(
+            BartConfig(vocab_size=len(letters), **layers, activation_dropout=0.5, decoder_layerdrop=0.5)
+        ),
+    ):
+        switch_off_dropout(model.train())
+        ids = torch.arange(2, 12)[None]
+        with torch.no_grad():
+            assert torch.equal(model(ids).logits, model(ids).logits), type(model).__name__
+
+
 def test_the_update_does_not_depend_on_the_micro_batch(make):  # №21
     settings = {"seed": 4, "response_tokens": 16, "learning_rate": 1e-3}
     shared, found = ready(opinionated(make(**settings)), seed=1), []
@@ -907,7 +935,10 @@ def test_activation_checkpointing_is_on_and_changes_nothing(make, compute):  # �
         ({"top_k": 50}, "full distribution"),  # №4
         ({"top_p": 0.9}, "full distribution"),
         ({"temperature": 0.0}, "full distribution"),
-        ({"generation_batch": 0}, "generation_batch=0"),
+        *(({name: 0}, f"{name}=0: it has to be 1 or more") for name in ppo_config.SIZES),
+        ({"clip": 0.0}, "clip=0.0"),
+        ({"kl_target": 0.0}, "kl_target=0.0"),
+        ({"kl_target": 1.0, "kl_coef": 0.0}, "kl_coef=0.0"),
         ({"minibatches": 9}, "9 minibatches"),
     ],
 )
