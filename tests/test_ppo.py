@@ -986,7 +986,7 @@ def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(make, letters):  #
 
 def test_fewer_prompts_than_a_batch_are_refused(make):
     # Elsewhere this loops for ever over an empty loader.
-    with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
+    with pytest.raises(ValueError, match=r"7 prompts are fewer than the 8 of a step: .*ppo_batch"):
         make().train(PROMPTS[:7])
     assert len(make(**GROUPS, steps=1).train(PROMPTS[:2])) == 1  # eight answers in two groups
     with pytest.raises(ValueError, match="1 prompts are fewer"):
@@ -1008,7 +1008,7 @@ def test_prompts_that_do_not_fit_are_left_out_and_said(make, letters, capsys):
     assert long not in seen
     said = f"2 of {len(PROMPTS) + 2} prompts left out: longer than {limit} tokens.\n"
     assert said in capsys.readouterr().out
-    with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
+    with pytest.raises(ValueError, match=r"7 prompts are fewer than the 8 of a step: .*ppo_batch"):
         make(prompt_tokens=limit).train([*PROMPTS[:7], long])
 
 
@@ -1197,6 +1197,16 @@ def test_the_stop_button_keeps_the_step_and_the_next_run_goes_on(make, tmp_path)
     check_same_run(resumed, whole)
 
 
+def test_without_a_folder_the_stop_button_promises_nothing(make, capsys):
+    def press(log):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make(steps=4).train(PROMPTS, on_step=press)
+    assert not isinstance(caught.value, TrainingInterrupted)
+    assert "to keep it" not in capsys.readouterr().out
+
+
 def test_without_resume_a_run_starts_over(make, tmp_path):
     first = make(run_dir=tmp_path)
     first.train(PROMPTS)
@@ -1282,12 +1292,40 @@ def test_what_changes_no_result_goes_on(make, tmp_path):
         assert not (tmp_path / "earlier-1").exists()
 
 
-def test_a_reward_that_is_not_the_same_twice_can_still_go_on(make, tmp_path):
+def few(limit: int):
+    """One more for a response of fewer letters: on the canned answers all of these limits agree."""
+    return lambda prompts, responses: [float(len(response.split()) < limit) for response in responses]
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"scale_rewards": True, "score_clip": 0.5, "missing_stop_penalty": 3.0}]
+)
+def test_a_reward_that_only_agrees_on_a_few_answers_is_another_one(make, tmp_path, capsys, more):
+    settings = {"steps": 2, "run_dir": tmp_path, "response_tokens": 6, **more}
+    first = make(few(2), **settings)
+    first.train(PROMPTS)
+    same_one = make(few(2), **settings)
+    same_one.step = lambda prompts: pytest.fail("a step was made")
+    assert same_one.train(PROMPTS) == first.log
+    other = make(few(4), **settings)
+    known = [checkpoints.identity(trainer, PROMPTS)["reward"] for trainer in (first, other)]
+    assert known[0] == known[1], "the canned answers tell them apart: nothing was planted"
+    lengths = {len(one["response"].split()) for one in first.log[-1]["samples"]}
+    assert lengths & {2, 3}, "nothing in the log tells them apart"
+    capsys.readouterr()
+    other.train(PROMPTS)
+    said = capsys.readouterr().out
+    assert "scores this run's answers otherwise" in said
+    assert (tmp_path / "earlier-1" / "checkpoint").exists()
+
+
+def test_a_reward_that_is_not_the_same_twice_can_still_go_on(make, tmp_path, capsys):
     dice = random.Random(0)
     trainer = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
     trainer.train(PROMPTS)
     again = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
     assert again.train(PROMPTS) == trainer.log
+    assert "cannot be told" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
