@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -79,18 +82,31 @@ def _of_tokens(head: nn.Module, states: Tensor, tokens: Tensor, temperature: flo
         return found, losses.entropy(logprobs.detach()) if wanted else torch.zeros_like(found)
 
 
+CHANGED = (
+    "changes its logits after the output layer: log-probs would be off by {:.2g} nats. PPO here reads that "
+    "layer alone: choose a model without logit scaling or soft-capping, such as Llama, SmolLM2, Qwen or "
+    "Mistral."
+)
+PADDED = (
+    "reads a padded prompt otherwise than the same prompt alone: log-probs would be off by {:.2g} nats. "
+    "Choose a model whose positions leave padding out, such as Llama, SmolLM2, Qwen, Mistral or T5."
+)
+
+
 @torch.no_grad()
 def check_output_layer(model) -> None:
-    """Compare the output layer's logits with the model's own, on a few tokens.
+    """Compare the output layer's logits with the model's own, on a few tokens, and with those of the same
+    tokens after padding.
 
     Some models scale their logits after that layer (Granite, Cohere) or bend them (Gemma 2). Log-probs taken
-    from the layer alone would then be off by nats, while every ratio of two of them still starts at 1.
+    from the layer alone would then be off by nats, while every ratio of two of them still starts at 1. Others
+    (BART, Pegasus) count positions from the first token on, padding or not.
 
     Args:
         model: a causal or an encoder-decoder language model, with adapters or without.
 
     Raises:
-        UnsuitableBase: if the two differ.
+        UnsuitableBase: if two of the three differ.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = base.get_output_embeddings()
@@ -99,9 +115,10 @@ def check_output_layer(model) -> None:
     ids = (torch.arange(1, 9, device=device) % words).unsqueeze(0)
     everything = torch.ones_like(ids, dtype=torch.bool)
     batch = Rollout([""], [""], ids, everything, everything[:, 4:], everything[:, 0])
+    padded = replace(batch, input_ids=F.pad(ids, (3, 0)), attention_mask=F.pad(everything, (3, 0)))
     training = base.training
     base.eval()  # dropout would differ from one pass to the next
-    taken = losses.log_softmax(head(response_states(base, batch)))  # (1, 4, V)
+    taken, after = (losses.log_softmax(head(response_states(base, b))) for b in (batch, padded))  # (1, 4, V)
     if base.config.is_encoder_decoder:
         start = torch.full_like(ids[:, :1], base.config.decoder_start_token_id)
         read = {"input_ids": ids[:, :4], "decoder_input_ids": torch.cat([start, ids[:, 4:-1]], 1)}
@@ -109,14 +126,12 @@ def check_output_layer(model) -> None:
     else:
         logits = base(input_ids=ids, use_cache=False).logits[:, 3:-1]
     base.train(training)
-    worst = float((taken - losses.log_softmax(logits)).abs().max())
-    # Half precision rounds a logit of 20 to a tenth, and the two passes may sum in another order.
-    if not worst < (1e-3 if logits.dtype == torch.float32 else 0.5):
-        raise UnsuitableBase(
-            f"{type(base).__name__} changes its logits after the output layer: log-probs would be off by "
-            f"{worst:.2g} nats. PPO here reads that layer alone: choose a model without logit scaling or "
-            "soft-capping, such as Llama, SmolLM2, Qwen or Mistral."
-        )
+    # Half precision rounds a logit of 20 to a tenth, and two passes may sum in another order.
+    allowed = 1e-3 if logits.dtype == torch.float32 else 0.5
+    for other, problem in ((losses.log_softmax(logits), CHANGED), (after, PADDED)):
+        worst = float((taken - other).abs().max())
+        if not worst < allowed:
+            raise UnsuitableBase(f"{type(base).__name__} {problem.format(worst)}")
 
 
 def response_states(base: nn.Module, rollout: Rollout) -> Tensor:
@@ -149,7 +164,9 @@ def response_states(base: nn.Module, rollout: Rollout) -> Tensor:
 def switch_off_dropout(model: nn.Module) -> None:
     """Set every dropout rate to 0: the ratio of old to new must be 1 before the first update."""
     for module in model.modules():
-        # A layer's own rate, and those that attention layers hand to a function.
-        for name in ("p",) if isinstance(module, nn.Dropout) else ("attention_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # Rates that a layer hands to a function: dropout, hidden_dropout, layerdrop, …
+        for name in [name for name in vars(module) if "drop" in name.lower()]:
+            if isinstance(getattr(module, name), float):
                 setattr(module, name, 0.0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +77,7 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
         head = load_file(folder / "value_head.safetensors")
         moments = load_file(folder / "optimizer.safetensors")
         load_policy_weights(trainer.actor.model, folder / "adapter")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"The checkpoint in {folder} is damaged ({error}). Delete it and run again."
         ) from error
@@ -102,10 +104,45 @@ def go_on(trainer: PPOTrainer, prompts: list[str], resume: bool) -> None:
     if trainer.processes.main:
         outputs = ("checkpoint", "adapter", "log.json", "milestones")
         recover(trainer.run_dir / "checkpoint")
-        resuming.claim(trainer.run_dir, identity(trainer, prompts), outputs, resume)
+        claim(trainer, identity(trainer, prompts), outputs, resume)
     trainer.processes.state.wait_for_everyone()
     if not load(trainer, trainer.run_dir / "checkpoint"):
         restart(trainer.actor.model)  # which may have been trained already, in this session
+
+
+def claim(trainer: PPOTrainer, known: dict, outputs, resume: bool = True, file=resuming.RUN) -> None:
+    """:func:`resuming.claim` of a run folder. A run that passes is still another one if its own last answers
+    are scored otherwise now: two rewards may agree on the few answers of :func:`identity`."""
+    ours = partial(resuming.claim, trainer.run_dir, known, outputs, file=file)
+    if ours(resume=resume) and not _pays_the_same(trainer):
+        print("The reward function scores this run's answers otherwise than it did.")
+        ours(resume=False)
+
+
+def _pays_the_same(trainer: PPOTrainer) -> bool:
+    """Whether the checkpoint's last samples get the scores that its log has; also where that cannot be told,
+    which is said."""
+    try:
+        log = (trainer.run_dir / "checkpoint" / "log.jsonl").read_text(encoding="utf-8")
+        line = json.loads(log.splitlines()[-1])
+        asked = [(one["prompt"], one["response"]) for one in line["samples"]]
+        said = [one["score"] for one in line["samples"]]
+    except (OSError, ValueError, LookupError):  # nothing is kept, or it is damaged, which load will say
+        return True
+    spread, config = line.get("reward_std", 0.0), trainer.config
+
+    def near(score: float, other: float) -> bool:  # in 16 bits a score hangs a little on its batch
+        return abs(score - other) <= 0.1 * spread + 0.01 * abs(other) + 1e-3
+
+    alone = [checked_scores(trainer.reward_fn, [p], [r])[0] / line.get("score_scale", 1.0) for p, r in asked]
+    together = checked_scores(trainer.reward_fn, *map(list, zip(*asked, strict=True)))
+    if not all(near(a, b / line.get("score_scale", 1.0)) for a, b in zip(alone, together, strict=True)):
+        print("Whether this run had this reward function cannot be told; if not, start over: resume=False.")
+        return True
+    limit = math.inf if config.score_clip is None else config.score_clip
+    paid = [max(-limit, min(limit, score)) for score in alone]
+    fined = [score - config.missing_stop_penalty for score in paid]  # of an answer without its stop token
+    return all(near(a, s) or near(b, s) for a, b, s in zip(paid, fined, said, strict=True))
 
 
 def identity(trainer: PPOTrainer, prompts: list[str]) -> dict:

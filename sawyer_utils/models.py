@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -152,26 +153,35 @@ def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False)
     Raises:
         ValueError: if the file is damaged, naming it.
     """
-    from safetensors import SafetensorError
+    with _named(path):
+        if not isinstance(model, PeftModel):
+            return PeftModel.from_pretrained(model, path, adapter_name=name, is_trainable=trainable)
+        model.load_adapter(path, adapter_name=name, is_trainable=trainable)
+    return model
 
+
+@contextmanager
+def _named(path: Path):
+    """What goes wrong with an adapter inside the block is a ValueError that names it."""
     try:
-        if isinstance(model, PeftModel):
-            model.load_adapter(path, adapter_name=name, is_trainable=trainable)
-        else:
-            model = PeftModel.from_pretrained(model, path, adapter_name=name, is_trainable=trainable)
+        yield
     except torch.OutOfMemoryError:  # a RuntimeError, and nothing wrong with the file
         raise
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:  # of another base, too
         raise ValueError(
             f"The adapter in {path} cannot be read ({error}). Delete it and run its stage again."
         ) from error
-    return model
 
 
 def load_policy_weights(model, folder: Path, name: str = POLICY) -> None:
-    """Overwrite the weights of the adapter ``policy`` (or another), in place, with saved ones."""
-    weights = load_file(Path(folder) / "adapter_model.safetensors")
-    set_peft_model_state_dict(model, weights, adapter_name=name)
+    """Overwrite the weights of the adapter ``policy`` (or another), in place, with saved ones.
+
+    Raises:
+        ValueError: if the file is damaged, naming it.
+    """
+    with _named(folder):
+        weights = load_file(Path(folder) / "adapter_model.safetensors")
+        set_peft_model_state_dict(model, weights, adapter_name=name)
 
 
 @torch.no_grad()

@@ -213,14 +213,18 @@ class PPOTrainer:
         if self.config.prompt_tokens:
             prompts = that_fit(self.tokenizer, prompts, self.config.prompt_tokens)
         if len(prompts) * self.config.answers < self.config.batch_size:
-            raise ValueError(f"{len(prompts)} prompts are fewer than a batch of {self.config.batch_size}.")
+            needed = f"the {self.config.batch_size // self.config.answers} of a step"
+            raise ValueError(
+                f"{len(prompts)} prompts are fewer than {needed}: bring more, or lower ppo_batch."
+            )
         if self.run_dir is not None and not self.log:
             checkpoints.go_on(self, prompts, bool(resume))
         if on_step and self.log:
             on_step(self.log)
         total, every = self.config.steps, self.config.checkpoint_every
-        alone = self.processes.count == 1  # one of several cannot stop
-        with StopButton(enabled=alone) as button, tracking.follow(self.run_dir) as track, stage("PPO") as now:
+        # One of several cannot stop, and without a folder nothing would be kept.
+        can_stop = self.processes.count == 1 and self.run_dir is not None
+        with StopButton(can_stop) as button, tracking.follow(self.run_dir) as track, stage("PPO") as now:
             now.tell(self.steps_done, total)
             while self.steps_done < total:
                 with memory.explained(self.actor.model, self.config.halves()):

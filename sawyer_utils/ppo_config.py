@@ -8,14 +8,18 @@ import torch
 
 from sawyer_utils.runtime import choose_precision
 
+# What has to be 1 or more, where it is set. Of max_ratio: the first minibatch's ratio is 1.
+SIZES = ("steps", "batch_size", "epochs", "minibatches", "micro_batch", "group_size", "response_tokens")
+SIZES += ("prompt_tokens", "generation_batch", "checkpoint_every", "max_ratio")
+
 
 @dataclass(frozen=True)
 class PPOConfig:
     """All settings of a run. Lengths in tokens, KL in nats.
 
     Raises:
-        ValueError: for a batch without rows, an unknown baseline, a critic's settings without a critic, or a
-            sampler whose log-probs are not π's.
+        ValueError: for a size below 1, a batch without rows, a KL target that nothing is steered by, an
+            unknown baseline, a critic's settings without a critic, or a sampler whose log-probs are not π's.
     """
 
     steps: int = 24
@@ -55,6 +59,16 @@ class PPOConfig:
     seed: int = 0
 
     def __post_init__(self):
+        for name in SIZES:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value}: it has to be 1 or more.")
+        if self.clip <= 0:
+            raise ValueError(f"clip={self.clip}: it has to be above 0.")
+        if self.kl_target is not None and min(self.kl_target, self.kl_coef) <= 0:
+            raise ValueError(
+                f"kl_target={self.kl_target} with kl_coef={self.kl_coef}: the one is reached by multiplying "
+                "the other, and both have to be above 0."
+            )
         if self.minibatches > self.batch_size:
             raise ValueError(f"{self.minibatches} minibatches of {self.batch_size} responses.")
         if self.baseline not in ("critic", "group", "none"):
@@ -63,8 +77,6 @@ class PPOConfig:
             raise ValueError("gamma, lam and critic_warmup are a critic's: without one 1, 1 and 0.")
         if self.batch_size % self.answers or self.answers < 1 + (self.baseline == "group"):
             raise ValueError(f"{self.batch_size} responses are no groups of {self.group_size}.")
-        if self.generation_batch is not None and self.generation_batch < 1:
-            raise ValueError(f"generation_batch={self.generation_batch} samples nothing.")
         if self.top_k != 0 or self.top_p != 1.0 or self.temperature <= 0:
             raise ValueError(
                 "PPO needs samples from the full distribution: top_k=0, top_p=1, temperature > 0. "

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModel
 
 from sawyer_utils.evaluation import Similarity
 from sawyer_utils.losses import bradley_terry
+from sawyer_utils.plumbing import workarounds
 from sawyer_utils.plumbing.progress import each
 
 DEPTHS = (1 / 6, 1 / 3, 1 / 2, 2 / 3)  # of the layers; the last third is about the next token
@@ -38,7 +39,9 @@ encoder_of = lru_cache(maxsize=1)(Similarity)
 def load_frozen(path: str, device: str, dtype: torch.dtype, attention: str) -> nn.Module:
     """A causal language model that is only read, up to the deepest layer that is."""
     deepest = max(depths_of(AutoConfig.from_pretrained(path).num_hidden_layers))
-    options = {"dtype": dtype, "attn_implementation": attention, "num_hidden_layers": deepest}
+    options = {"dtype": dtype, "num_hidden_layers": deepest}
+    if attention != "sdpa":  # as models.loading: a base without it takes eager by itself
+        options["attn_implementation"] = attention
     return AutoModel.from_pretrained(path, **options).to(device).requires_grad_(False).eval()
 
 
@@ -74,6 +77,9 @@ class Probe(nn.Module):
 
         Args:
             texts: token ids of each question with its answer.
+
+        Raises:
+            Fp16Overflow: if the base makes numbers of a text that are not finite.
         """
         sentences = list(dict.fromkeys([*prompts, *responses]))
         vectors = dict(zip(sentences, self.encoder.embed(sentences), strict=True))
@@ -105,6 +111,10 @@ class Probe(nn.Module):
             layers = self.base(**read, output_hidden_states=True).hidden_states
             weight = (mask / lengths.to(mask.device))[..., None]
             means = torch.cat([(layers[depth].float() * weight).sum(1) for depth in self.depths], 1)
+            if not means.isfinite().all():
+                what = "makes numbers of a text that are not finite"
+                advice = workarounds.overflow_advice(self.base, what, "SAWYER_REWARD_BASE")
+                raise workarounds.Fp16Overflow(advice)
             found.update(zip(some, means.cpu(), strict=True))
         return torch.stack([found[tuple(text)] for text in texts])
 

@@ -122,7 +122,14 @@ class Profile:
 
     def __post_init__(self):
         """A micro-batch that does not divide SFT's batch becomes the largest that does: a step reads what
-        was asked for, whatever fits into memory."""
+        was asked for, whatever fits into memory.
+
+        Raises:
+            ValueError: for a size below 1, naming it.
+        """
+        for name, value in vars(self).items():
+            if type(value) is int and value < 1 and not name.endswith("max_steps"):  # -1: no limit
+                raise ValueError(f"{name}={value} in profile {self.name!r}: it has to be 1 or more.")
         rows = range(1, min(self.sft_micro_batch, self.sft_batch) + 1)
         divisors = [n for n in rows if self.sft_batch % n == 0]
         object.__setattr__(self, "sft_micro_batch", max(divisors, default=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -44,17 +46,20 @@ MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a differ
 
 
 def _load_base(base: str):
-    """A base with a new head of one number, and its tokenizer."""
+    """A base with a new head of one number, its tokenizer, and the names of the other layers that the base
+    comes without (a pooler, in what was saved without one): they are random, too, and to be trained whole.
+    """
     path, device = assets.resolve(base), choose_precision().device
-    options = {} if device == "cpu" else {"attn_implementation": "sdpa"}
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1, dtype=torch.float32, **options
+    model, found = AutoModelForSequenceClassification.from_pretrained(
+        path, num_labels=1, dtype=torch.float32, output_loading_info=True
     )
+    missing = {key.rpartition(".")[0] for key in found["missing_keys"]}
+    new = sorted(name for name in missing if name.split(".")[0] not in SEQ_CLS_HEAD_NAMES)
     tokenizer = _load_tokenizer(path)
     if tokenizer.sep_token is None:  # a causal model's head reads the last token that is no padding
         model.config.pad_token_id = tokenizer.pad_token_id
     model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
-    return model.to(device), tokenizer
+    return model.to(device), tokenizer, new
 
 
 def _load_tokenizer(path: str | Path):
@@ -158,21 +163,26 @@ class RewardModel:
         (``reward_frozen``): a few MB to save."""
         torch.manual_seed(seed)
         if profile.reward_frozen and _load_tokenizer(assets.resolve(profile.reward_base)).sep_token is None:
-            probe, tokenizer = _load_probe(profile.reward_base, profile.encoder)
+            probe, tokenizer = _load_probe(profile.reward_base, profile.encoder, profile.precision)
             return FrozenReward(probe, tokenizer, profile.reward_pair_tokens)
-        model, tokenizer = _load_base(profile.reward_base)
+        model, tokenizer, new = _load_base(profile.reward_base)
         config = LoraConfig(
             r=profile.reward_rank,
             lora_alpha=2 * profile.reward_rank,
             lora_dropout=0.0,
             target_modules="all-linear",
+            exclude_modules=new or None,
+            modules_to_save=new or None,
             task_type="SEQ_CLS",  # the head is trained and saved whole
         )
         return cls(get_peft_model(model, config), tokenizer, profile.reward_pair_tokens)
 
     @classmethod
-    def load(cls, path: Path | str) -> RewardModel:
+    def load(cls, path: Path | str, precision: str | None = None) -> RewardModel:
         """Load a saved reward model onto its base.
+
+        Args:
+            precision: of a frozen base, as in a profile; None takes ``SAWYER_PRECISION``, else "auto".
 
         Raises:
             ValueError: if a file is damaged, naming the folder.
@@ -180,8 +190,10 @@ class RewardModel:
         settings = read_json(Path(path) / "sawyer_reward.json")
         longest = settings["max_tokens"]
         if encoder := settings.get("encoder"):
-            return FrozenReward(*_load_probe(settings["base"], encoder), longest).load_head(Path(path))
-        model, tokenizer = _load_base(settings["base"])
+            precision = precision or os.environ.get("SAWYER_PRECISION") or "auto"
+            probe, tokenizer = _load_probe(settings["base"], encoder, precision)
+            return FrozenReward(probe, tokenizer, longest).load_head(Path(path))
+        model, tokenizer, _ = _load_base(settings["base"])
         return cls(load_adapter(model, Path(path), "default"), tokenizer, longest)
 
     def save(self, path: Path | str, base: str) -> None:
@@ -235,7 +247,13 @@ class FrozenReward(RewardModel):
         return self.model(self.features(prompts, responses)).tolist()
 
     def train(self, pairs: list[Pair]) -> list[dict]:
-        """Find the head's weights; returns the log of the search, with the penalty that was chosen."""
+        """Find the head's weights; returns the log of the search, with the penalty that was chosen.
+
+        Raises:
+            ValueError: without pairs.
+        """
+        if not pairs:
+            raise ValueError("No pair to learn from.")
         began = time.perf_counter()
         texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
         found = dict(zip(texts, self.features(*map(list, zip(*texts, strict=True))), strict=True))
@@ -271,8 +289,8 @@ class FrozenReward(RewardModel):
         return self
 
 
-def _load_probe(base: str, encoder: str) -> tuple[Probe, object]:
-    path, precision = assets.resolve(base), choose_precision()
+def _load_probe(base: str, encoder: str, wanted: str) -> tuple[Probe, object]:
+    path, precision = assets.resolve(base), choose_precision(wanted)
     tokenizer = _load_tokenizer(path)
     model = load_frozen(str(path), precision.device, precision.compute, precision.attention)
     depths = depths_of(AutoConfig.from_pretrained(path).num_hidden_layers)
@@ -305,7 +323,8 @@ def reward_trainer(
     if not rows:
         raise ValueError(f"None of {len(pairs)} pairs can be told apart in {reward.max_tokens} tokens.")
     longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
-    micro = max(1, profile.reward_batch // MICRO_BATCHES)
+    at_most = max(1, profile.reward_batch // MICRO_BATCHES)
+    micro = next(n for n in range(at_most, 0, -1) if profile.reward_batch % n == 0)
     settings = {
         "output_dir": str(folder),
         "num_train_epochs": profile.reward_epochs,
@@ -352,9 +371,9 @@ def standardised(
         (standardised function, mean, standard deviation)
 
     Raises:
-        ValueError: if all scores are equal.
+        ValueError: if all scores are equal, or :func:`checked_scores` refuses them.
     """
-    scores = torch.tensor(reward_fn(prompts, responses))
+    scores = torch.tensor(checked_scores(reward_fn, prompts, responses))
     mean, spread = float(scores.mean()), float(scores.std())
     if not spread > 0:
         raise ValueError("standardised: every response has the same score.")
@@ -373,9 +392,14 @@ class Mixture:
 
     Attributes:
         parts: name -> its own scores of the last call, before the weight.
+
+    Raises:
+        ValueError: for a part named "std": the log's "reward_std" is the spread of the whole.
     """
 
     def __init__(self, **parts: tuple[RewardFn, float]):
+        if "std" in parts:
+            raise ValueError('A part may not be named "std": "reward_std" is the spread of all rewards.')
         self.functions = parts
         self.parts: dict[str, list[float]] = {}
 
@@ -419,9 +443,12 @@ def checked_scores(
 
     Raises:
         ValueError: if it raises, gives another number of scores, NaN or infinity.
+        torch.OutOfMemoryError: if it does: whoever trains says what to change (``memory.explained``).
     """
     try:
         scores = [float(score) for score in reward_fn(prompts, responses)]
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         shown = _first_to_fail(reward_fn, prompts, responses)
         raise ValueError(f"The {name} failed on {shown}: {type(error).__name__}: {error}") from error
@@ -502,7 +529,7 @@ def train_reward(
 def _train_head(reward: FrozenReward, profile, pairs, folder: Path, on_log, resume: bool) -> list[dict]:
     """:func:`train_reward` of a frozen one: too short for a checkpoint."""
     known = {"data": resuming.digest(pairs)}
-    known |= {"base": profile.reward_base, "tokens": reward.max_tokens}
+    known |= {"base": profile.reward_base, "encoder": profile.encoder, "tokens": reward.max_tokens}
     ours = resuming.claim(folder, known, ("model", "log.json"), resume)
     if ours and (log := trainers.finished(folder, "model")):
         reward.load_head(folder / "model")
@@ -516,6 +543,8 @@ def _train_head(reward: FrozenReward, profile, pairs, folder: Path, on_log, resu
 
 def differences(reward: RewardModel, pairs: list[Pair]) -> list[float]:
     """Score of the chosen minus score of the rejected response, for each pair."""
+    if not pairs:
+        return []
     # Each text is scored once, however many pairs it stands in.
     texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
     scores = dict(zip(texts, reward.score(*map(list, zip(*texts, strict=True))), strict=True))

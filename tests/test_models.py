@@ -165,6 +165,10 @@ def test_a_damaged_adapter_is_named(letters, letter_actor, tmp_path, damage, ont
     with pytest.raises(ValueError, match="cannot be read") as error:
         models.load_adapter(model, folder, "another")
     assert str(folder) in str(error.value)
+    if onto == "other adapters" and damage != "config":
+        with pytest.raises(ValueError, match="cannot be read") as error:
+            models.load_policy_weights(model, folder)
+        assert str(folder) in str(error.value)
 
 
 @pytest.mark.parametrize("onto", ["a plain base", "other adapters"])

@@ -6,12 +6,15 @@ import pytest
 import torch
 from conftest import build_actor, build_model
 from transformers import (
+    BartForCausalLM,
+    BartForConditionalGeneration,
     CohereConfig,
     CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
+    PegasusForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
     T5Config,
@@ -66,6 +69,17 @@ def test_logits_that_are_changed_after_the_output_layer_are_refused(letters, nam
 def test_others_are_taken(letters, name):
     kind, config, options = PLAIN[name]
     ActorCritic(build_actor(letters, model=built(letters, kind, config, **options)))
+
+
+def test_models_whose_positions_count_padding_are_refused(letters):
+    sizes = {"d_model": 32, "init_std": 0.3, "max_position_embeddings": 64, "decoder_start_token_id": 0}
+    for side in ("encoder", "decoder"):
+        sizes |= {f"{side}_layers": 2, f"{side}_attention_heads": 4, f"{side}_ffn_dim": 64}
+    for kind in (BartForCausalLM, BartForConditionalGeneration, PegasusForConditionalGeneration):
+        torch.manual_seed(0)
+        model = kind(kind.config_class(vocab_size=len(letters), **sizes))
+        with pytest.raises(ValueError, match=f"{kind.__name__} reads a padded prompt otherwise.*nats"):
+            check_output_layer(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

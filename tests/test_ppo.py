@@ -24,9 +24,17 @@ import torch
 from conftest import build_actor, build_model, known_model, letter_tokenizer
 from safetensors.torch import load_file
 from torch import nn, tensor
+from transformers import (
+    BartConfig,
+    BartForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
+)
 
-from sawyer_utils import checkpoints, health, losses, models, ppo
-from sawyer_utils.actor import ActorCritic, _of_tokens
+from sawyer_utils import checkpoints, health, losses, models, ppo, ppo_config
+from sawyer_utils.actor import ActorCritic, _of_tokens, switch_off_dropout
 from sawyer_utils.chat import add_control_tokens, encode_prompt, token_count
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.plumbing.resuming import TrainingInterrupted
@@ -736,6 +744,26 @@ def test_dropout_is_off(make, letter_actor, planted):  # №7
     assert trainer.step(PROMPTS[:8])["ratio_error"] == 0.0
 
 
+def test_every_rate_of_dropout_is_found(letters):
+    """Each of these keeps some rate under another name, and hands it to a function."""
+    few = {"vocab_size": len(letters), "num_hidden_layers": 2, "num_attention_heads": 4}
+    sized = {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2}
+    halves = dict.fromkeys(("residual_dropout", "embedding_dropout", "attention_dropout"), 0.5)
+    bloom = {"hidden_dropout": 0.5, "attention_dropout": 0.5}
+    layers = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64}
+    for model in (
+        Starcoder2ForCausalLM(Starcoder2Config(**few, **sized, **halves)),
+        BloomForCausalLM(BloomConfig(vocab_size=len(letters), hidden_size=32, n_layer=2, n_head=4, **bloom)),
+        BartForCausalLM(
+            BartConfig(vocab_size=len(letters), **layers, activation_dropout=0.5, decoder_layerdrop=0.5)
+        ),
+    ):
+        switch_off_dropout(model.train())
+        ids = torch.arange(2, 12)[None]
+        with torch.no_grad():
+            assert torch.equal(model(ids).logits, model(ids).logits), type(model).__name__
+
+
 def test_the_update_does_not_depend_on_the_micro_batch(make):  # №21
     settings = {"seed": 4, "response_tokens": 16, "learning_rate": 1e-3}
     shared, found = ready(opinionated(make(**settings)), seed=1), []
@@ -907,7 +935,10 @@ def test_activation_checkpointing_is_on_and_changes_nothing(make, compute):  # �
         ({"top_k": 50}, "full distribution"),  # №4
         ({"top_p": 0.9}, "full distribution"),
         ({"temperature": 0.0}, "full distribution"),
-        ({"generation_batch": 0}, "generation_batch=0"),
+        *(({name: 0}, f"{name}=0: it has to be 1 or more") for name in ppo_config.SIZES),
+        ({"clip": 0.0}, "clip=0.0"),
+        ({"kl_target": 0.0}, "kl_target=0.0"),
+        ({"kl_target": 1.0, "kl_coef": 0.0}, "kl_coef=0.0"),
         ({"minibatches": 9}, "9 minibatches"),
     ],
 )
@@ -955,7 +986,7 @@ def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(make, letters):  #
 
 def test_fewer_prompts_than_a_batch_are_refused(make):
     # Elsewhere this loops for ever over an empty loader.
-    with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
+    with pytest.raises(ValueError, match=r"7 prompts are fewer than the 8 of a step: .*ppo_batch"):
         make().train(PROMPTS[:7])
     assert len(make(**GROUPS, steps=1).train(PROMPTS[:2])) == 1  # eight answers in two groups
     with pytest.raises(ValueError, match="1 prompts are fewer"):
@@ -977,7 +1008,7 @@ def test_prompts_that_do_not_fit_are_left_out_and_said(make, letters, capsys):
     assert long not in seen
     said = f"2 of {len(PROMPTS) + 2} prompts left out: longer than {limit} tokens.\n"
     assert said in capsys.readouterr().out
-    with pytest.raises(ValueError, match="7 prompts are fewer than a batch of 8"):
+    with pytest.raises(ValueError, match=r"7 prompts are fewer than the 8 of a step: .*ppo_batch"):
         make(prompt_tokens=limit).train([*PROMPTS[:7], long])
 
 
@@ -1166,6 +1197,16 @@ def test_the_stop_button_keeps_the_step_and_the_next_run_goes_on(make, tmp_path)
     check_same_run(resumed, whole)
 
 
+def test_without_a_folder_the_stop_button_promises_nothing(make, capsys):
+    def press(log):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make(steps=4).train(PROMPTS, on_step=press)
+    assert not isinstance(caught.value, TrainingInterrupted)
+    assert "to keep it" not in capsys.readouterr().out
+
+
 def test_without_resume_a_run_starts_over(make, tmp_path):
     first = make(run_dir=tmp_path)
     first.train(PROMPTS)
@@ -1251,12 +1292,40 @@ def test_what_changes_no_result_goes_on(make, tmp_path):
         assert not (tmp_path / "earlier-1").exists()
 
 
-def test_a_reward_that_is_not_the_same_twice_can_still_go_on(make, tmp_path):
+def few(limit: int):
+    """One more for a response of fewer letters: on the canned answers all of these limits agree."""
+    return lambda prompts, responses: [float(len(response.split()) < limit) for response in responses]
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"scale_rewards": True, "score_clip": 0.5, "missing_stop_penalty": 3.0}]
+)
+def test_a_reward_that_only_agrees_on_a_few_answers_is_another_one(make, tmp_path, capsys, more):
+    settings = {"steps": 2, "run_dir": tmp_path, "response_tokens": 6, **more}
+    first = make(few(2), **settings)
+    first.train(PROMPTS)
+    same_one = make(few(2), **settings)
+    same_one.step = lambda prompts: pytest.fail("a step was made")
+    assert same_one.train(PROMPTS) == first.log
+    other = make(few(4), **settings)
+    known = [checkpoints.identity(trainer, PROMPTS)["reward"] for trainer in (first, other)]
+    assert known[0] == known[1], "the canned answers tell them apart: nothing was planted"
+    lengths = {len(one["response"].split()) for one in first.log[-1]["samples"]}
+    assert lengths & {2, 3}, "nothing in the log tells them apart"
+    capsys.readouterr()
+    other.train(PROMPTS)
+    said = capsys.readouterr().out
+    assert "scores this run's answers otherwise" in said
+    assert (tmp_path / "earlier-1" / "checkpoint").exists()
+
+
+def test_a_reward_that_is_not_the_same_twice_can_still_go_on(make, tmp_path, capsys):
     dice = random.Random(0)
     trainer = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
     trainer.train(PROMPTS)
     again = make(steps=2, run_dir=tmp_path, reward_fn=lambda p, r: [dice.random() for _ in r])
     assert again.train(PROMPTS) == trainer.log
+    assert "cannot be told" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

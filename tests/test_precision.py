@@ -11,9 +11,9 @@ import pytest
 import torch
 import trl
 from conftest import build_model
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from sawyer_utils import models, reward, runtime, sft
+from sawyer_utils import models, probe, reward, runtime, sft
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.data import Pair
 from sawyer_utils.plumbing import workarounds
@@ -115,14 +115,21 @@ def test_the_base_is_loaded_for_the_card(card, monkeypatch, letter_profile):
             assert quantized.bnb_4bit_quant_type == "nf4"
 
 
-def test_the_judge_is_loaded_in_fp32_with_sdpa(card, monkeypatch):
+def test_the_judge_is_loaded_in_fp32_with_sdpa_where_its_base_has_it(card, monkeypatch):
     def note(path, **options):
         raise Told(options)
 
     monkeypatch.setattr(reward.AutoModelForSequenceClassification, "from_pretrained", note)
     with pytest.raises(Told) as caught:
         reward._load_base("some/base")
-    assert caught.value.args[0] == {"num_labels": 1, "dtype": torch.float32, "attn_implementation": "sdpa"}
+    assert caught.value.args[0]["dtype"] == torch.float32
+    assert "attn_implementation" not in caught.value.args[0]  # transformers takes SDPA where a base has it
+    monkeypatch.setattr(probe.AutoModel, "from_pretrained", note)
+    monkeypatch.setattr(probe.AutoConfig, "from_pretrained", lambda path: LlamaConfig())
+    for attention, wanted in {"eager": "eager", "sdpa": None}.items():
+        with pytest.raises(Told) as caught:
+            probe.load_frozen("some/base", "cpu", torch.float32, attention)
+        assert caught.value.args[0].get("attn_implementation") == wanted
 
 
 def test_the_reason_names_the_card(card):

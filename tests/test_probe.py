@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import layouts
@@ -11,6 +12,7 @@ from conftest import build_model
 
 from sawyer_utils import data, probe, reward
 from sawyer_utils.data import Pair
+from sawyer_utils.plumbing.workarounds import Fp16Overflow
 from sawyer_utils.probe import Probe, cross_validated, fit
 
 torch.set_num_threads(1)
@@ -165,7 +167,44 @@ def test_every_tokenizer_layout_can_be_the_base(layout, profile, tmp_path):
     assert alone[0] != alone[1]
 
 
+def test_a_base_whose_numbers_are_not_finite_is_refused_with_the_ways_out(profile, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    base = tmp_path / "base"
+    shutil.copytree(profile.reward_base, base)
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][:] = float("inf")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    judge = reward.RewardModel.untrained(replace(profile, reward_base=str(base)))
+    with pytest.raises(Fp16Overflow, match=r"not finite[\s\S]*SAWYER_PRECISION[\s\S]*SAWYER_REWARD_BASE"):
+        judge.score(["a"], ["b"])
+
+
+def test_the_base_is_read_in_the_precision_that_was_asked_for(profile, tmp_path, monkeypatch):
+    asked = {"fp32": torch.float32, "fp16": torch.float16}
+    for name, dtype in asked.items():
+        judge = reward.RewardModel.untrained(replace(profile, precision=name))
+        judge.save(tmp_path / name, profile.reward_base)
+        monkeypatch.setenv("SAWYER_PRECISION", name)
+        loaded = reward.RewardModel.load(tmp_path / name)
+        assert judge.model.base.dtype == loaded.model.base.dtype == dtype
+    assert reward.RewardModel.load(tmp_path / "fp16", "fp32").model.base.dtype == torch.float32
+
+
 # --- training and the file ----------------------------------------------------------------------
+
+
+def test_without_pairs_nothing_is_learned(profile):
+    with pytest.raises(ValueError, match="No pair to learn from"):
+        reward.RewardModel.untrained(profile).train([])
+
+
+def test_a_judge_with_another_sentence_encoder_is_another_one(profile, tmp_path, capsys):
+    reward.train_reward(reward.RewardModel.untrained(profile), profile, PAIRS, tmp_path / "run")
+    shutil.copytree(profile.encoder, tmp_path / "encoder")
+    other = replace(profile, encoder=str(tmp_path / "encoder"))
+    reward.train_reward(reward.RewardModel.untrained(other), other, PAIRS, tmp_path / "run")
+    assert "(encoder)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -187,7 +226,7 @@ def test_training_saves_loads_and_is_known_again(profile, tmp_path, capsys):
     assert log[-1]["penalty"] in probe.PENALTIES
     assert log[-1]["penalty"] == max(log[-1]["cross_validated"], key=lambda row: (row[1], row[0]))[0]
     assert told == [log]
-    again = reward.RewardModel.load(tmp_path / "model")
+    again = reward.RewardModel.load(tmp_path / "model", profile.precision)
     assert reward.differences(again, PAIRS) == pytest.approx(gaps, abs=1e-4)
     fresh = reward.RewardModel.untrained(profile, seed=3)
     assert reward.train_reward(fresh, profile, PAIRS, tmp_path) == log

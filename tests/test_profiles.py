@@ -235,7 +235,10 @@ def test_the_precision_can_be_asked_for(monkeypatch):
 
 
 def mistyped(name: str, setting: str, value) -> list[str]:
-    return problems(replace(PROFILES[name], **{setting: value}))
+    try:
+        return problems(replace(PROFILES[name], **{setting: value}))
+    except ValueError as error:
+        return [str(error)]
 
 
 @pytest.mark.parametrize("name", ON_A_GPU)
@@ -258,6 +261,12 @@ def mistyped(name: str, setting: str, value) -> list[str]:
 def test_typing_errors_are_named(name, setting, value, noticed):
     found = mistyped(name, setting, value)
     assert any(re.search(noticed, line) for line in found), found
+
+
+@pytest.mark.parametrize("setting", ["sft_batch", "sft_micro_batch", "reward_batch", "eval_batch", "limit"])
+def test_a_size_of_0_is_refused_by_its_name(setting):
+    with pytest.raises(ValueError, match=rf"^{setting}=0 in profile 'colab'"):
+        replace(PROFILES["colab"], **{setting: 0})
 
 
 @pytest.mark.parametrize("factor", [10, 0.1])

@@ -7,13 +7,15 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import build_encoder, build_model, pair_tokenizer
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from test_sft import CONVERSATIONS
+from transformers import TrainingArguments
 
 from sawyer_utils import models, runtime
 from sawyer_utils.data import Pair
@@ -203,6 +205,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path, fo
 # --- what a checkpoint is of --------------------------------------------------------------------
 
 
+WEIGHTS, CUT_OFF = "adapter_model.safetensors", "half of the adapter"
+LOST = ("optimizer.pt", "scheduler.pt", "trainer_state.json", WEIGHTS, CUT_OFF)
 CHANGES = {"learning rate": "(learning_rate)", "data": "(data)", "rank": "(adapter)", "resume=False": "Moved"}
 
 
@@ -224,13 +228,30 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     assert sorted(path.name for path in aside.iterdir()) == ["checkpoint", "run.json"]
 
 
-@pytest.mark.parametrize("lost", ["optimizer.pt", "scheduler.pt", "trainer_state.json"])
+def lora(**settings):
+    made = get_peft_model(
+        torch.nn.Sequential(torch.nn.Linear(4, 4)), LoraConfig(target_modules=["0"], **settings)
+    )
+    trainer = SimpleNamespace(args=TrainingArguments(), model=made, train_dataset=[])
+    return resuming.identity(trainer, "base")["adapter"]
+
+
+def test_each_setting_of_an_adapter_tells_runs_apart_and_where_it_came_from_does_not():
+    settings = ({}, {"r": 4}, {"lora_alpha": 4}, {"lora_dropout": 0.1}, {"use_rslora": True}, {"bias": "all"})
+    assert len({lora(**one) for one in settings}) == len(settings)
+    assert lora(base_model_name_or_path="there", revision="main") == lora()
+
+
+@pytest.mark.parametrize("lost", LOST)
 def test_a_checkpoint_that_has_lost_a_file_is_not_used(tmp_path, lost):
     """As on a drive whose uploads did not all arrive."""
     with pytest.raises(TrainingInterrupted):
         train_sft_here(tmp_path, press(3))
     [checkpoint] = (tmp_path / "checkpoint").glob("checkpoint-*")
-    (checkpoint / lost).unlink()
+    if lost == CUT_OFF:
+        os.truncate(checkpoint / WEIGHTS, 200)
+    else:
+        (checkpoint / lost).unlink()
     shown = []
     train_sft_here(tmp_path, lambda log: shown.append(len(log)))
     assert shown == [1, 2, 3, 4, 5, 6]

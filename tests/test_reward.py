@@ -7,12 +7,25 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import pair_tokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DebertaV2Config,
+    DebertaV2Model,
+    DistilBertConfig,
+    DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from sawyer_utils import losses
 from sawyer_utils.data import Pair
 from sawyer_utils.reward import (
     MARGIN_SCALE,
+    Mixture,
     RewardModel,
+    checked_scores,
     differences,
     pairs_that_fit,
     reward_trainer,
@@ -154,6 +167,32 @@ def test_a_standardised_reward_has_mean_0_and_spread_1_on_its_texts(reward):
         standardised(lambda p, r: [1.0] * len(p), PROMPTS, RESPONSES)
 
 
+def test_a_reward_of_whole_numbers_is_standardised_and_one_of_nan_is_refused():
+    scaled, mean, _ = standardised(lambda p, r: [len(text) > 3 for text in r], PROMPTS, RESPONSES)
+    assert mean == pytest.approx(0.5)
+    assert sum(scaled(PROMPTS, RESPONSES)) == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(ValueError, match="gave nan for"):
+        standardised(lambda p, r: [float("nan")] * len(p), PROMPTS, RESPONSES)
+
+
+def test_a_judge_that_is_out_of_memory_says_so_itself():
+    def full(prompts, responses):
+        raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+
+    for ask in (checked_scores, standardised, Mixture(judge=(full, 1.0))):
+        with pytest.raises(torch.OutOfMemoryError):
+            ask(*(() if isinstance(ask, Mixture) else (full,)), PROMPTS, RESPONSES)
+
+
+def test_a_part_named_as_the_spread_of_the_whole_is_refused():
+    with pytest.raises(ValueError, match="std"):
+        Mixture(std=(lambda p, r: [0.0] * len(r), 1.0))
+
+
+def test_without_pairs_there_are_no_differences(reward):
+    assert differences(reward, []) == []
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -183,7 +222,40 @@ def test_a_damaged_reward_model_is_named(reward, letter_profile, tmp_path, file)
     assert str(tmp_path / "reward") in str(error.value)
 
 
+SIZES = {"num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64, "hidden_size": 32}
+DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64}
+BASES = {
+    "bert.pooler.dense": (BertForMaskedLM, BertConfig(vocab_size=36, num_hidden_layers=2, **SIZES)),
+    "pooler.dense": (DebertaV2Model, DebertaV2Config(vocab_size=36, num_hidden_layers=2, **SIZES)),
+    "pre_classifier": (DistilBertModel, DistilBertConfig(vocab_size=36, **DISTIL)),
+    "": (RobertaModel, RobertaConfig(vocab_size=36, num_hidden_layers=2, **SIZES)),
+}
+
+
+@pytest.mark.parametrize("missing", BASES)
+def test_layers_that_the_base_comes_without_are_trained_and_saved(letter_profile, tmp_path, missing):
+    kind, config = BASES[missing]
+    kind(config).save_pretrained(tmp_path / "base")
+    pair_tokenizer().save_pretrained(tmp_path / "base")
+    base = str(tmp_path / "base")
+    profile = replace(letter_profile, reward_base=base, reward_max_steps=2, reward_batch=2, reward_lr=0.03)
+    judge = RewardModel.untrained(profile)
+    trained = [name for name, p in judge.model.named_parameters() if p.requires_grad and missing in name]
+    assert trained
+    assert not missing or not any("lora" in name for name in trained)
+    train_reward(judge, profile, PAIRS, tmp_path / "run", warmup_steps=0)
+    torch.manual_seed(99)
+    assert differences(RewardModel.load(tmp_path / "run" / "model"), PAIRS) == differences(judge, PAIRS)
+
+
 # --- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(32, 8), (16, 4), (9, 1), (18, 3), (6, 1), (1, 1)])
+def test_a_step_reads_as_many_pairs_as_the_profile_says(reward, letter_profile, tmp_path, batch, micro):
+    args = reward_trainer(reward, replace(letter_profile, reward_batch=batch), PAIRS, tmp_path).args
+    assert args.per_device_train_batch_size == micro
+    assert micro * args.gradient_accumulation_steps == batch
 
 
 def test_only_lora_and_the_head_are_trained(reward):

@@ -105,6 +105,12 @@ def test_a_tracker_that_is_unknown_or_missing_says_what_to_do(tmp_path, monkeypa
         STAGES["sft"][0](tmp_path / "sft")
 
 
+def test_ppo_names_the_trackers_that_there_are(letters, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKER", "tensorbord")
+    with pytest.raises(ValueError, match=r"TRACKER='tensorbord' is unknown.*tensorboard"):
+        train_ppo(letters, tmp_path)
+
+
 def test_a_tracked_training_gives_the_same_numbers(tmp_path, monkeypatch):
     plain = STAGES["sft"][0](tmp_path / "plain")
     monkeypatch.setenv("TRACKER", "tensorboard")

@@ -189,7 +189,7 @@ class Lab:
             "looks": str(due),
             "test": resuming.digest(self.test),
         }
-        resuming.claim(trainer.run_dir, this | seen_by, ("checkpoint", "looks.json"), file="looks_of.json")
+        checkpoints.claim(trainer, this | seen_by, ("checkpoint", "looks.json"), file="looks_of.json")
         seen = [Look(**one) for one in runtime.read_json(path)] if path.exists() else []
 
         def look() -> None:

@@ -103,7 +103,7 @@ def train_judge(profile: Profile, pairs: list[data.Pair], folder: Path, on_log=N
     short = replace(profile, reward_max_steps=profile.versus_judge_steps)
     untrained = reward.RewardModel.untrained(short)
     reward.train_reward(untrained, short, pairs, folder, on_log, warmup_steps=5)
-    return reward.RewardModel.load(folder / "model")
+    return reward.RewardModel.load(folder / "model", profile.precision)
 
 
 def unseen_pairs(profile: Profile) -> dict[str, list[data.Pair]]:

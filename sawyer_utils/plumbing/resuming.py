@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
+from peft import PeftConfig
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import SCALER_NAME
@@ -34,6 +36,7 @@ NO_RESULT = (
     *("dataloader", "dataset_num", "bf16", "fp16", "tf32", "use_cpu", "torch_", "ddp", "fsdp", "deepspeed"),
     *("local_rank", "accelerator_config", "remove_unused", "include", "pad_to_multiple", "resume"),
 )
+NO_SETTING = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
 
 
 class TrainingInterrupted(MessageAlone, KeyboardInterrupt):
@@ -186,7 +189,7 @@ def identity(trainer: Trainer, base: str) -> dict[str, str]:
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     goes_on = any("lora_B" in name and bool(p.any()) for name, p in trained.items())
-    lora = {name: (c.r, c.lora_alpha) for name, c in getattr(model, "peft_config", {}).items()}
+    lora = {name: _changed(config) for name, config in getattr(model, "peft_config", {}).items()}
     shapes = [tuple(p.shape) for p in trained.values()]
     return {
         "data": digest(list(trainer.train_dataset)),
@@ -196,6 +199,17 @@ def identity(trainer: Trainer, base: str) -> dict[str, str]:
         "batch": str(batch),
         **settings,
     }
+
+
+def _changed(config: PeftConfig) -> list[tuple[str, str]]:
+    """An adapter's settings that are not PEFT's defaults, but for where and with what it was made."""
+    default = type(config)().to_dict()
+    kept = [
+        (name, sorted(value) if isinstance(value, (set, list)) else value)
+        for name, value in config.to_dict().items()
+        if value != default.get(name) and name not in NO_SETTING
+    ]
+    return sorted((name, str(value)) for name, value in kept)
 
 
 def fingerprint(adapter: Path, *settings) -> str:
@@ -211,9 +225,11 @@ def _last_whole(folder: Path) -> Path | None:
         try:
             for name in ("optimizer.pt", "scheduler.pt"):  # without, the Trainer would begin new ones
                 (Path(newest) / name).stat()
+            with safe_open(Path(newest) / "adapter_model.safetensors", "pt"):  # cut off, it is refused
+                pass
             # The Trainer writes its state last.
             read_json(Path(newest) / "trainer_state.json")
             return Path(newest)
-        except (OSError, ValueError):
+        except (OSError, ValueError, SafetensorError):
             shutil.rmtree(newest)
     return None

@@ -26,6 +26,9 @@ def follow(folder: Path | None) -> Iterator[Callable[[dict], None]]:
     """Yields a function that sends one log line, ``{"step": …, "reward": …, …}``, to the tracker.
 
     Without a run folder, as without a tracker, it does nothing.
+
+    Raises:
+        ValueError: for an unknown tracker, naming the known ones.
     """
     options = trainer_options(folder or Path())
     if folder is None or options["report_to"] == "none":
@@ -33,7 +36,10 @@ def follow(folder: Path | None) -> Iterator[Callable[[dict], None]]:
         return
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    kind = LOGGER_TYPE_TO_CLASS[options["report_to"]]
+    kind = LOGGER_TYPE_TO_CLASS.get(options["report_to"])
+    if kind is None:
+        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        raise ValueError(f"TRACKER={os.environ['TRACKER']!r} is unknown. Choose none, or one of: {known}.")
     local = {"logging_dir": os.environ["TENSORBOARD_LOGGING_DIR"]}
     writer = kind(PROJECT, **(local if kind.requires_logging_directory else {"name": options["run_name"]}))
     writer.start()

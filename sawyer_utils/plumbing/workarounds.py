@@ -26,20 +26,27 @@ def probe_fp16(model, tokenizer) -> float:
     largest = [float(states.abs().max()) for states in [*out.hidden_states, out.logits]]
     for layer, value in enumerate(largest):
         if not math.isfinite(value):
-            raise Fp16Overflow(_overflow_advice(model, layer, len(largest) - 1))
+            raise Fp16Overflow(
+                overflow_advice(model, f"overflows in float16 (layer {layer} of {len(largest) - 1})")
+            )
     return max(largest)
 
 
-def _overflow_advice(model, layer: int, layers: int) -> str:
+def overflow_advice(model, what: str, variable: str = "SAWYER_MODEL") -> str:
+    """What to do about a model whose activations are not finite.
+
+    Args:
+        variable: of the environment, that names another model in its place.
+    """
     ways = [
-        'another model: os.environ["SAWYER_MODEL"] = "…"',
+        f'another model: os.environ["{variable}"] = "…"',
         "a GPU of compute capability 8.0 or more (L4, A100), which has bf16",
     ]
     if not getattr(model, "is_loaded_in_4bit", False):
         ways.insert(0, 'os.environ["SAWYER_PRECISION"] = "fp32", slower and with twice the memory')
     return "\n".join(
         [
-            f"The model overflows in float16 (layer {layer} of {layers}): training it would give NaN.",
+            f"The model {what}: training it would give NaN.",
             "Ways out; a variable is set in a cell above the setup cell, after a restart:",
             *(f"{number}. {way}" for number, way in enumerate(ways, 1)),
         ]
