@@ -10,6 +10,7 @@ push_run(profile, "you/name")               the same for the adapters of a run, 
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from sawyer_utils.profiles import Profile
 # Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
 # with a KL of at most 3e-7 and 0.005 nats between the two next-token distributions.
 TOLERANCE = {"fp32": 1e-3, "bf16": 1.0}
+# What a merge writes into its folder, and may write again; what others have made of that folder is kept.
+MERGED = ("model*.safetensors*", "*config.json", "*token*.json", "chat_template.jinja", "*.model")
+MERGED += ("vocab.*", "merges.txt")
+MADE_OF_IT = ("*.gguf", "README.md", "Modelfile")
 UPLOADED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "Modelfile")
 
 # What the stages of a run have trained: adapters and heads, no checkpoint and no log.
@@ -52,13 +57,18 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
 
     Args:
         adapter: its folder, such as ``runs/local/ppo/adapter``.
+        folder: a new one, an empty one, or one of an earlier merge, whose card, Modelfile and GGUF stay.
         dtype: of the file: fp32, or bf16 for half the size.
+
+    Raises:
+        ValueError: for a folder that holds anything else: nothing in it is touched.
     """
     import torch
     from transformers import GenerationConfig
 
     from sawyer_utils import models
 
+    refuse_strange(Path(folder))
     tokenizer, model = models.load_policy(replace(profile, precision="fp32"), device="cpu")
     model = models.load_adapter(model, adapter).merge_and_unload()
     model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
@@ -80,7 +90,20 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
         begins = encode_prompt(tokenizer, "a")[0] == tokenizer.bos_token_id
         settings = read_json(temporary / "tokenizer_config.json")
         write_json(temporary / "tokenizer_config.json", {**settings, "add_bos_token": begins})
+        for name in _found(folder, MADE_OF_IT):
+            shutil.copy2(folder / name, temporary / name)
     return folder
+
+
+def refuse_strange(folder: Path) -> None:
+    """Raise ValueError for a folder that a new merge would not only renew, but wipe."""
+    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    known = {*_found(folder, MERGED), *_found(folder, MADE_OF_IT)} if "config.json" in held else set()
+    if strange := sorted(held - known):
+        raise ValueError(
+            f"{folder} is no folder of an earlier merge: it holds {', '.join(strange[:3])}. "
+            "Name a new folder, or take that out of it."
+        )
 
 
 # --- the card -----------------------------------------------------------------------------------
@@ -191,7 +214,7 @@ def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = T
     names = _found(folder, UPLOADED)
     if "README.md" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ValueError(f"{folder} needs a model and a card: run merge and save_card first.")
-    return _upload(folder, repo, UPLOADED, private, dry_run)
+    return _upload(folder, repo, names, private, dry_run)
 
 
 def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = True) -> list[str]:
@@ -199,9 +222,10 @@ def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = 
     arguments, result and errors as :func:`push_to_hub`. A file is called "sft/adapter/adapter_config.json".
     """
     folder = home() / profile.name
-    if not _found(folder, TRAINED):
+    names = _found(folder, TRAINED)
+    if not names:
         raise ValueError(f"{folder} holds no trained stage yet: run notebooks/01_sft.ipynb first.")
-    return _upload(folder, repo, TRAINED, private, dry_run)
+    return _upload(folder, repo, names, private, dry_run)
 
 
 def _found(folder: Path, patterns: tuple[str, ...]) -> list[str]:
@@ -209,10 +233,9 @@ def _found(folder: Path, patterns: tuple[str, ...]) -> list[str]:
     return sorted({path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)})
 
 
-def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, dry_run: bool) -> list[str]:
+def _upload(folder: Path, repo: str, names: list[str], private: bool, dry_run: bool) -> list[str]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"A repository is called owner/name, not {repo!r}.")
-    names = _found(folder, patterns)
     size = sum((Path(folder) / name).stat().st_size for name in names) / 1e6
     kind = "private" if private else "PUBLIC"
     print(f"{len(names)} files, {size:.0f} MB, to the {kind} model repository {repo}:", *names, sep="\n  ")
@@ -225,7 +248,8 @@ def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, d
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.model_info(repo).private:  # exist_ok keeps an old repository as it was
         raise ValueError(f"{repo} exists and is public: choose another name, or private=False.")
-    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(patterns))
+    # The names themselves: the Hub's patterns would find files in subfolders, too.
+    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=names)
     return names
 
 
