@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from sawyer_utils import plots
-from sawyer_utils.chapters import drawings, report
+from sawyer_utils.chapters import drawings, export, report
 from sawyer_utils.course import page
-from sawyer_utils.plumbing.files import project_root, read_json
+from sawyer_utils.plumbing.files import finite, project_root, read_json
+from sawyer_utils.profiles import PROFILES
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,25 @@ def test_the_page_stands_alone(tmp_path, results):
     assert 'name="viewport"' in text  # a phone
     assert "@media print" in text
     assert 'alt="eval: rl loop"' in text
+
+
+def without(value):
+    """A run's results as they are recorded where no number of theirs is finite."""
+    if isinstance(value, dict):
+        return {key: without(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without(part) for part in value]
+    return float("nan") if isinstance(value, float) else value
+
+
+def test_a_row_without_its_numbers_is_not_measured(results):
+    stages = (*report.STAGES, *report.EXTRA_STAGES)
+    gone = results | {stage: finite(without(results[stage]))[0] for stage in stages}
+    rows, left = report.rows(results), report.rows(gone)
+    assert [row[:2] for row in left] == [row[:2] for row in rows]
+    assert all(report.NOT_MEASURED in said for *_, said in left)
+    assert not any(report.NOT_MEASURED in said for *_, said in rows)
+    assert report.NOT_MEASURED in export.card(PROFILES["local"], gone, "x")
 
 
 def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
