@@ -8,7 +8,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from sawyer_utils import plots
+from sawyer_utils import plots, show
 from sawyer_utils.chapters import drawings, export, report
 from sawyer_utils.course import page
 from sawyer_utils.plumbing.files import finite, project_root, read_json
@@ -32,6 +32,17 @@ def test_a_figure_is_saved_as_png_and_svg_with_its_numbers(tmp_path):
     drawn = (tmp_path / "rewards.svg").read_text(encoding="utf-8")
     assert "SFT + RLF: mean 1.75, SD" in drawn  # text stays text
     assert pd.read_csv(tmp_path / "rewards.csv").reward.tolist() == [1.0, 2.5]
+
+
+def test_a_dollar_is_no_formula(tmp_path):
+    texts = ["From $5 to $10", "Let $x^{2$ be."]  # the second is no formula at all
+    plots.save(drawings.three_answers(texts, {stage: texts for stage in plots.STAGES}), tmp_path, "said")
+    drawn = (tmp_path / "said.svg").read_text(encoding="utf-8")
+    assert [drawn.count(text) for text in texts] == [4, 4]
+    shown = [show.side_by_side(texts, {"a": texts}), show.shaded_tokens([(texts, [1, 2])])]
+    shown += [show.graded_tokens(texts, [True, False])]
+    assert all("mathjax_ignore" in page.data for page in shown)
+    assert "mathjax_ignore" in pd.DataFrame({"a": texts}).to_html()
 
 
 def test_the_same_figure_gives_the_same_file(tmp_path):

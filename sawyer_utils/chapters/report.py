@@ -166,7 +166,8 @@ def _checkable(found: dict) -> Iterator[tuple[str, str]]:
     for name, gained in found.get("found", {}).items():
         shares = {"before": found["start"].get("reward"), "after": found["right"].get(name)}
         said = "{before:.2f} → {after:.2f}; {reward[0]:+.2f} [{reward[1]:+.2f}, {reward[2]:+.2f}]"
-        yield f"right answers on held-out prompts, {name}", result(said + " over seeds and prompts", shares | gained)
+        said += " over seeds and prompts"
+        yield f"right answers on held-out prompts, {name}", result(said, shares | gained)
 
 
 def _feedback(found: dict) -> Iterator[tuple[str, str]]:
