@@ -159,6 +159,20 @@ def test_the_card_has_data_settings_results_limits_and_licence(tmp_path, results
     assert "{{" not in text
 
 
+def test_a_card_says_nothing_of_folders_and_claims_no_language_for_own_data(results):
+    own = {"policy_base": "/home/alice/base", "reward_base": "~alice/judge/", "prompts": "./alice/asked.csv"}
+    own |= {"conversations": "/home/alice/chats.jsonl", "preferences": "C:\\Users\\alice\\votes.csv"}
+    text = export.card(replace(PROFILES["local"], **own), results, "x")
+    for said in ("alice", "language:", "base_model:", "English", "CC0", "the course's preferences"):
+        assert said not in text
+    for said in ("\nbase, fine-tuned", "`reward_base` judge", "`chats.jsonl`", "`votes.csv`", "`asked.csv`"):
+        assert said in text
+    course = export.card(PROFILES["local"], results, "x")
+    assert "\nlanguage: en\n" in course
+    assert "English only" in course
+    assert "{" not in text.split("## Data")[1]
+
+
 def test_a_card_of_another_profile_is_refused(tmp_path, results):
     with pytest.raises(ValueError, match="profile local, not colab"):
         export.save_card(tmp_path, PROFILES["colab"], results)

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from sawyer_utils.chat import BOT, HUMAN, encode_prompt
+from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import home, read_json, replacing, write_json
 from sawyer_utils.plumbing.paths import quoted
 from sawyer_utils.profiles import Profile
@@ -111,10 +112,13 @@ def refuse_strange(folder: Path) -> None:
 LIMITS = """\
 - Trained in a course, to be studied. It is not made to be relied on: it states falsehoods with confidence,
   and it has had no safety training and no test for harmful answers.
-- Its reward model was trained on the course's preferences; what it likes is a taste, and it can be fooled
+- Its reward model was trained on {preferences}; what it likes is a taste, and it can be fooled
   (notebook 02 shows how). A higher reward is not a better answer (notebook 04).
-- English only; short, mostly single-turn questions.
+- {languages}
 - No person has compared its answers."""
+
+ENGLISH = "English only; short, mostly single-turn questions."
+OTHERS = "It knows the languages and subjects of the data above at best."
 
 USE = """\
 ```python
@@ -132,10 +136,8 @@ print(tokenizer.decode(model.generate(**inputs)[0]))
 HEADER = """\
 ---
 license: {licence}
-language: en
-library_name: transformers
+{known}library_name: transformers
 pipeline_tag: text-generation
-base_model: {base}
 tags: [rlhf, ppo, course]
 ---
 
@@ -150,30 +152,39 @@ def card(profile: Profile, results: dict, name: str) -> str:
     """The model card as text, with the Hub's header."""
     from sawyer_utils.chapters import report
 
-    base, licence = LICENCES.get(profile.policy_base, (profile.policy_base, "other"))
+    base, licence = LICENCES.get(profile.policy_base, (_shown(profile.policy_base), "other"))
     sources = {"SFT": profile.conversations, "reward model": profile.preferences}
     sources["PPO and evaluation prompts"] = profile.prompts
     corpus = "the course's own corpus, written by language-model assistants, CC0 1.0"
+    english = set(sources.values()) == {"embedded"}
+    judged_by = "the course's preferences" if profile.preferences == "embedded" else "preferences"
+    known = "language: en\n" * english + f"base_model: {base}\n" * ("/" in base)
     machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     learnt = ("lora", "sft", "reward_", "ppo", "kl", "missing", "temperature")
-    settings = [f"`{key}` {value}" for key, value in asdict(profile).items() if key.startswith(learnt)]
+    settings = [f"`{k}` {_shown(str(v))}" for k, v in asdict(profile).items() if k.startswith(learnt)]
     table = ["| stage | what | result |", "|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in report.rows(results)]
     sections = {
         "Use": USE.format(name=name),
         "Data": "\n".join(
-            f"- {what}: {corpus if source == 'embedded' else f'`{source}`'}"
+            f"- {what}: {corpus if source == 'embedded' else f'`{_shown(source)}`'}"
             for what, source in sources.items()
         ),
         "Results": f"Profile `{results['profile']}`; {machine}. In brackets: 95 % intervals.\n\n"
         + "\n".join(table),
         "Settings": ", ".join(settings),
-        "Limits": LIMITS,
+        "Limits": LIMITS.format(preferences=judged_by, languages=ENGLISH if english else OTHERS),
         "Licence": f"The weights come under their base's licence: {licence} ({base}). "
         "The course's code is MIT.",
     }
-    head = HEADER.format(licence=licence, base=base, name=name)
+    head = HEADER.format(licence=licence, known=known, base=base, name=name)
     return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+
+
+def _shown(source: str) -> str:
+    """A source as strangers may read it: of a path its end alone, and not whose folder it lies in."""
+    local = paths.looks_local(source) or paths.is_there(source)
+    return re.split(r"[/\\]", source.rstrip("/\\"))[-1] if local else source
 
 
 def save_card(folder: Path, profile: Profile, results: dict, name: str | None = None) -> Path:
@@ -181,7 +192,7 @@ def save_card(folder: Path, profile: Profile, results: dict, name: str | None = 
 
     Args:
         results: what ``report.collect`` gives, ``results/local.json`` or ``runs/local/results.json``.
-        name: of the model; the folder's own otherwise.
+        name: under which it can be loaded, such as the Hub's "owner/name"; the folder's own otherwise.
 
     Raises:
         ValueError: if the results are of another profile.
