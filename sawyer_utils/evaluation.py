@@ -171,7 +171,8 @@ def over_seeds(gains, draws: int = 10_000) -> list[float]:
     """[mean, low, high] of gains that were measured on the same prompts after trainings with several seeds.
 
     Seeds and prompts are drawn, each from its own (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111),
-    with the tails of :func:`expanded_tail` for the number of seeds: few seeds make it wide.
+    with the tails of :func:`expanded_tail` for the number of seeds: few seeds make it wide. Of gains that are
+    all the same (a task never right before and after) no draw differs: [0, 0, 0] is then no certainty.
 
     Args:
         gains: (seeds, prompts).
@@ -205,6 +206,21 @@ def share_interval(values, groups=None) -> tuple[float, float]:
         return low, high
     n = len(values if groups is None else set(groups))
     return wilson_interval(math.floor(low * n), n)[0], wilson_interval(math.ceil(low * n), n)[1]
+
+
+def share_right(gaps, groups=None) -> tuple[float, float, float]:
+    """(share, low, high) of pairs whose gap is above zero; a tie counts half. The interval is
+    :func:`share_interval`'s.
+
+    Args:
+        gaps: (n,) what the better of two has more than the other.
+        groups: (n,) such as the prompt of each pair.
+
+    Raises:
+        ValueError: for a gap that is NaN, or without any.
+    """
+    right = (np.sign(gaps) + 1) / 2
+    return float(right.mean()), *share_interval(right, groups)
 
 
 @dataclass(frozen=True)
@@ -344,9 +360,7 @@ def detectable_mean(n: int, spread: float) -> float:
 
 def win_rate(before, after, groups=None) -> tuple[float, float, float]:
     """(share, low, high) of pairs that ``after`` wins; a tie is half a win. ½ is no difference."""
-    change = np.subtract(after, before)
-    wins = (change > 0) + 0.5 * (change == 0)
-    return float(wins.mean()), *share_interval(wins, groups)
+    return share_right(np.subtract(after, before), groups)
 
 
 def verdict(low: float, high: float, higher_is_better: bool | None = True) -> str:

@@ -43,6 +43,7 @@ STYLE = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "text.parse_math": False,  # a "$" in an answer is a dollar
     "hatch.linewidth": 0.6,
     "svg.fonttype": "none",  # text stays text: it can be searched, edited and read aloud
     "svg.hashsalt": "sawyer",  # the same figure gives the same file
@@ -50,8 +51,9 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Apply the course's style to every figure that follows."""
+    """Apply the course's style to every figure that follows; a "$" in a table is one, too."""
     plt.rcParams.update(STYLE)
+    pd.set_option("display.html.use_mathjax", False)
 
 
 def on_host(value):

@@ -10,6 +10,7 @@ from IPython.display import HTML
 
 from sawyer_utils.plots import STAGES, takes_tensors
 
+_PLAIN = 'class="tex2jax_ignore mathjax_ignore"'  # Jupyter would set what is between two "$" as a formula
 _CELL = "border:1px solid #ccc;padding:6px 8px;vertical-align:top;text-align:left"
 
 
@@ -54,7 +55,7 @@ def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -
             _token(t, STAGES["ppo" if v > 0 else "sft"][1], 0.75 * abs(v) / largest, f"{v:+.3f}")
             for t, v in zip(tokens, values, strict=True)
         ]
-        lines.append(f'<div style="line-height:1.9;margin:4px 0">{"".join(parts)}</div>')
+        lines.append(f'<div {_PLAIN} style="line-height:1.9;margin:4px 0">{"".join(parts)}</div>')
     note = f'<div style="font-size:13px">{html.escape(legend)}</div>' if legend else ""
     return HTML(note + "".join(lines))
 
@@ -64,7 +65,7 @@ def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
     """One conversation as tokens; graded ones are shaded and underlined."""
     parts = [_token(t, STAGES["ppo"][1], 0.35 * g) for t, g in zip(tokens, graded, strict=True)]
     return HTML(
-        f'<div style="line-height:2">{"".join(parts)}</div>'
+        f'<div {_PLAIN} style="line-height:2">{"".join(parts)}</div>'
         '<div style="font-size:13px">Shaded and underlined: graded. Plain: only read.</div>'
     )
 
@@ -125,7 +126,7 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
     )
     body = "".join(f"<tr>{''.join(f'<td style={_CELL!r}>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (
-        '<table style="border-collapse:collapse;font-size:14px;width:100%">'
+        f'<table {_PLAIN} style="border-collapse:collapse;font-size:14px;width:100%">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 

@@ -14,6 +14,7 @@ from exercise_tests import Exercises
 
 from sawyer_utils import data
 from sawyer_utils.chapters import ai_feedback
+from sawyer_utils.plumbing.bases import UnsuitableBase
 
 torch.set_num_threads(1)
 ROWS = [
@@ -39,7 +40,11 @@ def writer(tiny_actor, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("opening", ["", "Rules. It is true. "])
 @pytest.mark.parametrize("adapter", ["base", "ref"])
-def test_an_opinion_is_the_log_odds_of_the_next_token(writer, adapter, opening, monkeypatch):
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_opinion_is_the_log_odds_of_the_next_token(writer, adapter, opening, bias, monkeypatch):
+    head = writer.model.get_base_model().get_output_embeddings()
+    if bias:  # GPT-J's and Phi's have one
+        head.bias = torch.nn.Parameter(torch.randn(head.out_features, generator=torch.manual_seed(0)))
     in_twos = partial(ai_feedback.next_logprobs, batch=2)
     monkeypatch.setattr(ai_feedback, "next_logprobs", in_twos)
     questions = ["Good answer?", "Tree? Good answer?", "Which stone? A very long one. Good answer?"]
@@ -55,6 +60,13 @@ def test_an_opinion_is_the_log_odds_of_the_next_token(writer, adapter, opening, 
         assert opinion == pytest.approx(yes - no, abs=1e-4)
         assert both == pytest.approx(math.exp(yes) + math.exp(no), rel=1e-3)
     assert opinions[0] != pytest.approx(opinions[1], abs=1e-3)
+
+
+def test_a_model_that_changes_its_logits_after_the_output_layer_is_refused(writer):
+    base = writer.model.get_base_model()
+    base.register_forward_hook(lambda *call: setattr(call[-1], "logits", call[-1].logits * 2))
+    with pytest.raises(UnsuitableBase, match="after the output layer"):
+        writer.ask(["a?"], "ref")
 
 
 def test_autocast_does_not_round_opinions(writer):

@@ -280,6 +280,14 @@ def test_the_detectable_mean_is_detected_four_times_in_five():
     assert ev.detectable_mean(240, spread) == pytest.approx(difference / 2)
 
 
+def test_three_pairs_of_three_are_no_certainty():
+    assert ev.share_right([2.0, 1.0, 0.0, -1.0])[0] == 0.625
+    assert ev.share_right([1.0] * 3) == (1.0, *ev.wilson_interval(3, 3))
+    assert ev.share_right([1.0] * 6, [*"aabbcc"]) == (1.0, *ev.wilson_interval(3, 3))
+    with pytest.raises(ValueError, match="NaN"):
+        ev.share_right([1.0, math.nan])
+
+
 def test_the_win_rate_counts_a_tie_as_half():
     share, low, high = ev.win_rate([1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 1.0, 0.0])
     assert share == 2.5 / 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from sawyer_utils import models
@@ -110,6 +112,31 @@ def test_it_stops_where_ours_does_and_needs_no_training_marks(taken):
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
 
 
+@pytest.mark.parametrize("held", [".git/HEAD", "data.json", "config.json", "config.json data.json"])
+def test_a_folder_of_something_else_is_refused_and_not_touched(tmp_path, letter_profile, held):
+    names = held.split()
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    if names == ["config.json"]:  # as an earlier merge's, but with a clone around it
+        (tmp_path / ".git").mkdir()
+    with pytest.raises(ValueError, match="no folder of an earlier merge: it holds"):
+        export.merge(letter_profile, tmp_path / "no adapter", tmp_path)
+    assert [(tmp_path / name).read_text() for name in names] == ["mine"] * len(names)
+
+
+def test_what_was_made_of_a_merged_model_outlives_the_next_merge(taken):
+    profile, _, _, _, folder, home = taken
+    again = shutil.copytree(folder, home / "again")
+    made = ("sawyer.gguf", "README.md", "Modelfile")
+    for name in made:
+        (again / name).write_text("mine")
+    (again / "model-00001-of-00002.safetensors").touch()  # a larger base's: it would be loaded, too
+    export.merge(profile, home / "adapter", again)
+    assert [(again / name).read_text() for name in made] == ["mine"] * 3
+    assert {p.name for p in again.iterdir()} == {p.name for p in folder.iterdir()} | set(made)
+
+
 # --- the card -----------------------------------------------------------------------------------
 
 
@@ -130,6 +157,20 @@ def test_the_card_has_data_settings_results_limits_and_licence(tmp_path, results
     assert "CC0" in text
     assert "`kl_coef` 0.05" in text
     assert "{{" not in text
+
+
+def test_a_card_says_nothing_of_folders_and_claims_no_language_for_own_data(results):
+    own = {"policy_base": "/home/alice/base", "reward_base": "~alice/judge/", "prompts": "./alice/asked.csv"}
+    own |= {"conversations": "/home/alice/chats.jsonl", "preferences": "C:\\Users\\alice\\votes.csv"}
+    text = export.card(replace(PROFILES["local"], **own), results, "x")
+    for said in ("alice", "language:", "base_model:", "English", "CC0", "the course's preferences"):
+        assert said not in text
+    for said in ("\nbase, fine-tuned", "`reward_base` judge", "`chats.jsonl`", "`votes.csv`", "`asked.csv`"):
+        assert said in text
+    course = export.card(PROFILES["local"], results, "x")
+    assert "\nlanguage: en\n" in course
+    assert "English only" in course
+    assert "{" not in text.split("## Data")[1]
 
 
 def test_a_card_of_another_profile_is_refused(tmp_path, results):
@@ -156,7 +197,10 @@ class FakeHub:
         return SimpleNamespace(private=not self.public)
 
     def upload_folder(self, **options):
-        self.calls.append(("upload", options["repo_id"], options["allow_patterns"]))
+        folder, patterns = options["folder_path"], options["allow_patterns"]
+        every = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        sent = sorted(filter_repo_objects(every, allow_patterns=patterns))
+        self.calls.append(("upload", options["repo_id"], sent))
 
 
 @pytest.fixture
@@ -170,6 +214,8 @@ def hub(monkeypatch):
 def model_folder(tmp_path):
     for name in ("README.md", "model.safetensors", "config.json", "optimizer.pt", "token"):
         (tmp_path / name).write_text("x")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "notes.json").write_text("x")
     return tmp_path
 
 
@@ -180,11 +226,11 @@ def test_a_dry_run_sends_nothing(model_folder, hub, capsys):
     assert "nothing was sent" in capsys.readouterr().out
 
 
-def test_a_real_push_is_private_and_sends_only_the_model(model_folder, hub):
-    export.push_to_hub(model_folder, "me/sawyer", dry_run=False)
+def test_a_real_push_is_private_and_sends_what_the_dry_run_lists(model_folder, hub):
+    names = export.push_to_hub(model_folder, "me/sawyer", dry_run=False)
     create, upload = hub.calls
     assert create == ("create", "me/sawyer", {"private": True, "exist_ok": True})
-    assert "*.pt" not in upload[2]
+    assert upload[2] == names == ["README.md", "config.json", "model.safetensors"]
 
 
 def test_a_private_push_never_goes_to_a_public_repository(model_folder, hub):
@@ -209,20 +255,20 @@ def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, hub, monkeypatch):
     with pytest.raises(ValueError, match="no trained stage yet"):
         export.push_run(PROFILES["local"], "me/run")
     trained = ["ppo/adapter/adapter_model.safetensors", "sft/adapter/adapter_config.json"]
-    for name in [*trained, "sft/log.json", "ppo/checkpoint/optimizer.safetensors", "sft/adapter/token"]:
+    also = [
+        "sft/log.json",
+        "ppo/checkpoint/optimizer.safetensors",
+        "sft/adapter/token",
+        "sft/adapter/old/a.json",
+    ]
+    for name in [*trained, *also]:
         path = tmp_path / "local" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     assert export.push_run(PROFILES["local"], "me/run") == trained
     assert not hub.calls
     export.push_run(PROFILES["local"], "me/run", dry_run=False)
-    patterns = hub.calls[-1][2]
-    sent = [
-        p.relative_to(tmp_path / "local").as_posix()
-        for pattern in patterns
-        for p in (tmp_path / "local").glob(pattern)
-    ]
-    assert sorted(sent) == trained
+    assert hub.calls[-1][2] == trained
 
 
 # --- Ollama -------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from sawyer_utils import plots
-from sawyer_utils.chapters import drawings, report
+from sawyer_utils import plots, show
+from sawyer_utils.chapters import drawings, export, report
 from sawyer_utils.course import page
-from sawyer_utils.plumbing.files import project_root, read_json
+from sawyer_utils.plumbing.files import finite, project_root, read_json
+from sawyer_utils.profiles import PROFILES
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,17 @@ def test_a_figure_is_saved_as_png_and_svg_with_its_numbers(tmp_path):
     assert pd.read_csv(tmp_path / "rewards.csv").reward.tolist() == [1.0, 2.5]
 
 
+def test_a_dollar_is_no_formula(tmp_path):
+    texts = ["From $5 to $10", "Let $x^{2$ be."]  # the second is no formula at all
+    plots.save(drawings.three_answers(texts, {stage: texts for stage in plots.STAGES}), tmp_path, "said")
+    drawn = (tmp_path / "said.svg").read_text(encoding="utf-8")
+    assert [drawn.count(text) for text in texts] == [4, 4]
+    shown = [show.side_by_side(texts, {"a": texts}), show.shaded_tokens([(texts, [1, 2])])]
+    shown += [show.graded_tokens(texts, [True, False])]
+    assert all("mathjax_ignore" in page.data for page in shown)
+    assert "mathjax_ignore" in pd.DataFrame({"a": texts}).to_html()
+
+
 def test_the_same_figure_gives_the_same_file(tmp_path):
     for name in ("one", "two"):
         plots.save(drawings.three_elements(), tmp_path, name)
@@ -48,6 +60,25 @@ def test_the_page_stands_alone(tmp_path, results):
     assert 'name="viewport"' in text  # a phone
     assert "@media print" in text
     assert 'alt="eval: rl loop"' in text
+
+
+def without(value):
+    """A run's results as they are recorded where no number of theirs is finite."""
+    if isinstance(value, dict):
+        return {key: without(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without(part) for part in value]
+    return float("nan") if isinstance(value, float) else value
+
+
+def test_a_row_without_its_numbers_is_not_measured(results):
+    stages = (*report.STAGES, *report.EXTRA_STAGES)
+    gone = results | {stage: finite(without(results[stage]))[0] for stage in stages}
+    rows, left = report.rows(results), report.rows(gone)
+    assert [row[:2] for row in left] == [row[:2] for row in rows]
+    assert all(report.NOT_MEASURED in said for *_, said in left)
+    assert not any(report.NOT_MEASURED in said for *_, said in rows)
+    assert report.NOT_MEASURED in export.card(PROFILES["local"], gone, "x")
 
 
 def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):

@@ -298,6 +298,14 @@ def test_what_is_written_is_there_whole_or_not_at_all(tmp_path, monkeypatch, fol
     assert (path / "inside" if folder else path).read_text() == "new"
 
 
+def test_a_file_never_takes_a_folders_place(tmp_path):
+    write(tmp_path / "result", "mine", folder=True)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        runtime.write_json(tmp_path / "result", 1)
+    assert (tmp_path / "result" / "inside").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["result"]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_a_number_is_no_result(tmp_path, value):
     path = tmp_path / "metrics.json"

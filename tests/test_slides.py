@@ -1,11 +1,14 @@
 """Slides: the marked cells and their outputs, in one page that loads nothing from anywhere."""
 
+import base64
 import subprocess
 from html.parser import HTMLParser
 
+import matplotlib
 import nbformat
 import pytest
 
+from sawyer_utils import plots
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.course import slides
@@ -128,6 +131,9 @@ def test_a_formula_is_a_picture_that_says_what_it_shows(toy):
     (formula,) = Page(page_of(toy())).images
     assert formula["alt"] == r"\frac{1}{2}"
     assert formula["src"].startswith("data:image/svg+xml;base64,")
+    with matplotlib.rc_context(plots.STYLE):  # in which a "$" of a text is no formula
+        drawn = Page(slides.draw_formulas("$$x$$")).images[0]["src"].split(",")[1]
+    assert b"Cmmi10" in base64.b64decode(drawn)
     assert slides.draw_formulas("it costs $5 and $6") == "it costs $5 and $6"
     with pytest.raises(ValueError, match="Unknown symbol"):
         slides.draw_formulas(r"$$\nonsense$$")

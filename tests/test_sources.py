@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -329,6 +330,13 @@ def test_a_table_of_questions_has_a_column_for_each_choice(tmp_path):
     path.write_text("question,A,B,answer\nWhich?,this,that,C\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"quiz\.csv, line 2: field 'label' is 'C'"):
         choices.load_questions(str(path))
+
+
+def test_a_quiz_may_have_as_many_choices_as_there_are_letters(tmp_path):
+    head, cells = ",".join(string.ascii_uppercase), ",".join(string.ascii_lowercase)
+    (tmp_path / "quiz.csv").write_text(f"question,{head},answer\nWhich?,{cells},K\n", encoding="utf-8")
+    (found,) = choices.load_questions(str(tmp_path / "quiz.csv"))
+    assert (found["choices"], found["label"]) == ([*string.ascii_lowercase], 10)
 
 
 FILLED = [  # the cells A, B and C, the choices

@@ -56,6 +56,14 @@ def test_what_only_reading_tells_is_not_found():
     assert abs(found["words alone"] - 0.5) < 0.1
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_pair_and_equal_pairs_teach_a_judge_with_finite_scores(n):
+    responses = [{"text": "A river, under a stone.", "score": 9}, {"text": "Walks", "score": 2}]
+    few = [{"id": str(i), "prompt": "Which?", "responses": responses} for i in range(n)]
+    (score, *_) = surface.surface(few, data.pairs(few))
+    assert 0 < score < 100
+
+
 def test_a_tie_counts_half_and_the_better_response_comes_first():
     assert surface.share_right(np.array([1.0, -1.0, 0.0, 0.0])) == 0.5
     learn = rows(lambda t, _: 9 if len(t.split()) > 20 else 2)

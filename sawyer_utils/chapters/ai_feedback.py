@@ -17,7 +17,7 @@ import torch
 from sawyer_utils import chat, models
 from sawyer_utils.chapters.likelihood import next_logprobs
 from sawyer_utils.data import Pair
-from sawyer_utils.evaluation import share_interval
+from sawyer_utils.evaluation import share_right
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.resuming import digest, digest_of
 
@@ -101,6 +101,5 @@ def gaps(rows: list[dict], pairs: Sequence[Pair]) -> np.ndarray:
 
 def agreement(differences: Sequence[float], pairs: Sequence[Pair]) -> dict[str, float]:
     """Share of pairs whose difference is above zero, a tie half, with its 95 % interval over prompts."""
-    right = (np.sign(differences) + 1) / 2
-    low, high = share_interval(right, [pair.id for pair in pairs])
-    return {"right": float(right.mean()), "low": low, "high": high, "n": len(right)}
+    right, low, high = share_right(differences, [pair.id for pair in pairs])
+    return {"right": right, "low": low, "high": high, "n": len(differences)}

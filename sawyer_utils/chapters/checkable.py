@@ -136,11 +136,21 @@ def own_task(name: str, train: int, test: int, seed: int = 0) -> Task:
 # --- GSM8K --------------------------------------------------------------------------------------
 
 
+NUMBER = re.compile(
+    r"[\s*$]*(?:\\boxed\{)?([-−]?)\$?"  # bold in Markdown, framed in LaTeX
+    r"([1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)"
+    # What goes on is another number than the one that was read: 3,5, 1 000, 1½, 2^10, 1/2, 10:30, 1e6.
+    r"(?![.,'’_]?[\d½¼¾²³]|[^\S\n][\d½¼¾]|[^\S\n]?(?:\^|[/:×x·*+−–-]+[^\S\n]?\d)"
+    r"|[eE][-+−]?\d|\\(?:[dt]?frac|sqrt|times|cdot))"
+)
+
+
 def last_number(text: str) -> str | None:
-    """The number after the last ####, without its commas; None if there is none, or 1/2 or 10:30."""
+    """The number after the last ####, without the commas between its thousands; None if there is none, or
+    what stands there can be read in several ways (3,5) or is a calculation (1/2)."""
     _, mark, rest = text.rpartition("####")
-    found = re.match(r"\s*\$?(-?[\d,]*\.?\d+)(?![\d,.]*\s?[/:]\s?\d)", rest) if mark else None
-    return found[1].replace(",", "") if found else None
+    found = NUMBER.match(rest) if mark else None
+    return ("-" if found[1] else "") + found[2].replace(",", "") if found else None
 
 
 def check_solved(row: dict) -> None:

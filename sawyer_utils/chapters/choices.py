@@ -59,7 +59,7 @@ def as_questions(row: dict) -> list[dict]:
     return [row]
 
 
-COLUMNS = "ABCDEFGHIJ"
+COLUMNS = string.ascii_uppercase
 
 
 def _tabled(row: dict) -> dict:

@@ -10,10 +10,12 @@ push_run(profile, "you/name")               the same for the adapters of a run, 
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from sawyer_utils.chat import BOT, HUMAN, encode_prompt
+from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import home, read_json, replacing, write_json
 from sawyer_utils.plumbing.paths import quoted
 from sawyer_utils.profiles import Profile
@@ -21,6 +23,10 @@ from sawyer_utils.profiles import Profile
 # Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
 # with a KL of at most 3e-7 and 0.005 nats between the two next-token distributions.
 TOLERANCE = {"fp32": 1e-3, "bf16": 1.0}
+# What a merge writes into its folder, and may write again; what others have made of that folder is kept.
+MERGED = ("model*.safetensors*", "*config.json", "*token*.json", "chat_template.jinja", "*.model")
+MERGED += ("vocab.*", "merges.txt")
+MADE_OF_IT = ("*.gguf", "README.md", "Modelfile")
 UPLOADED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "Modelfile")
 
 # What the stages of a run have trained: adapters and heads, no checkpoint and no log.
@@ -52,13 +58,18 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
 
     Args:
         adapter: its folder, such as ``runs/local/ppo/adapter``.
+        folder: a new one, an empty one, or one of an earlier merge, whose card, Modelfile and GGUF stay.
         dtype: of the file: fp32, or bf16 for half the size.
+
+    Raises:
+        ValueError: for a folder that holds anything else: nothing in it is touched.
     """
     import torch
     from transformers import GenerationConfig
 
     from sawyer_utils import models
 
+    refuse_strange(Path(folder))
     tokenizer, model = models.load_policy(replace(profile, precision="fp32"), device="cpu")
     model = models.load_adapter(model, adapter).merge_and_unload()
     model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
@@ -80,7 +91,20 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
         begins = encode_prompt(tokenizer, "a")[0] == tokenizer.bos_token_id
         settings = read_json(temporary / "tokenizer_config.json")
         write_json(temporary / "tokenizer_config.json", {**settings, "add_bos_token": begins})
+        for name in _found(folder, MADE_OF_IT):
+            shutil.copy2(folder / name, temporary / name)
     return folder
+
+
+def refuse_strange(folder: Path) -> None:
+    """Raise ValueError for a folder that a new merge would not only renew, but wipe."""
+    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    known = {*_found(folder, MERGED), *_found(folder, MADE_OF_IT)} if "config.json" in held else set()
+    if strange := sorted(held - known):
+        raise ValueError(
+            f"{folder} is no folder of an earlier merge: it holds {', '.join(strange[:3])}. "
+            "Name a new folder, or take that out of it."
+        )
 
 
 # --- the card -----------------------------------------------------------------------------------
@@ -88,10 +112,13 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
 LIMITS = """\
 - Trained in a course, to be studied. It is not made to be relied on: it states falsehoods with confidence,
   and it has had no safety training and no test for harmful answers.
-- Its reward model was trained on the course's preferences; what it likes is a taste, and it can be fooled
+- Its reward model was trained on {preferences}; what it likes is a taste, and it can be fooled
   (notebook 02 shows how). A higher reward is not a better answer (notebook 04).
-- English only; short, mostly single-turn questions.
+- {languages}
 - No person has compared its answers."""
+
+ENGLISH = "English only; short, mostly single-turn questions."
+OTHERS = "It knows the languages and subjects of the data above at best."
 
 USE = """\
 ```python
@@ -109,10 +136,8 @@ print(tokenizer.decode(model.generate(**inputs)[0]))
 HEADER = """\
 ---
 license: {licence}
-language: en
-library_name: transformers
+{known}library_name: transformers
 pipeline_tag: text-generation
-base_model: {base}
 tags: [rlhf, ppo, course]
 ---
 
@@ -127,30 +152,39 @@ def card(profile: Profile, results: dict, name: str) -> str:
     """The model card as text, with the Hub's header."""
     from sawyer_utils.chapters import report
 
-    base, licence = LICENCES.get(profile.policy_base, (profile.policy_base, "other"))
+    base, licence = LICENCES.get(profile.policy_base, (_shown(profile.policy_base), "other"))
     sources = {"SFT": profile.conversations, "reward model": profile.preferences}
     sources["PPO and evaluation prompts"] = profile.prompts
     corpus = "the course's own corpus, written by language-model assistants, CC0 1.0"
+    english = set(sources.values()) == {"embedded"}
+    judged_by = "the course's preferences" if profile.preferences == "embedded" else "preferences"
+    known = "language: en\n" * english + f"base_model: {base}\n" * ("/" in base)
     machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     learnt = ("lora", "sft", "reward_", "ppo", "kl", "missing", "temperature")
-    settings = [f"`{key}` {value}" for key, value in asdict(profile).items() if key.startswith(learnt)]
+    settings = [f"`{k}` {_shown(str(v))}" for k, v in asdict(profile).items() if k.startswith(learnt)]
     table = ["| stage | what | result |", "|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in report.rows(results)]
     sections = {
         "Use": USE.format(name=name),
         "Data": "\n".join(
-            f"- {what}: {corpus if source == 'embedded' else f'`{source}`'}"
+            f"- {what}: {corpus if source == 'embedded' else f'`{_shown(source)}`'}"
             for what, source in sources.items()
         ),
         "Results": f"Profile `{results['profile']}`; {machine}. In brackets: 95 % intervals.\n\n"
         + "\n".join(table),
         "Settings": ", ".join(settings),
-        "Limits": LIMITS,
+        "Limits": LIMITS.format(preferences=judged_by, languages=ENGLISH if english else OTHERS),
         "Licence": f"The weights come under their base's licence: {licence} ({base}). "
         "The course's code is MIT.",
     }
-    head = HEADER.format(licence=licence, base=base, name=name)
+    head = HEADER.format(licence=licence, known=known, base=base, name=name)
     return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+
+
+def _shown(source: str) -> str:
+    """A source as strangers may read it: of a path its end alone, and not whose folder it lies in."""
+    local = paths.looks_local(source) or paths.is_there(source)
+    return re.split(r"[/\\]", source.rstrip("/\\"))[-1] if local else source
 
 
 def save_card(folder: Path, profile: Profile, results: dict, name: str | None = None) -> Path:
@@ -158,7 +192,7 @@ def save_card(folder: Path, profile: Profile, results: dict, name: str | None = 
 
     Args:
         results: what ``report.collect`` gives, ``results/local.json`` or ``runs/local/results.json``.
-        name: of the model; the folder's own otherwise.
+        name: under which it can be loaded, such as the Hub's "owner/name"; the folder's own otherwise.
 
     Raises:
         ValueError: if the results are of another profile.
@@ -191,7 +225,7 @@ def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = T
     names = _found(folder, UPLOADED)
     if "README.md" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ValueError(f"{folder} needs a model and a card: run merge and save_card first.")
-    return _upload(folder, repo, UPLOADED, private, dry_run)
+    return _upload(folder, repo, names, private, dry_run)
 
 
 def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = True) -> list[str]:
@@ -199,9 +233,10 @@ def push_run(profile: Profile, repo: str, private: bool = True, dry_run: bool = 
     arguments, result and errors as :func:`push_to_hub`. A file is called "sft/adapter/adapter_config.json".
     """
     folder = home() / profile.name
-    if not _found(folder, TRAINED):
+    names = _found(folder, TRAINED)
+    if not names:
         raise ValueError(f"{folder} holds no trained stage yet: run notebooks/01_sft.ipynb first.")
-    return _upload(folder, repo, TRAINED, private, dry_run)
+    return _upload(folder, repo, names, private, dry_run)
 
 
 def _found(folder: Path, patterns: tuple[str, ...]) -> list[str]:
@@ -209,10 +244,9 @@ def _found(folder: Path, patterns: tuple[str, ...]) -> list[str]:
     return sorted({path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)})
 
 
-def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, dry_run: bool) -> list[str]:
+def _upload(folder: Path, repo: str, names: list[str], private: bool, dry_run: bool) -> list[str]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"A repository is called owner/name, not {repo!r}.")
-    names = _found(folder, patterns)
     size = sum((Path(folder) / name).stat().st_size for name in names) / 1e6
     kind = "private" if private else "PUBLIC"
     print(f"{len(names)} files, {size:.0f} MB, to the {kind} model repository {repo}:", *names, sep="\n  ")
@@ -225,7 +259,8 @@ def _upload(folder: Path, repo: str, patterns: tuple[str, ...], private: bool, d
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.model_info(repo).private:  # exist_ok keeps an old repository as it was
         raise ValueError(f"{repo} exists and is public: choose another name, or private=False.")
-    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(patterns))
+    # The names themselves: the Hub's patterns would find files in subfolders, too.
+    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=names)
     return names
 
 

@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from sawyer_utils.actor import check_output_layer
 from sawyer_utils.plumbing.progress import each
 
 BATCH_TOKENS = 512  # tokens read at once, padding included
@@ -149,7 +150,11 @@ def next_logprobs(
     Args:
         model: a PEFT model whose tokenizer pads on the left.
         compute: autocast dtype, or None for the weights' own.
+
+    Raises:
+        UnsuitableBase: for a model that changes its logits after the output layer.
     """
+    check_output_layer(model)
     base, rows = model.get_base_model(), [tokenizer(text).input_ids for text in texts]
     head = base.get_output_embeddings()
     tokens = [tokenizer.encode(word, add_special_tokens=False)[-1] for word in words]
@@ -175,6 +180,8 @@ def next_logprobs(
             # 16 bits round a logit to a tenth, as autocast's products do: those that are asked for are
             # taken in 32, as a sum.
             wanted = (states.float()[:, None] * head.weight[tokens].float()).sum(-1)  # (B, words)
+            if head.bias is not None:  # GPT-J's, Phi's
+                wanted += head.bias[tokens].float()
             found += (wanted - total).tolist()
     return found
 

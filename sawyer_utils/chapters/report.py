@@ -39,6 +39,7 @@ FIXED = {
 }
 CHANGE = "{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 FINE_CHANGE = "{difference:+.3g} [{low:+.3g}, {high:+.3g}]"
+NOT_MEASURED = "not measured"
 
 
 def collect(profile: Profile, ledger: dict) -> dict:
@@ -87,7 +88,7 @@ def rows(results: dict) -> list[tuple[str, str, str]]:
     """(stage, what, result with interval) for the summary, the report and the README."""
     recorded = {stage: results.get(stage) or {} for stage in (*STAGES, *EXTRA_STAGES)}
     fixed = [
-        (name, what, said.format(**recorded[stage]))
+        (name, what, result(said, recorded[stage]))
         for stage, (name, lines) in zip(STAGES, FIXED.items(), strict=False)  # the evaluation's are a list
         if recorded[stage]
         for what, said in lines.items()
@@ -99,22 +100,32 @@ def rows(results: dict) -> list[tuple[str, str, str]]:
     return fixed + [(name, *row) for (name, rows_of), stage in stages for row in rows_of(recorded[stage])]
 
 
+def result(said: str, found: dict) -> str:
+    """``said`` with the numbers that were found, or that one of them was not measured: ``runtime.record``
+    leaves out what is not finite (of a list it keeps None)."""
+    try:
+        return said.format(**found)
+    except (KeyError, TypeError):
+        return NOT_MEASURED
+
+
 def _evaluation(found: dict) -> Iterator[tuple[str, str]]:
     """Measures that PPO never saw, with their computed verdicts, and the mini-benchmarks."""
     for row in found.get("verdicts", []):
-        if row["measure"] != "reward" and row.get("low") is not None:
+        if row["measure"] != "reward":
             said = "{sft:.3g} → {ppo:.3g}; " + FINE_CHANGE + ": {verdict}"
-            sft = round(row["sft"], 9)  # a mean of standardised scores is 0 but for rounding
-            yield f"{row['measure']}, SFT → SFT + RLF", said.format(**{**row, "sft": sft})
+            if row.get("sft"):  # a mean of standardised scores is 0 but for rounding
+                row = row | {"sft": round(row["sft"], 9)}
+            yield f"{row['measure']}, SFT → SFT + RLF", result(said, row)
     if found.get("best_of_n"):
         bought = "{first judge:+.2f}, {gold judge:+.2f} for {kl:.1f} nats"
         best, ppo = found["best_of_n"][-1], found["frontier"][-1]
-        said = f"best of {best['n']}: {bought.format(**best)}; SFT + RLF: {bought.format(**ppo)}"
+        said = f"best of {best['n']}: {result(bought, best)}; SFT + RLF: {result(bought, ppo)}"
         yield "gain by the first and by the gold judge, in SFT's standard deviations", said
     bars = found.get("benchmarks", [])
     for name in dict.fromkeys(bar["benchmark"] for bar in bars):
         rows = [bar for bar in bars if bar["benchmark"] == name]
-        said = " → ".join("{accuracy:.2f} [{low:.2f}, {high:.2f}]".format(**bar) for bar in rows)
+        said = " → ".join(result("{accuracy:.2f} [{low:.2f}, {high:.2f}]", bar) for bar in rows)
         yield f"{name}, base → SFT → SFT + RLF", f"{said} (n = {rows[0]['n']})"
 
 
@@ -124,23 +135,23 @@ def _versus(found: dict) -> Iterator[tuple[str, str]]:
     named = {f"gold since SFT, {name}": c for name, c in gold.get("known", {}).items()}
     named |= {f"gold on new topics, {n}": c for n, c in gold.get("new", {}).items() if n == "best of n"}
     for what, c in named.items():
-        yield what, (CHANGE + " (n = {n}): {verdict}").format(**c)
+        yield what, result(CHANGE + " (n = {n}): {verdict}", c)
 
 
 def _hacking(found: dict) -> Iterator[tuple[str, str]]:
     if "remedies" not in found:
         return
     fall = found["from_peak_to_end"]
-    yield f"gold from its peak (step {fall['peak']}) to the end", (CHANGE + " (n = {n})").format(**fall)
+    yield f"gold from its peak (step {fall['peak']}) to the end", result(CHANGE + " (n = {n})", fall)
     for one in found["remedies"]:
-        yield f"gold since SFT, {one['remedy']}", CHANGE.format(**{**one, "difference": one["gold"]})
+        yield f"gold since SFT, {one['remedy']}", result(CHANGE.replace("difference", "gold"), one)
 
 
 def _neutral(found: dict) -> Iterator[tuple[str, str]]:
     said = "{before_mean:.3g} → {after_mean:.3g}; " + FINE_CHANGE + " (n = {n})"
     for name, c in found.get("measures", {}).items():
         if name in ("neutrality", "similarity", "words"):
-            yield name, said.format(**c)
+            yield name, result(said, c)
 
 
 def _domain(found: dict) -> Iterator[tuple[str, str]]:
@@ -148,21 +159,22 @@ def _domain(found: dict) -> Iterator[tuple[str, str]]:
     for name, measures in found.get("measures", {}).items():
         for measure, c in measures.items():
             if measure in ("facts named", "reward", "choices: truthful_mini"):
-                yield f"{measure}, {name}", said.format(**c)
+                yield f"{measure}, {name}", result(said, c)
 
 
 def _checkable(found: dict) -> Iterator[tuple[str, str]]:
     for name, gained in found.get("found", {}).items():
-        said = "{:.2f} → {:.2f}; {:+.2f} [{:+.2f}, {:+.2f}] over seeds and prompts"
-        change = found["start"]["reward"], found["right"][name], *gained["reward"]
-        yield f"right answers on held-out prompts, {name}", said.format(*change)
+        shares = {"before": found["start"].get("reward"), "after": found["right"].get(name)}
+        said = "{before:.2f} → {after:.2f}; {reward[0]:+.2f} [{reward[1]:+.2f}, {reward[2]:+.2f}]"
+        said += " over seeds and prompts"
+        yield f"right answers on held-out prompts, {name}", result(said, shares | gained)
 
 
 def _feedback(found: dict) -> Iterator[tuple[str, str]]:
     for name, c in found.get("right", {}).items():
-        yield f"right on held-out pairs, {name}", "{right:.2f} [{low:.2f}, {high:.2f}] (n = {n})".format(**c)
+        yield f"right on held-out pairs, {name}", result("{right:.2f} [{low:.2f}, {high:.2f}] (n = {n})", c)
     for c in found.get("changes", []):
-        yield f"{c['measure']}, since SFT", (CHANGE + " (n = {n}): {verdict}").format(**c)
+        yield f"{c['measure']}, since SFT", result(CHANGE + " (n = {n}): {verdict}", c)
 
 
 def headline(evaluation: dict) -> str:

@@ -86,7 +86,8 @@ def surface(rows: list[dict], held: list[Pair]) -> np.ndarray:
         return torch.tensor(np.array(found))
 
     train, test = differences(pairs(rows)), differences(held)
-    scale = train.std(0) + 1e-9
+    spread = train.std(0, correction=min(1, len(train) - 1))  # of one pair there is none
+    scale = torch.where(spread > 1e-9, spread + 1e-9, 1.0)
     train, test = train / scale, test / scale
     weights = torch.zeros(train.shape[1], dtype=train.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")

@@ -120,7 +120,7 @@ def _formula(tex: str) -> str:
     from matplotlib.font_manager import FontProperties
 
     drawn, displayed = io.BytesIO(), tex.replace(r"\frac", r"\dfrac")
-    with rc_context({"mathtext.fontset": "cm", "svg.fonttype": "path"}):
+    with rc_context({"mathtext.fontset": "cm", "svg.fonttype": "path", "text.parse_math": True}):
         mathtext.math_to_image(f"${displayed}$", drawn, FontProperties(size=26), format="svg")
     picture = base64.b64encode(drawn.getvalue()).decode()
     return f'<img class="formula" alt="{html.escape(tex)}" src="data:image/svg+xml;base64,{picture}">'

@@ -67,6 +67,9 @@ def replacing(path: Path):
 
     A killed process therefore leaves the last good state, never half a file. Of several processes
     only the main one writes: what another put under the temporary name is dropped.
+
+    Raises:
+        IsADirectoryError: for a file that would take a folder's place; the folder stays.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -78,6 +81,8 @@ def replacing(path: Path):
         if not path.is_dir():
             os.replace(temporary, path)
             return
+        if not temporary.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, and a file is to be written.")
         # A folder cannot be renamed over a full one: move the old one aside first.
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         _remove(old)
