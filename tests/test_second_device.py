@@ -353,7 +353,7 @@ def test_the_chat_answers(gpu, profile, adapter, tmp_path):
     for reply in panel.talk.turns[-1]["replies"].values():
         assert {type(reply.reward), type(reply.tokens)} == {float, int}
     panel.save()
-    assert (tmp_path / "transcript.jsonl").exists()
+    assert (tmp_path / "transcript-1.jsonl").exists()
 
 
 def test_a_merged_model_is_made_on_the_cpu_in_fp32(gpu, profile, adapter, tmp_path, monkeypatch):

@@ -208,6 +208,11 @@ def test_a_blind_vote_hides_who_is_who_until_it_is_cast(chat):
     assert len({turn["conversation"] for turn in chat.talk.turns}) == 6
 
 
+def test_two_learners_see_other_orders(chat, tmp_path):
+    other = widgets.Chat(chat.talk, tmp_path, suggestions=[])
+    assert chat.shuffle.sample(range(10**6), 9) != other.shuffle.sample(range(10**6), 9)
+
+
 def test_votes_are_counted_by_pair_with_ties_apart():
     cast = [(winner, ("sft", "ppo")) for winner in ("ppo", "ppo", "sft", None)] + [("base", ("ppo", "base"))]
     assert tally(cast) == [
@@ -222,11 +227,22 @@ def test_the_transcript_is_a_line_of_json_a_turn(chat, tmp_path):
     chat.ballot.children[-1].click()
     ask(chat, "d e")
     chat.save_button.click()
-    lines = [json.loads(line) for line in (tmp_path / "transcript.jsonl").read_text().splitlines()]
+    chat.save_button.click()
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["transcript-1.jsonl"]
+    lines = [json.loads(line) for line in (tmp_path / "transcript-1.jsonl").read_text().splitlines()]
     assert [line["question"] for line in lines] == ["a b c", "d e"]
     assert [line["vote"] for line in lines] == ["none", None]
     assert lines[0]["replies"]["ppo"].keys() >= {"text", "reward", "kl", "tokens", "finished"}
-    assert "transcript.jsonl" in chat.status.value
+    assert "transcript-1.jsonl" in chat.status.value
+
+
+def test_the_transcript_of_an_earlier_session_stays(chat, tmp_path):
+    ask(chat)
+    chat.save_button.click()
+    before = (tmp_path / "transcript-1.jsonl").read_text()
+    widgets.Chat(chat.talk, tmp_path, suggestions=[]).save()
+    assert (tmp_path / "transcript-1.jsonl").read_text() == before
+    assert (tmp_path / "transcript-2.jsonl").exists()
 
 
 def test_the_static_twin_shows_the_same_answers(chat):
