@@ -344,7 +344,8 @@ def test_multiple_choice_with_a_shared_prefix_and_by_letter(gpu, profile, adapte
 def test_the_chat_answers(gpu, profile, adapter, tmp_path):
     tokenizer, model = models.load_actor(profile, adapter)
     judge = RewardModel.untrained(profile)
-    panel = widgets.Chat(Talk(model, tokenizer, profile, reward=judge), tmp_path, suggestions=["a b"])
+    stages = {"base": "base", "sft": "ref", "ppo": "policy"}
+    panel = widgets.Chat(Talk(model, tokenizer, profile, stages, reward=judge), tmp_path, suggestions=["a b"])
     panel.tokens.value = 8
     for question in ("a b c", "d"):  # the second is asked after the first one's answer
         panel.question.value = question

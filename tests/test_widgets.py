@@ -33,13 +33,16 @@ SEVEN = {
 }
 
 
+ADAPTERS = {"base": "base", "sft": "ref", "ppo": "policy"}  # stage -> adapter, as in notebook 04
+
+
 def scores_by_length(prompts, responses):
     return [len(text) / 10 for text in responses]
 
 
 @pytest.fixture
 def talk(letter_actor, letters, letter_profile):
-    return Talk(letter_actor(seed=11), letters, letter_profile, reward=scores_by_length)
+    return Talk(letter_actor(seed=11), letters, letter_profile, ADAPTERS, reward=scores_by_length)
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_importing_them_builds_no_model_and_building_them_runs_none(letters, let
         "assert sum(p.numel() for m in found for p in m.parameters()) < 1000"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SOURCE.parents[1])
-    panel = widgets.Chat(Talk(None, letters, letter_profile), tmp_path)
+    panel = widgets.Chat(Talk(None, letters, letter_profile, ADAPTERS), tmp_path)
     widgets.RewardExplorer(None, "a", "b", "c")
     assert not panel.talk.turns
 

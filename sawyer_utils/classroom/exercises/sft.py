@@ -11,8 +11,8 @@ VOCABULARY = 11
 
 
 def conversations(rows: int = 3, length: int = 9):
-    """Fresh ``logits (B, T, V), ids (B, T), graded (B, T)``; each row grades another number of tokens, the last
-    one all, with a first that no logits guess."""
+    """Fresh ``logits (B, T, V), ids (B, T), graded (B, T)``; each row grades another number of tokens, the
+    last one all, its first included, which no logits guess."""
     generator = fresh()
     logits = 2 * torch.randn(rows, length, VOCABULARY, generator=generator)
     ids = torch.randint(VOCABULARY, (rows, length), generator=generator)
