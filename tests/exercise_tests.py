@@ -1,7 +1,8 @@
 """What every exercise must survive: its own stub and solution, named mistakes, and nonsense.
 
 A test module subclasses :class:`Exercises` with the notebook, the names that its earlier cells leave
-behind, and for each exercise at least two wrong answers by the name of the mistake.
+behind, for each exercise at least two wrong answers by the name of the mistake, and right ones that are
+written in an unusual way.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Exercises:
     NOTEBOOK: str
     NAMES: ClassVar[dict] = {}
     WRONG: ClassVar[dict[str, dict[str, object]]]
+    RIGHT: ClassVar[dict[str, dict[str, object]]]  # besides the notebook's solution
     LEAST: ClassVar[int] = 3  # exercises
 
     @classmethod
@@ -96,6 +98,9 @@ class Exercises:
         if "mistake" in metafunc.fixturenames:
             cases = [(id, name) for id, wrong in cls.WRONG.items() for name in wrong]
             metafunc.parametrize(("id", "mistake"), cases)
+        elif "unusual" in metafunc.fixturenames:
+            cases = [(id, name) for id, right in cls.RIGHT.items() for name in right]
+            metafunc.parametrize(("id", "unusual"), cases)
         elif "nonsense" in metafunc.fixturenames:
             metafunc.parametrize(("id", "nonsense"), [(id, name) for id in cls.WRONG for name in NONSENSE])
         elif "id" in metafunc.fixturenames:
@@ -115,6 +120,7 @@ class Exercises:
         assert list(exercise_cells(self.NOTEBOOK, "solution")) == ids
         assert list(checks.exercises(self.NOTEBOOK[:2])) == ids
         assert all(len(wrong) >= 2 for wrong in self.WRONG.values())
+        assert list(self.RIGHT) == ids
 
     def test_the_marks_stand_in_cells_with_these_tags_alone(self):
         source = course.source_path(self.NOTEBOOK).read_text(encoding="utf-8")
@@ -149,6 +155,11 @@ class Exercises:
             result = checks.check(id, self.WRONG[id][mistake])
             assert result.right is False, mistake
             assert_is_a_sentence(result.said)
+
+    def test_an_unusual_right_answer_is_right(self, id, unusual):
+        for _ in range(5):
+            result = checks.check(id, self.RIGHT[id][unusual])
+            assert result.right is True, (unusual, result.said)
 
     def test_nonsense_is_a_wrong_answer(self, id, nonsense):
         result = checks.check(id, NONSENSE[nonsense])

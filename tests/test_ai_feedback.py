@@ -154,6 +154,10 @@ def test_agreement_counts_ties_half_and_draws_whole_prompts():
 class TestFeedback(Exercises):
     NOTEBOOK = "10_ai_feedback"
     LEAST = 2
+    RIGHT: ClassVar[dict] = {
+        "10.1": {"a tensor": torch.tensor([0.56])},
+        "10.2": {"a tensor": lambda a, b: torch.tensor([(a - b) / 2]).sigmoid()},
+    }
     WRONG: ClassVar[dict] = {
         "10.1": {
             "both right": 0.48,

@@ -7,6 +7,7 @@ import math
 import sys
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from exercise_tests import Exercises
@@ -357,6 +358,16 @@ def test_the_script_and_the_notebook_train_alike():
 class TestCheckable(Exercises):
     NOTEBOOK = "09_checkable_rewards"
     NAMES: ClassVar[dict] = {"math": math}
+    RIGHT: ClassVar[dict] = {
+        "09.1": {"two decimals": 0.833, "a tensor": torch.tensor([5 / 6])},
+        "09.2": {
+            "a list": lambda rewards: [len(set(row)) == 1 for row in rewards.tolist()],
+            "numpy": lambda rewards: np.ptp(rewards.numpy(), axis=1) == 0,
+            "as numbers": lambda rewards: (rewards.std(1) == 0).float(),
+        },
+        "09.3": {"an array": lambda p, n: np.array([p**n + (1 - p) ** n])},
+        "09.4": {},
+    }
     WRONG: ClassVar[dict] = {
         "09.1": {
             "none right": math.comb(7, 4) / math.comb(10, 4),
@@ -369,6 +380,8 @@ class TestCheckable(Exercises):
             "all wrong alone": lambda rewards: rewards.max(1).values == 0,
             "all right alone": lambda rewards: rewards.min(1).values > 0,
             "those that teach": lambda rewards: rewards.max(1).values != rewards.min(1).values,
+            "rewards of one alone": lambda rewards: (rewards.mean(1) == 0) | (rewards.mean(1) == 1),
+            "little spread": lambda rewards: rewards.std(1) < 0.2,
             "none": lambda rewards: torch.zeros(len(rewards), dtype=torch.bool),
             "all": lambda rewards: torch.ones(len(rewards), dtype=torch.bool),
             "answer by answer": lambda rewards: rewards == rewards.mean(1, keepdim=True),

@@ -73,6 +73,18 @@ def test_a_stub_is_not_attempted(toys, stub):
     assert check("99.2", stub).right is None
 
 
+def test_a_function_that_forgot_its_return_is_told_so(toys):
+    def forgot(x):
+        x * 2
+
+    result = check("99.2", forgot)
+    assert (result.right, result.said, result.hint) == (
+        False,
+        "The function returns None.",
+        "Think of <b>tags</b>.",
+    )
+
+
 def test_a_function_that_fails_is_told_so_in_one_line(toys):
     def fails(x):
         raise ValueError("no\nsecond line")
@@ -111,6 +123,14 @@ def test_close_compares_entry_by_entry():
     assert close(torch.tensor([-torch.inf, 1.0]), torch.tensor([-torch.inf, 1.0]))
     with pytest.raises(Wrong, match="not finite"):
         close([float("nan")], torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "said"),
+    [(0.989, 0.99, "0.989"), (0.5, 0.99, "0.50"), (-1e-4, 0, "-0.0001"), (2, 2, "2.00")],
+)
+def test_a_number_is_never_rounded_to_the_one_that_it_is_not(value, other, said):
+    assert checks.unlike(value, other) == said
 
 
 def test_a_choice_may_be_written_loosely(toys):

@@ -311,6 +311,14 @@ def test_a_mean_without_a_good_side_only_changes():
 
 class TestDomain(Exercises):
     NOTEBOOK = "08_domain_adaptation"
+    RIGHT: ClassVar[dict] = {
+        "08.1": {"an array": np.array([6]), "a float": 6.0},
+        "08.2": {
+            "half up": lambda lessons, share: math.floor(lessons * share / (1 - share) + 0.5),
+            "an array": lambda lessons, share: np.round([lessons * share / (1 - share)]),
+        },
+        "08.3": {"a line each": lambda facts: "\n".join(row["keys"][0] for row in facts)},
+    }
     WRONG: ClassVar[dict] = {
         "08.1": {
             "one too few": 5,
@@ -325,6 +333,8 @@ class TestDomain(Exercises):
             "share of the lessons": lambda lessons, share: round(lessons * share),
             "lessons over the rest": lambda lessons, share: round(lessons / (1 - share)),
             "the whole mixture": lambda lessons, share: round(lessons + lessons * share / (1 - share)),
+            "cut off": lambda lessons, share: int(lessons * share / (1 - share)),
+            "always up": lambda lessons, share: math.ceil(lessons * share / (1 - share) - 1e-9),
             "not rounded": lambda lessons, share: lessons * share / (1 - share) + 0.25,
             "always none": lambda lessons, share: 0,
             "as many as lessons": lambda lessons, share: lessons,

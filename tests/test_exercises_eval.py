@@ -42,8 +42,22 @@ class TestEval(Exercises):
         "evaluation": evaluation,
         "grid": {"first judge": np.random.default_rng(0).normal(size=(40, 16))},
     }
+    RIGHT: ClassVar = {
+        "04.1": {
+            "a list": [np.array([20]), " No difference shown"],
+            "few": (14, NOTHING),
+            "many": (26, NOTHING),
+        },
+        "04.2": {
+            "not rounded": lambda d: (2.8 / d) ** 2,
+            "an array": lambda d: np.array([math.ceil((2.8 / d) ** 2) + 2]),
+        },
+        "04.3": {},
+    }
     WRONG: ClassVar = {
         "04.1": {
+            "too few": (13, NOTHING),
+            "too many": (27, NOTHING),
             "nothing falls": (0, NOTHING),
             "as few as after PPO": (11, NOTHING),
             "everything falls": (40, NOTHING),
@@ -58,6 +72,7 @@ class TestEval(Exercises):
             "forgot the power": lambda d: math.ceil((1.96 / d) ** 2),
             "one side": lambda d: math.ceil(((1.645 + 0.84) / d) ** 2),
             "two groups of strangers": lambda d: math.ceil(2 * (2.8 / d) ** 2),
+            "nine of ten": lambda d: math.ceil((3.24 / d) ** 2),
             "always plenty": lambda d: 10_000_000,
             "one number for all": lambda d: 100,
         },

@@ -58,6 +58,15 @@ def curved(scores, words):
 class TestHacking(Exercises):
     NOTEBOOK = "06_reward_hacking"
     NAMES: ClassVar = {"math": math, "statistics": statistics}
+    RIGHT: ClassVar = {
+        "06.1": {"roughly": 0.22, "a tensor": torch.tensor([0.2326])},
+        "06.2": {"an array": lambda alpha, beta: np.array([np.exp(alpha / beta - 1)])},
+        "06.3": {
+            "an array": lambda scores, words: np.array(rest(scores, words)),
+            "fp32": lambda scores, words: torch.tensor(rest(scores, words), dtype=torch.float32),
+        },
+        "06.4": {"in any case": [" Length Hacking", "never finishing", "NOTHING stands out"]},
+    }
     WRONG: ClassVar = {
         "06.1": {
             "what one look is worth": 0.0,

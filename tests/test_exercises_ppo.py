@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from exercise_tests import Exercises
 
 from sawyer_utils import health, losses
-from sawyer_utils.classroom.checks import fresh
+from sawyer_utils.classroom.checks import check, fresh
 from sawyer_utils.classroom.exercises import ppo as exercises_ppo
 
 torch.set_num_threads(1)
@@ -62,8 +63,41 @@ def at_one_bad_step(log):
     return "KL running away" if max(line["kl"] for line in log) > 20 else by_the_end(log)
 
 
+def at_the_last_step(log):
+    return by_the_end([log[0], *[log[-1]] * 3])
+
+
+def without_the_finished(log):
+    said = by_the_end([{**line, "finished": 1.0} for line in log])
+    longer = statistics.mean(line["length"] for line in log[-3:]) > 1.3 * log[0]["length"]
+    return "never finishing" if said == "healthy" and longer else said
+
+
+def my_gae(*batch):
+    return losses.gae(*batch)[0]
+
+
+def silent(ratio, advantages, clip):
+    return surrogate(ratio, advantages, clip) != ratio * advantages
+
+
 class TestPPO(Exercises):
     NOTEBOOK = "03_ppo"
+    RIGHT: ClassVar = {
+        "03.1": {"a tensor": torch.tensor([0.2, 0.4]), "an array": np.array([0.2, 0.4])},
+        "03.2": {
+            "a list": lambda *batch: my_gae(*batch).tolist(),
+            "numpy": lambda *batch: my_gae(*batch).double().numpy(),
+        },
+        "03.3": {
+            "lists": lambda *batch: [surrogate(*batch).tolist(), silent(*batch).tolist()],
+            "numpy": lambda *batch: (surrogate(*batch).numpy(), silent(*batch).numpy()),
+        },
+        "03.4": {
+            "the last three": by_the_end,
+            "the package": lambda log: [*(finding.name for finding in health.diagnose(log)), "healthy"][0],
+        },
+    }
     NAMES: ClassVar = {"statistics": statistics}
     WRONG: ClassVar = {
         "03.1": {
@@ -99,6 +133,8 @@ class TestPPO(Exercises):
             "always healthy": lambda log: "healthy",
             "short is sick": lambda log: by_the_end(log, length=10.0),
             "alarm at one bad step": at_one_bad_step,
+            "the last step alone": at_the_last_step,
+            "longer is unfinished": without_the_finished,
             "any KL is too much": lambda log: by_the_end(log, kl=4.0),
             "the reward rises, so all is well": lambda log: (
                 "healthy" if log[-1]["reward"] > log[0]["reward"] else "collapse"
@@ -118,13 +154,18 @@ def test_the_slow_sum_is_what_the_judge_compares_with():
 
 def test_the_silent_are_told_without_a_rule_of_the_package():
     """A judge that called the wrong tokens silent would refuse the rule by cases, and accept another."""
-    from sawyer_utils.classroom.checks import check
 
     def by_cases(ratio, advantages, clip):
         silent = [(a > 0 and r > 1 + clip) or (a < 0 and r < 1 - clip) for r, a in zip(ratio, advantages)]
         return surrogate(ratio, advantages, clip), torch.tensor(silent)
 
     assert check("03.3", by_cases).right is True
+
+
+@pytest.mark.parametrize("of", [torch.Tensor.tolist, torch.Tensor.numpy])
+def test_what_stands_outside_the_mask_is_told_of_any_kind_of_numbers(of):
+    said = check("03.2", lambda r, v, m, g, k: of(my_gae(r, v, m, g, k) + ~m)).said
+    assert "outside the mask" in said
 
 
 @pytest.mark.parametrize("name", [exercises_ppo.HEALTHY, *exercises_ppo.SICKNESSES])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from exercise_tests import Exercises
 
 from sawyer_utils.classroom.checks import check
@@ -18,6 +20,10 @@ def as_typed(chosen, rejected, margin):
 
 def capped(chosen, rejected, margin):
     return bradley_terry((chosen - rejected).clamp(min=-50), margin).mean()
+
+
+def in_plain_python(chosen, rejected, margin):
+    return sum(math.log(1 + math.exp(-float(x))) for x in chosen - rejected - margin) / len(chosen)
 
 
 def share(held, leaked):
@@ -44,8 +50,34 @@ def any_answer(train, held):
     return [pair["chosen"] in seen or pair["rejected"] in seen for pair in held]
 
 
+def each_in_its_place(train, held):
+    chosen, rejected = ({pair[key] for pair in train} for key in ("chosen", "rejected"))
+    return share(held, [pair["chosen"] in chosen or pair["rejected"] in rejected for pair in held])
+
+
 class TestReward(Exercises):
     NOTEBOOK = "02_reward"
+    RIGHT: ClassVar[dict] = {
+        "02.1": {"two decimals": 1.31, "a tensor": torch.tensor([1.3133])},
+        "02.2": {
+            "one in a row": lambda c, r, m: F.softplus(r - c + m).mean().view(1),
+            "numpy": lambda c, r, m: np.logaddexp(0, (r - c + m).numpy()).mean(),
+            "fp64": lambda c, r, m: bradley_terry((c - r).double(), m).mean(),
+            "a classifier's loss": lambda c, r, m: F.binary_cross_entropy_with_logits(
+                c - r - m, torch.ones(len(c))
+            ),
+        },
+        "02.3": {
+            "numpy": lambda gaps: 100 * gaps.numpy(),
+            "a list": lambda gaps: [100 * x for x in gaps],
+            "no straight line": lambda gaps: 100 * torch.sinh(20 * gaps),
+            "a step at zero": lambda gaps: gaps + 10 * gaps.sign(),
+        },
+        "02.4": {
+            "numpy": lambda train, held: np.mean(any_answer(train, held)),
+            "one in a row": lambda train, held: torch.tensor([share(held, any_answer(train, held))]),
+        },
+    }
     NAMES: ClassVar[dict] = {"math": math}
     WRONG: ClassVar[dict] = {
         "02.1": {
@@ -65,6 +97,8 @@ class TestReward(Exercises):
             "sign": lambda c, r, m: -bradley_terry(c - r, m).mean(),
             "the formula as typed": as_typed,
             "capped": capped,
+            "plain Python": in_plain_python,
+            "fp64": lambda c, r, m: -(c - r - m).double().sigmoid().log().mean(),
             "one loss a pair": lambda c, r, m: bradley_terry(c - r, m),
         },
         "02.3": {
@@ -85,11 +119,13 @@ class TestReward(Exercises):
             "count instead of share": lambda train, held: sum(any_answer(train, held)),
             "share of the training pairs": lambda train, held: sum(any_answer(train, held)) / len(train),
             "never a leak": lambda train, held: 0.0,
+            "each in its place": each_in_its_place,
         },
     }
 
     def test_the_mistakes_of_a_loss_are_told_apart(self):
         said = {name: check("02.2", wrong).said for name, wrong in self.WRONG["02.2"].items()}
+        assert said.pop("fp64") == said["the formula as typed"]
         assert len(set(said.values())) == len(said)
         assert "not finite" in said["the formula as typed"]
         assert "larger margin" in said["margin added"]

@@ -5,15 +5,34 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import torch
 from exercise_tests import Exercises
 
 from sawyer_utils.classroom import checks
 
 
+def leave_one_out(rewards):
+    return rewards - (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+
+
 class TestVersus(Exercises):
     NOTEBOOK = "05_ppo_vs_dpo"
     NAMES: ClassVar[dict] = {"math": math}
+    RIGHT: ClassVar[dict] = {
+        "05.1": {"two decimals": 0.554, "a tensor": torch.tensor([0.5544])},
+        "05.2": {
+            "numpy": lambda rewards: leave_one_out(rewards).numpy(),
+            "a list": lambda rewards: leave_one_out(rewards).tolist(),
+        },
+        "05.3": {"an array": lambda training, n, tokens: np.array([training / ((n - 1) * tokens)])},
+        "05.4": {
+            "a list": [-31, -47, -30, -40],
+            "a tensor": torch.tensor([-31.0, -47.0, -30.0, -40.0]),
+            "an array": np.array([-31.0, -47.0, -30.0, -40.0]),
+        },
+    }
     WRONG: ClassVar[dict] = {
         "05.1": {
             "turned round": math.log1p(math.exp(0.3)),
@@ -40,6 +59,7 @@ class TestVersus(Exercises):
             "one answer more": lambda training, n, tokens: training / ((n + 1) * tokens),
             "upside down": lambda training, n, tokens: (n - 1) * tokens / training,
             "times": lambda training, n, tokens: training * (n - 1) / tokens,
+            "for any n": lambda training, n, tokens: training / tokens,
         },
         "05.4": {
             "the chosen one rose": (-29.0, -47.0, -30.0, -40.0),

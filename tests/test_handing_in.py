@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -132,6 +133,20 @@ def test_what_a_learning_platform_puts_before_a_name_hides_no_file(folder, befor
     assert list(collect(folder).index) == ["ada", "Bob", "class of 2"]
 
 
+@pytest.mark.parametrize("name", ["hand-in-bob.json.txt", "Hand-In-Bob.JSON", "7_HAND-IN-bob.Json.TXT"])
+def test_neither_case_nor_txt_hides_a_file(folder, name, capsys):
+    (folder / "b/hand-in-bob.json").rename(folder / name)
+    assert list(collect(folder).index) == ["ada", "Bob", "class of 2"]
+    assert "Not read" not in capsys.readouterr().out
+
+
+def test_a_file_that_was_not_read_is_named(folder, capsys):
+    for name in ("b/Dora.JSON", "._eve.json", "a list.txt"):
+        (folder / name).write_text("{}")
+    assert list(collect(folder).index) == ["ada", "Bob", "class of 2"]
+    assert f"in the name: {Path('b/Dora.JSON')}.\n" in capsys.readouterr().out
+
+
 def test_files_of_one_name_are_one_person(folder, capsys):
     text = (folder / "hand-in-ada (1).json").read_text()
     for place in ("hand-in-ada.json", "c/hand-in-ada.json"):
@@ -157,8 +172,8 @@ def test_who_has_tried_nothing_is_a_row_all_the_same(session, tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "a", "exercises": {"01.1": "yes"}, "quiz": {}}'])
 def test_what_is_no_such_file_is_named(folder, text):
-    (folder / "hand-in-c.json").write_text(text)
-    with pytest.raises(SystemExit, match=r"hand-in-c\.json is no file that hand_in"):
+    (folder / "b/hand-in-c.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"b.hand-in-c\.json is no file that hand_in"):
         main(["collect", str(folder)])
 
 

@@ -223,7 +223,7 @@ def test_a_machine_is_set_up_from_the_folder_alone(made, tmp_path, monkeypatch):
 # --- for a class --------------------------------------------------------------------------------
 
 RUN = ("sft/metrics.json", "sft/adapter/adapter_model.safetensors", "eval/figures/three_answers.png")
-PRIVATE = ("notebooks/01_sft.ipynb", "reward/votes.jsonl", "eval/transcript.jsonl", "report.html")
+PRIVATE = ("notebooks/01_sft.ipynb", "reward/votes.jsonl", "eval/transcript-2.jsonl", "report.html")
 
 
 @pytest.fixture

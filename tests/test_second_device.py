@@ -344,7 +344,8 @@ def test_multiple_choice_with_a_shared_prefix_and_by_letter(gpu, profile, adapte
 def test_the_chat_answers(gpu, profile, adapter, tmp_path):
     tokenizer, model = models.load_actor(profile, adapter)
     judge = RewardModel.untrained(profile)
-    panel = widgets.Chat(Talk(model, tokenizer, profile, reward=judge), tmp_path, suggestions=["a b"])
+    stages = {"base": "base", "sft": "ref", "ppo": "policy"}
+    panel = widgets.Chat(Talk(model, tokenizer, profile, stages, reward=judge), tmp_path, suggestions=["a b"])
     panel.tokens.value = 8
     for question in ("a b c", "d"):  # the second is asked after the first one's answer
         panel.question.value = question
@@ -353,7 +354,7 @@ def test_the_chat_answers(gpu, profile, adapter, tmp_path):
     for reply in panel.talk.turns[-1]["replies"].values():
         assert {type(reply.reward), type(reply.tokens)} == {float, int}
     panel.save()
-    assert (tmp_path / "transcript.jsonl").exists()
+    assert (tmp_path / "transcript-1.jsonl").exists()
 
 
 def test_a_merged_model_is_made_on_the_cpu_in_fp32(gpu, profile, adapter, tmp_path, monkeypatch):

@@ -14,11 +14,11 @@ PROMPTS = ["a b", "c d e", "f"]
 
 @pytest.fixture
 def trainer(letter_actor, letters, tmp_path):
-    def build(steps=4, **options):
+    def build(steps=4, paid=1.0, **options):
         config = PPOConfig(
             steps=steps, batch_size=4, micro_batch=4, response_tokens=5, learning_rate=1e-2, **options
         )
-        reward = lambda prompts, responses: [float(len(r)) for r in responses]  # noqa: E731
+        reward = lambda prompts, responses: [paid * len(r) for r in responses]  # noqa: E731
         return PPOTrainer(letter_actor(), letters, reward, config, tmp_path)
 
     return build
@@ -60,6 +60,9 @@ def test_a_run_that_goes_on_keeps_what_was_seen_and_another_run_does_not(trainer
     again.start()  # has its first look already
     assert [one.step for one in again.taken] == [0, 1]
     assert Watch(trainer(kl_coef=0.3), PROMPTS, every=1, path=path).taken == []
+    assert Watch(trainer(paid=10.0), PROMPTS, every=1, path=path).taken == [], (
+        "its scores are of another reward"
+    )
     assert Watch(trainer(), PROMPTS[:2], every=1, path=path).taken == []
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 
 import pytest
 
@@ -81,9 +82,10 @@ def test_the_same_vote_by_two_people_counts_twice(tmp_path):
 def test_a_damaged_file_and_a_changed_vote_are_refused_by_name(tmp_path):
     row = votes.vote("Hi", ANSWERS, "ppo")
     good = write(tmp_path / "good.jsonl", [row])
-    with pytest.raises(sources.DataError, match=r"bad\.jsonl, line 1: field 'prompt'"):
+    folder = re.escape(f"in {tmp_path}: ")
+    with pytest.raises(sources.DataError, match=rf"{folder}bad\.jsonl, line 1: field 'prompt'"):
         votes.merge_votes([good, write(tmp_path / "bad.jsonl", [{**row, "prompt": ""}])])
-    with pytest.raises(sources.DataError, match=r"other\.jsonl: the vote .* differs"):
+    with pytest.raises(sources.DataError, match=rf"{folder}other\.jsonl: the vote .* differs"):
         votes.merge_votes([good, write(tmp_path / "other.jsonl", [{**row, "prompt": "Bye"}])])
 
 
@@ -160,7 +162,11 @@ def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat):
 
 
 def test_without_a_file_nothing_is_written(letter_actor, letters, letter_profile, tmp_path):
-    panel = widgets.Chat(Talk(letter_actor(), letters, letter_profile), tmp_path, suggestions=[])
+    panel = widgets.Chat(
+        Talk(letter_actor(), letters, letter_profile, {"ref": "ref", "ppo": "policy"}),
+        tmp_path,
+        suggestions=[],
+    )
     panel.blind.value, panel.tokens.value = True, 8
     ask(panel, "a b c")
     panel.vote("ppo")

@@ -33,13 +33,16 @@ SEVEN = {
 }
 
 
+ADAPTERS = {"base": "base", "sft": "ref", "ppo": "policy"}  # stage -> adapter, as in notebook 04
+
+
 def scores_by_length(prompts, responses):
     return [len(text) / 10 for text in responses]
 
 
 @pytest.fixture
 def talk(letter_actor, letters, letter_profile):
-    return Talk(letter_actor(seed=11), letters, letter_profile, reward=scores_by_length)
+    return Talk(letter_actor(seed=11), letters, letter_profile, ADAPTERS, reward=scores_by_length)
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_importing_them_builds_no_model_and_building_them_runs_none(letters, let
         "assert sum(p.numel() for m in found for p in m.parameters()) < 1000"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SOURCE.parents[1])
-    panel = widgets.Chat(Talk(None, letters, letter_profile), tmp_path)
+    panel = widgets.Chat(Talk(None, letters, letter_profile, ADAPTERS), tmp_path)
     widgets.RewardExplorer(None, "a", "b", "c")
     assert not panel.talk.turns
 
@@ -208,6 +211,11 @@ def test_a_blind_vote_hides_who_is_who_until_it_is_cast(chat):
     assert len({turn["conversation"] for turn in chat.talk.turns}) == 6
 
 
+def test_two_learners_see_other_orders(chat, tmp_path):
+    other = widgets.Chat(chat.talk, tmp_path, suggestions=[])
+    assert chat.shuffle.sample(range(10**6), 9) != other.shuffle.sample(range(10**6), 9)
+
+
 def test_votes_are_counted_by_pair_with_ties_apart():
     cast = [(winner, ("sft", "ppo")) for winner in ("ppo", "ppo", "sft", None)] + [("base", ("ppo", "base"))]
     assert tally(cast) == [
@@ -222,11 +230,22 @@ def test_the_transcript_is_a_line_of_json_a_turn(chat, tmp_path):
     chat.ballot.children[-1].click()
     ask(chat, "d e")
     chat.save_button.click()
-    lines = [json.loads(line) for line in (tmp_path / "transcript.jsonl").read_text().splitlines()]
+    chat.save_button.click()
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["transcript-1.jsonl"]
+    lines = [json.loads(line) for line in (tmp_path / "transcript-1.jsonl").read_text().splitlines()]
     assert [line["question"] for line in lines] == ["a b c", "d e"]
     assert [line["vote"] for line in lines] == ["none", None]
     assert lines[0]["replies"]["ppo"].keys() >= {"text", "reward", "kl", "tokens", "finished"}
-    assert "transcript.jsonl" in chat.status.value
+    assert "transcript-1.jsonl" in chat.status.value
+
+
+def test_the_transcript_of_an_earlier_session_stays(chat, tmp_path):
+    ask(chat)
+    chat.save_button.click()
+    before = (tmp_path / "transcript-1.jsonl").read_text()
+    widgets.Chat(chat.talk, tmp_path, suggestions=[]).save()
+    assert (tmp_path / "transcript-1.jsonl").read_text() == before
+    assert (tmp_path / "transcript-2.jsonl").exists()
 
 
 def test_the_static_twin_shows_the_same_answers(chat):

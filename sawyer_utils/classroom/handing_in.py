@@ -66,7 +66,7 @@ def _read(path: Path) -> dict:
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     if not good:
-        raise DataError(f"{path.name} is no file that hand_in() has written: ask for it again.")
+        raise DataError(f"{path} is no file that hand_in() has written: ask for it again.")
     return found
 
 
@@ -76,7 +76,7 @@ def collect(folder: Path) -> pd.DataFrame:
     Columns: the name; each exercise that anybody tried, 1 if right and 0 if not; each quiz, how many
     questions were right at the first try. What was not tried is empty. The class's row has the sums.
     Several files of one name, such as one a lesson, are one row: what was right in any of them, and of each
-    quiz the best.
+    quiz the best. Other JSON files are left out, and named.
 
     Raises:
         DataError: without any file, or naming one that is none.
@@ -92,6 +92,9 @@ def collect(folder: Path) -> pd.DataFrame:
         new = {id: int(bool(right)) for id, right in found["exercises"].items()}
         new |= {f"quiz {notebook}": sum(map(bool, tries)) for notebook, tries in found["quiz"].items()}
         row.update({key: max(value, row.get(key, 0)) for key, value in new.items()})
+    others = {path for path in folder.rglob("*") if path.suffix.lower() == ".json"} - {*files(folder)}
+    if left_out := sorted(str(path.relative_to(folder)) for path in others if not path.name.startswith(".")):
+        print(f"Not read, for want of hand-in- in the name: {', '.join(left_out)}.")
     if not people:
         raise DataError(f"There is no hand-in-….json in {folder} or below it.")
     if several := [f"{name} ({n} files)" for name, n in count.items() if n > 1]:
@@ -103,7 +106,7 @@ def collect(folder: Path) -> pd.DataFrame:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of :func:`hand_in` below a folder. A learning platform may have put something before their
-    names; macOS leaves hidden ones beside them."""
-    found = folder.rglob("*hand-in-*.json")
-    return sorted(path for path in found if not path.name.startswith("."))
+    """The files of :func:`hand_in` below a folder, whatever their case. A learning platform may have put
+    something before their names, an editor .txt behind; macOS leaves hidden ones beside them."""
+    name = re.compile(r"(?!\.).*hand-in-.*\.json(\.txt)?", re.IGNORECASE)
+    return sorted(path for path in folder.rglob("*") if name.fullmatch(path.name))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sawyer_utils import checkpoints, losses
+from sawyer_utils.plumbing import resuming
 from sawyer_utils.plumbing.files import is_main_process, read_json, write_json
 from sawyer_utils.rollout import Rollout
 
@@ -47,15 +48,16 @@ class Watch:
         path: keeps the snapshots, for a run that is cut off and goes on.
     """
 
-    def __init__(self, trainer, prompts: list[str], every: int, path: Path | None = None, seed: int = 0):
-        self.trainer, self.prompts, self.every, self.seed = trainer, list(prompts), every, seed
+    def __init__(self, trainer, prompts: list[str], every: int, path: Path | None = None):
+        self.trainer, self.prompts, self.every = trainer, list(prompts), every
         self.path = Path(path) if path else None
         self.taken: list[Snapshot] = []
-        # Another run, or other prompts, is another story.
-        self.run = {**checkpoints.settings_of(trainer), "prompts": self.prompts, "watch_seed": seed}
+        # Another run, reward or prompts are another story.
+        self.run = checkpoints.identity(trainer, self.prompts)
         if self.path and self.path.exists():
             kept = read_json(self.path)
-            self.taken = [Snapshot(**one) for one in kept["taken"]] if kept["run"] == self.run else []
+            if all(resuming.alike(kept["run"].get(key), value) for key, value in self.run.items()):
+                self.taken = [Snapshot(**one) for one in kept["taken"]]
 
     def start(self) -> None:
         """The look before the first step, unless a run that goes on has it."""
@@ -72,7 +74,7 @@ class Watch:
         step = self.trainer.steps_done
         scale = replace(self.trainer.score_scale)  # a look is no step
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)  # the same draw each time: what differs is the policy
+            torch.manual_seed(0)  # the same draw each time: what differs is the policy
             batch = self.trainer.score(self.trainer.rollout(self.prompts))
         self.trainer.score_scale = scale
         taken = snapshot(batch, self.trainer.tokenizer, step)

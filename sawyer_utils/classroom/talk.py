@@ -22,8 +22,6 @@ from sawyer_utils.plumbing.files import replacing
 from sawyer_utils.reward import RewardFn
 from sawyer_utils.runtime import choose_precision
 
-ADAPTERS = {"base": "base", "sft": "ref", "ppo": "policy"}  # stage -> adapter, as in notebook 04
-
 
 def stage_name(stage: str) -> str:
     """What is shown of a stage."""
@@ -72,7 +70,7 @@ class Talk:
         model,
         tokenizer,
         profile,
-        adapters: dict[str, str] = ADAPTERS,
+        adapters: dict[str, str],
         reward: RewardFn | None = None,
         seeds: dict[str, int] | None = None,
     ):

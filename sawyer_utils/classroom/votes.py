@@ -22,7 +22,7 @@ from sawyer_utils import data
 from sawyer_utils.data import Pair
 from sawyer_utils.plumbing import sources
 from sawyer_utils.plumbing.files import replacing
-from sawyer_utils.plumbing.sources import DataError
+from sawyer_utils.plumbing.reading import DataError, within
 
 WON, LOST = 6, 5  # of 10: a vote says which is better, not by how much
 
@@ -62,13 +62,16 @@ def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
     """The votes of many files, each once, however often its file came in.
 
     Raises:
-        DataError: naming file, line and field; or for one id with two different votes.
+        DataError: naming folder, file, line and field; or for one id with two different votes.
     """
     found: dict[str, dict] = {}
     for path in paths:
-        for row in sources.read_jsonl(path, sources.check_preference):
-            if found.setdefault(row["id"], row) != row:
-                raise DataError(f"{Path(path).name}: the vote {row['id']} differs from that of another file")
+        with within(f"in {Path(path).parent}"):  # a class's files all have one name
+            for row in sources.read_jsonl(path, sources.check_preference):
+                if found.setdefault(row["id"], row) != row:
+                    raise DataError(
+                        f"{Path(path).name}: the vote {row['id']} differs from that of another file"
+                    )
     return list(found.values())
 
 

@@ -8,6 +8,7 @@ twin, for pages that show no widgets: :func:`compare` and :func:`edits`.
 from __future__ import annotations
 
 import html
+import itertools
 import random
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -121,15 +122,15 @@ class Chat(Panel):
         talk: Talk,
         folder: Path,
         suggestions: list[str] | None = None,
-        seed: int = 0,
         ballots: Path | None = None,
     ):
         self.talk, self.folder, self.ballots = talk, Path(folder), ballots
         self.votes: list[tuple[str | None, tuple[str, ...]]] = []  # the winner, and who stood for election
         self.order: list[str] = []  # of the columns
         self.open_vote = False
-        self.shuffle = random.Random(seed)
-        self._build(questions() if suggestions is None else suggestions, seed)
+        self.shuffle = random.Random()  # no seed: each learner of a class sees another order
+        self.transcript: Path | None = None  # where this chat's is kept
+        self._build(questions() if suggestions is None else suggestions)
         self.blind.observe(lambda _: self.start_over(), "value")
         children = [
             self.suggestions, self.question, self.settings, self.actions, self.answers, self.ballot,
@@ -137,7 +138,7 @@ class Chat(Panel):
         ]  # fmt: skip
         super().__init__("Ask all stages at once", children)
 
-    def _build(self, suggestions: list[str], seed: int) -> None:
+    def _build(self, suggestions: list[str]) -> None:
         self.suggestions = _row([_button(text, lambda t=text: self.suggest(t)) for text in suggestions])
         placeholder = "Type a question, or take one from above"
         self.question = widgets.Textarea(placeholder=placeholder, rows=2, layout=WIDE)
@@ -152,7 +153,7 @@ class Chat(Panel):
         self.temperature = widgets.FloatSlider(temperature, min=0.0, max=1.5, step=0.1, style=LABEL,
                                                description="temperature")  # fmt: skip
         self.tokens = widgets.IntSlider(40, min=8, max=128, step=8, description="tokens", style=LABEL)
-        self.seed = widgets.IntText(seed, description="seed", style=LABEL,
+        self.seed = widgets.IntText(0, description="seed", style=LABEL,
                                     layout=widgets.Layout(width="110px"))  # fmt: skip
         self.settings = _row([*self.stages.values(), self.blind, self.temperature, self.tokens, self.seed])
         self.ask_button = _button("Ask", self.ask)
@@ -252,9 +253,11 @@ class Chat(Panel):
         self.say("A new conversation.")
 
     def save(self) -> None:
-        """Write the transcript, votes included."""
+        """Write the transcript, votes included; those of earlier sessions stay."""
         with self.working(self.save_button):
-            path = self.talk.save(self.folder / "transcript.jsonl")
+            names = (self.folder / f"transcript-{n}.jsonl" for n in itertools.count(1))
+            self.transcript = self.transcript or next(path for path in names if not path.exists())
+            path = self.talk.save(self.transcript)
             self.say(f"{len(self.talk.turns)} turns in {path.name}, in the folder {path.parent.name}.")
 
 

@@ -33,7 +33,7 @@ CONSTRAINTS = "constraints/tested.txt"
 # What holds solutions: students get neither these nor the sources that they are made from.
 SOLVED = ("notebooks/", "tests/", "docs/teaching.md")
 # Of a run: executed notebooks, and what somebody wrote or handed in.
-PRIVATE = ("notebooks", "report.html", "votes*.jsonl", "transcript.jsonl", "hand-in-*.json", "earlier-*")
+PRIVATE = ("notebooks", "report.html", "votes*.jsonl", "transcript*.jsonl", "hand-in-*.json", "earlier-*")
 AGAIN = (
     "Check the network and the disk; behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL, for a proxy "
     "that opens TLS (CERTIFICATE_VERIFY_FAILED) PIP_CERT. Then run the same command again."

@@ -53,9 +53,10 @@ def _(answer):
         rewards = high * torch.randint(0, 2, (12, 4), generator=fresh()).double()
         rewards[0], rewards[1], rewards[2] = 0.0, high, torch.tensor([0.0, high, 0.0, high])
         right = rewards.max(1).values == rewards.min(1).values
-        if close(torch.as_tensor(answer(rewards)).double(), right.double()):
+        found = answer(rewards)
+        if close(found, right.double()):
             continue
-        found = torch.as_tensor(answer(rewards)).double()
+        found = torch.as_tensor(found)
         if found[0] and not found[1]:
             return "A prompt whose answers are all right is not in yours, and it gives no gradient either."
         if found[2]:

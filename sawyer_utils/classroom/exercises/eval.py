@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from sawyer_utils import evaluation
 from sawyer_utils.classroom.checks import choice, exercise, number
 
-VERDICTS = ("better", "worse", "no difference shown")
+NO_DIFFERENCE = "no difference shown"
+VERDICTS = ("better", "worse", NO_DIFFERENCE)
 SOUND = "sound"
 FAULTS = ("wrong sign", "wrong tail", "unpaired", "samples as prompts")
 
@@ -33,17 +33,14 @@ def placebo(answer):
     """(how many of 40 prompts fall, verdict) for one model against itself."""
     fallen, verdict = answer
     fallen, verdict = number(fallen), choice(verdict, VERDICTS)
-    rng = np.random.default_rng()
-    before, after = rng.normal(size=(2, 2000, 40))
-    low, high = np.quantile((after < before).sum(1), [0.025, 0.975])
+    low, high = stats.binom.interval(0.95, 40, 0.5)
     if fallen < low:
-        return "In hardly any of 2,000 placebos so few prompts fell."
+        return "Of twenty placebos not one has so few prompts that fall."
     if fallen > high:
-        return "In hardly any of 2,000 placebos so many prompts fell."
-    right = evaluation.compare_rewards(before[0], before[0]).verdict
-    return (
-        None if verdict == right else "The count is fair; nothing has changed, and your verdict says it has."
-    )
+        return "Of twenty placebos not one has so many prompts that fall."
+    if verdict != NO_DIFFERENCE:
+        return "The count is fair; nothing has changed, and your verdict says it has."
+    return None
 
 
 # --- 04.2 ---------------------------------------------------------------------------------------
@@ -68,20 +65,11 @@ def prompts_needed(answer):
             return f"With {n} prompts there is no spread, so no test either."
         if n > 2000:
             return f"At effect size {effect:.2f} even 2,000 prompts are many more than are asked for."
-        shown = _power(rng, effect, n)
+        # The share of t tests at 5 % that say that the mean of n changes is above zero.
+        shown = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, effect * math.sqrt(n))
         if not 0.75 < shown < 0.87:
-            return f"At effect size {effect:.2f}, {n} prompts show it in {shown:.0%} of 3,000 experiments."
+            return f"At effect size {effect:.2f}, {n} prompts show it in {shown:.0%} of all experiments."
     return None
-
-
-def _power(rng: np.random.Generator, effect: float, n: int, experiments: int = 3000) -> float:
-    """Share of experiments with n changes in which a t test at 5 % says that the mean is above zero."""
-    shown = 0
-    for part in np.array_split(np.arange(experiments), 10):
-        changes = rng.normal(effect, 1.0, size=(len(part), n))
-        t = changes.mean(1) / changes.std(1, ddof=1) * math.sqrt(n)
-        shown += int((t > stats.t.ppf(0.975, n - 1)).sum())
-    return shown / experiments
 
 
 # --- 04.3 ---------------------------------------------------------------------------------------

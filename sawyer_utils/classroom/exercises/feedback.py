@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sawyer_utils.classroom.checks import close, exercise, number, uniform
+from sawyer_utils.classroom.checks import close, exercise, number, uniform, unlike
 
 WRITER, JUDGE = 0.6, 0.8
 
@@ -58,7 +58,7 @@ def _(answer):
             continue
         shown = f"With {taste + place:.2f} in the first order and {-taste + place:.2f} in the other"
         if not 0 <= found <= 1:
-            return f"{shown} you give {found:.2f}, which is no probability."
+            return f"{shown} you give {unlike(found, round(found))}, which is no probability."
         if close(found, 1 - wanted, 1e-3):
             return f"{shown} yours is the probability that `b` is better."
         if close(found, 1 / (1 + math.exp(-2 * taste)), 1e-3):

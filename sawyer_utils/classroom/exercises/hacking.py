@@ -7,7 +7,7 @@ import math
 import torch
 
 from sawyer_utils import health
-from sawyer_utils.classroom.checks import choice, close, exercise, fresh, number, uniform
+from sawyer_utils.classroom.checks import choice, close, exercise, fresh, number, uniform, unlike
 
 LOOKS, ERROR = 5, 0.2
 NOTHING = "nothing stands out"
@@ -122,9 +122,11 @@ def _not_the_rest(found: torch.Tensor, scores: torch.Tensor, words: torch.Tensor
     """What is seen of an answer that is wrong on answers of unequal length."""
     r = float(torch.corrcoef(torch.stack([found, words]))[0, 1])
     if not abs(r) < 1e-3:
-        return f"What you return goes with the number of words: their correlation is {r:+.2f}."
+        return f"What you return goes with the number of words: their correlation is {unlike(r, 0)}."
     if abs(float(found.mean())) > 1e-3:
-        return f"What you return does not go with the words, but its mean is {float(found.mean()):+.2f}."
+        return (
+            f"What you return does not go with the words, but its mean is {unlike(float(found.mean()), 0)}."
+        )
     return "It has mean 0 and does not go with the words, but it is not the scores less a straight line."
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sawyer_utils.chapters import summaries
-from sawyer_utils.classroom.checks import Wrong, choice, close, exercise, fresh, kind, number, uniform
+from sawyer_utils.classroom.checks import Wrong, choice, close, exercise, fresh, kind, number, uniform, unlike
 
 SENTENCE = "A good council, a good plan, a bad evening."
 PARTS = ("neutrality", "similarity", "length")
@@ -63,7 +63,7 @@ def numerals(answer):
         close(found, wanted)  # refuses another shape, and what is no number
         for value, (*_, share, what) in zip(torch.as_tensor(found).tolist(), cases, strict=True):
             if not close(value, share):
-                return f"To a summary that {what} your part gives {value:.2f}."
+                return f"To a summary that {what} your part gives {unlike(value, share)}."
     return None
 
 
@@ -113,7 +113,7 @@ def raw_weights(answer):
         pairs = list(combinations(range(len(found)), 2))
         turned = sum((found[i] > found[j]) != (wanted[i] > wanted[j]) for i, j in pairs)
         if turned:
-            return f"By your weights {turned / len(pairs):.0%} of the pairs of summaries change places."
+            return f"By your weights {turned} of {len(pairs)} pairs of summaries change places."
     return None
 
 
@@ -172,8 +172,9 @@ def unpaid(answer):
     """f(before, after) -> the part that nobody paid for, or "nothing"."""
     generator, kinds = fresh(), (*PARTS, NOTHING)
     right = dict.fromkeys(kinds, 0)
-    for part in kinds * 6:
-        right[part] += choice(answer(*made_up_run(part, generator)), kinds) == part
+    for i in range(6):
+        for part in kinds:
+            right[part] += choice(answer(*made_up_run(part, generator, shorter=i % 2 == 0)), kinds) == part
     for part, count in right.items():
         if count < 6:
             what = "is paid for everything" if part == NOTHING else f"is not paid for {part}"
@@ -181,8 +182,14 @@ def unpaid(answer):
     return None
 
 
-def made_up_run(missing: str, generator: torch.Generator, size: int = 60) -> tuple[dict, dict]:
-    """What ``summaries.measure`` might show of the start and of a run without the part ``missing``."""
+def made_up_run(
+    missing: str, generator: torch.Generator, size: int = 60, shorter: bool = False
+) -> tuple[dict, dict]:
+    """What ``summaries.measure`` might show of the start and of a run without the part ``missing``.
+
+    Args:
+        shorter: where a length goes that nobody pays for: far down instead of far up.
+    """
 
     def some(mean: float, spread: float) -> Tensor:
         return mean + spread * torch.randn(size, generator=generator)
@@ -190,9 +197,7 @@ def made_up_run(missing: str, generator: torch.Generator, size: int = 60) -> tup
     before = {"neutrality": some(0.05, 0.2), "similarity": some(0.65, 0.1), "words": some(19, 4).round()}
     calmer = uniform(-0.12, -0.04, generator) if missing == "neutrality" else uniform(0.12, 0.25, generator)
     nearer = uniform(-0.4, -0.2, generator) if missing == "similarity" else uniform(-0.04, 0.04, generator)
-    longer = (
-        (-10, 12)[int(uniform(0, 2, generator))] if missing == "length" else uniform(-1.5, 1.5, generator)
-    )
+    longer = (-10 if shorter else 12) if missing == "length" else uniform(-1.5, 1.5, generator)
     after = {
         "neutrality": before["neutrality"] + some(calmer, 0.1),
         "similarity": before["similarity"] + some(nearer, 0.05),

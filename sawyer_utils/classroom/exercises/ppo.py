@@ -31,11 +31,8 @@ CLIPS = (0.1, 0.15, 0.25, 0.3)
 def full_price(answer):
     """(second token, whole answer) of section 2, for β = 1."""
     second, whole = map(number, answer)
-    logprobs = torch.tensor([[-0.5, -1.2, -0.3, -0.1]])  # (B, R), as in section 1
-    ref_logprobs = torch.tensor([[-0.7, -1.0, -0.9, -0.1]])
-    k1 = losses.kl_k1(logprobs, ref_logprobs)
-    paid = losses.token_rewards(torch.ones(1), k1, torch.ones(1, 4).bool(), kl_coef=1.0)
-    right = close(second, paid[0, 1], 1e-3), close(whole, paid.sum(), 1e-3)
+    k1 = 0.2, -0.2, 0.6, 0.0  # nats, as section 1 prints them
+    right = close(second, -k1[1], 1e-3), close(whole, 1 - sum(k1), 1e-3)
     if all(right):
         return None
     if right[0]:
@@ -75,14 +72,14 @@ def gae(answer):
     found = answer(rewards, values, mask, *settings)
     if close(found, wanted):
         return None
-    if close(torch.where(mask, found, 0.0), wanted):
+    if close(torch.where(mask, torch.as_tensor(found), 0.0), wanted):
         return "Every token's advantage is right, but outside the mask there is something else than zero."
     return "Where all answers are equally long you are right; in a batch with shorter ones you are not."
 
 
-def _wrong_gae(answer, found: Tensor, returns: Tensor, batch: tuple, settings: tuple) -> str:
+def _wrong_gae(answer, found, returns: Tensor, batch: tuple, settings: tuple) -> str:
     """What is seen of an answer that is wrong without any padding."""
-    gamma, lam = settings
+    (gamma, lam), found = settings, torch.as_tensor(found).detach().double()
     if abs(float(found.mean())) < 1e-3 and abs(float(found.var(unbiased=False)) - 1) < 1e-2:
         return "Your advantages have mean 0 and variance 1 whatever the rewards are: that is a later step."
     if close(found, returns):
@@ -124,8 +121,9 @@ def clipped(answer):
             return "Your surrogate falls where it should rise: it is the loss, not what is to be maximised."
         off = _first((torch.as_tensor(surrogate) - wanted).abs() > 1e-4)
         return f"Your surrogate is wrong for {_token(ratio, advantages, clip, off)}."
-    if not isinstance(silent, Tensor) or silent.dtype != torch.bool:
-        return "The second part should be a tensor of True and False, one a token."
+    silent = torch.as_tensor(silent)
+    if silent.dtype != torch.bool:
+        return "The second part should be True or False, one a token."
     if close(silent, (slope == 0).float()):
         return None
     where = _token(ratio, advantages, clip, _first(silent != (slope == 0)))
@@ -169,7 +167,8 @@ def made_up_log(name: str, brief: bool, generator: torch.Generator) -> list[dict
     """A log with keys of ``health.describe``, of a run that has this sickness and no other.
 
     Args:
-        brief: whether its answers are short from the start.
+        brief: whether its answers are short from the start. Of the healthy ones the others grow, are
+            finished all the same, and their last batch is an odd one.
     """
 
     def draw(low, high):
@@ -183,13 +182,17 @@ def made_up_log(name: str, brief: bool, generator: torch.Generator) -> list[dict
         "finished": (draw(0.93, 1.0), draw(0.93, 1.0)),
         "distinct_2": (0.8, draw(0.7, 0.9)),
     }
+    odd = {int(draw(4, steps // 2)): 30.0}  # one bad batch makes no sickness
+    if name == HEALTHY and not brief:
+        ends |= {"kl": (0.0, draw(3.0, 6.0)), "length": (1.0, draw(1.4, 1.8))}
+        odd[steps - 1] = 20.0
     if name == "KL running away":
         ends["kl"] = 0.0, draw(40.0, 90.0)
     elif name == "collapse":
         ends |= {"length": (1.0, draw(0.1, 0.2)), "distinct_2": (0.8, draw(0.1, 0.25))}
     elif name == "never finishing":
         ends |= {"length": (1.0, draw(1.5, 2.0)), "finished": (draw(0.93, 1.0), draw(0.2, 0.5))}
-    first, at = draw(5.0, 8.0) if brief else draw(30.0, 60.0), int(draw(4, steps // 2))
+    first = draw(5.0, 8.0) if brief else draw(30.0, 60.0)
     log = []
     for t in range(steps):
         done = min(1.0, 1.4 * t / (steps - 1))  # the last quarter is level
@@ -197,7 +200,7 @@ def made_up_log(name: str, brief: bool, generator: torch.Generator) -> list[dict
         line["length"] *= first
         line |= {key: value * draw(0.95, 1.05) for key, value in line.items()}
         line["finished"] = min(1.0, line["finished"])
-        line["kl"] += 30.0 * (t == at)  # one bad batch makes no sickness
+        line["kl"] += odd.get(t, 0.0)
         log.append(line | {"step": t + 1, "explained_variance": draw(0.05, 0.3)})
         log[-1]["length_correlation"] = draw(-0.2, 0.2)
     return log

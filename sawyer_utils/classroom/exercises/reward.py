@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from sawyer_utils.classroom.checks import close, exercise, fresh, mistake, number
+from sawyer_utils.classroom.checks import close, exercise, fresh, mistake, number, unlike
 from sawyer_utils.losses import bradley_terry
 
 # --- predict the number -------------------------------------------------------------------------
@@ -59,14 +59,14 @@ def _(answer):
         chosen, rejected = 2 * torch.randn(2, 6, generator=fresh())
         margin = torch.rand(6, generator=fresh())
         wanted = bradley_terry(chosen - rejected, margin)
-        found = answer(chosen, rejected, margin)
+        found = number(answer(chosen, rejected, margin))
         if not close(found, wanted.mean()):
-            return _wrong_preference(float(found), chosen - rejected, margin)
-    lost = torch.tensor([-60.0, -70.0])
+            return _wrong_preference(found, chosen - rejected, margin)
+    lost = torch.tensor([-60.0, -1000.0])  # the second overflows in fp64, too
     found = answer(lost, -lost, torch.zeros(2))
     if not torch.as_tensor(found).isfinite().all():
         return "Where the chosen answer is behind by more than a hundred, the loss is not finite."
-    return None if close(found, 130.0, 0.01) else "Pairs that are badly lost cost too little."
+    return None if close(number(found), 1060.0, 1e-3) else "Pairs that are badly lost cost too little."
 
 
 def _wrong_preference(found: float, difference, margin) -> str:
@@ -109,7 +109,7 @@ def _(answer):
             return "Two differences that were apart are the same now: their order is lost."
         said = float(torch.sigmoid(found.abs()).mean())
         if said < 0.99:
-            return f"It says {said:.2f} on average: not sure enough of itself."
+            return f"It says {unlike(said, 0.99)} on average: not sure enough of itself."
     return None
 
 

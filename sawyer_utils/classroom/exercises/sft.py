@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from sawyer_utils.classroom.checks import close, exercise, fresh, mistake, number
+from sawyer_utils.classroom.checks import close, exercise, fresh, mistake, number, unlike
 from sawyer_utils.losses import masked_mean, token_logprobs
 
 VOCABULARY = 11
 
 
 def conversations(rows: int = 3, length: int = 9):
-    """Fresh ``logits (B, T, V), ids (B, T), graded (B, T)``; each row grades another number of tokens."""
+    """Fresh ``logits (B, T, V), ids (B, T), graded (B, T)``; each row grades another number of tokens, the
+    last one all, its first included, which no logits guess."""
     generator = fresh()
     logits = 2 * torch.randn(rows, length, VOCABULARY, generator=generator)
     ids = torch.randint(VOCABULARY, (rows, length), generator=generator)
     starts = length - 2 - torch.arange(rows).unsqueeze(1) * 2
+    starts[-1] = 0
     return logits, ids, torch.arange(length) >= starts
 
 
@@ -62,9 +64,9 @@ def _(answer):
     for _ in range(3):
         logits, ids, graded = conversations()
         nll = -token_logprobs(logits[:, :-1], ids[:, 1:])
-        found = answer(logits, ids, graded)
+        found = number(answer(logits, ids, graded))
         if not close(found, masked_mean(nll, graded[:, 1:])):
-            return _wrong_loss(float(found), logits, ids, graded, nll)
+            return _wrong_loss(found, logits, ids, graded, nll)
     return None
 
 
@@ -80,6 +82,7 @@ def _wrong_loss(found: float, logits, ids, graded, nll) -> str:
         "Tokens that are not graded have a part in it.": nll.mean(),
         "The flags of the mask lie beside other tokens than their own.": masked_mean(nll, graded[:, :-1]),
         "A token of a short answer counts more than one of a long answer.": each_row.mean(),
+        "A row's first token, which nothing guesses, is counted.": nll[counts].sum() / graded.sum(),
         "The sign is wrong: a better guess has a higher loss.": -masked_mean(nll, counts),
     }
     return mistake(
@@ -102,18 +105,21 @@ def _wrong_loss(found: float, logits, ids, graded, nll) -> str:
     "symptom.",
 )
 def _(answer):
-    for _ in range(3):
+    for vocabulary in (VOCABULARY, VOCABULARY + 5, 1000):  # the ids alone do not tell it
         ids = torch.stack([torch.randperm(VOCABULARY, generator=fresh())[:8] for _ in range(3)])
         changed = ids.clone()
         changed[:, 5:] = ids[:, 5:].flip(1)
         # Cut, for −inf is a fair logit.
-        logits, others = (torch.as_tensor(answer(x, VOCABULARY)).clamp(-1e3, 1e3) for x in (ids, changed))
-        close(logits, torch.zeros(3, 8, VOCABULARY))  # raises for another shape
+        logits, others = (torch.as_tensor(answer(x, vocabulary)).clamp(-1e3, 1e3) for x in (ids, changed))
+        close(logits, torch.zeros(3, 8, vocabulary))  # raises for another shape
         if not close(others[:, :5], logits[:, :5]):
             return "A guess changes when a later token does: no model can see what is still to come."
-        unshifted = -token_logprobs(logits, ids).mean()
+        unshifted = float(-token_logprobs(logits, ids).mean())
         if unshifted > 0.01:
-            return f"The loss without the shift is {unshifted:.2f}: more than 0.01."
+            return (
+                f"With a vocabulary of {vocabulary} the loss without the shift is {unlike(unshifted, 0.01)}: "
+                "more than 0.01."
+            )
     return None
 
 
@@ -132,7 +138,7 @@ END = 4
     "`chat.add_control_tokens` does.",
 )
 def _(answer):
-    for pad in (0, END, END):
+    for pad in (END, 0, END):
         ids, lengths = padded(pad)
         is_text = torch.arange(ids.shape[1]) >= ids.shape[1] - lengths.unsqueeze(1)
         wanted = torch.where(is_text, ids, -100)
@@ -149,10 +155,13 @@ def _(answer):
 
 
 def padded(pad: int):
-    """Fresh ``ids (B, T)``, each row padded on the left, with an end token, and ``lengths (B,)``."""
+    """Fresh ``ids (B, T)``, each row padded on the left, with an end token, and ``lengths (B,)``. Every other
+    text begins with the very token that is its padding."""
     lengths = torch.randperm(8, generator=fresh())[:4] + 2  # of 2 to 9 tokens, all different
     ids = torch.full((4, 9), pad)
     for row, n in zip(ids, lengths.tolist()):
-        row[9 - n : -1] = torch.randint(5, VOCABULARY, (n - 1,), generator=fresh())
+        row[9 - n : -1] = torch.randint(END, VOCABULARY, (n - 1,), generator=fresh())
         row[-1] = END
+    for row, n in zip(ids[::2], lengths[::2].tolist()):
+        row[9 - n] = pad
     return ids, lengths

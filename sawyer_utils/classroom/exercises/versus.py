@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from sawyer_utils.classroom.checks import Wrong, close, exercise, fresh, number
+from sawyer_utils.classroom.checks import Wrong, close, exercise, fresh, number, unlike
 from sawyer_utils.losses import dpo_loss
 
 LOSS_OF = (-42.0, -55.0, -40.0, -50.0, 0.1)  # 05.1: policy chosen and rejected, reference both, β
@@ -67,7 +67,7 @@ def _(answer):
         found = torch.as_tensor(found).detach().double()
         if found.shape == rewards.shape and found.sum(1).abs().max() > 1e-4:
             total = float(found.sum(1)[found.sum(1).abs().argmax()])
-            return f"A row of yours sums to {total:+.2f}; the advantages of one prompt cancel."
+            return f"A row of yours sums to {unlike(total, 0)}; the advantages of one prompt cancel."
         if close(found, rewards - rewards.mean(1, keepdim=True)):
             return f"With {n} answers a prompt yours are too small: each is in its own baseline."
         return "A reward less the mean of the other rewards in its row is wanted."
@@ -116,6 +116,8 @@ def _(answer):
     "judged. That is why the log shows both answers' log-probs, and why the gold judge reads fresh ones.",
 )
 def _(answer):
+    if hasattr(answer, "tolist"):
+        answer = answer.tolist()
     if not isinstance(answer, (list, tuple)) or len(answer) != 4:
         raise Wrong("Four numbers are wanted: policy chosen, policy rejected, reference chosen and rejected.")
     chosen, rejected, ref_chosen, ref_rejected = map(number, answer)
