@@ -28,9 +28,17 @@ def course(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[s
 
 
 def publish(profile: Profile, extra: bool = False) -> None:
-    """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed."""
+    """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed.
+
+    Raises:
+        DataError: if an output names a folder of this machine; nothing has been copied then.
+    """
+    import nbformat
+
     executed = course(profile, extra=extra)
     root, folder = project_root(), home() / profile.name
+    for path in executed.values():  # all of them, before anything is copied
+        notebooks.refuse_private(nbformat.read(path, as_version=4))
     for path in executed.values():
         shutil.copyfile(path, root / "notebooks" / path.name)
     committed = root / "results" / f"{profile.name}.json"

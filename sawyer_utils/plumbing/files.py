@@ -18,6 +18,10 @@ def project_root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+class Damaged(ValueError):
+    """A file that is no whole JSON; the message names it."""
+
+
 class MessageAlone:
     """For an exception that a notebook shows without its traceback."""
 
@@ -141,9 +145,9 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: naming the file, if it is damaged.
+        Damaged: naming the file.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete it and run the stage again.") from error
+        raise Damaged(f"{path} is damaged ({error}). Delete it and run the stage again.") from error
