@@ -246,6 +246,15 @@ def test_of_several_processes_one_writes(tmp_path, monkeypatch):
         assert found == ({"numbers.json": written} if written else {})
 
 
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_what_is_written_can_be_read_by_whom_the_user_lets_read(tmp_path, folder):
+    with files.replacing(tmp_path / "result") as temporary:
+        write(temporary, "text", folder)
+        (temporary / "inside" if folder else temporary).chmod(0o600)  # as safetensors writes it
+    found = tmp_path / "result" / "inside" if folder else tmp_path / "result"
+    assert found.stat().st_mode & 0o777 == 0o666 & ~files.UMASK
+
+
 def write(path: Path, text: str, folder: bool) -> None:
     if folder:
         path.mkdir()

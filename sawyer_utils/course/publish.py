@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sawyer_utils.chapters import report
 from sawyer_utils.course import notebooks, page, teaching
-from sawyer_utils.plumbing.files import home, project_root, read_json, write_json
+from sawyer_utils.plumbing.files import as_others_are, home, project_root, read_json, write_json
 from sawyer_utils.profiles import Profile
 
 
@@ -98,3 +98,4 @@ def ship(profile: Profile) -> None:
         weights = load_file(source / "adapter_model.safetensors")
         small = {name: value.to(torch.bfloat16) for name, value in weights.items()}
         save_file(small, target / "adapter_model.safetensors", metadata={"format": "pt"})
+        as_others_are(target)
