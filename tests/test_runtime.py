@@ -12,7 +12,7 @@ import sys
 import tempfile
 import types
 from dataclasses import FrozenInstanceError
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import torch
@@ -371,6 +371,16 @@ def test_the_report_of_a_laptop_names_device_and_versions(monkeypatch):
     for library in ("torch", "transformers", "trl", "peft"):
         assert library in report
     assert "NO GPU" not in report
+
+
+def test_a_home_on_a_missing_drive_is_said(monkeypatch):
+    fake_cpu(monkeypatch)
+    monkeypatch.setattr(
+        machine, "home", lambda: PureWindowsPath("Z:/runs")
+    )  # that exists, as no path does here
+    monkeypatch.setattr(PureWindowsPath, "exists", lambda self: False, raising=False)
+    monkeypatch.setattr(PureWindowsPath, "absolute", lambda self: self, raising=False)
+    assert "disk       SAWYER_HOME is Z:\\runs, on a drive that is not there" in first_screen(LOCAL)
 
 
 EMULATED = "float16 (compute capability 7.5, where bf16 is only emulated)"

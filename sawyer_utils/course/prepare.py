@@ -90,8 +90,8 @@ def refuse_unfit(profile: Profile) -> None:
 
     if profile.name not in PROFILES:
         raise NotPrepared(
-            f"{profile.name} is a run of your own data or model, which the folder does not hold: nobody could "
-            "open it there. Take the variables SAWYER_… out; a class's data go along as docs/offline.md says."
+            f"{profile.name} is a run of your own data or model, which the folder does not hold: no class "
+            "could open it. Take the variables SAWYER_… out; a class's data go along as docs/offline.md says."
         )
     run = home() / profile.name
     ledger = read_json(run / "course.json") if (run / "course.json").exists() else {}
