@@ -20,7 +20,6 @@ def _notebooks(pattern):
 CONTENTS = {
     "The course": _notebooks("0[1-4]*.ipynb"),
     "Extras": [name for name in _notebooks("*.ipynb") if name not in _notebooks("0[1-4]*.ipynb")],
-    "Deeper": _notebooks("deeper/*.ipynb"),
     "Reference": ["docs/glossary", "docs/results", "docs/running", "docs/your_model"],
     "For teachers": ["docs/teaching", "docs/editions", "docs/offline"],
     "More": ["benchmarks/README", "sawyer_utils/corpus/DATACARD"],
@@ -29,7 +28,7 @@ project = html_title = "SAWYER"
 root_doc = "README"
 include_patterns = ["README.md", *(f"{page}.*" for pages in CONTENTS.values() for page in pages)]
 exclude_patterns = [".*", "build", "runs"]
-extensions = ["myst_nb", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.githubpages"]  # the last: Pages serves _static, too
 nb_execution_mode = "off"
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath"]

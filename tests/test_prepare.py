@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from sawyer_utils.course import notebooks, offline_setup, prepare, slides
 from sawyer_utils.course.offline_setup import Refused
 from sawyer_utils.course.prepare import NotPrepared
 from sawyer_utils.plumbing import assets
+from sawyer_utils.plumbing.files import UMASK
 from sawyer_utils.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +46,7 @@ COURSE = {
     "sawyer_utils/__init__.py": "",
     "sawyer_utils/__main__.py": "import os; open('fetched', 'w').write(os.environ['SAWYER_WEIGHTS'])\n",
     "notebooks/01_sft.ipynb": "{}",
+    "notebooks/02_reward.ipynb": "{}",
     ".gitignore": ".venv/\nruns/\n*.egg-info/\n",
 }
 IGNORED = {"runs/local/log.jsonl": "private", "x.egg-info/PKG-INFO": ""}
@@ -220,6 +223,53 @@ def test_a_machine_is_set_up_from_the_folder_alone(made, tmp_path, monkeypatch):
     assert (target / "notebooks/01_sft.ipynb").read_text() == "my answers"
 
 
+@pytest.fixture
+def steps(tmp_path, monkeypatch):
+    """What setup.py would start, noted down and not done."""
+    done = []
+
+    def note(what, command, **environment):
+        done.append(what)
+        (tmp_path / "target" / ".venv").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(offline_setup, "run", note)
+    return done
+
+
+def test_a_newer_folder_replaces_all_but_what_is_the_learners(made, tmp_path, steps):
+    target, course = tmp_path / "target", made / "course"
+    offline_setup.set_up(made, target)
+    (target / "notebooks/01_sft.ipynb").write_text("my answers")
+    (target / "runs/local").mkdir(parents=True)
+    (target / "runs/local/metrics.json").write_text("mine")
+    (course / "runs/local").mkdir(parents=True)
+    newer = [f"notebooks/{name}.ipynb" for name in ("01_sft", "02_reward")]
+    newer += ["sawyer_utils/__init__.py", "runs/local/metrics.json", "requirements.txt"]
+    for name in newer:
+        (course / name).write_text("newer")
+    prepare.write_sums(made)
+    steps.clear()
+    offline_setup.set_up(made, target)
+    found = [(target / name).read_text() for name in newer]
+    assert found == ["my answers", "newer", "newer", "mine", "newer"]
+    assert steps == ["unpacking the weights"]
+    ready = (target / ".venv/ready").stat().st_mtime_ns
+    assert ready >= (target / "requirements.txt").stat().st_mtime_ns, "make would install once more"
+    (course / "constraints/tested.txt").write_text("toy-tensor==1.1\n")
+    prepare.write_sums(made)
+    offline_setup.set_up(made, target)
+    assert "installing the packages" in steps
+
+
+def test_who_has_a_class_of_another_profile_is_told_its_variable(made, tmp_path, steps, capsys):
+    facts = json.loads((made / "folder.json").read_text())
+    assert facts["profile"] == "local"
+    (made / "folder.json").write_text(json.dumps({**facts, "profile": "smoke"}))
+    prepare.write_sums(made)
+    offline_setup.set_up(made, tmp_path / "target")
+    assert "SAWYER_PROFILE=smoke\n" in capsys.readouterr().out
+
+
 # --- for a class --------------------------------------------------------------------------------
 
 RUN = ("sft/metrics.json", "sft/adapter/adapter_model.safetensors", "eval/figures/three_answers.png")
@@ -240,12 +290,19 @@ def run_folder(tmp_path, monkeypatch):
 
 def test_a_class_gets_run_folder_notebooks_and_slides_and_no_solution(run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(slides, "reveal", lambda: SCRIPTS)
-    monkeypatch.setattr(slides, "talks", lambda: ["04_eval"])
+    adapter = run_folder / RUN[1]
+    adapter.chmod(0o600)  # as safetensors writes it
     prepare.copy_course(ROOT, tmp_path / "stick", prepare.SOLVED)
     prepare.add_class(tmp_path / "stick", PROFILES["local"])
     found = listing(tmp_path / "stick")
     assert {f"course/notebooks/{name}.ipynb" for name in notebooks.FOLDERS} < found
-    assert {"slides/04_eval.slides.html", "course/README.md", "setup.py"} < found
+    copied = tmp_path / "stick/course/runs/local" / RUN[1]
+    assert copied.stat().st_mode & 0o777 == 0o666 & ~UMASK
+    assert {
+        *(f"slides/{name}.slides.html" for name in notebooks.FOLDERS),
+        "course/README.md",
+        "setup.py",
+    } < found
     runs = {name.removeprefix("course/runs/local/") for name in found if name.startswith("course/runs/")}
     assert runs == {*RUN, "course.json"}
     texts = {name: (tmp_path / "stick" / name).read_text("utf-8", "replace") for name in found}
@@ -259,6 +316,10 @@ def test_a_class_needs_a_finished_run(root, run_folder, tmp_path):
     (run_folder / "course.json").write_text('{"01_sft": {}, "02_reward": {}}')
     with pytest.raises(NotPrepared, match="no finished 03_ppo, 04_eval: run `python"):
         prepare.prepare(tmp_path / "stick", PROFILES["local"])
+    own = replace(PROFILES["local"], name="local-chats-0123abcd")
+    run_folder.rename(run_folder.with_name(own.name))
+    with pytest.raises(NotPrepared, match="local-chats-0123abcd is a run of your own data or model"):
+        prepare.prepare(tmp_path / "stick", own)
 
 
 def test_the_command_asks_for_a_class(monkeypatch):

@@ -96,6 +96,19 @@ def test_a_training_that_goes_on_counts_its_own_pace(told, monkeypatch):
     assert "loss" not in told[1]
 
 
+@pytest.mark.parametrize("call", ["replace", "unlink"])
+def test_a_file_that_somebody_reads_ends_no_training(monkeypatch, tmp_path, call):
+    """On Windows a file that is open elsewhere can be neither replaced nor removed."""
+    monkeypatch.setenv("SAWYER_PROGRESS", str(tmp_path / "progress.json"))
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(*((progress.Path, call) if call == "unlink" else ("os.replace",)), refuse)
+    assert list(each("items", "ab")) == ["a", "b"]
+    assert Stage.current is None
+
+
 def test_without_the_variable_nothing_is_written(monkeypatch):
     monkeypatch.delenv("SAWYER_PROGRESS", raising=False)
     monkeypatch.setattr(progress, "write_json", None)
@@ -132,6 +145,16 @@ def test_a_running_notebook_shows_its_cell_and_nothing_of_an_earlier_one(monkeyp
     assert of[4]
     assert not [line for line in of[4] if "training" in line or "loss" in line]
     assert not list((tmp_path / "my runs").rglob("progress.json"))
+
+
+def test_a_kernel_imports_this_course_and_not_another_clone(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    (tmp_path / "other" / "sawyer_utils").mkdir(parents=True)
+    (tmp_path / "other" / "sawyer_utils" / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    cells = notebook("import sawyer_utils; print(sawyer_utils.__file__)")
+    course.execute(cells, PROFILES["smoke"], "01_sft", course.Clock(["01_sft"], {"01_sft": 1.0}))
+    assert cells.cells[0].outputs[0].text.startswith(str(course.project_root()))
 
 
 class Waiting:

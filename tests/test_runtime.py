@@ -12,7 +12,7 @@ import sys
 import tempfile
 import types
 from dataclasses import FrozenInstanceError
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import torch
@@ -246,6 +246,15 @@ def test_of_several_processes_one_writes(tmp_path, monkeypatch):
         assert found == ({"numbers.json": written} if written else {})
 
 
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_what_is_written_can_be_read_by_whom_the_user_lets_read(tmp_path, folder):
+    with files.replacing(tmp_path / "result") as temporary:
+        write(temporary, "text", folder)
+        (temporary / "inside" if folder else temporary).chmod(0o600)  # as safetensors writes it
+    found = tmp_path / "result" / "inside" if folder else tmp_path / "result"
+    assert found.stat().st_mode & 0o777 == 0o666 & ~files.UMASK
+
+
 def write(path: Path, text: str, folder: bool) -> None:
     if folder:
         path.mkdir()
@@ -370,6 +379,16 @@ def test_the_report_of_a_laptop_names_device_and_versions(monkeypatch):
     for library in ("torch", "transformers", "trl", "peft"):
         assert library in report
     assert "NO GPU" not in report
+
+
+def test_a_home_on_a_missing_drive_is_said(monkeypatch):
+    fake_cpu(monkeypatch)
+    monkeypatch.setattr(
+        machine, "home", lambda: PureWindowsPath("Z:/runs")
+    )  # that exists, as no path does here
+    monkeypatch.setattr(PureWindowsPath, "exists", lambda self: False, raising=False)
+    monkeypatch.setattr(PureWindowsPath, "absolute", lambda self: self, raising=False)
+    assert "disk       SAWYER_HOME is Z:\\runs, on a drive that is not there" in first_screen(LOCAL)
 
 
 EMULATED = "float16 (compute capability 7.5, where bf16 is only emulated)"

@@ -14,7 +14,7 @@ from sawyer_utils.course import notebooks as course
 from sawyer_utils.course import slides
 from sawyer_utils.plumbing.files import project_root
 
-NAMES = slides.talks()
+NAMES = list(course.FOLDERS)
 SCRIPTS = {"reveal_css": "/* reveal's css */", "reveal_js": "/* reveal */", "notes_js": "/* notes */"}
 SOURCE = r"""# %% [markdown] tags=["slide"]
 # # 01 · Toy
@@ -156,7 +156,6 @@ def test_without_a_network_it_says_what_to_do(monkeypatch, tmp_path):
     (tmp_path / "constraints").mkdir()
     monkeypatch.setattr(slides, "project_root", lambda: tmp_path)
     monkeypatch.setattr(slides.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
-    monkeypatch.setattr(slides, "talks", lambda: ["01_sft"])
     monkeypatch.setattr(slides, "write", lambda name: slides.reveal())
     with pytest.raises(SystemExit, match=r"pip says why above.*PIP_FIND_LINKS"):
         main(["slides"])
@@ -167,15 +166,6 @@ def test_reveal_is_pinned_by_its_checksum():
     wanted = [line for line in lines if line and not line.startswith("#")]
     assert len(wanted) == 1
     assert "--hash=sha256:" in wanted[0]
-
-
-def test_the_talks_are_the_notebooks_with_marked_cells(toy, monkeypatch):
-    assert set(course.NOTEBOOKS) <= set(NAMES)
-    monkeypatch.setattr(course, "FOLDERS", {"01_sft": "sft"})
-    toy()
-    assert slides.talks() == ["01_sft"]
-    toy('# %% tags=["quiz"]\n1\n\n# %% [markdown] tags=["teaching"]\n# Ask.\n')
-    assert slides.talks() == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from sawyer_utils.plumbing import assets, machine, paths
-from sawyer_utils.plumbing.files import DriveNotMounted, project_root
+from sawyer_utils.plumbing.files import Damaged, DriveNotMounted, project_root, replacing
 from sawyer_utils.plumbing.reading import DataError, named_files
-from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
+from sawyer_utils.profiles import BROUGHT, PROFILES, Profile, current_profile
 
 # The files of ``--data FOLDER``, without their endings, and the variables that they stand for.
 KINDS = {variable.removeprefix("SAWYER_").lower(): variable for variable in list(BROUGHT.values())[2:]}
 KINDS |= {kind: f"SAWYER_{kind.upper()}" for kind in ("questions", "domain", "checkable", "human_pairs")}
+# Of the variables SAWYER_…, those that say where and how tests and committed notebooks run, not of what.
+OF_THE_MACHINE = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS"}
+OF_THE_MACHINE |= {"SAWYER_SECOND_DEVICE", "SAWYER_TESTS_ON_GPU"}
+
+
+def _settings(but: frozenset[str] = frozenset()) -> set[str]:
+    """The variables of the user's shell that would change what is tested or committed."""
+    return {name for name in os.environ if name.startswith("SAWYER_") and name not in OF_THE_MACHINE | but}
+
+
+def _profile(name: str | None = None) -> Profile:
+    try:
+        return current_profile(name)
+    except ValueError as problem:  # SAWYER_PROFILE is no profile
+        sys.exit(f"\n{problem}")
 
 
 def course(args) -> None:
@@ -28,16 +45,16 @@ def course(args) -> None:
     for kind, path in named_files(args.data, KINDS).items() if args.data else ():
         print(f"{kind}: {path.name}")
         os.environ[KINDS[kind]] = str(path)
-    runner.course(current_profile(args.profile), fresh=args.fresh, extra=args.extra)
+    runner.course(_profile(args.profile), fresh=args.fresh, extra=args.extra)
 
 
 def notebooks(args) -> None:
     from sawyer_utils.course import publish as runner
 
-    os.environ["SAWYER_PROFILE"] = "local"
     # The people's votes of 02 are no part of the repository, and are shown where somebody has them.
-    for name in {*BROUGHT.values(), *KINDS.values(), "SAWYER_PRECISION"} - {"SAWYER_HUMAN_PAIRS"}:
-        os.environ.pop(name, None)
+    for name in _settings(but=frozenset({"SAWYER_HUMAN_PAIRS"})):
+        del os.environ[name]
+    os.environ["SAWYER_PROFILE"] = "local"
     runner.publish(PROFILES["local"], extra=args.extra)
 
 
@@ -50,8 +67,8 @@ def prepare(args) -> None:
     from sawyer_utils.course import prepare as maker
 
     try:
-        maker.prepare(args.to, current_profile() if vars(args)["class"] else None)
-    except (maker.NotPrepared, OSError) as problem:
+        maker.prepare(args.to, _profile() if vars(args)["class"] else None)
+    except maker.NotPrepared as problem:
         sys.exit(f"\n{problem}")
 
 
@@ -61,9 +78,8 @@ def collect(args) -> None:
 
     together = args.folder / "votes-class.jsonl"
     if rows := votes.merge_votes(sorted({*args.folder.rglob("votes*.jsonl")} - {together})):
-        together.unlink(missing_ok=True)
-        for row in rows:
-            votes.append(together, row)
+        with replacing(together) as temporary:
+            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
         print(f"{votes.agreement(rows)}\nall of them, for 04's run folder: {together}\n")
         if not files(args.folder):  # a class that has voted and handed nothing in
             return
@@ -88,7 +104,11 @@ def check_data(args) -> None:
 def badges(args) -> None:
     from sawyer_utils.course import badges as writer
 
-    for path in writer.rewrite(args.repo, args.ref):
+    try:
+        changed = writer.rewrite(args.repo, args.ref)
+    except ValueError as problem:  # --repo or --ref
+        sys.exit(f"\n{problem}")
+    for path in changed:
         print("rewritten", path.relative_to(project_root()))
     print("badges and setup cells name {} at {}".format(*writer.address()))
 
@@ -107,20 +127,19 @@ def _edition(kind: str, args, **options) -> None:
     paths = editions.write(kind, **options)
     print(*paths.values(), sep="\n")
     if args.run:
-        editions.run(paths, current_profile())
+        editions.run(paths, _profile())
 
 
 def slides(args) -> None:
     from sawyer_utils.course import slides as writer
+    from sawyer_utils.course.notebooks import FOLDERS
 
-    try:
-        for name in writer.talks():
-            print(writer.write(name))
-    except FileNotFoundError as problem:
-        sys.exit(f"\n{problem}")
+    for name in FOLDERS:
+        print(writer.write(name))
 
 
 def lab(args) -> None:
+    import_module("jupyterlab")  # which another Python may not have
     sys.exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(project_root() / "notebooks")]))
 
 
@@ -130,7 +149,7 @@ def test(args) -> None:
     With ``--all`` the extras, each training notebook once more, killed and run again, the student's edition,
     the notebooks on the second device, in the T4's format, and the rehearsal, too.
     """
-    from sawyer_utils.course.notebooks import EXTRAS, NOTEBOOKS
+    from sawyer_utils.course.notebooks import EXTRAS, NOTEBOOKS, own_package
 
     root = project_root()
     smoke_home = root / "build" / "smoke"
@@ -162,10 +181,15 @@ def test(args) -> None:
             ([*python, "sawyer_utils", "rehearse"], {}),
         ]
     fetch(args)
+    _run_all(steps, root, own_package())
+
+
+def _run_all(steps: list, root: Path, environment: dict[str, str]) -> None:
+    plain = {name: value for name, value in os.environ.items() if name not in _settings()} | environment
     for command, extra in steps:
         print("\n$", " ".join(["python", *command[1:4]]), "…", flush=True)
         began = time.monotonic()
-        if code := subprocess.call(command, cwd=root, env={**os.environ, **extra}):
+        if code := subprocess.call(command, cwd=root, env=plain | extra):
             sys.exit(code)
         print(f"{(time.monotonic() - began) / 60:.1f} min", flush=True)
 
@@ -187,7 +211,7 @@ def _known() -> dict:
     run = {"--run": _flag("and execute them all")}
     files = ", ".join(f"{kind}.*" for kind in KINDS)
     of_course = {
-        "--fresh": _flag("start over"),
+        "--fresh": _flag("start over; the earlier run stays beside the new one"),
         "--data": {"metavar": "FOLDER", "help": f"your own data: a folder with any of {files}"},
         "--profile": {"choices": PROFILES, "help": "default: SAWYER_PROFILE or local"},
     }
@@ -241,5 +265,11 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     try:
         args.function(args)
-    except (DataError, paths.NoSuchPath, DriveNotMounted, assets.WeightsUnavailable) as problem:
+    except ModuleNotFoundError as problem:
+        own = r".venv\Scripts\python" if os.name == "nt" else ".venv/bin/python"
+        sys.exit(
+            f"\nThis Python ({sys.executable}) has no {problem.name}. The course's own has: "
+            f"{own} -m sawyer_utils …, once it is installed (docs/running.md)."
+        )
+    except (DataError, Damaged, OSError, DriveNotMounted, assets.WeightsUnavailable) as problem:
         sys.exit(f"\n{problem}")

@@ -61,18 +61,13 @@ def student(name: str, branch: str | None = None):
         new_code_cell(HAND_IN_CODE, id=f"{name}-hand-in-code"),
     ]
     if branch:
-        notebook.cells[0].source = _badge_first(notebook.cells[0].source, name, branch)
+        title, _, rest = notebook.cells[0].source.partition("\n")
+        notebook.cells[0].source = f"{title}\n{badge(name, branch)}\n{rest}"
         for cell in notebook.cells:
             if cell.cell_type == "markdown":  # Colab opens a notebook alone, and not the one with solutions
                 text = re.sub(r"\]\((\w+)\.ipynb", lambda it: f"]({place(it[1], branch)}", cell.source)
                 cell.source = course.absolute(text)
     return notebook
-
-
-def _badge_first(text: str, name: str, branch: str) -> str:
-    """The title cell with a badge below its first line."""
-    title, _, rest = text.partition("\n")
-    return f"{title}\n{badge(name, branch)}\n{rest}"
 
 
 def badge(name: str, branch: str) -> str:

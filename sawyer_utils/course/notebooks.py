@@ -7,18 +7,21 @@ import itertools
 import json
 import os
 import re
-import shutil
 import sys
 import threading
 import time
 import tomllib
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from sawyer_utils.plumbing import assets, paths
 from sawyer_utils.plumbing.files import home, project_root, read_json, replacing, write_json
+from sawyer_utils.plumbing.reading import DataError
 from sawyer_utils.plumbing.sources import EMBEDDED
 from sawyer_utils.profiles import Profile
+from sawyer_utils.runtime import run_dir
 
 NOTEBOOKS = {"01_sft": "sft", "02_reward": "reward", "03_ppo": "ppo", "04_eval": "eval"}
 # Each builds on 01 to 04, not on one another.
@@ -31,13 +34,11 @@ EXTRAS = {
     "10_ai_feedback": "ai_feedback",
 }
 FOLDERS = {**NOTEBOOKS, **EXTRAS}
-# Extras whose committed outputs are of the code before the last change of their cells, and whose first cell
-# says so. `make notebooks EXTRA=1` executes them; then their names go from here, and the line from the cell.
-WAITING: tuple[str, ...] = ()
 # Of the variables SAWYER_…, those that change no result, or the profile, which is looked at anyway.
 NO_RESULT = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_WHOLE_RUN", "SAWYER_TESTS_ON_GPU"}
-NO_RESULT |= {"SAWYER_PROFILE", "SAWYER_MODEL", "SAWYER_PRECISION"}
-ADMISSION = "Its outputs are of an earlier run, before the last change of its code"
+NO_RESULT |= {"SAWYER_PROFILE", "SAWYER_MODEL"}
+# Settings with which a training goes on: its number format, its pieces in memory, how often it is kept.
+GOES_ON = {"precision", "sft_micro_batch", "ppo_micro_batch", "checkpoint_minutes", "ppo_checkpoint_every"}
 # What a title cell says of its notebook, in a source with the marks of a comment between the lines.
 MINUTES = re.compile(r"(About[\s#]+)\w+([\s#]+minutes[\s#]+on[\s#]+two[\s#]+CPU[\s#]+cores)")
 UNMEASURED = 10.0  # minutes of a notebook of which nothing is known
@@ -121,12 +122,7 @@ def tags(cell) -> list[str]:
 
 def normalise(notebook) -> None:
     """Drop what would change without meaning anything, record the hash of each code cell, and make links that
-    work in Colab.
-
-    Raises:
-        ValueError: if an output holds a path of this machine.
-    """
-    private = re.compile("|".join(map(re.escape, {str(project_root()), str(Path.home())})))
+    work in Colab."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
@@ -137,9 +133,20 @@ def normalise(notebook) -> None:
             output.get("metadata", {}).clear()
             # Without a kernel behind it a widget is an error message; its text stays.
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            if private.search(str(output.get("text", "")) + str(output.get("data", {}).get("text/html", ""))):
-                raise ValueError(f"An output of cell {cell['id']} holds a path of this machine.")
     notebook.metadata.pop("widgets", None)  # without its state GitHub calls the notebook invalid
+
+
+def refuse_private(notebook) -> None:
+    """Raises:
+    DataError: if a text in an output names a folder of this machine, which would be published.
+    """
+    folders = {str(folder) for folder in (project_root(), Path.home()) if folder != folder.parent}
+    private = re.compile("|".join(map(re.escape, folders)))
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            shown = [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+            if private.search("\n".join([output.get("text", ""), *shown])):
+                raise DataError(f"An output of cell {cell['id']} holds a path of this machine.")
 
 
 def execute(notebook, profile: Profile, name: str, clock: Clock) -> None:
@@ -155,7 +162,8 @@ def execute(notebook, profile: Profile, name: str, clock: Clock) -> None:
     state = {"cell": 0, "cells": len(notebook.cells), "began": time.monotonic()}
 
     def on_cell_start(cell, cell_index):
-        progress.unlink(missing_ok=True)  # what an earlier cell left says nothing about this one
+        with suppress(OSError):  # on Windows, while somebody reads it
+            progress.unlink()  # what an earlier cell left says nothing about this one
         state.update(cell=cell_index + 1, began=time.monotonic())
         clock.enter(sections[cell_index])
 
@@ -172,11 +180,17 @@ def execute(notebook, profile: Profile, name: str, clock: Clock) -> None:
     teller = threading.Thread(target=_tell, args=(name, state, progress, clock, stop), daemon=True)
     teller.start()
     try:
-        client.execute(env={**os.environ, FILE: str(progress)})
+        client.execute(env={**os.environ, **own_package(), FILE: str(progress)})
     finally:
         stop.set()
         teller.join()
-        progress.unlink(missing_ok=True)
+        with suppress(OSError):
+            progress.unlink()
+
+
+def own_package() -> dict[str, str]:
+    """``PYTHONPATH`` for a kernel that shall import this course, not another clone that is installed."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))}
 
 
 def section_of_each(notebook) -> list[str]:
@@ -300,15 +314,16 @@ class Clock:
 
 def fingerprint(profile: Profile) -> str:
     """What a run depends on besides the notebooks: settings and corpus."""
-    digest = hashlib.sha256(repr(profile).encode())
+    settings = {name: value for name, value in asdict(profile).items() if name not in GOES_ON}
+    digest = hashlib.sha256(repr(settings).encode())
     for file in sorted(EMBEDDED.glob("*.jsonl")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def brought() -> str:
-    """What a user brings by environment variables: ``SAWYER_QUESTIONS`` and others, and what is in the files
-    that they name."""
+    """What a user brings by environment variables: ``SAWYER_QUESTIONS``, ``SAWYER_PRECISION`` and others, and
+    what is in the files that they name."""
     names = sorted(name for name in os.environ if name.startswith("SAWYER_") and name not in NO_RESULT)
     digest = hashlib.sha256(repr([(name, os.environ[name]) for name in names]).encode())
     for name in names:
@@ -325,43 +340,57 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
     """Execute 01 to 04, and the extras if asked, into the run folder; what is done and unchanged is
     reused.
 
+    Raises:
+        FileNotFoundError: where the notebooks' sources are not; nothing has been touched then.
+
     Returns:
         notebook name -> executed file
     """
     paths.settle()
+    _refuse_without_sources()
     folder = home() / profile.name
     ledger_path = folder / "course.json"
     ledger = read_json(ledger_path) if ledger_path.exists() else {}
-    if fresh:
-        print("Starting over.")
-        shutil.rmtree(folder, ignore_errors=True)
-        ledger = {}
-    elif ledger.get("fingerprint", fingerprint(profile)) != fingerprint(profile):
-        aside = next(
-            p for n in itertools.count(1) if not (p := folder.with_name(f"{folder.name}-{n}")).exists()
-        )
-        folder.rename(aside)
-        print(f"Settings or corpus changed: starting over. The earlier run is in {aside.name}.")
+    changed = ledger.get("fingerprint", fingerprint(profile)) != fingerprint(profile)
+    if changed or (fresh and folder.exists()):
+        print("Settings or corpus changed: starting over." if changed else "Starting over.", end=" ")
+        _set_aside(folder)
         ledger = {}
     ledger["fingerprint"] = fingerprint(profile)
-    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    run_dir(profile, "notebooks")
     print("weights:", ", ".join(assets.fetch()))
     executed = {name: folder / "notebooks" / f"{name}.ipynb" for name in (FOLDERS if extra else NOTEBOOKS)}
-    if ledger.get("brought", brought()) != brought():
+    own = brought()
+    if other := ledger.get("brought", own) != own:
         print("What you bring (SAWYER_… variables or their files) has changed: the notebooks run again.")
-    todo = _outdated(ledger, executed)
+    todo = list(executed) if other else _outdated(ledger, executed)
     for name in executed:
         if name not in todo:
             print(f"{name}  done before, reused")
     # Cut off now, all of these have to run again: each builds on the last, and the extras on all.
     for name in (*todo, *(EXTRAS if NOTEBOOKS.keys() & set(todo) else ())):
         ledger.pop(name, None)
-    ledger["brought"] = brought()
+    ledger["brought"] = own
     write_json(ledger_path, ledger)
     clock = Clock(todo, *expected(profile, ledger))
     for name in todo:
         _run_one(name, executed[name], profile, clock, ledger, ledger_path)
     return executed
+
+
+def _refuse_without_sources() -> None:
+    if not (sources := source_path("01_sft").parent).exists():
+        raise FileNotFoundError(
+            f"The notebooks' sources are not in {sources}. A class's folder has none: open its notebooks "
+            "with `python -m sawyer_utils lab`. All else needs a clone of the repository."
+        )
+
+
+def _set_aside(folder: Path) -> None:
+    """Trainings take long, and votes cannot be made again: no run is deleted."""
+    numbered = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
+    aside = folder.rename(next(path for path in numbered if not path.exists()))
+    print(f"The earlier run is in {aside.name}.")
 
 
 def _run_one(name, path: Path, profile: Profile, clock: Clock, ledger: dict, ledger_path: Path) -> None:
@@ -388,10 +417,8 @@ def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
     """The first of 01 to 04 that is missing or changed, and all after it: each builds on the last.
     If there is none: the extras that are."""
 
-    other = ledger.get("brought", brought()) != brought()
-
     def changed(name: str) -> bool:
-        return other or ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists()
+        return ledger.get(name, {}).get("source") != source_hash(name) or not executed[name].exists()
 
     names = list(executed)
     first = next((i for i, name in enumerate(names) if name in NOTEBOOKS and changed(name)), None)

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 SUMS, FACTS = "SHA256SUMS", "folder.json"
+CONSTRAINTS = "course/constraints/tested.txt"
 
 
 class Refused(Exception):
@@ -33,6 +34,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def listed(sums: Path) -> dict[str, str]:
+    """{name in the folder: checksum} of a list of checksums; of none, nothing."""
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
 def this_machine() -> dict[str, str]:
     """What a wheel depends on: Python's version, the system, the processor."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -45,8 +52,7 @@ def check(folder: Path) -> dict:
     Raises:
         Refused: if it is not.
     """
-    listed = (folder / SUMS).read_text(encoding="utf-8") if (folder / SUMS).exists() else ""
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in listed.splitlines())}
+    sums = listed(folder / SUMS)
     if FACTS not in sums:
         raise Refused(
             f"{folder} is not finished: run `python -m sawyer_utils prepare` on it, with a network."
@@ -70,15 +76,23 @@ def check(folder: Path) -> dict:
     return facts
 
 
-def copy_course(source: Path, target: Path) -> None:
-    """Copy the files that are not there yet: what a learner has changed is kept."""
-    for path in sorted(p for p in source.rglob("*") if p.is_file()):
-        place = target / path.relative_to(source)
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            part = place.with_name(place.name + ".part")
-            shutil.copyfile(path, part)
-            os.replace(part, place)  # a cut-off copy is not taken for the learner's own file
+def copy_course(folder: Path, target: Path) -> None:
+    """Copy the course over an earlier version of it, but for what is a learner's own: runs, and notebooks
+    that are not as an earlier setup has left them."""
+    now, earlier = listed(folder / SUMS), listed(target / ".venv" / SUMS)
+    for name in sorted(name for name in now if name.startswith("course/")):
+        place = target / name.partition("/")[2]
+        if place.exists():
+            there = sha256_of(place)
+            if there == now[name] or name.startswith("course/runs/"):
+                continue
+            if name.startswith("course/notebooks/") and there != earlier.get(name):
+                print(f"{place} has been changed, and is kept")
+                continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(place.name + ".part")
+        shutil.copyfile(folder / name, part)
+        os.replace(part, place)  # a cut-off copy is not taken for the learner's own file
 
 
 def environment_python(target: Path) -> Path:
@@ -107,13 +121,14 @@ def install(folder: Path, target: Path) -> None:
     # -I and --isolated: pip's own settings could name another index, PYTHONPATH other packages.
     python = [str(environment_python(target)), "-I", "-m"]
     ready = target / ".venv" / "ready"  # the Makefile's mark: it would call for the network without
-    if not ready.exists():
+    now, earlier = (listed(place / SUMS).get(CONSTRAINTS) for place in (folder, target / ".venv"))
+    if not ready.exists() or now != earlier:
         run("making .venv", [sys.executable, "-I", "-m", "venv", str(target / ".venv")])
         only = ["--no-index", "--find-links", str(folder / "wheels")]
-        only += ["-c", str(folder / "course" / "constraints" / "tested.txt")]
+        only += ["-c", str(folder / CONSTRAINTS)]
         pip = [*python, "pip", "--isolated", "--disable-pip-version-check", "install", "--quiet", *only]
         run("installing the packages", [*pip, "--editable", str(target)], PIP_CONFIG_FILE=os.devnull)
-        ready.touch()
+    ready.touch()  # newer than the files that have just been copied
     run("unpacking the weights", [*python, "sawyer_utils", "fetch"], SAWYER_WEIGHTS=str(folder / "weights"))
 
 
@@ -124,10 +139,13 @@ def set_up(folder: Path, target: Path) -> None:
         Refused: with the one thing to do.
     """
     facts = check(folder)
-    copy_course(folder / "course", target)
+    copy_course(folder, target)
     install(folder, target)
+    shutil.copyfile(folder / SUMS, target / ".venv" / SUMS)  # what the next setup compares with
     as_typed = subprocess.list2cmdline if os.name == "nt" else shlex.join
     print(f"\nReady. Now:\n    {as_typed(['cd', str(target)])}")
+    if facts["profile"] != "local":  # whose run the class has
+        print(f"    {'set' if os.name == 'nt' else 'export'} SAWYER_PROFILE={facts['profile']}")
     python = environment_python(target).relative_to(target)
     print(f"    {python} -m sawyer_utils lab       JupyterLab on the notebooks")
     if not facts["class"]:  # which has the students' notebooks, and not the sources

@@ -27,7 +27,7 @@ from sawyer_utils.course import offline_setup
 from sawyer_utils.course.offline_setup import FACTS, SUMS, sha256_of, this_machine
 from sawyer_utils.plumbing import assets
 from sawyer_utils.plumbing.files import home, project_root, read_json, write_json
-from sawyer_utils.profiles import Profile
+from sawyer_utils.profiles import PROFILES, Profile
 
 CONSTRAINTS = "constraints/tested.txt"
 # What holds solutions: students get neither these nor the sources that they are made from.
@@ -52,7 +52,7 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
 
     Raises:
         NotPrepared: if the folder holds other files, if pip or the weights could not be fetched, or if there
-            is no finished run for the class.
+            is no finished run for the class, or one of your own data or model.
         OSError: if the disk is full or may not be written.
 
     Returns:
@@ -63,9 +63,9 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
     if any(folder.iterdir()) and not (folder / FACTS).exists():
         raise NotPrepared(f"{folder} holds other files. Take an empty or a new folder.")
     if for_class:
-        refuse_unfinished(home() / for_class.name)
+        refuse_unfit(for_class)
     (folder / SUMS).unlink(missing_ok=True)
-    facts = {**this_machine(), "class": bool(for_class)}
+    facts = {**this_machine(), "class": bool(for_class), "profile": for_class.name if for_class else "local"}
     write_json(folder / FACTS, facts)
     print("preparing {} for Python {python}, {system} on {machine}".format(folder, **facts), flush=True)
     copy_course(project_root(), folder, SOLVED if for_class else ())
@@ -82,12 +82,18 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
     return folder
 
 
-def refuse_unfinished(run: Path) -> None:
+def refuse_unfit(profile: Profile) -> None:
     """Raises:
-    NotPrepared: if the run folder does not hold all of 01 to 04.
+    NotPrepared: if a class could not open the run, or it does not hold all of 01 to 04.
     """
     from sawyer_utils.course.notebooks import NOTEBOOKS
 
+    if profile.name not in PROFILES:
+        raise NotPrepared(
+            f"{profile.name} is a run of your own data or model, which the folder does not hold: no class "
+            "could open it. Take the variables SAWYER_… out; a class's data go along as docs/offline.md says."
+        )
+    run = home() / profile.name
     ledger = read_json(run / "course.json") if (run / "course.json").exists() else {}
     if missing := [name for name in NOTEBOOKS if name not in ledger]:
         raise NotPrepared(
@@ -98,14 +104,15 @@ def refuse_unfinished(run: Path) -> None:
 def add_class(folder: Path, profile: Profile) -> None:
     """The run folder and the student's notebooks into the course, slides beside it."""
     from sawyer_utils.course import editions, slides
+    from sawyer_utils.course.notebooks import FOLDERS
 
-    ignored = shutil.ignore_patterns(*PRIVATE)
-    shutil.copytree(home() / profile.name, folder / "course" / "runs" / profile.name, ignore=ignored)
+    run, ignored = folder / "course" / "runs" / profile.name, shutil.ignore_patterns(*PRIVATE)
+    shutil.copytree(home() / profile.name, run, ignore=ignored, copy_function=shutil.copyfile)
     (folder / "course" / "notebooks").mkdir()
     for path in editions.write("student").values():
         shutil.copyfile(path, folder / "course" / "notebooks" / path.name)
     (folder / "slides").mkdir()
-    for name in slides.talks():
+    for name in FOLDERS:
         path = slides.write(name)
         shutil.copyfile(path, folder / "slides" / path.name)
 

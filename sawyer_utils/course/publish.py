@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sawyer_utils.chapters import report
 from sawyer_utils.course import notebooks, page, teaching
-from sawyer_utils.plumbing.files import home, project_root, read_json, write_json
+from sawyer_utils.plumbing.files import as_others_are, home, project_root, read_json, write_json
 from sawyer_utils.profiles import Profile
 
 
@@ -28,9 +28,17 @@ def course(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[s
 
 
 def publish(profile: Profile, extra: bool = False) -> None:
-    """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed."""
+    """``make notebooks``: run, then copy executed notebooks, adapters and results to be committed.
+
+    Raises:
+        DataError: if an output names a folder of this machine; nothing has been copied then.
+    """
+    import nbformat
+
     executed = course(profile, extra=extra)
     root, folder = project_root(), home() / profile.name
+    for path in executed.values():  # all of them, before anything is copied
+        notebooks.refuse_private(nbformat.read(path, as_version=4))
     for path in executed.values():
         shutil.copyfile(path, root / "notebooks" / path.name)
     committed = root / "results" / f"{profile.name}.json"
@@ -90,3 +98,4 @@ def ship(profile: Profile) -> None:
         weights = load_file(source / "adapter_model.safetensors")
         small = {name: value.to(torch.bfloat16) for name, value in weights.items()}
         save_file(small, target / "adapter_model.safetensors", metadata={"format": "pt"})
+        as_others_are(target)

@@ -25,15 +25,6 @@ TYPES = ("slide", "subslide", "fragment", "notes")  # reveal.js's, as nbconvert 
 TEMPLATE = EMBEDDED / "slides.html.j2"
 
 
-def talks() -> list[str]:
-    """The notebooks whose sources mark cells for slides."""
-    return [name for name in course.FOLDERS if any(map(_marked, course.build(name, teaching=True).cells))]
-
-
-def _marked(cell) -> bool:
-    return bool(set(TYPES) & set(course.tags(cell)))
-
-
 def write(name: str) -> Path:
     """``build/slides/NAME.slides.html`` from the committed notebook ``name``.
 

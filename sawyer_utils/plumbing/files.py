@@ -6,16 +6,22 @@ import json
 import math
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 DRIVE = Path("/content/drive")  # where Colab mounts it
+UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(UMASK)
 
 
 def project_root() -> Path:
     """The repository's folder."""
     return Path(__file__).resolve().parents[2]
+
+
+class Damaged(ValueError):
+    """A file that is no whole JSON; the message names it."""
 
 
 class MessageAlone:
@@ -78,6 +84,7 @@ def replacing(path: Path):
         yield temporary
         if not is_main_process():
             return
+        as_others_are(temporary)
         if not path.is_dir():
             os.replace(temporary, path)
             return
@@ -95,6 +102,15 @@ def replacing(path: Path):
         _remove(old)
     finally:
         _remove(temporary)
+
+
+def as_others_are(path: Path) -> None:
+    """Give a file, or all files in a folder, the mode of any new file: safetensors writes them for their
+    owner alone, and a cache, a run or a copy for a class is for others, too."""
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        with suppress(OSError):  # some network drives know no modes
+            if file.is_file():
+                file.chmod(0o666 & ~UMASK)
 
 
 def recover(path: Path) -> None:
@@ -146,9 +162,9 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: naming the file, if it is damaged.
+        Damaged: naming the file.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete it and run the stage again.") from error
+        raise Damaged(f"{path} is damaged ({error}). Delete it and run the stage again.") from error

@@ -72,18 +72,22 @@ def report(profile: Profile, precision: Precision) -> str:
     number = "NF4, " * precision.four_bit + str(precision.compute).removeprefix("torch.")
     policy = "" if profile.policy_base.startswith("embedded:") else f" ({profile.policy_base})"
     versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft")]
-    there = next(folder for folder in (home(), *home().absolute().parents) if folder.exists())
+    there = next((folder for folder in (home(), *home().absolute().parents) if folder.exists()), None)
     lines = {
         "profile": profile.name + policy,
         "device": _device(precision.device),
         "precision": f"{number} ({precision.reason}); adapters and heads in float32; "
         f"attention {precision.attention}",
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
-        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free for runs",
+        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free for runs" if there else _no_drive(),
         "network": _network(profile),
         "minutes": expected_minutes(profile, precision.device),
     }
     return _no_gpu(profile, precision.device) + "\n".join(f"{k:10s} {v}" for k, v in lines.items())
+
+
+def _no_drive() -> str:
+    return f"SAWYER_HOME is {home()}, on a drive that is not there"
 
 
 def _device(device: str) -> str:

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -44,14 +44,17 @@ class Stage:
         done, took = step - self.first, time.monotonic() - self.began
         left = took / done * (total - step) if done else None
         shown = {key: value for key, value in finite(numbers or {})[0].items() if key in SHOWN}
-        write_json(os.environ[FILE], {"what": self.what, "step": step, "total": total, "left": left, **shown})
+        now = {"what": self.what, "step": step, "total": total, "left": left, **shown}
+        with suppress(OSError):  # on Windows, while somebody reads it
+            write_json(os.environ[FILE], now)
 
     def end(self) -> None:
         """The stage is over: what it said is no more."""
         if Stage.current is self:
             Stage.current = None
             if FILE in os.environ:
-                Path(os.environ[FILE]).unlink(missing_ok=True)
+                with suppress(OSError):
+                    Path(os.environ[FILE]).unlink()
 
 
 @contextmanager
