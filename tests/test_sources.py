@@ -211,6 +211,7 @@ PREFERENCE_FORMS = [  # said, row, (prompt, better, worse, margin)
     ),
     (PAIRS_ALONE, {"chosen": TALK, "rejected": [*TALK[:3], bot("C")]}, (ASKS, "B", "C", 0)),
     (PAIRS_ALONE, {"chosen": f"{HH} B", "rejected": f"{HH} C".replace("\n", "\r\n")}, (ASKS, "B", "C", 0)),
+    (PAIRS, {"prompt": QA[:1], "chosen": TALK[1:], "rejected": [*TALK[1:3], bot("C")]}, (ASKS, "B", "C", 0)),
     ("UltraFeedback", {**SCORED, "score_chosen": 8.5, "score_rejected": 5.0}, ("Q", "A", "B", 3.5)),
     ("UltraFeedback", {**SCORED, "score_chosen": 6, "score_rejected": 5}, ("Q", "A", "B", 1)),
     ("UltraFeedback", {"instruction": "Q", "completions": COMPLETIONS}, ("Q", "A", "B", 5.5)),
@@ -426,6 +427,7 @@ LEFT_OUT = [
     ("preferences", {**PAIR, "prompt": None}, "text before the first speaker"),  # chosen may hold the talk
     ("preferences", {**PAIR, "score_chosen": 5, "score_rejected": 5}, "at least two different scores"),
     ("preferences", {"chosen": TALK, "rejected": QA}, "the two talks part before the last answer"),
+    ("preferences", {"prompt": QA[:1], "chosen": TALK[1:], "rejected": [bot("C"), *TALK[2:]]}, "talks part"),
     ("conversations", {"instruction": "Q", "input": "", "output": ""}, "field 'output' is empty"),
     ("conversations", {"prompt": "Q", "completion": "A", "label": False}, "labelled as bad"),
     ("conversations", {"prompt": "Q", "completion": None}, "field 'completion' is empty"),
@@ -680,6 +682,8 @@ def test_a_relative_path_is_looked_for_here_and_in_the_repository(tmp_path, monk
         file.parent.mkdir(parents=True, exist_ok=True)
         jsonl(file, ROWS["preferences"])
         assert reading.locate(name) == file.resolve()
+    (tmp_path / "linked.csv").symlink_to(tmp_path / "clone" / "m.csv")  # as the Hub's cache has its files
+    assert reading.locate("linked.csv") == tmp_path / "linked.csv"
     said = f"looked for in {tmp_path}.*Nor is there {tmp_path}/clone/gone.csv"
     with pytest.raises(DataError, match=said):
         reading.locate("gone.csv")

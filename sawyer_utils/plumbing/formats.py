@@ -267,7 +267,8 @@ def _whole(row: dict, names: str, done: Counter) -> list[dict]:
     if isinstance(value, str):  # an answer may begin with "Human:" by itself
         repeats = _has_speakers(value) and "Assistant:" in value
     else:
-        repeats = any(_said(message)[0] == "user" for message in value)
+        roles = [_said(message)[0] for message in value]
+        repeats = next((role for role in roles if role != "system"), "") == "user"
     alone = repeats or first_of(row, ASKED)[1] is None
     found = talk(value if alone else [*_asked(row, done), *answers], done)
     if not found or found[-1]["role"] != "assistant":

@@ -70,7 +70,7 @@ def locate(source: str, what: str = "") -> Path | None:
             raise DataError(f"{error} Nor is there {at_root}.") from None
         found = at_root
     found = at_root if found is None and at_root.exists() else found
-    return found and found.resolve()
+    return found and Path(os.path.abspath(found))  # a link keeps its own name, whose ending says the kind
 
 
 def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:

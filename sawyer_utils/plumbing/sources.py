@@ -229,8 +229,10 @@ def load(schema: Schema, source: str = "embedded", limit: int | None = None) -> 
 
 
 def spread(rows: list[dict], limit: int | None) -> list[dict]:
-    """``limit`` of the rows. A slice of a file ordered by topic would hold few topics: every k-th row."""
-    return rows if limit is None or limit >= len(rows) else rows[:: len(rows) // limit][:limit]
+    """``limit`` of the rows. A slice of a file ordered by topic would hold few topics: from its start
+    to its end, at equal distances."""
+    many = limit is None or limit >= len(rows)
+    return rows if many else [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def from_file(schema: Schema, path: Path) -> list[dict]:
