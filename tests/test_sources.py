@@ -363,7 +363,8 @@ def test_any_data_set_of_the_hub_is_read_by_its_form(monkeypatch, capsys):
     monkeypatch.setattr(hub, "stream", lambda source, **part: asked.append((source, part)) or rows)
     assert len(data.load_conversations("someone/alpaca", 5)) == 5
     assert asked == [("someone/alpaca", {"split": "train"})]
-    assert capsys.readouterr().out == "someone/alpaca: read as Alpaca, 9 conversations\n"
+    said = "someone/alpaca: read as Alpaca, 9 conversations\nsomeone/alpaca: 5 of 9 drawn.\n"
+    assert capsys.readouterr().out == said
 
 
 NEAREST = "nearest known one is"
@@ -454,9 +455,11 @@ def test_a_row_that_teaches_nothing_is_left_out_and_counted(tmp_path, capsys, na
 
 
 def test_the_fixed_questions_stay_out_of_training(tmp_path, capsys):
-    jsonl(tmp_path / "mine.jsonl", [{**PAIR, "prompt": "why is the SKY blue"}, *ROWS["preferences"]])
+    later = [user("Hello"), bot("A"), user("why is the SKY blue")]
+    asked = [{**PAIR, "prompt": prompt} for prompt in ("why is the SKY blue", later)]
+    jsonl(tmp_path / "mine.jsonl", [*asked, *ROWS["preferences"]])
     assert len(data.load_preferences(str(tmp_path / "mine.jsonl"))) == 2
-    assert "1 of 3 rows left out: they ask one of the fixed questions" in capsys.readouterr().out
+    assert "2 of 4 rows left out: they ask one of the fixed questions" in capsys.readouterr().out
 
 
 # --- faults: file × fault -----------------------------------------------------------------------
@@ -744,6 +747,74 @@ def test_a_prompt_of_both_splits_is_for_the_test(tmp_path, capsys):
     jsonl(tmp_path / "mine.jsonl", [row | {"split": "test"} for row in rows])
     with pytest.raises(DataError, match="nothing to train on"):
         data.load_prompts("test", str(tmp_path / "mine.jsonl"))
+
+
+SPLITS = {split: [f"{split} {i}" for i in range(4)] for split in ("train", "test", "validation")}
+
+
+@pytest.mark.parametrize("kind", ["conversations", "preferences", "prompts"])
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.json"])
+def test_rows_of_another_split_are_not_trained_on(tmp_path, capsys, kind, name):
+    make = {"conversations": lambda p: {"prompt": p, "completion": "A"}, "prompts": lambda p: {"prompt": p}}
+    make = make.get(kind, lambda p: {"prompt": p, "chosen": "A", "rejected": "B"})
+    of = {split: [make(text) for text in some] for split, some in SPLITS.items()}
+    jsonl(tmp_path / "mine.jsonl", [{**row, "split": split} for split in of for row in of[split]])
+    (tmp_path / "mine.json").write_text(json.dumps(of))
+    found = [sources.key_of(row) for row in LOADERS[kind](str(tmp_path / name))]
+    assert found == SPLITS["train"] + SPLITS["test"] * (kind == "prompts")
+    said = "4 of 12 rows left out: 4 × field 'split' is 'validation'" if kind == "prompts" else "8 of 12 rows"
+    assert f"{name}: {said}" in capsys.readouterr().out
+    for some in ({"test": of["test"]}, {"data": of["test"]}):  # a file of one split was meant
+        (tmp_path / "mine.json").write_text(json.dumps(some))
+        assert len(LOADERS[kind](str(tmp_path / "mine.json"))) == 4
+
+
+def test_no_test_prompt_is_trained_on(tmp_path, capsys):
+    """One file may be named for conversations and for prompts."""
+    talks = [{"messages": [user(f"Ask {i}"), bot("A"), user("And so?"), bot("B")]} for i in range(40)]
+    jsonl(tmp_path / "mine.jsonl", talks)
+    tested = data.load_prompts("test", str(tmp_path / "mine.jsonl"))
+    kept = data.untested(data.load_conversations(str(tmp_path / "mine.jsonl")), tested)
+    assert len(kept) == 40 - len(tested) > 0
+    assert not {row["prompt"] for row in tested} & {row["messages"][0]["content"] for row in kept}
+    assert f"{len(tested)} of 40 rows left out: a test prompt is asked in them" in capsys.readouterr().out
+    with pytest.raises(DataError, match="nothing to train on"):
+        data.untested(kept, [{"prompt": "and so"}])
+    for load in (data.load_conversations, data.load_preferences):
+        assert data.untested(load(), data.load_prompts("test")) == load()
+
+
+def test_talks_that_begin_alike_are_on_one_side(tmp_path):
+    starts = [[user(f"Ask {i // 4}"), bot(f"A {i}"), user("Go on")] for i in range(40)]
+    jsonl(tmp_path / "mine.jsonl", [{"prompt": s, "chosen": "B", "rejected": "C"} for s in starts])
+    train, held = data.split_rows(data.load_preferences(str(tmp_path / "mine.jsonl")), 0.3)
+    sides = [{row["prompt"].split("\n")[0] for row in side} for side in (train, held)]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_how_many_are_drawn_is_said(tmp_path, monkeypatch, capsys, limit):
+    rows = [{"prompt": f"Ask {i}", "completion": "A"} for i in range(9)]
+    jsonl(tmp_path / "mine.jsonl", rows)
+    monkeypatch.setattr(sources, "HUB_ROWS", 4)
+    monkeypatch.setattr(hub, "stream", lambda source, **part: rows)
+    for source, taken in ((str(tmp_path / "mine.jsonl"), limit or 9), ("someone/some", limit or 4)):
+        assert len(data.load_conversations(source, limit)) == taken
+        assert (f": {taken} of 9 drawn." in capsys.readouterr().out) == (taken < 9)
+
+
+def test_of_labelled_answers_no_more_than_a_limit_asks_for_is_streamed(monkeypatch):
+    read = []
+
+    def stream(source, split):
+        for i in range(10_000):
+            read.append(i)
+            yield {"prompt": f"Ask {i // 2}", "completion": f"A{i}", "label": i % 2 == 0}
+
+    monkeypatch.setattr(hub, "stream", stream)
+    assert len(data.load_preferences("someone/kto", 50)) == 50
+    assert len(read) <= 50 * 12
 
 
 def test_words_keep_the_marks_of_their_letters():

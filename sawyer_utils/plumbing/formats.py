@@ -159,6 +159,15 @@ def as_prompt(messages: list[dict]) -> str:
     return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in messages)
 
 
+def questions_in(text: str) -> list[str]:
+    """All that the user says in a talk that :func:`as_prompt` made one text; any other text as it is."""
+    try:
+        messages = _marked(text) if _has_speakers(text) else []
+    except DataError:  # it only begins like one
+        messages = []
+    return [message["content"] for message in messages if message["role"] == "user"] or [text]
+
+
 def _with_system(row: dict, messages: Any) -> Any:
     _, system = first_of(row, "system|system_prompt")
     known = isinstance(system, str) and isinstance(messages, list)

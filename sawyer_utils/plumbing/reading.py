@@ -147,7 +147,7 @@ def _lines(path: Path, text: str | None = None) -> Rows:
 
 
 def _json(path: Path) -> Rows:
-    """One object a line, or one value with all of them: a list, or in an object "data", "rows" or "train"."""
+    """One object a line, or one value with all: a list, or in an object "data", "rows" or its splits."""
     text, whole = _text(path), None
     first = text.lstrip()[:1]
     if kind_of(path) == ".json" or first == "[":
@@ -157,8 +157,7 @@ def _json(path: Path) -> Rows:
             if first != "{" or "Extra data" not in str(error):  # lines, in a file called .json
                 raise DataError(f"{path.name}: not JSON ({error})") from None
     if isinstance(whole, dict):
-        inner = (whole[key] for key in ("data", "rows", "train") if isinstance(whole.get(key), list))
-        whole = next(inner, _of_columns(whole))
+        whole = _of_splits(whole) or _of_columns(whole)
     rows = enumerate(whole if isinstance(whole, list) else [whole], 1)
     places = _parsed(path, text) if whole is None else ((f"{path.name}, row {i}", row) for i, row in rows)
     for place, row in places:
@@ -167,6 +166,16 @@ def _json(path: Path) -> Rows:
                 raise DataError("not a JSON object")
             _refuse_half_characters(row, "")
         yield place, row
+
+
+def _of_splits(whole: dict) -> list:
+    """The rows in "data" or "rows"; or those of the splits, if there are several, each with its name."""
+    names = ("data", "rows", "train", "test", "validation", "valid", "val", "dev")
+    found = {name: whole[name] for name in names if isinstance(whole.get(name), list)}
+    if len(found) < 2 or found.keys() & {"data", "rows"}:
+        return next(iter(found.values()), [])
+    rows = [(name, row) for name, some in found.items() for row in some]
+    return [{"split": name, **row} if isinstance(row, dict) else row for name, row in rows]
 
 
 def _of_columns(whole: dict) -> list[dict]:
