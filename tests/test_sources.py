@@ -24,7 +24,7 @@ from sawyer_utils.course import cli
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.plumbing import hub, paths, reading, sources
 from sawyer_utils.plumbing.sources import DataError
-from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
+from sawyer_utils.profiles import BESIDE, BROUGHT, PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -873,7 +873,49 @@ def test_a_folder_of_data_sets_the_variables(tmp_path, monkeypatch, capsys):
     assert "prompts: prompts" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("variable", BESIDE)
+def test_what_only_a_chapter_reads_is_looked_for_at_the_start(tmp_path, monkeypatch, variable):
+    (tmp_path / "here.jsonl").touch()
+    for source in ("embedded", "truthful_mini", "owner/name:law", f"{tmp_path}/here.jsonl"):
+        monkeypatch.setenv(variable, source)
+        assert current_profile("smoke") == PROFILES["smoke"]
+    monkeypatch.setenv(variable, f"{tmp_path}/her.jsonl")
+    with pytest.raises(DataError, match=rf"{variable}.*Did you mean .*here\.jsonl"):
+        current_profile("smoke")
+
+
+def test_what_is_not_used_of_a_folder_is_said(tmp_path, capsys):
+    for name in ("prompts.csv", "prompts.xlsx", "prefrences.csv", "plan.md", ".hidden"):
+        (tmp_path / name).touch()
+    assert list(reading.named_files(str(tmp_path), cli.KINDS)) == ["prompts"]
+    said = "not used: plan.md, prefrences.csv (did you mean preferences?), prompts.xlsx"
+    assert said in capsys.readouterr().out
+
+
+ADDRESSES = (
+    "https://huggingface.co/datasets/a/b",
+    "http://a.b/c.jsonl",
+    "hf://datasets/a/b",
+    "owner/name@main",
+)
+
+
+@pytest.mark.parametrize("source", ADDRESSES)
+def test_an_address_or_a_revision_is_refused_before_the_network(source):
+    with pytest.raises(DataError, match=f"{source}: neither an address nor a revision"):
+        data.load_conversations(source)
+
+
+def test_a_configuration_of_the_hub_stands_behind_a_colon(monkeypatch):
+    asked, rows = [], [{"prompt": "Q", "completion": "A"}] * 3
+    monkeypatch.setattr(hub, "stream", lambda source, **part: asked.append((source, part)) or rows)
+    data.load_conversations("someone/some:everyday")
+    assert asked == [("someone/some", {"split": "train", "name": "everyday"})]
+
+
 FOLDERS = [  # the files in it, what is said
+    (["preferences.xlsx", "prompts.csv"], r"preferences\.xlsx is no file that is read"),
+    (["news.zip"], r"news\.zip is no file that is read"),
     ([], "holds none of conversations"),
     (["prompts.csv", "prompts.jsonl"], r"which one\? prompts\.csv, prompts\.jsonl"),
     (None, "no file or folder"),

@@ -13,11 +13,10 @@ from pathlib import Path
 from sawyer_utils.plumbing import assets, machine, paths
 from sawyer_utils.plumbing.files import DriveNotMounted, project_root
 from sawyer_utils.plumbing.reading import DataError, named_files
-from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
+from sawyer_utils.profiles import BESIDE, BROUGHT, PROFILES, current_profile
 
 # The files of ``--data FOLDER``, without their endings, and the variables that they stand for.
-KINDS = {variable.removeprefix("SAWYER_").lower(): variable for variable in list(BROUGHT.values())[2:]}
-KINDS |= {kind: f"SAWYER_{kind.upper()}" for kind in ("questions", "domain", "checkable", "human_pairs")}
+KINDS = {name.removeprefix("SAWYER_").lower(): name for name in (*list(BROUGHT.values())[2:], *BESIDE)}
 
 
 def course(args) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import gzip
 import io
 import json
@@ -63,6 +64,11 @@ def locate(source: str, what: str = "") -> Path | None:
     if not source.strip():
         raise DataError("no file is named")
     at_root = project_root() / os.path.expanduser(source)
+    if re.match(r"\w+://|[\w.-]+/[\w.-]+@", source) and not (paths.is_there(source) or at_root.exists()):
+        only = (
+            "neither an address nor a revision can be named, only a file, a folder or owner/name of the Hub"
+        )
+        raise DataError(f"{source}: {only}. Download what is meant, and name the file")
     try:
         found = paths.existing(source, what)
     except paths.NoSuchPath as error:
@@ -77,18 +83,34 @@ def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:
     """The files (or folders) in a folder that are called by one of the names, whatever their ending.
 
     Raises:
-        DataError: if there is no such folder, none of them, or two of one name.
+        DataError: if there is no such folder, none of them, two of one name, or one that cannot be read.
     """
     path = locate(folder)
     if path is None or not path.is_dir():
         raise DataError(f"{folder}: no such folder")
-    held = sorted(file for file in path.iterdir() if file.is_dir() or kind_of(file) in READERS)
-    found = {name: [file for file in held if file.name.split(".")[0].lower() == name] for name in names}
+    every = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    held = [file for file in every if file.is_dir() or kind_of(file) in READERS]
+    found = {name: [file for file in held if _stem(file) == name] for name in names}
+    if unread := [file.name for file in every if found.get(_stem(file)) == []]:
+        raise DataError(f"{path}: {unread[0]} is no file that is read (those are {', '.join(READERS)})")
     if twice := [files for files in found.values() if len(files) > 1]:
         raise DataError(f"{path}: which one? {', '.join(file.name for file in twice[0])}")
     if not any(found.values()):
         raise DataError(f"{path}: holds none of {', '.join(found)} (with {', '.join(READERS)})")
+    _say_unused([file for file in every if [file] not in found.values()], found)
     return {name: files[0] for name, files in found.items() if files}
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0].lower()
+
+
+def _say_unused(files: list[Path], names: Iterable[str]) -> None:
+    """One line: a name may be mistyped."""
+    near = [difflib.get_close_matches(_stem(file), names, n=1) for file in files]
+    said = [f"{f.name} (did you mean {n[0]}?)" if n else f.name for f, n in zip(files, near, strict=True)]
+    if said:
+        print("not used:", ", ".join(said))
 
 
 def kind_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sawyer_utils.plumbing import formats, hub
+from sawyer_utils.plumbing import formats, hub, paths
 from sawyer_utils.plumbing.formats import Form, text_of
 from sawyer_utils.plumbing.reading import DataError, Rows, Unusable, locate, raw_rows, within
 
@@ -294,6 +294,7 @@ def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> lis
     others with its next version.
 
     Args:
+        source: "owner/name", or "owner/name:configuration".
         part: ``name`` of a configuration, ``split`` other than the usual one.
 
     Raises:
@@ -302,7 +303,9 @@ def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> lis
     """
     told = Told()
     try:
-        stream = hub.stream(source, **{"split": schema.hub.get(source, "train"), **part})
+        name, configuration = paths.split_subject(source)
+        part = {"name": configuration} | part if configuration else part
+        stream = hub.stream(name, **{"split": schema.hub.get(name, "train"), **part})
         cut = limit and max(PATIENCE, 4 * READ_AHEAD * limit)  # KTO's are put together before any is counted
         places = ((f"row {number}", row) for number, row in enumerate(itertools.islice(stream, cut)))
         rows = list(itertools.islice(map_rows(schema, places, told), limit and READ_AHEAD * limit))
