@@ -15,13 +15,15 @@ from sawyer_utils.plumbing.sources import (
     GOLD,
     PREFERENCES,
     PROMPTS,
+    DataError,
     Schema,
+    drawn,
     held_of,
     key_of,
+    keys_in,
     load,
     normalise,
     same_text,
-    spread,
 )
 
 __all__ = ["normalise"]  # for the core and the chapters
@@ -44,7 +46,7 @@ def _load(schema: Schema, source: str, limit: int | None) -> list[dict]:
     """Rows of a source, without the fixed prompts: those are for the comparison at the end."""
     fixed = {key_of({"prompt": prompt}) for prompt in FIXED_PROMPTS}
     rows = load(schema, source, limit)
-    kept = [row for row in rows if key_of(row) not in fixed]
+    kept = [row for row in rows if fixed.isdisjoint(keys_in(row))]
     if len(kept) < len(rows):
         count = f"{len(rows) - len(kept)} of {len(rows)} rows"
         print(f"{count} left out: they ask one of the fixed questions (data.FIXED_PROMPTS).")
@@ -69,7 +71,23 @@ def load_gold(source: str = "embedded", limit: int | None = None) -> list[dict]:
 
 def load_prompts(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
     """Prompts ``{id, topic, prompt, split}`` of one split, "train" or "test"."""
-    return spread([row for row in _load(PROMPTS, source, None) if row["split"] == split], limit)
+    return drawn([row for row in _load(PROMPTS, source, None) if row["split"] == split], limit, source)
+
+
+def untested(rows: list[dict], prompts: list[dict]) -> list[dict]:
+    """Training rows of any kind without those in which one of the test ``prompts`` is asked: one file may be
+    named for several kinds. How many were left out is said.
+
+    Raises:
+        DataError: if none is left.
+    """
+    tested = {key_of(row) for row in prompts}
+    kept = [row for row in rows if tested.isdisjoint(keys_in(row))]
+    if len(kept) < len(rows):
+        print(f"{len(rows) - len(kept):,} of {len(rows):,} rows left out: a test prompt is asked in them.")
+    if not kept:
+        raise DataError("a test prompt is asked in every row: nothing to train on")
+    return kept
 
 
 def talk(question: str, answer: str) -> list[dict[str, str]]:

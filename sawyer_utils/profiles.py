@@ -22,6 +22,8 @@ BROUGHT = {"policy_base": "SAWYER_MODEL", "reward_base": "SAWYER_REWARD_BASE"}
 BROUGHT |= {
     name: f"SAWYER_{name.upper()}" for name in ("conversations", "preferences", "gold", "prompts", "news")
 }
+# What no setting holds, for it replaces nothing: a chapter reads the variable itself.
+BESIDE = ("SAWYER_QUESTIONS", "SAWYER_DOMAIN", "SAWYER_CHECKABLE", "SAWYER_HUMAN_PAIRS")
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,9 @@ def current_profile(name: str | None = None) -> Profile:
         profile = rehearsed(profile)
     if precision := os.environ.get("SAWYER_PRECISION"):
         profile = replace(profile, precision=precision)
+    for variable in BESIDE:  # a slip is found now, and not hours later in its chapter
+        for source in paths.separate(os.environ.get(variable, "")):
+            locate(paths.split_subject(source)[0], variable)
     asked = {setting: os.environ.get(variable) for setting, variable in BROUGHT.items()}
     brought = {s: _whole(s, value) for s, value in asked.items() if value and value != getattr(profile, s)}
     # Other bases and other data have other adapters: they need a run folder of their own.

@@ -99,6 +99,10 @@ def test_a_limit_keeps_many_topics():
         assert some == load(limit=48)
     assert len({row["topic"] for row in data.load_prompts("test", limit=8)}) == 8
     assert data.load_conversations(limit=10**6) == data.load_conversations()
+    for limit in (1, 5, 6, 9):  # more than half, too, reach to the end
+        some = sources.spread(list(range(10)), limit)
+        assert (len(set(some)), some[0]) == (limit, 0)
+        assert 10 - some[-1] <= math.ceil(10 / limit)
 
 
 # --- bad files ----------------------------------------------------------------------------------

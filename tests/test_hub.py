@@ -217,9 +217,33 @@ def test_what_is_cached_is_not_asked_for_and_offline_is_named(monkeypatch):
 
 
 def test_an_unexpected_error_is_shown_with_its_words():
-    said = hub.explain("some/data", ValueError("Bad split: {train}. Available splits: ['all']"), "dataset")
-    assert "ValueError: Bad split: {train}. Available" in said
+    said = hub.explain("some/data", ValueError("Bad file: {train}. Available files: ['all']"), "dataset")
+    assert "ValueError: Bad file: {train}. Available" in said
     assert "source may have changed" in said
+
+
+ONCE = 'datasets.load_dataset("some/data", "configuration", split="…").to_json("mine.jsonl")'
+REMEDIES = [
+    (ValueError("Config name is missing.\nPlease pick one among the available configs: ['a', 'b']"), ONCE),
+    (ValueError("BuilderConfig 'x' not found. Available: ['a', 'b']"), ONCE),
+    (ValueError("Bad split: train. Available splits: ['test']"), ONCE),
+    (OSError(28, "No space left on device"), "Make room"),
+    (PermissionError(13, "Permission denied"), "Set HF_HOME to a folder of yours"),
+    (OSError(30, "Read-only file system"), "Set HF_HOME to a folder of yours"),
+    (datasets.exceptions.DatasetNotFoundError("no"), "If it is private, log in"),
+]
+
+
+@pytest.mark.parametrize(("error", "remedy"), REMEDIES)
+def test_each_trouble_with_data_has_its_own_remedy(error, remedy):
+    assert remedy in hub.explain("some/data:x", error, "dataset")
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_what_was_only_streamed_is_not_cached(monkeypatch, offline):
+    monkeypatch.setattr(hub, "offline", lambda: offline)
+    empty = datasets.data_files.EmptyDatasetError("The directory at\n/x doesn't contain any data files")
+    assert ("Unset HF_HUB_OFFLINE" in hub.explain("some/data", empty, "dataset")) == offline
 
 
 def test_no_row_of_the_longest_file_is_lost(monkeypatch):

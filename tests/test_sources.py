@@ -25,7 +25,7 @@ from sawyer_utils.course import cli
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.plumbing import hub, paths, reading, sources
 from sawyer_utils.plumbing.sources import DataError
-from sawyer_utils.profiles import BROUGHT, PROFILES, current_profile
+from sawyer_utils.profiles import BESIDE, BROUGHT, PROFILES, current_profile
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -212,6 +212,7 @@ PREFERENCE_FORMS = [  # said, row, (prompt, better, worse, margin)
     ),
     (PAIRS_ALONE, {"chosen": TALK, "rejected": [*TALK[:3], bot("C")]}, (ASKS, "B", "C", 0)),
     (PAIRS_ALONE, {"chosen": f"{HH} B", "rejected": f"{HH} C".replace("\n", "\r\n")}, (ASKS, "B", "C", 0)),
+    (PAIRS, {"prompt": QA[:1], "chosen": TALK[1:], "rejected": [*TALK[1:3], bot("C")]}, (ASKS, "B", "C", 0)),
     ("UltraFeedback", {**SCORED, "score_chosen": 8.5, "score_rejected": 5.0}, ("Q", "A", "B", 3.5)),
     ("UltraFeedback", {**SCORED, "score_chosen": 6, "score_rejected": 5}, ("Q", "A", "B", 1)),
     ("UltraFeedback", {"instruction": "Q", "completions": COMPLETIONS}, ("Q", "A", "B", 5.5)),
@@ -370,7 +371,8 @@ def test_any_data_set_of_the_hub_is_read_by_its_form(monkeypatch, capsys):
     monkeypatch.setattr(hub, "stream", lambda source, **part: asked.append((source, part)) or rows)
     assert len(data.load_conversations("someone/alpaca", 5)) == 5
     assert asked == [("someone/alpaca", {"split": "train"})]
-    assert capsys.readouterr().out == "someone/alpaca: read as Alpaca, 9 conversations\n"
+    said = "someone/alpaca: read as Alpaca, 9 conversations\nsomeone/alpaca: 5 of 9 drawn.\n"
+    assert capsys.readouterr().out == said
 
 
 NEAREST = "nearest known one is"
@@ -434,6 +436,7 @@ LEFT_OUT = [
     ("preferences", {**PAIR, "prompt": None}, "text before the first speaker"),  # chosen may hold the talk
     ("preferences", {**PAIR, "score_chosen": 5, "score_rejected": 5}, "at least two different scores"),
     ("preferences", {"chosen": TALK, "rejected": QA}, "the two talks part before the last answer"),
+    ("preferences", {"prompt": QA[:1], "chosen": TALK[1:], "rejected": [bot("C"), *TALK[2:]]}, "talks part"),
     ("conversations", {"instruction": "Q", "input": "", "output": ""}, "field 'output' is empty"),
     ("conversations", {"prompt": "Q", "completion": "A", "label": False}, "labelled as bad"),
     ("conversations", {"prompt": "Q", "completion": None}, "field 'completion' is empty"),
@@ -460,9 +463,11 @@ def test_a_row_that_teaches_nothing_is_left_out_and_counted(tmp_path, capsys, na
 
 
 def test_the_fixed_questions_stay_out_of_training(tmp_path, capsys):
-    jsonl(tmp_path / "mine.jsonl", [{**PAIR, "prompt": "why is the SKY blue"}, *ROWS["preferences"]])
+    later = [user("Hello"), bot("A"), user("why is the SKY blue")]
+    asked = [{**PAIR, "prompt": prompt} for prompt in ("why is the SKY blue", later)]
+    jsonl(tmp_path / "mine.jsonl", [*asked, *ROWS["preferences"]])
     assert len(data.load_preferences(str(tmp_path / "mine.jsonl"))) == 2
-    assert "1 of 3 rows left out: they ask one of the fixed questions" in capsys.readouterr().out
+    assert "2 of 4 rows left out: they ask one of the fixed questions" in capsys.readouterr().out
 
 
 # --- faults: file × fault -----------------------------------------------------------------------
@@ -688,6 +693,8 @@ def test_a_relative_path_is_looked_for_here_and_in_the_repository(tmp_path, monk
         file.parent.mkdir(parents=True, exist_ok=True)
         jsonl(file, ROWS["preferences"])
         assert reading.locate(name) == file.resolve()
+    (tmp_path / "linked.csv").symlink_to(tmp_path / "clone" / "m.csv")  # as the Hub's cache has its files
+    assert reading.locate("linked.csv") == tmp_path / "linked.csv"
     said = f"looked for in {tmp_path}.*Nor is there {tmp_path}/clone/gone.csv"
     with pytest.raises(DataError, match=said):
         reading.locate("gone.csv")
@@ -750,6 +757,74 @@ def test_a_prompt_of_both_splits_is_for_the_test(tmp_path, capsys):
         data.load_prompts("test", str(tmp_path / "mine.jsonl"))
 
 
+SPLITS = {split: [f"{split} {i}" for i in range(4)] for split in ("train", "test", "validation")}
+
+
+@pytest.mark.parametrize("kind", ["conversations", "preferences", "prompts"])
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.json"])
+def test_rows_of_another_split_are_not_trained_on(tmp_path, capsys, kind, name):
+    make = {"conversations": lambda p: {"prompt": p, "completion": "A"}, "prompts": lambda p: {"prompt": p}}
+    make = make.get(kind, lambda p: {"prompt": p, "chosen": "A", "rejected": "B"})
+    of = {split: [make(text) for text in some] for split, some in SPLITS.items()}
+    jsonl(tmp_path / "mine.jsonl", [{**row, "split": split} for split in of for row in of[split]])
+    (tmp_path / "mine.json").write_text(json.dumps(of))
+    found = [sources.key_of(row) for row in LOADERS[kind](str(tmp_path / name))]
+    assert found == SPLITS["train"] + SPLITS["test"] * (kind == "prompts")
+    said = "4 of 12 rows left out: 4 × field 'split' is 'validation'" if kind == "prompts" else "8 of 12 rows"
+    assert f"{name}: {said}" in capsys.readouterr().out
+    for some in ({"test": of["test"]}, {"data": of["test"]}):  # a file of one split was meant
+        (tmp_path / "mine.json").write_text(json.dumps(some))
+        assert len(LOADERS[kind](str(tmp_path / "mine.json"))) == 4
+
+
+def test_no_test_prompt_is_trained_on(tmp_path, capsys):
+    """One file may be named for conversations and for prompts."""
+    talks = [{"messages": [user(f"Ask {i}"), bot("A"), user("And so?"), bot("B")]} for i in range(40)]
+    jsonl(tmp_path / "mine.jsonl", talks)
+    tested = data.load_prompts("test", str(tmp_path / "mine.jsonl"))
+    kept = data.untested(data.load_conversations(str(tmp_path / "mine.jsonl")), tested)
+    assert len(kept) == 40 - len(tested) > 0
+    assert not {row["prompt"] for row in tested} & {row["messages"][0]["content"] for row in kept}
+    assert f"{len(tested)} of 40 rows left out: a test prompt is asked in them" in capsys.readouterr().out
+    with pytest.raises(DataError, match="nothing to train on"):
+        data.untested(kept, [{"prompt": "and so"}])
+    for load in (data.load_conversations, data.load_preferences):
+        assert data.untested(load(), data.load_prompts("test")) == load()
+
+
+def test_talks_that_begin_alike_are_on_one_side(tmp_path):
+    starts = [[user(f"Ask {i // 4}"), bot(f"A {i}"), user("Go on")] for i in range(40)]
+    jsonl(tmp_path / "mine.jsonl", [{"prompt": s, "chosen": "B", "rejected": "C"} for s in starts])
+    train, held = data.split_rows(data.load_preferences(str(tmp_path / "mine.jsonl")), 0.3)
+    sides = [{row["prompt"].split("\n")[0] for row in side} for side in (train, held)]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_how_many_are_drawn_is_said(tmp_path, monkeypatch, capsys, limit):
+    rows = [{"prompt": f"Ask {i}", "completion": "A"} for i in range(9)]
+    jsonl(tmp_path / "mine.jsonl", rows)
+    monkeypatch.setattr(sources, "HUB_ROWS", 4)
+    monkeypatch.setattr(hub, "stream", lambda source, **part: rows)
+    for source, taken in ((str(tmp_path / "mine.jsonl"), limit or 9), ("someone/some", limit or 4)):
+        assert len(data.load_conversations(source, limit)) == taken
+        assert (f": {taken} of 9 drawn." in capsys.readouterr().out) == (taken < 9)
+
+
+def test_of_labelled_answers_no_more_than_a_limit_asks_for_is_streamed(monkeypatch):
+    read = []
+
+    def stream(source, split):
+        for i in range(10_000):
+            read.append(i)
+            yield {"prompt": f"Ask {i // 2}", "completion": f"A{i}", "label": i % 2 == 0}
+
+    monkeypatch.setattr(hub, "stream", stream)
+    assert len(data.load_preferences("someone/kto", 50)) == 50
+    assert len(read) <= 50 * 12
+
+
 def test_words_keep_the_marks_of_their_letters():
     assert data.normalise("यह दिन है।") == ["यह", "दिन", "है"]
     assert data.normalise("दिन") != data.normalise("दान")
@@ -806,7 +881,49 @@ def test_a_folder_of_data_sets_the_variables(tmp_path, monkeypatch, capsys):
     assert "prompts: prompts" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("variable", BESIDE)
+def test_what_only_a_chapter_reads_is_looked_for_at_the_start(tmp_path, monkeypatch, variable):
+    (tmp_path / "here.jsonl").touch()
+    for source in ("embedded", "truthful_mini", "owner/name:law", f"{tmp_path}/here.jsonl"):
+        monkeypatch.setenv(variable, source)
+        assert current_profile("smoke") == PROFILES["smoke"]
+    monkeypatch.setenv(variable, f"{tmp_path}/her.jsonl")
+    with pytest.raises(DataError, match=rf"{variable}.*Did you mean .*here\.jsonl"):
+        current_profile("smoke")
+
+
+def test_what_is_not_used_of_a_folder_is_said(tmp_path, capsys):
+    for name in ("prompts.csv", "prompts.xlsx", "prefrences.csv", "plan.md", ".hidden"):
+        (tmp_path / name).touch()
+    assert list(reading.named_files(str(tmp_path), cli.KINDS)) == ["prompts"]
+    said = "not used: plan.md, prefrences.csv (did you mean preferences?), prompts.xlsx"
+    assert said in capsys.readouterr().out
+
+
+ADDRESSES = (
+    "https://huggingface.co/datasets/a/b",
+    "http://a.b/c.jsonl",
+    "hf://datasets/a/b",
+    "owner/name@main",
+)
+
+
+@pytest.mark.parametrize("source", ADDRESSES)
+def test_an_address_or_a_revision_is_refused_before_the_network(source):
+    with pytest.raises(DataError, match=f"{source}: neither an address nor a revision"):
+        data.load_conversations(source)
+
+
+def test_a_configuration_of_the_hub_stands_behind_a_colon(monkeypatch):
+    asked, rows = [], [{"prompt": "Q", "completion": "A"}] * 3
+    monkeypatch.setattr(hub, "stream", lambda source, **part: asked.append((source, part)) or rows)
+    data.load_conversations("someone/some:everyday")
+    assert asked == [("someone/some", {"split": "train", "name": "everyday"})]
+
+
 FOLDERS = [  # the files in it, what is said
+    (["preferences.xlsx", "prompts.csv"], r"preferences\.xlsx is no file that is read"),
+    (["news.zip"], r"news\.zip is no file that is read"),
     ([], "holds none of conversations"),
     (["prompts.csv", "prompts.jsonl"], r"which one\? prompts\.csv, prompts\.jsonl"),
     (None, "no file or folder"),

@@ -21,12 +21,12 @@ from sawyer_utils.plumbing.sources import (
     Schema,
     check_question,
     choices_of,
+    drawn,
     from_file,
     from_hub,
     list_of,
     load,
     locate,
-    spread,
     text_of,
     within,
 )
@@ -134,7 +134,7 @@ def load_questions(source: str, limit: int | None = None) -> list[dict]:
     if not rows:
         of = f" of subject {subject!r}" if subject else ""
         raise DataError(f"{source}: no rows{of}; of MMLU's splits 'test' is read")
-    return [question for row in spread(rows, limit) for question in as_questions(row)]
+    return [question for row in drawn(rows, limit, source) for question in as_questions(row)]
 
 
 def _is_asked(row: dict, subject: str | None) -> bool:

@@ -14,7 +14,7 @@ from sawyer_utils import data, models
 from sawyer_utils.chat import that_fit
 from sawyer_utils.evaluation import Similarity, encoded, repetition
 from sawyer_utils.plumbing import assets, formats
-from sawyer_utils.plumbing.sources import Schema, check_prompt, load, spread, text_of
+from sawyer_utils.plumbing.sources import Schema, check_prompt, drawn, load, text_of
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn
 from sawyer_utils.runtime import choose_precision
@@ -37,7 +37,7 @@ NEWS = Schema("news", check_news, formats.NEWS, {"argilla/news-summary": "train"
 def load_news(split: str, source: str = "embedded", limit: int | None = None) -> list[dict]:
     """News-like paragraphs ``{id, topic, text, split}`` of one split, "train" or "test"; the embedded test
     rows have a ``summary``, too, a reference that a language model wrote."""
-    return spread([row for row in load(NEWS, source) if row["split"] == split], limit)
+    return drawn([row for row in load(NEWS, source) if row["split"] == split], limit, source)
 
 
 def prompt_for(text: str) -> str:

@@ -15,11 +15,10 @@ from pathlib import Path
 from sawyer_utils.plumbing import assets, machine, paths
 from sawyer_utils.plumbing.files import Damaged, DriveNotMounted, project_root, replacing
 from sawyer_utils.plumbing.reading import DataError, named_files
-from sawyer_utils.profiles import BROUGHT, PROFILES, Profile, current_profile
+from sawyer_utils.profiles import BESIDE, BROUGHT, PROFILES, Profile, current_profile
 
 # The files of ``--data FOLDER``, without their endings, and the variables that they stand for.
-KINDS = {variable.removeprefix("SAWYER_").lower(): variable for variable in list(BROUGHT.values())[2:]}
-KINDS |= {kind: f"SAWYER_{kind.upper()}" for kind in ("questions", "domain", "checkable", "human_pairs")}
+KINDS = {name.removeprefix("SAWYER_").lower(): name for name in (*list(BROUGHT.values())[2:], *BESIDE)}
 # Of the variables SAWYER_…, those that say where and how tests and committed notebooks run, not of what.
 OF_THE_MACHINE = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS"}
 OF_THE_MACHINE |= {"SAWYER_SECOND_DEVICE", "SAWYER_TESTS_ON_GPU"}

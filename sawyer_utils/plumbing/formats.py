@@ -159,6 +159,15 @@ def as_prompt(messages: list[dict]) -> str:
     return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in messages)
 
 
+def questions_in(text: str) -> list[str]:
+    """All that the user says in a talk that :func:`as_prompt` made one text; any other text as it is."""
+    try:
+        messages = _marked(text) if _has_speakers(text) else []
+    except DataError:  # it only begins like one
+        messages = []
+    return [message["content"] for message in messages if message["role"] == "user"] or [text]
+
+
 def _with_system(row: dict, messages: Any) -> Any:
     _, system = first_of(row, "system|system_prompt")
     known = isinstance(system, str) and isinstance(messages, list)
@@ -267,7 +276,8 @@ def _whole(row: dict, names: str, done: Counter) -> list[dict]:
     if isinstance(value, str):  # an answer may begin with "Human:" by itself
         repeats = _has_speakers(value) and "Assistant:" in value
     else:
-        repeats = any(_said(message)[0] == "user" for message in value)
+        roles = [_said(message)[0] for message in value]
+        repeats = next((role for role in roles if role != "system"), "") == "user"
     alone = repeats or first_of(row, ASKED)[1] is None
     found = talk(value if alone else [*_asked(row, done), *answers], done)
     if not found or found[-1]["role"] != "assistant":

@@ -33,14 +33,32 @@ TROUBLES = (
         "that may read is enough.{copy}",
     ),
     (
-        "OfflineMode|outgoing traffic has been disabled",
+        r"OfflineMode|outgoing traffic has been disabled|(?s:\Aoffline .*EmptyDatasetError)",
         "is not cached, and HF_HUB_OFFLINE is set{nor_here}",
         "Unset HF_HUB_OFFLINE to go online.",
     ),
     (
         "RepositoryNotFoundError|DatasetNotFoundError",
         "does not exist on the Hub (any more), or is private{nor_here}",
-        "Is it spelt right? It may have been renamed: look for it at https://huggingface.co.",
+        "Is it spelt right? It may have been renamed: look for it at https://huggingface.co. If it is "
+        "private, log in with huggingface_hub.login() or set HF_TOKEN to a token that may read it.",
+    ),
+    (
+        "Config name is missing|BuilderConfig .* not found|Bad split|Unknown split",
+        "has several configurations, or no such split ({said})",
+        'A configuration stands behind a colon: "owner/name:configuration". Of another split download once: '
+        'datasets.load_dataset("{source}", "configuration", split="…").to_json("mine.jsonl"), and name '
+        "that file.",
+    ),
+    (
+        "No space left on device|Disk quota exceeded",
+        "cannot be stored: the disk is full ({said})",
+        "Make room, or set HF_HOME to a folder on another disk.",
+    ),
+    (
+        "PermissionError|Read-only file system",
+        "cannot be stored: the Hub's cache cannot be written to ({said})",
+        "Set HF_HOME to a folder of yours before Python starts.",
     ),
     (
         r"Cert\w*Error|CERTIFICATE_VERIFY_FAILED|invalid peer certificate",
@@ -68,7 +86,7 @@ def explain(source: str, error: BaseException, kind: str = "model") -> str:
     Args:
         kind: "model" or "dataset".
     """
-    words, cause = "", error
+    words, cause = "offline " * offline(), error
     while cause is not None:
         words += f"{' '.join(cls.__name__ for cls in type(cause).__mro__)} {cause} "
         cause = cause.__cause__ or cause.__context__
@@ -77,6 +95,7 @@ def explain(source: str, error: BaseException, kind: str = "model") -> str:
     copy = f' Or take the ungated copy: os.environ["SAWYER_MODEL"] = "{UNGATED.get(source)}".'
     said = f"{problem}. {remedy}".format(
         access="your account has not been granted access" if known else "no Hub token was found",
+        source=source.partition(":")[0],
         page=f"https://huggingface.co/{'datasets/' * (kind == 'dataset')}{source}",
         endpoint=constants.ENDPOINT,
         nor_here="; nor is a file or folder here called so",  # whoever meant one has only mistyped it

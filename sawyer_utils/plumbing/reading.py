@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import gzip
 import io
 import json
@@ -63,6 +64,11 @@ def locate(source: str, what: str = "") -> Path | None:
     if not source.strip():
         raise DataError("no file is named")
     at_root = project_root() / os.path.expanduser(source)
+    if re.match(r"\w+://|[\w.-]+/[\w.-]+@", source) and not (paths.is_there(source) or at_root.exists()):
+        only = (
+            "neither an address nor a revision can be named, only a file, a folder or owner/name of the Hub"
+        )
+        raise DataError(f"{source}: {only}. Download what is meant, and name the file")
     try:
         found = paths.existing(source, what)
     except paths.NoSuchPath as error:
@@ -70,25 +76,41 @@ def locate(source: str, what: str = "") -> Path | None:
             raise DataError(f"{error} Nor is there {at_root}.") from None
         found = at_root
     found = at_root if found is None and at_root.exists() else found
-    return found and found.resolve()
+    return found and Path(os.path.abspath(found))  # a link keeps its own name, whose ending says the kind
 
 
 def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:
     """The files (or folders) in a folder that are called by one of the names, whatever their ending.
 
     Raises:
-        DataError: if there is no such folder, none of them, or two of one name.
+        DataError: if there is no such folder, none of them, two of one name, or one that cannot be read.
     """
     path = locate(folder)
     if path is None or not path.is_dir():
         raise DataError(f"{folder}: no such folder")
-    held = sorted(file for file in path.iterdir() if file.is_dir() or kind_of(file) in READERS)
-    found = {name: [file for file in held if file.name.split(".")[0].lower() == name] for name in names}
+    every = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    held = [file for file in every if file.is_dir() or kind_of(file) in READERS]
+    found = {name: [file for file in held if _stem(file) == name] for name in names}
+    if unread := [file.name for file in every if found.get(_stem(file)) == []]:
+        raise DataError(f"{path}: {unread[0]} is no file that is read (those are {', '.join(READERS)})")
     if twice := [files for files in found.values() if len(files) > 1]:
         raise DataError(f"{path}: which one? {', '.join(file.name for file in twice[0])}")
     if not any(found.values()):
         raise DataError(f"{path}: holds none of {', '.join(found)} (with {', '.join(READERS)})")
+    _say_unused([file for file in every if [file] not in found.values()], found)
     return {name: files[0] for name, files in found.items() if files}
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0].lower()
+
+
+def _say_unused(files: list[Path], names: Iterable[str]) -> None:
+    """One line: a name may be mistyped."""
+    near = [difflib.get_close_matches(_stem(file), names, n=1) for file in files]
+    said = [f"{f.name} (did you mean {n[0]}?)" if n else f.name for f, n in zip(files, near, strict=True)]
+    if said:
+        print("not used:", ", ".join(said))
 
 
 def kind_of(path: Path) -> str:
@@ -147,7 +169,7 @@ def _lines(path: Path, text: str | None = None) -> Rows:
 
 
 def _json(path: Path) -> Rows:
-    """One object a line, or one value with all of them: a list, or in an object "data", "rows" or "train"."""
+    """One object a line, or one value with all: a list, or in an object "data", "rows" or its splits."""
     text, whole = _text(path), None
     first = text.lstrip()[:1]
     if kind_of(path) == ".json" or first == "[":
@@ -157,8 +179,7 @@ def _json(path: Path) -> Rows:
             if first != "{" or "Extra data" not in str(error):  # lines, in a file called .json
                 raise DataError(f"{path.name}: not JSON ({error})") from None
     if isinstance(whole, dict):
-        inner = (whole[key] for key in ("data", "rows", "train") if isinstance(whole.get(key), list))
-        whole = next(inner, _of_columns(whole))
+        whole = _of_splits(whole) or _of_columns(whole)
     rows = enumerate(whole if isinstance(whole, list) else [whole], 1)
     places = _parsed(path, text) if whole is None else ((f"{path.name}, row {i}", row) for i, row in rows)
     for place, row in places:
@@ -167,6 +188,16 @@ def _json(path: Path) -> Rows:
                 raise DataError("not a JSON object")
             _refuse_half_characters(row, "")
         yield place, row
+
+
+def _of_splits(whole: dict) -> list:
+    """The rows in "data" or "rows"; or those of the splits, if there are several, each with its name."""
+    names = ("data", "rows", "train", "test", "validation", "valid", "val", "dev")
+    found = {name: whole[name] for name in names if isinstance(whole.get(name), list)}
+    if len(found) < 2 or found.keys() & {"data", "rows"}:
+        return next(iter(found.values()), [])
+    rows = [(name, row) for name, some in found.items() for row in some]
+    return [{"split": name, **row} if isinstance(row, dict) else row for name, row in rows]
 
 
 def _of_columns(whole: dict) -> list[dict]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sawyer_utils.plumbing import formats, hub
+from sawyer_utils.plumbing import formats, hub, paths
 from sawyer_utils.plumbing.formats import Form, text_of
 from sawyer_utils.plumbing.reading import DataError, Rows, Unusable, locate, raw_rows, within
 
@@ -75,7 +75,7 @@ def check_prompt(row: dict, name: str = "prompt") -> None:
     """``{prompt}`` and, if it is decided, ``split``; ``name`` is that of the text's field."""
     text_of(row, name)
     if (row.get("split") or "train") not in ("train", "test"):
-        raise DataError(f"field 'split' is {row['split']!r}, not train or test")
+        raise Unusable(f"field 'split' is {row['split']!r}, not train or test")
 
 
 def choices_of(row: dict) -> list[str]:
@@ -131,11 +131,18 @@ def in_word(char: str) -> bool:
 
 
 def key_of(row: dict) -> str:
-    """What a row of any kind asks (or its text): the same for all rows that ask the same, but for case,
-    punctuation and white space."""
-    names = (name for name in ("prompt", "question", "text") if name in row)
-    asked = row["messages"][0]["content"] if "messages" in row else row[next(names)]
-    return " ".join(normalise(asked)) or " ".join(asked.split())
+    """What a row of any kind asks first (or its text): the same for all rows that ask the same, but for
+    case, punctuation and white space. Talks that begin alike are relatives, and stay on one side."""
+    return keys_in(row)[0]
+
+
+def keys_in(row: dict) -> list[str]:
+    """As :func:`key_of`, of each of the user's turns."""
+    if "messages" in row:
+        asked = [message["content"] for message in row["messages"] if message["role"] == "user"]
+    else:
+        asked = formats.questions_in(row[next(n for n in ("prompt", "question", "text") if n in row)])
+    return [" ".join(normalise(text)) or " ".join(text.split()) for text in asked]
 
 
 def _place(key: str) -> float:
@@ -187,6 +194,15 @@ def with_splits(rows: list[dict], name: str) -> list[dict]:
     return [{**row, "split": row.get("split") or "train"} for row in kept]
 
 
+def to_train_on(rows: list[dict], name: str) -> list[dict]:
+    """Rows of a kind that is split later, without a ``split`` of their own. Where some are for training (or
+    say nothing), those of another split are left out, and counted."""
+    train = [row for row in rows if row.get("split", "train").startswith("train")] or rows
+    if lost := len(rows) - len(train):
+        print(f"{name}: {lost:,} of {len(rows):,} rows left out: their split is not 'train'.")
+    return [{key: value for key, value in row.items() if key != "split"} for row in train]
+
+
 # --- kinds of rows ------------------------------------------------------------------------------
 
 
@@ -217,6 +233,9 @@ def load(schema: Schema, source: str = "embedded", limit: int | None = None) -> 
     """Rows of the corpus ("embedded"), of a file, of a folder of files, or of a Hub data set, in any form
     that the schema knows. Which one, and what was changed or left out, is said.
 
+    Args:
+        limit: rows; None takes all of a file, and 4,000 of a Hub data set.
+
     Raises:
         DataError: naming file, line and field; or a source that does not exist.
         HubUnavailable: with the remedy.
@@ -224,13 +243,24 @@ def load(schema: Schema, source: str = "embedded", limit: int | None = None) -> 
     if source == "embedded":
         return spread(read_jsonl(EMBEDDED / f"{schema.name}.jsonl", schema.check), limit)
     path = locate(str(source))
-    rows = from_hub(schema, source, limit or 4000) if path is None else from_file(schema, path)
-    return spread(with_splits(rows, Path(source).name) if schema.has_split else rows, limit)
+    rows = from_hub(schema, source, limit or HUB_ROWS) if path is None else from_file(schema, path)
+    name = path.name if path else source
+    return drawn(with_splits(rows, name) if schema.has_split else to_train_on(rows, name), limit, name)
+
+
+def drawn(rows: list[dict], limit: int | None, source: str) -> list[dict]:
+    """As :func:`spread`; how many are taken is said, but of the corpus."""
+    kept = spread(rows, limit)
+    if len(kept) < len(rows) and source != "embedded":
+        print(f"{Path(source).name}: {len(kept):,} of {len(rows):,} drawn.")
+    return kept
 
 
 def spread(rows: list[dict], limit: int | None) -> list[dict]:
-    """``limit`` of the rows. A slice of a file ordered by topic would hold few topics: every k-th row."""
-    return rows if limit is None or limit >= len(rows) else rows[:: len(rows) // limit][:limit]
+    """``limit`` of the rows. A slice of a file ordered by topic would hold few topics: from its start
+    to its end, at equal distances."""
+    many = limit is None or limit >= len(rows)
+    return rows if many else [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def from_file(schema: Schema, path: Path) -> list[dict]:
@@ -251,6 +281,7 @@ def from_file(schema: Schema, path: Path) -> list[dict]:
     return named(rows) if schema.forms else rows
 
 
+HUB_ROWS = 4000  # of a Hub data set, where nobody set a limit
 READ_AHEAD = 3  # rows that are read for each one that is kept: a file may be ordered
 PATIENCE = 100  # rows: if none of the first ones can be used, the source is not what it was
 
@@ -263,6 +294,7 @@ def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> lis
     others with its next version.
 
     Args:
+        source: "owner/name", or "owner/name:configuration".
         part: ``name`` of a configuration, ``split`` other than the usual one.
 
     Raises:
@@ -271,14 +303,18 @@ def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> lis
     """
     told = Told()
     try:
-        stream = hub.stream(source, **{"split": schema.hub.get(source, "train"), **part})
-        places = ((f"row {number}", row) for number, row in enumerate(stream))
+        name, configuration = paths.split_subject(source)
+        part = {"name": configuration} | part if configuration else part
+        stream = hub.stream(name, **{"split": schema.hub.get(name, "train"), **part})
+        cut = limit and max(PATIENCE, 4 * READ_AHEAD * limit)  # KTO's are put together before any is counted
+        places = ((f"row {number}", row) for number, row in enumerate(itertools.islice(stream, cut)))
         rows = list(itertools.islice(map_rows(schema, places, told), limit and READ_AHEAD * limit))
     except DataError as error:
         changed = f". The data set has changed. {hub.EMBEDDED_WAY}" if source in schema.hub else ""
         raise DataError(f"{source}: {error}{changed}") from None
     told.say(source, schema.name)
     if limit is not None and limit < len(rows):
+        print(f"{source}: {limit:,} of {len(rows):,} drawn.")
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), limit))]
     return named(rows) if schema.forms else rows
 
@@ -328,19 +364,19 @@ def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> It
         try:
             if schema.forms:
                 form = formats.form_of(row, schema.forms)
-                mapped = {**form.mapping(row, changed), **_common(schema, row)}
+                mapped = {**form.mapping(row, changed), **_common(row)}
             else:
                 mapped = {**row, "id": row.get("id") or f"row-{number - 1}"}
             schema.check(mapped)
         except DataError as error:
-            if strict and not (form and isinstance(error, Unusable)):
+            if strict and not ((form or schema.has_split) and isinstance(error, Unusable)):
                 raise DataError(f"{place}: {error}") from None
             told.left_out[re.sub(r"\[\d+\]", "", str(error))] += 1
             if number == PATIENCE == told.left_out.total() and not strict:
                 break
         else:
             told.changed += changed
-            told.forms[form.name if form else "the course's own form"] += 1
+            told.forms[form.name if form else "they are"] += 1
             yield mapped
     if number and number == told.left_out.total():
         reasons = _counts(told.left_out)
@@ -354,12 +390,11 @@ def _plain(rows: Rows) -> Rows:
         yield place, row | {name: None if v != v else int(v) for name, v in odd.items()}
 
 
-def _common(schema: Schema, row: dict) -> dict:
-    """What rows of all forms may have: an id, a topic, and a split, if the schema has one."""
+def _common(row: dict) -> dict:
+    """What rows of all forms may have: an id, a topic, and a split."""
     topic = row.get("topic")
     named = isinstance(topic, str) and topic.strip()
-    has_split = schema.has_split and row.get("split") not in (None, "")
-    split = {"split": row["split"]} if has_split else {}
+    split = {} if row.get("split") in (None, "") else {"split": str(row["split"]).strip().lower()}
     return {"id": row.get("id"), "topic": topic if named else "own", **split}
 
 
