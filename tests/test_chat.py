@@ -194,7 +194,9 @@ def test_new_rows_start_as_the_mean_of_their_phrases(tokenizer, tiny_model, tied
 def test_start_as_phrases_may_run_twice(tokenizer, tiny_model):
     # A base whose embedding has spare rows is not resized; the rows are set all the same.
     model = tiny_model()
+    model.resize_token_embeddings(len(tokenizer) + 10)
     start_as_phrases(model, tokenizer)
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer) + 10
     once = model.get_input_embeddings().weight.clone()
     start_as_phrases(model, tokenizer)
     assert torch.equal(model.get_input_embeddings().weight, once)

@@ -231,6 +231,25 @@ def test_the_precision_can_be_asked_for(monkeypatch):
     assert current_profile("colab") == replace(PROFILES["colab"], precision="fp32")
 
 
+def test_a_rehearsal_keeps_models_data_and_lengths(monkeypatch):
+    monkeypatch.setenv("SAWYER_REHEARSAL", "1")
+    found, whole, smoke = current_profile("colab"), PROFILES["colab"], PROFILES["smoke"]
+    for name in ("name", "policy_base", "preferences", "prompt_tokens", "conversation_tokens", "ppo_lr"):
+        assert getattr(found, name) == getattr(whole, name)
+    assert (found.ppo_steps, found.limit) == (smoke.ppo_steps, smoke.limit)
+
+
+@pytest.mark.parametrize("source", ["conversations", "preferences", "gold", "prompts", "news"])
+def test_each_source_from_the_hub_is_known_as_such(source):
+    assert replace(PROFILES["local"], **{source: "someone/rows"}).hub_data == ("someone/rows",)
+    assert PROFILES["local"].hub_data == ()
+
+
+def test_what_every_profile_takes_from_local_is_as_published():
+    # DPO's own β (Rafailov et al. 2023), and a missing end that costs more than most answers differ.
+    assert (PROFILES["local"].dpo_beta, PROFILES["local"].missing_stop_penalty) == (0.1, 2.0)
+
+
 # --- typing errors ------------------------------------------------------------------------------
 
 

@@ -203,7 +203,15 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path, fo
 # --- what a checkpoint is of --------------------------------------------------------------------
 
 
-CHANGES = {"learning rate": "(learning_rate)", "data": "(data)", "rank": "(adapter)", "resume=False": "Moved"}
+CHANGES = {
+    "learning rate": ("(learning_rate)", {"sft_lr": 1e-3}),
+    "base": ("(base)", {"policy_base": "another"}),
+    "batch": ("(batch)", {"sft_batch": 4}),
+    "data": ("(data)", {}),
+    "rank": ("(adapter)", {}),
+    "alpha": ("(adapter)", {}),
+    "resume=False": ("Moved", {}),
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -211,14 +219,15 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     with pytest.raises(TrainingInterrupted):
         train_sft_here(tmp_path / "cut", press(3))
     shown, options = [], {"resume": False} if change == "resume=False" else {}
-    profile = replace(PROFILE, sft_lr=1e-3) if change == "learning rate" else PROFILE
-    tokenizer = load_tokenizer(profile)
-    model = models.add_lora(build_model(tokenizer), rank=2 if change == "rank" else 4)
+    said, other = CHANGES[change]
+    profile, tokenizer = replace(PROFILE, **other), load_tokenizer(PROFILE)
+    rank, alpha = 2 if change == "rank" else 4, 8 if change == "alpha" else 32
+    model = models.add_lora(build_model(tokenizer), rank, alpha)
     rows = CONVERSATIONS[:3] if change == "data" else CONVERSATIONS
     told = lambda log: shown.append(len(log))  # noqa: E731
     train_sft(model, tokenizer, profile, rows, tmp_path / "cut", told, **options)
     assert shown == [1, 2, 3, 4, 5, 6]
-    assert CHANGES[change] in (out := capsys.readouterr().out)
+    assert said in (out := capsys.readouterr().out)
     assert "starting over" in out
     aside = tmp_path / "cut" / "earlier-1"
     assert sorted(path.name for path in aside.iterdir()) == ["checkpoint", "run.json"]

@@ -135,6 +135,11 @@ def test_a_seed_repeats_all_three_generators():
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
     assert draw() == draw()
+    drawn = []
+    for _ in range(2):  # each notebook's first cell does it
+        runtime.setup()
+        drawn.append(float(torch.rand(())))
+    assert drawn[0] == drawn[1]
 
 
 # --- run folders --------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ def test_a_home_that_cannot_be_written_names_the_remedy(home, monkeypatch):
         runtime.run_dir(LOCAL, "sft")
 
 
-NOTEBOOKS = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo"}
+NOTEBOOKS = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo", "gold": "04_eval"}
 
 
 @pytest.mark.parametrize("stage", NOTEBOOKS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -73,6 +75,8 @@ def test_the_first_the_last_and_equal_steps_between_are_shown():
     assert page.count("<tr>") == 3
     for text in ("a &lt;poem&gt;", "score +2.40 · KL +2.2 nats", "<i>(nothing)</i>", "+2.40 nats"):
         assert text in page
+    assert re.search(r'"\+2\.40 nats" style="[^"]* solid ', page), "orange is what the policy likes more"
+    assert re.search(r'"-0\.20 nats" style="[^"]* dotted ', page)
     assert all(f">step {one.step}<" in show.rollouts(taken, steps=9).data for one in taken)
     assert show.rollouts(taken[:1]).data.count(">step ") == 1
     with pytest.raises(ValueError, match="no snapshots"):
