@@ -138,6 +138,13 @@ def test_a_file_and_a_folder_that_is_not_there_are_told_apart(tmp_path):
         bases.check_base(str(tmp_path / "modell"))
 
 
+def test_an_older_base_whose_weights_end_in_bin_passes(tmp_path):
+    whole(tmp_path)
+    letter_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    assert bases.check_base(str(tmp_path))
+
+
 def test_the_embedded_bases_of_the_profiles_pass():
     assert bases.check_base(PROFILES["local"].policy_base)
 

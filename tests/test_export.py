@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -105,6 +106,7 @@ def test_it_stops_where_ours_does_and_needs_no_training_marks(taken):
     settings = json.loads((folder / "generation_config.json").read_text())
     assert settings["eos_token_id"] == tokenizer.eos_token_id
     assert settings["temperature"] == profile.temperature
+    assert settings["max_new_tokens"] == profile.response_tokens
     assert "generation -%}" not in (folder / "chat_template.jinja").read_text()
     assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is False
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
@@ -230,8 +232,11 @@ def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, hub, monkeypatch):
 
 def test_the_modelfile_writes_a_conversation_as_the_chat_template_does(letters, tmp_path, capsys):
     letters.save_pretrained(tmp_path)
-    text = export.write_modelfile(tmp_path, PROFILES["local"]).read_text()
+    profile = replace(PROFILES["local"], temperature=0.5, response_tokens=128)
+    text = export.write_modelfile(tmp_path, profile).read_text()
     assert text.startswith("FROM ./sawyer.gguf\n")
+    numbers = {"temperature 0.5", "num_predict 128", "top_k 0", "top_p 1.0", "repeat_penalty 1.0"}
+    assert numbers == set(re.findall("^PARAMETER (.* [0-9.]+)$", text, re.MULTILINE))
     assert f'PARAMETER stop "{letters.eos_token}"' in text
     template = text.split('"""')[1]
     talk = [{**message, "content": message["content"].strip()} for message in TALK]
@@ -255,8 +260,6 @@ def test_the_printed_commands_take_the_folder_as_one_word(letters, tmp_path, cap
 
 def as_go(template: str, messages: list[dict]) -> str:
     """What Go's text/template makes of ours; it knows the few words that ours uses."""
-    import re
-
     start, body, end = re.fullmatch(
         r"(.*?)\{\{- range \.Messages \}\}(.*)\{\{- end \}\}\{\{- end \}\}(.*)", template
     ).groups()

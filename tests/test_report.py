@@ -12,6 +12,7 @@ from sawyer_utils import plots
 from sawyer_utils.chapters import drawings, report
 from sawyer_utils.course import page
 from sawyer_utils.plumbing.files import project_root, read_json
+from sawyer_utils.profiles import PROFILES
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +121,24 @@ def test_what_got_worse_is_counted_and_shown(results):
     assert report.headline(evaluation) == "2 measures:\n1 better, 1 worse"
     told = [row for row in report.rows({**results, "eval": evaluation}) if row[0] == "04 evaluation"]
     assert "worse" in " ".join(told[-1])
+
+
+def test_minutes_are_recorded_of_notebooks_and_of_their_sections(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    ledger = {"seconds": {"01_sft": 300.0}, "sections": {"01_sft": {"1. Train": 120.0}}}
+    found = report.collect(PROFILES["local"], ledger)
+    assert (found["minutes"], found["section_minutes"]) == ({"01_sft": 5.0}, {"01_sft": {"1. Train": 2.0}})
+
+
+def test_the_readmes_picture_says_what_each_stage_changed(tmp_path, monkeypatch, results):
+    drawn = {}
+    monkeypatch.setattr(plots, "four_stages", lambda results: drawn.update(results))
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    sft = {"heldout_before": 3.0, "heldout_after": 1.5, "base_finished": 0.1, "sft_finished": 0.9}
+    judge = {"accuracy": 0.8, "accuracy_untrained": 0.4}
+    page.stage_picture({**results, "sft": sft, "reward": judge}, tmp_path)
+    assert drawn["sft"] == "loss 3.00 → 1.50\nanswers that end: 10% → 90%"
+    assert drawn["reward"] == "right on 80% of pairs\n(untrained 40%)"
 
 
 def test_a_run_without_the_extras_keeps_what_is_committed_of_them():

@@ -98,7 +98,7 @@ def weights(kind: str, folder) -> dict[str, torch.Tensor]:
 def test_the_scale_begins_where_nothing_is_skipped(kind, profile, start, tmp_path):
     with fakegpu.course("fp16"):
         trainer = trainer_of(kind, profile, start, tmp_path)
-        assert trainer.accelerator.scaler.get_scale() == trainers.FP16_SCALE
+        assert trainer.accelerator.scaler.get_scale() == trainers.FP16_SCALE <= 2**13  # more overflows
         trainer.train()
         # The same object scales the loss and unscales the gradients.
         assert trainer.accelerator.scaler is trainer.optimizer.scaler
