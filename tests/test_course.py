@@ -5,14 +5,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import cli, page, publish
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing.files import DriveNotMounted
+from sawyer_utils.plumbing.reading import DataError
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.runtime import read_json, write_json
 
@@ -66,6 +71,23 @@ def test_a_second_call_reuses_everything_and_fresh_starts_over(fake_runs, tmp_pa
     course.run(PROFILES["smoke"], fresh=True)
     assert fake_runs == 2 * list(course.NOTEBOOKS)
     assert not (tmp_path / "smoke" / "sft").exists()
+
+
+def test_a_notebook_that_was_deleted_runs_again(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"])
+    fake_runs.clear()
+    (tmp_path / "smoke" / "notebooks" / "04_eval.ipynb").unlink()
+    course.run(PROFILES["smoke"])
+    assert fake_runs == ["04_eval"]
+
+
+def test_a_cell_may_take_as_long_as_it_takes(monkeypatch, tmp_path):
+    told = {}
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    client = SimpleNamespace(execute=lambda env: None)
+    monkeypatch.setattr("nbclient.NotebookClient", lambda notebook, **how: told.update(how) or client)
+    course.execute(nbformat.v4.new_notebook(), PROFILES["smoke"], "a", course.Clock(["a"], {"a": 1.0}))
+    assert told["timeout"] is None
 
 
 @pytest.mark.parametrize(
@@ -181,11 +203,12 @@ def test_the_command_line_names_its_commands(capsys):
 
 def test_the_command_line_asks_for_the_extras(monkeypatch):
     asked = []
-    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    monkeypatch.setenv("SAWYER_PROFILE", "local")
     monkeypatch.setattr(publish, "course", lambda profile, **options: asked.append(options))
     main(["course", "--extra", "--profile", "smoke"])
     main(["course", "--profile", "smoke"])
     assert asked == [{"fresh": False, "extra": True}, {"fresh": False, "extra": False}]
+    assert os.environ["SAWYER_PROFILE"] == "smoke", "which the kernels read"
 
 
 def test_minutes_are_those_of_a_run_from_nothing(fake_runs, outdate, tmp_path):
@@ -326,13 +349,35 @@ def test_a_relative_folder_is_the_same_to_the_kernels(fake_runs, monkeypatch, tm
     assert (tmp_path / "myruns" / "smoke" / "course.json").exists()
 
 
-def test_what_a_user_mistyped_is_a_sentence_on_the_command_line(monkeypatch):
-    def mistyped(profile, **options):
-        raise paths.NoSuchPath("There is no file or folder ./x.")
+@pytest.mark.parametrize(
+    "trouble", [DataError, paths.NoSuchPath, DriveNotMounted, cli.assets.WeightsUnavailable]
+)
+def test_what_a_user_can_mend_is_a_sentence_on_the_command_line(monkeypatch, trouble):
+    def course(profile, **options):
+        raise trouble("There is no file or folder ./x.")
 
-    monkeypatch.setattr(publish, "course", mistyped)
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    monkeypatch.setattr(publish, "course", course)
     with pytest.raises(SystemExit, match=r"There is no file or folder \./x"):
         main(["course", "--profile", "smoke"])
+
+
+def test_adapters_are_shipped_in_half_precision_over_the_earlier_ones(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
+    stages = ("sft/adapter", "reward/model", "ppo/adapter", "gold/model")
+    for earlier in (True, False):
+        for number, stage in enumerate(stages):
+            folder = tmp_path / "runs" / "smoke" / stage
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({"a": torch.full((2,), float(number))}, folder / "adapter_model.safetensors")
+            (folder / "old.json").touch() if earlier else (folder / "old.json").unlink()
+        publish.ship(PROFILES["smoke"])
+    for number, stage in enumerate(stages):
+        folder = tmp_path / "checkpoints" / "smoke" / stage
+        assert [path.name for path in folder.iterdir()] == ["adapter_model.safetensors"]
+        weights = load_file(folder / "adapter_model.safetensors")["a"]
+        assert (weights.dtype, float(weights[0])) == (torch.bfloat16, number)
 
 
 def test_the_first_estimate_is_what_the_notebooks_took_here():

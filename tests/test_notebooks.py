@@ -128,9 +128,11 @@ def test_a_changed_cell_is_noticed():
     assert cell.metadata["sawyer_hash"] != course.cell_hash(cell.source)
 
 
-def test_a_machine_path_in_an_output_is_refused():
-    notebook = course.build(NAMES[0])
-    output = nbformat.v4.new_output("stream", name="stdout", text=f"saved to {ROOT}/runs")
+@pytest.mark.parametrize("kind", ["stream", "display_data"])
+def test_a_machine_path_in_an_output_is_refused(kind):
+    notebook, said = course.build(NAMES[0]), f"saved to {ROOT}/runs"
+    held = {"text": said} if kind == "stream" else {"data": {"text/html": f"<td>{said}</td>"}}
+    output = nbformat.v4.new_output(kind, **held)
     code_cells(notebook)[0].outputs = [output]
     with pytest.raises(ValueError, match="path of this machine"):
         course.normalise(notebook)

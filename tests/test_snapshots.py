@@ -63,6 +63,14 @@ def test_a_run_that_goes_on_keeps_what_was_seen_and_another_run_does_not(trainer
     assert [one.step for one in again.taken] == [0, 1]
     assert Watch(trainer(kl_coef=0.3), PROMPTS, every=1, path=path).taken == []
     assert Watch(trainer(), PROMPTS[:2], every=1, path=path).taken == []
+    assert Watch(trainer(), PROMPTS, every=1, path=path, seed=1).taken == []
+
+
+def test_the_same_policy_says_the_same_at_every_look(trainer):
+    watch = Watch(trainer(), PROMPTS, every=1)
+    first = watch.take()
+    torch.rand(3)
+    assert watch.take() == first
 
 
 def test_the_first_the_last_and_equal_steps_between_are_shown():

@@ -91,6 +91,14 @@ def test_ppo_reaches_the_other_trackers_through_accelerate(letters, tmp_path, mo
     stand_in.init.return_value.finish.assert_called_once_with()
 
 
+def test_a_run_that_is_stopped_ends_in_its_tracker_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", stand_in := MagicMock())
+    monkeypatch.setenv("TRACKER", "wandb")
+    with pytest.raises(KeyboardInterrupt), tracking.follow(tmp_path / "local" / "ppo"):
+        raise KeyboardInterrupt
+    stand_in.init.return_value.finish.assert_called_once_with()
+
+
 def test_the_trainers_are_told_the_tracker(tmp_path, monkeypatch):
     assert tracking.trainer_options(tmp_path / "local" / "sft")["report_to"] == "none"
     monkeypatch.setenv("TRACKER", "WandB")

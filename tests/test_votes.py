@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,21 @@ def test_a_vote_leaves_those_before_it_as_they_are(tmp_path, end):
     path.write_bytes((json.dumps(rows[0]) + end).encode())
     votes.append(path, rows[1])
     assert votes.merge_votes([path]) == rows
+
+
+def test_a_vote_that_is_cut_off_takes_none_along(tmp_path, monkeypatch):
+    path, write_bytes = tmp_path / "votes.jsonl", Path.write_bytes
+
+    def half(self, data):
+        write_bytes(self, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    votes.append(path, row := votes.vote("Hi", ANSWERS, "ppo"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(OSError, match="No space"):
+            votes.append(path, votes.vote("Hi", ANSWERS, "sft"))
+    assert votes.merge_votes([path]) == [row]
 
 
 def test_files_are_merged_and_one_that_comes_in_twice_counts_once(tmp_path):
