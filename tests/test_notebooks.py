@@ -1,6 +1,7 @@
 """The committed notebooks are what their sources say, executed, clean and small."""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -128,9 +129,15 @@ def test_a_changed_cell_is_noticed():
     assert cell.metadata["sawyer_hash"] != course.cell_hash(cell.source)
 
 
-def test_a_machine_path_in_an_output_is_refused():
+@pytest.mark.parametrize("kind", ["text", "text/html"])
+@pytest.mark.parametrize("path", [ROOT, "/the/home/of/somebody"])
+def test_a_machine_path_in_an_output_is_refused(monkeypatch, path, kind):
+    monkeypatch.setattr("pathlib.Path.home", lambda: Path("/the/home/of/somebody"))
     notebook = course.build(NAMES[0])
-    output = nbformat.v4.new_output("stream", name="stdout", text=f"saved to {ROOT}/runs")
+    said = f"saved to {path}/runs"
+    output = nbformat.v4.new_output("stream", name="stdout", text=said)
+    if kind == "text/html":
+        output = nbformat.v4.new_output("display_data", data={kind: said})
     code_cells(notebook)[0].outputs = [output]
     with pytest.raises(ValueError, match="path of this machine"):
         course.normalise(notebook)
