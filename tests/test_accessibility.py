@@ -487,6 +487,21 @@ def test_each_loss_says_of_what_it_is_a_mean():
     assert "nats per pair" in dpo
 
 
+def test_orange_is_above_zero_and_blue_below():
+    page = show.shaded_tokens([(["up", "down", "none"], [0.5, -1.0, 0.0])]).data
+    shown = re.findall(r'title="([^"]*)".*?2px solid (#\w+).*?>(\w+)</span>', page)
+    assert shown == [("+0.500", plots.STAGES["ppo"][1], "up"), ("-1.000", plots.STAGES["sft"][1], "down")]
+
+
+@pytest.mark.parametrize("where", ["prompt", "name", "answer", "note", "first"])
+def test_a_text_with_a_less_than_sign_is_shown_and_is_no_html(where):
+    said = {"prompt": "p", "name": "n", "answer": "a", "note": "o", "first": "f", where: "1 <b 2 & <i>x</i>"}
+    columns, notes = {said["name"]: [said["answer"]]}, {said["name"]: [said["note"]]}
+    page = show.side_by_side([said["prompt"]], columns, notes, said["first"]).data
+    assert "1 &lt;b 2 &amp; &lt;i&gt;x&lt;/i&gt;" in page
+    assert "<i>" not in page
+
+
 def test_an_indecent_word_of_a_model_is_masked_and_the_table_says_so():
     plain = show.side_by_side(["?"], {"a": ["Whoever sits in the wheelhouse reads."]}).data
     assert show.MASK not in plain

@@ -171,8 +171,12 @@ def test_the_shipped_checkpoint_is_not_taken_for_another_embedded_base(monkeypat
     profile = current_profile("local")
     with pytest.raises(runtime.StageMissing):
         runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
-    # The judge has a base of its own, which is the same.
-    assert runtime.find_stage(profile, "reward", "model/adapter_model.safetensors")
+    # The judges have a base of their own, which is the same.
+    for judge in ("reward", "gold"):
+        weights = "model/adapter_model.safetensors"
+        assert runtime.find_stage(profile, judge, weights)
+        with pytest.raises(runtime.StageMissing):
+            runtime.find_stage(replace(profile, reward_base="another"), judge, weights)
 
 
 # --- many special tokens ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,6 +155,23 @@ def test_other_settings_start_over_and_what_was_there_is_moved_aside(fake_runs, 
     assert json.loads((tmp_path / "smoke-1" / "course.json").read_text())["fingerprint"] == "other settings"
 
 
+@pytest.mark.parametrize("field", [field.name for field in fields(PROFILES["smoke"])])
+def test_each_setting_is_part_of_the_fingerprint(field):
+    profile = replace(PROFILES["smoke"])
+    before = course.fingerprint(profile)
+    object.__setattr__(profile, field, "another")  # whether or not a profile takes it
+    assert course.fingerprint(profile) != before
+
+
+def test_the_corpus_is_part_of_the_fingerprint(monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "EMBEDDED", tmp_path)
+    found = set()
+    for text in ("one", "two"):
+        (tmp_path / "prompts.jsonl").write_text(text)
+        found.add(course.fingerprint(PROFILES["smoke"]))
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("variable", ["SAWYER_QUESTIONS", "SAWYER_CHECKPOINTS"])  # a file, and a folder
 @pytest.mark.parametrize("change", ["content", "another path", "none", "another variable"])
 def test_what_a_user_brings_runs_the_notebooks_again(
@@ -262,6 +280,27 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     assert (root / "docs" / "results.md").read_text(encoding="utf-8") == table
 
 
+def test_all_four_adapters_of_a_run_are_shipped_in_bf16_and_replace_what_was_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    monkeypatch.setattr(publish, "project_root", lambda: tmp_path / "root")
+    folders = ("sft/adapter", "reward/model", "ppo/adapter", "gold/model")
+    for number, folder in enumerate(folders):
+        run, shipped = tmp_path / "runs" / "smoke" / folder, tmp_path / "root/checkpoints/smoke" / folder
+        for place, value in ((run, float(number)), (shipped, -1.0)):
+            place.mkdir(parents=True)
+            save_file({"w": torch.tensor([value])}, place / "adapter_model.safetensors")
+        (run / "adapter_config.json").write_text(folder)
+        (shipped / "old.json").touch()
+    publish.ship(PROFILES["smoke"])
+    for number, folder in enumerate(folders):
+        shipped = tmp_path / "root/checkpoints/smoke" / folder
+        weights = load_file(shipped / "adapter_model.safetensors")["w"]
+        assert weights.dtype == torch.bfloat16
+        assert weights.item() == number, folder
+        assert (shipped / "adapter_config.json").read_text() == folder
+        assert not (shipped / "old.json").exists()
+
+
 @pytest.fixture
 def pages(tmp_path):
     """A README, a source and a committed notebook that say how long 01 and 02 took."""
@@ -347,6 +386,21 @@ def test_a_relative_folder_is_the_same_to_the_kernels(fake_runs, monkeypatch, tm
     assert seen["SAWYER_HOME"] == str(tmp_path / "myruns")
     assert seen["SAWYER_QUESTIONS"] == str(tmp_path / "quiz.jsonl")
     assert (tmp_path / "myruns" / "smoke" / "course.json").exists()
+
+
+WITHOUT = ("MODEL", "REWARD_BASE", "CONVERSATIONS", "PREFERENCES", "GOLD", "PROMPTS", "NEWS", "QUESTIONS")
+WITHOUT += ("DOMAIN", "CHECKABLE", "PRECISION")
+
+
+def test_what_is_published_is_made_with_nothing_of_a_users_own(monkeypatch):
+    for name in WITHOUT:
+        monkeypatch.setenv(f"SAWYER_{name}", "mine")
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    seen = {}
+    monkeypatch.setattr(publish, "publish", lambda profile, **_: seen.update(os.environ, profile=profile))
+    main(["notebooks"])
+    assert not [name for name in WITHOUT if f"SAWYER_{name}" in seen]
+    assert (seen["SAWYER_PROFILE"], seen["profile"]) == ("local", PROFILES["local"])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from sawyer_utils import models
 from sawyer_utils.chapters import export
-from sawyer_utils.chat import encode
+from sawyer_utils.chat import HUMAN, encode
 from sawyer_utils.plumbing.files import project_root, read_json
 from sawyer_utils.profiles import PROFILES
 
@@ -142,6 +142,18 @@ def test_a_card_of_another_profile_is_refused(tmp_path, results):
     assert "`HuggingFaceH4/ultrafeedback_binarized`" in llama
 
 
+LICENCE = {"gemma": "gemma", "smollm": "apache-2.0", "llama": "llama2"}  # a name's part -> its licence
+
+
+@pytest.mark.parametrize("base", [*export.LICENCES, "somebody/unknown"])
+def test_a_card_names_the_licence_of_its_base(results, base):
+    profile = replace(PROFILES["local"], policy_base=base)
+    expected = next((licence for part, licence in LICENCE.items() if part in base.lower()), "other")
+    text = export.card(profile, results, "x")
+    assert text.startswith(f"---\nlicense: {expected}\n")
+    assert f"their base's licence: {expected} (" in text
+
+
 # --- the Hub ------------------------------------------------------------------------------------
 
 
@@ -237,7 +249,8 @@ def test_the_modelfile_writes_a_conversation_as_the_chat_template_does(letters, 
     assert text.startswith("FROM ./sawyer.gguf\n")
     numbers = {"temperature 0.5", "num_predict 128", "top_k 0", "top_p 1.0", "repeat_penalty 1.0"}
     assert numbers == set(re.findall("^PARAMETER (.* [0-9.]+)$", text, re.MULTILINE))
-    assert f'PARAMETER stop "{letters.eos_token}"' in text
+    for stop in (letters.eos_token, HUMAN):  # its own end, and the user's next question
+        assert f'PARAMETER stop "{stop}"' in text
     template = text.split('"""')[1]
     talk = [{**message, "content": message["content"].strip()} for message in TALK]
     talk[0]["content"] = "what is x"  # Go cannot protect a typed mark

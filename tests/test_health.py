@@ -169,6 +169,36 @@ def test_of_an_update_the_largest_ratio_and_the_first_error_are_told():
     assert found == {"ratio_max": 3.0, "ratio_error": 0.0, "optimizer_steps": 1}
 
 
+RISES = [0.0, 1.2, 2.2, 2.3, 2.25, 2.2, 2.3, 2.26]  # a healthy run's rewards
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("kl", 30.0), ("length", 4.0), ("distinct_2", 0.1), ("finished", 0.65)]
+)
+def test_one_odd_step_at_the_end_is_no_illness(key, value):
+    log, odd = saturated(RISES), {key: value}
+    assert names([*log[:-1], log[-1] | odd]) == set()
+    assert len(names([*log[:-2], log[-2] | odd, log[-1] | odd])) == 1  # two of them are
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [(0.3, 0.3, set()), (0.5, 0.45, set()), (0.95, 0.85, set()), (0.9, 0.6, {"never finishing"})],
+)
+def test_a_base_that_never_finished_is_not_blamed_on_the_run(before, after, found):
+    log = [line | {"finished": before if i < 4 else after} for i, line in enumerate(saturated(RISES))]
+    assert names(log) == found
+
+
+@pytest.mark.parametrize(("early", "late", "found"), [(0.6, 0.0, {"length hacking"}), (0.0, 0.6, set())])
+def test_length_hacking_is_seen_though_all_answers_are_at_the_limit_by_the_end(early, late, found):
+    log = [
+        line | {"length_correlation": early if i < 4 else late, "length": 20.0 if i < 4 else 40.0}
+        for i, line in enumerate(saturated(RISES))
+    ]
+    assert names(log) == found
+
+
 def test_a_short_log_says_nothing():
     with pytest.raises(ValueError, match="3 steps"):
         diagnose([{}] * 3)

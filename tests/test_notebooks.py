@@ -1,6 +1,7 @@
 """The committed notebooks are what their sources say, executed, clean and small."""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -128,11 +129,15 @@ def test_a_changed_cell_is_noticed():
     assert cell.metadata["sawyer_hash"] != course.cell_hash(cell.source)
 
 
-@pytest.mark.parametrize("kind", ["stream", "display_data"])
-def test_a_machine_path_in_an_output_is_refused(kind):
-    notebook, said = course.build(NAMES[0]), f"saved to {ROOT}/runs"
-    held = {"text": said} if kind == "stream" else {"data": {"text/html": f"<td>{said}</td>"}}
-    output = nbformat.v4.new_output(kind, **held)
+@pytest.mark.parametrize("kind", ["text", "text/html"])
+@pytest.mark.parametrize("path", [ROOT, "/the/home/of/somebody"])
+def test_a_machine_path_in_an_output_is_refused(monkeypatch, path, kind):
+    monkeypatch.setattr("pathlib.Path.home", lambda: Path("/the/home/of/somebody"))
+    notebook = course.build(NAMES[0])
+    said = f"saved to {path}/runs"
+    output = nbformat.v4.new_output("stream", name="stdout", text=said)
+    if kind == "text/html":
+        output = nbformat.v4.new_output("display_data", data={kind: said})
     code_cells(notebook)[0].outputs = [output]
     with pytest.raises(ValueError, match="path of this machine"):
         course.normalise(notebook)

@@ -1247,6 +1247,31 @@ def test_a_run_that_starts_over_in_the_same_session_starts_at_the_reference(
     check_same_run(again, whole)
 
 
+CHANGES_NO_RESULT = {
+    "micro_batch",
+    "generation_batch",
+    "checkpoint_every",
+    "activation_checkpointing",
+    "compute",
+}
+
+
+def test_every_setting_that_changes_a_result_tells_runs_apart(make):
+    trainer = make()
+    known = checkpoints.settings_of(trainer)
+    assert known.keys() == {"start", *vars(trainer.config)} - CHANGES_NO_RESULT
+
+
+def test_seconds_and_tokens_a_second_are_those_of_the_whole_step(make, monkeypatch):
+    trainer = make()
+    times = iter([0.0, 1.0, 3.0, 7.0])
+    monkeypatch.setattr(ppo, "seconds", lambda device: next(times))
+    line = trainer.step(PROMPTS[:8])
+    phases = [line[f"seconds_{name}"] for name in ("rollout", "score", "update")]
+    assert phases == [1.0, 2.0, 4.0]
+    assert line["tokens_per_second"] == pytest.approx(line["length"] * 8 / 7)
+
+
 def double(prompts: list[str], responses: list[str]) -> list[float]:
     return [2 * score for score in count_letters(prompts, responses)]
 
@@ -1259,6 +1284,7 @@ OTHER_RUNS = {
     "kl_coef": {"kl_coef": 0.5},
     "learning_rate": {"learning_rate": 1e-3},
     "steps": {"steps": 3},  # the learning rate falls over them
+    "temperature": {"temperature": 0.5},
     "start": {"seed": 1},
     "reward": {"reward_fn": double},
     "prompts": {},

@@ -22,7 +22,7 @@ from sawyer_utils.plumbing import resuming
 from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import RewardModel, train_reward
-from sawyer_utils.sft import train_sft
+from sawyer_utils.sft import sft_trainer, train_sft
 
 torch.set_num_threads(1)
 
@@ -106,6 +106,22 @@ def press(at_step: int, times: int = 1):
                 os.kill(os.getpid(), signal.SIGINT)
 
     return on_log
+
+
+def test_a_training_from_another_adapter_is_another_training(tmp_path):
+    tokenizer, starts = load_tokenizer(PROFILE), []
+    for value in (0.0, 0.1, 0.2, 0.1):
+        torch.manual_seed(len(starts))  # of a fresh adapter the random half is no matter
+        model = models.add_lora(build_model(tokenizer), rank=4)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name and (value or "lora_B" in name):
+                    parameter.fill_(value)
+        trainer = sft_trainer(model, tokenizer, PROFILE, CONVERSATIONS, tmp_path)
+        starts.append(resuming.identity(trainer, "tiny")["start"])
+    assert starts[0] == "fresh"
+    assert len({*starts[:3]}) == 3
+    assert starts[3] == starts[1]
 
 
 # --- the Stop button ----------------------------------------------------------------------------

@@ -160,7 +160,9 @@ def test_a_blind_vote_is_added_to_the_file(chat):
     assert "kept in votes.jsonl" in chat.status.value
 
 
-def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat):
+def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat, monkeypatch):
+    made, vote = [], votes.vote
+    monkeypatch.setattr(votes, "vote", lambda *args: made.append(args) or vote(*args))
     ask(chat, "a b c")
     chat.vote(None)
     chat.blind.value = False
@@ -171,6 +173,7 @@ def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat):
     ask(chat, "a b c")
     ask(chat, "d e f")  # a second turn rests on answers that differ
     chat.vote("two")
+    assert made == [], "whatever the answers were"
     assert not chat.ballots.exists()
     assert "kept" not in chat.status.value
 

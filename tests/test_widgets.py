@@ -302,4 +302,8 @@ def test_the_probability_is_bradley_and_terrys():
     assert list(table.edit) == ["plain", *probes.EDITS]
     assert table.change[0] == 0
     assert table.preferred[0] == 0.5
+    assert list(table.score) == [len(text) / 10 for text in table.text]
+    assert table.change.to_list() == pytest.approx(list(table.score - table.score[0]))
+    assert ((table.preferred > 0.5) == (table.change > 0)).all()
+    assert (table.change > 0).any()
     assert "off-topic" in widgets.edits(scores_by_length, "Why?", "Because.").data
