@@ -8,6 +8,7 @@ from dataclasses import replace
 from unittest.mock import MagicMock
 
 import pytest
+from accelerate import PartialState
 from conftest import build_actor
 from test_resuming import PROFILE, STAGES, STEPS, numbers
 
@@ -94,6 +95,7 @@ def test_ppo_reaches_the_other_trackers_through_accelerate(letters, tmp_path, mo
 def test_a_run_that_is_stopped_ends_in_its_tracker_too(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", stand_in := MagicMock())
     monkeypatch.setenv("TRACKER", "wandb")
+    PartialState()  # as the trainer has it
     with pytest.raises(KeyboardInterrupt), tracking.follow(tmp_path / "local" / "ppo"):
         raise KeyboardInterrupt
     stand_in.init.return_value.finish.assert_called_once_with()
