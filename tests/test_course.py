@@ -4,16 +4,21 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import cli, page, publish
 from sawyer_utils.course import notebooks as course
 from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing.files import DriveNotMounted
+from sawyer_utils.plumbing.reading import DataError
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.runtime import read_json, write_json
 
@@ -70,6 +75,23 @@ def test_a_second_call_reuses_everything_and_fresh_starts_over(fake_runs, tmp_pa
     assert fake_runs == 2 * list(course.NOTEBOOKS)
     assert not votes.exists()
     assert (tmp_path / "smoke-1" / "sft" / "votes.jsonl").exists()
+
+
+def test_a_notebook_that_was_deleted_runs_again(fake_runs, tmp_path):
+    course.run(PROFILES["smoke"])
+    fake_runs.clear()
+    (tmp_path / "smoke" / "notebooks" / "04_eval.ipynb").unlink()
+    course.run(PROFILES["smoke"])
+    assert fake_runs == ["04_eval"]
+
+
+def test_a_cell_may_take_as_long_as_it_takes(monkeypatch, tmp_path):
+    told = {}
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    client = SimpleNamespace(execute=lambda env: None)
+    monkeypatch.setattr("nbclient.NotebookClient", lambda notebook, **how: told.update(how) or client)
+    course.execute(nbformat.v4.new_notebook(), PROFILES["smoke"], "a", course.Clock(["a"], {"a": 1.0}))
+    assert told["timeout"] is None
 
 
 @pytest.mark.parametrize(
@@ -168,6 +190,24 @@ def test_a_path_of_this_machine_is_refused_before_anything_is_copied(monkeypatch
     assert not list((tmp_path / "notebooks").iterdir())
 
 
+@pytest.mark.parametrize("field", [field.name for field in fields(PROFILES["smoke"])])
+def test_each_setting_that_changes_results_is_part_of_the_fingerprint(field):
+    profile = replace(PROFILES["smoke"])
+    before = course.fingerprint(profile)
+    object.__setattr__(profile, field, "another")  # whether or not a profile takes it
+    goes_on = field == "precision" or field.endswith("micro_batch") or "checkpoint" in field
+    assert (course.fingerprint(profile) == before) is goes_on
+
+
+def test_the_corpus_is_part_of_the_fingerprint(monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "EMBEDDED", tmp_path)
+    found = set()
+    for text in ("one", "two"):
+        (tmp_path / "prompts.jsonl").write_text(text)
+        found.add(course.fingerprint(PROFILES["smoke"]))
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("variable", ["SAWYER_QUESTIONS", "SAWYER_CHECKPOINTS"])  # a file, and a folder
 @pytest.mark.parametrize("change", ["content", "another path", "none", "another variable"])
 def test_what_a_user_brings_runs_the_notebooks_again(
@@ -217,11 +257,12 @@ def test_the_command_line_names_its_commands(capsys):
 
 def test_the_command_line_asks_for_the_extras(monkeypatch):
     asked = []
-    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    monkeypatch.setenv("SAWYER_PROFILE", "local")
     monkeypatch.setattr(publish, "course", lambda profile, **options: asked.append(options))
     main(["course", "--extra", "--profile", "smoke"])
     main(["course", "--profile", "smoke"])
     assert asked == [{"fresh": False, "extra": True}, {"fresh": False, "extra": False}]
+    assert os.environ["SAWYER_PROFILE"] == "smoke", "which the kernels read"
 
 
 def test_minutes_are_those_of_a_run_from_nothing(fake_runs, outdate, tmp_path):
@@ -273,6 +314,27 @@ def test_publishing_without_the_extras_keeps_their_numbers(monkeypatch, tmp_path
     assert (root / "README.md").read_text(encoding="utf-8") == shown
     table = table.replace("old", "results_table")
     assert (root / "docs" / "results.md").read_text(encoding="utf-8") == table
+
+
+def test_all_four_adapters_of_a_run_are_shipped_in_bf16_and_replace_what_was_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    monkeypatch.setattr(publish, "project_root", lambda: tmp_path / "root")
+    folders = ("sft/adapter", "reward/model", "ppo/adapter", "gold/model")
+    for number, folder in enumerate(folders):
+        run, shipped = tmp_path / "runs" / "smoke" / folder, tmp_path / "root/checkpoints/smoke" / folder
+        for place, value in ((run, float(number)), (shipped, -1.0)):
+            place.mkdir(parents=True)
+            save_file({"w": torch.tensor([value])}, place / "adapter_model.safetensors")
+        (run / "adapter_config.json").write_text(folder)
+        (shipped / "old.json").touch()
+    publish.ship(PROFILES["smoke"])
+    for number, folder in enumerate(folders):
+        shipped = tmp_path / "root/checkpoints/smoke" / folder
+        weights = load_file(shipped / "adapter_model.safetensors")["w"]
+        assert weights.dtype == torch.bfloat16
+        assert weights.item() == number, folder
+        assert (shipped / "adapter_config.json").read_text() == folder
+        assert not (shipped / "old.json").exists()
 
 
 @pytest.fixture
@@ -362,13 +424,50 @@ def test_a_relative_folder_is_the_same_to_the_kernels(fake_runs, monkeypatch, tm
     assert (tmp_path / "myruns" / "smoke" / "course.json").exists()
 
 
-def test_what_a_user_mistyped_is_a_sentence_on_the_command_line(monkeypatch):
-    def mistyped(profile, **options):
-        raise paths.NoSuchPath("There is no file or folder ./x.")
+WITHOUT = ("MODEL", "REWARD_BASE", "CONVERSATIONS", "PREFERENCES", "GOLD", "PROMPTS", "NEWS", "QUESTIONS")
+WITHOUT += ("DOMAIN", "CHECKABLE", "PRECISION")
 
-    monkeypatch.setattr(publish, "course", mistyped)
+
+def test_what_is_published_is_made_with_nothing_of_a_users_own(monkeypatch):
+    for name in WITHOUT:
+        monkeypatch.setenv(f"SAWYER_{name}", "mine")
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    seen = {}
+    monkeypatch.setattr(publish, "publish", lambda profile, **_: seen.update(os.environ, profile=profile))
+    main(["notebooks"])
+    assert not [name for name in WITHOUT if f"SAWYER_{name}" in seen]
+    assert (seen["SAWYER_PROFILE"], seen["profile"]) == ("local", PROFILES["local"])
+
+
+@pytest.mark.parametrize(
+    "trouble", [DataError, paths.NoSuchPath, DriveNotMounted, cli.assets.WeightsUnavailable]
+)
+def test_what_a_user_can_mend_is_a_sentence_on_the_command_line(monkeypatch, trouble):
+    def course(profile, **options):
+        raise trouble("There is no file or folder ./x.")
+
+    monkeypatch.setenv("SAWYER_PROFILE", "smoke")
+    monkeypatch.setattr(publish, "course", course)
     with pytest.raises(SystemExit, match=r"There is no file or folder \./x"):
         main(["course", "--profile", "smoke"])
+
+
+def test_adapters_are_shipped_in_half_precision_over_the_earlier_ones(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path / "runs"))
+    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
+    stages = ("sft/adapter", "reward/model", "ppo/adapter", "gold/model")
+    for earlier in (True, False):
+        for number, stage in enumerate(stages):
+            folder = tmp_path / "runs" / "smoke" / stage
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({"a": torch.full((2,), float(number))}, folder / "adapter_model.safetensors")
+            (folder / "old.json").touch() if earlier else (folder / "old.json").unlink()
+        publish.ship(PROFILES["smoke"])
+    for number, stage in enumerate(stages):
+        folder = tmp_path / "checkpoints" / "smoke" / stage
+        assert [path.name for path in folder.iterdir()] == ["adapter_model.safetensors"]
+        weights = load_file(folder / "adapter_model.safetensors")["a"]
+        assert (weights.dtype, float(weights[0])) == (torch.bfloat16, number)
 
 
 def test_the_first_estimate_is_what_the_notebooks_took_here():

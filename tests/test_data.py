@@ -377,7 +377,10 @@ def test_four_words_in_a_row_are_allowed(corpus):
 
 LONG = {
     "conversations over 192 tokens": ("conversations", says(5, "word " * 200)),
-    "prompts over 64 tokens": ("prompts", asks("pneumonia " * 64)),
+    **{
+        rf"prompts over 64 tokens: \{{'{row}": (name, asks("pneumonia " * 64))
+        for name, row in (("prompts", "q-"), ("preferences", "p-"), ("gold_preferences", "g-"))
+    },
     "news over 112 tokens": (
         "news",
         lambda rows: rows[0].update(text=" ".join(f"Zyx{i}qw" for i in range(60))),
@@ -422,6 +425,15 @@ def test_news_of_ones_own_is_loaded_by_path(tmp_path):
     assert summaries.load_news("test", str(path)) == rows[1::2]
 
 
+def without(topic: str, split: str):
+    """A change: the news without a topic in one split."""
+
+    def drop(rows):
+        rows[:] = [row for row in rows if (row["topic"], row["split"]) != (topic, split)]
+
+    return drop
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -435,10 +447,20 @@ def test_news_of_ones_own_is_loaded_by_path(tmp_path):
             lambda rows: rows[0].update(topic="a topic of its own"),
             "topics are not balanced in train",
         ),
+        *((without("politics", split), f"topics are not balanced in {split}") for split in ("train", "test")),
         (lambda rows: rows[0].update(summary="It closed."), "n-politics-001"),
         (lambda rows: [row.pop("summary", 0) for row in rows], "a test row has a summary"),
     ],
-    ids=["short", "foreign", "twice", "unbalanced", "a summary to learn", "no yardstick"],
+    ids=[
+        "short",
+        "foreign",
+        "twice",
+        "unbalanced",
+        "not in train",
+        "not in test",
+        "a summary to learn",
+        "no yardstick",
+    ],
 )
 def test_bad_news_is_found(corpus, change, message):
     corpus("news", change)
@@ -526,6 +548,7 @@ def test_a_stranger_is_as_good_as_the_answer_it_meets(count):
         assert pair.margin == (9 if kind == "best" else 5 + int(own) % 2) - 1
         lender[own] = other
     assert len(set(lender.values())) == count, "every row lends to one other"
+    assert data.strangers(rows, best_only=True) == [p for p in found if p.chosen.startswith("best")]
     assert data.strangers(rows) == found
     assert count < 7 or data.strangers(rows, seed=1) != found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import re
 
 import fakegpu
 import matplotlib.pyplot as plt
@@ -132,6 +133,7 @@ def test_shaded_tokens_and_tables_take_tensors():
     assert fakegpu.transfers.total() == before + 1, "once a line, not once a token"
     assert shaded.data == show.shaded_tokens([(["a", "b"], [0.5, -0.25])]).data
     assert show.graded_tokens(["a", "b"], graded).data == show.graded_tokens(["a", "b"], [True, False]).data
+    assert re.findall("border-bottom:([02])px", show.graded_tokens(["a", "b"], graded).data) == ["2", "0"]
     notes = {"SFT": values}
     table = show.side_by_side(["q", "r"], {"SFT": ["x", "y"]}, notes)
     assert table.data == show.side_by_side(["q", "r"], {"SFT": ["x", "y"]}, {"SFT": [0.5, -0.25]}).data

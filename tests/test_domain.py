@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from exercise_tests import Exercises
 
+from sawyer_utils import evaluation
 from sawyer_utils.chapters import domain
 from sawyer_utils.plumbing import resuming
 from sawyer_utils.plumbing.sources import DataError
@@ -289,6 +290,7 @@ def test_a_share_needs_interval_and_test():
     assert found["verdict"] == "better"
     assert (found["n"], found["before"], found["after"], found["difference"]) == (24, 0, 0.25, 0.25)
     assert found["p"] == pytest.approx(2 * 0.5**6)
+    assert found["detectable"] == pytest.approx(evaluation.detectable_difference(24, 6 / 24))
     assert domain.compare_shares(six, before)["verdict"] == "worse"
     assert domain.compare_shares(before, five)["verdict"] == "no difference shown"
     assert domain.compare_shares(six, six)["verdict"] == "no difference shown"

@@ -154,7 +154,8 @@ def test_compare_rewards_agrees_with_scipy():
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.05)
     assert found.verdict == "better"
     assert found.as_dict()["n"] == 80
-    assert f"difference {np.mean(change):+.2f}" in str(found)
+    means = " → ".join(f"{x.mean():.2f} ± {stats.tstd(x):.2f}" for x in (before, after))
+    assert f"n = 80: {means}\ndifference {np.mean(change):+.2f}" in str(found)
 
 
 def test_the_pairs_matter():
@@ -180,6 +181,8 @@ def test_no_change_at_all_is_no_difference():
     assert (same.difference, same.low, same.high, same.effect_size) == (0.0, 0.0, 0.0, 0.0)
     assert (same.wilcoxon_p, same.levene_p, same.share_worse) == (1.0, 1.0, 0.0)
     assert same.verdict == "no difference shown"
+    # Those that did not move are on no side.
+    assert ev.compare_rewards(np.zeros(20), np.r_[np.ones(6), np.zeros(14)]).sign_p == pytest.approx(2 / 2**6)
     constant = ev.compare_rewards([2.0] * 5, [2.0] * 5)  # no spread anywhere: no NaN either
     assert all(math.isfinite(value) for value in constant.as_dict().values())
 
@@ -264,6 +267,9 @@ def test_interval_and_wilcoxon_must_both_say_so():
         assert torn.wilcoxon_p < 0.05
         assert ev.verdict(torn.low, torn.high, None) == "changed"
         assert {torn.verdict_if(good) for good in (True, False, None)} == {"no difference shown"}
+    # 35 of 50 fell by a lot, 15 rose a little: the ranks are those of the sizes.
+    fell = ev.compare_rewards(np.zeros(50), np.r_[np.linspace(0.1, 0.5, 15), -np.linspace(5, 9, 35)])
+    assert (fell.rank_sum, fell.verdict) == (sum(range(16)) - sum(range(16, 51)), "worse")
     clear = ev.compare_rewards(np.zeros(50), np.linspace(0.5, 1.5, 50))
     assert [clear.verdict_if(side) for side in (True, False, None)] == ["better", "worse", "changed"]
 
@@ -488,6 +494,9 @@ def test_without_similar_or_different_lengths_nothing_is_invented():
     assert math.isnan(never.matched)
     always = ev.length_matched([0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [9, 9, 9], [9, 9, 9])
     assert (always.slope, always.adjusted, always.matched) == (0.0, 2.0, 2.0)
+    # Two draws of one interval, then.
+    ten = ev.length_matched(np.zeros(10), np.random.default_rng(1).normal(size=10), [9] * 10, [9] * 10)
+    assert ten.adjusted_high - ten.adjusted_low == pytest.approx(ten.matched_high - ten.matched_low, rel=0.1)
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -517,6 +526,10 @@ def test_similarity_knows_what_is_alike():
     same, alike, unlike = similarity(a, b)
     assert same == pytest.approx(1.0, abs=1e-5)
     assert same > alike > unlike + 0.2
+    # What a text spells is text, and of a long one the beginning is read.
+    read = next(ev.encoded(similarity.tokenizer, ["What is [SEP]? " + "word " * 600], 1))["input_ids"]
+    assert read.shape == (1, 256)
+    assert int((read == similarity.tokenizer.sep_token_id).sum()) == 1
     # Padding to the longest text of a batch must not matter.
     alone, together = similarity.embed(a[:1]), similarity.embed([a[0], "much longer " * 30])
     assert torch.allclose(alone[0], together[0], atol=1e-5)
@@ -573,6 +586,14 @@ def test_answers_come_in_the_order_of_the_prompts_and_repeat(letters, letter_act
     assert several.prompts == [prompt for prompt in PROMPTS for _ in "12"]  # they stand together
     greedy = ev.answer(model, letters, PROMPTS, SMALL, temperature=0.0, seed=0)
     assert greedy.responses == ev.answer(model, letters, PROMPTS, SMALL, 0.0, seed=1).responses
+
+
+def test_a_model_that_was_just_trained_answers_without_dropout(letters, letter_actor):
+    model = letter_actor(attention_dropout=0.5)
+    calm = ev.answer(model.eval(), letters, PROMPTS, SMALL, temperature=0.0)
+    found = ev.answer(model.train(), letters, PROMPTS, SMALL, temperature=0.0)
+    assert found.responses == calm.responses
+    assert ev.kl_to_reference(model.train(), found, "ref") == pytest.approx([0.0] * 3, abs=1e-5)
 
 
 def test_batches_keep_to_a_budget_of_tokens_and_take_similar_lengths(letters, letter_actor):

@@ -86,6 +86,7 @@ class TestHacking(Exercises):
             "the sign": lambda alpha, beta: math.exp(1 - alpha / beta),
             "how high it is there": lambda alpha, beta: beta * math.exp(alpha / beta - 1),
             "below zero": lambda alpha, beta: -math.exp(alpha / beta - 1),
+            "5 % off": lambda alpha, beta: 1.05 * math.exp(alpha / beta - 1),
         },
         "06.3": {
             "less the mean alone": lambda scores, words: [s - np.mean(scores) for s in scores],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 
 from sawyer_utils import models
 from sawyer_utils.chapters import export
-from sawyer_utils.chat import encode
+from sawyer_utils.chat import HUMAN, encode
 from sawyer_utils.plumbing.files import project_root, read_json
 from sawyer_utils.profiles import PROFILES
 
@@ -107,6 +108,7 @@ def test_it_stops_where_ours_does_and_needs_no_training_marks(taken):
     settings = json.loads((folder / "generation_config.json").read_text())
     assert settings["eos_token_id"] == tokenizer.eos_token_id
     assert settings["temperature"] == profile.temperature
+    assert settings["max_new_tokens"] == profile.response_tokens
     assert "generation -%}" not in (folder / "chat_template.jinja").read_text()
     assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is False
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
@@ -179,6 +181,18 @@ def test_a_card_of_another_profile_is_refused(tmp_path, results):
     llama = export.card(PROFILES["llama2"], {**results, "profile": "llama2"}, "x")
     assert "license: llama2" in llama
     assert "`HuggingFaceH4/ultrafeedback_binarized`" in llama
+
+
+LICENCE = {"gemma": "gemma", "smollm": "apache-2.0", "llama": "llama2"}  # a name's part -> its licence
+
+
+@pytest.mark.parametrize("base", [*export.LICENCES, "somebody/unknown"])
+def test_a_card_names_the_licence_of_its_base(results, base):
+    profile = replace(PROFILES["local"], policy_base=base)
+    expected = next((licence for part, licence in LICENCE.items() if part in base.lower()), "other")
+    text = export.card(profile, results, "x")
+    assert text.startswith(f"---\nlicense: {expected}\n")
+    assert f"their base's licence: {expected} (" in text
 
 
 # --- the Hub ------------------------------------------------------------------------------------
@@ -276,9 +290,13 @@ def test_of_a_run_only_what_was_trained_is_pushed(tmp_path, hub, monkeypatch):
 
 def test_the_modelfile_writes_a_conversation_as_the_chat_template_does(letters, tmp_path, capsys):
     letters.save_pretrained(tmp_path)
-    text = export.write_modelfile(tmp_path, PROFILES["local"]).read_text()
+    profile = replace(PROFILES["local"], temperature=0.5, response_tokens=128)
+    text = export.write_modelfile(tmp_path, profile).read_text()
     assert text.startswith("FROM ./sawyer.gguf\n")
-    assert f'PARAMETER stop "{letters.eos_token}"' in text
+    numbers = {"temperature 0.5", "num_predict 128", "top_k 0", "top_p 1.0", "repeat_penalty 1.0"}
+    assert numbers == set(re.findall("^PARAMETER (.* [0-9.]+)$", text, re.MULTILINE))
+    for stop in (letters.eos_token, HUMAN):  # its own end, and the user's next question
+        assert f'PARAMETER stop "{stop}"' in text
     template = text.split('"""')[1]
     talk = [{**message, "content": message["content"].strip()} for message in TALK]
     talk[0]["content"] = "what is x"  # Go cannot protect a typed mark
@@ -301,8 +319,6 @@ def test_the_printed_commands_take_the_folder_as_one_word(letters, tmp_path, cap
 
 def as_go(template: str, messages: list[dict]) -> str:
     """What Go's text/template makes of ours; it knows the few words that ours uses."""
-    import re
-
     start, body, end = re.fullmatch(
         r"(.*?)\{\{- range \.Messages \}\}(.*)\{\{- end \}\}\{\{- end \}\}(.*)", template
     ).groups()

@@ -50,6 +50,7 @@ def test_the_settings_are_the_profiles_with_small_batches_and_no_leash(name):
     assert (config.steps, config.kl_coef, config.missing_stop_penalty) == (before.hack_steps, 0.0, 0.0)
     assert (config.batch_size, config.learning_rate) == (before.ppo_batch // 2, before.ppo_lr)
     assert config.response_tokens <= before.response_tokens
+    assert profile.reward_max_steps == before.reward_trials
     assert profile.eval_prompts >= 4, "both halves of the prompts are compared, and one is no comparison"
 
 
@@ -369,10 +370,11 @@ def less_of_a(prompts: list[str], responses: list[str]) -> list[float]:
     return [-score for score in count_a(prompts, responses)]
 
 
-@pytest.mark.parametrize("other", ["looks", "seed", "gold", "prompts"])
+@pytest.mark.parametrize("other", ["looks", "seed", "gold", "proxy", "prompts"])
 def test_what_else_makes_another_run(open_lab, other):
     open_lab().run("bad", count_a, looks=1)
-    lab = {"gold": {"gold": less_of_a}, "prompts": {"test": TEST[::-1]}}.get(other, {})
+    judge = {other: less_of_a} if other in ("gold", "proxy") else {}
+    lab = judge or ({"test": TEST[::-1]} if other == "prompts" else {})
     options = {"looks": {"looks": STEPS}, "seed": {"seed": 1}}.get(other, {})
     wanted = open_lab("fresh", **lab).run("bad", count_a, **options)
     found = open_lab(**lab).run("bad", count_a, **options)

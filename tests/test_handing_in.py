@@ -159,6 +159,13 @@ def test_files_of_one_name_are_one_person(folder, capsys):
     assert "(3 files)" in capsys.readouterr().out
 
 
+def test_a_later_file_takes_back_nothing_that_was_right(folder):
+    later = {"name": "ada", "exercises": {"01.1": False}, "quiz": {"01": [False, False, True]}}
+    (folder / "z").mkdir()
+    (folder / "z" / "hand-in-ada.json").write_text(json.dumps(later))
+    assert collect(folder).loc["ada", ["01.1", "quiz 01"]].tolist() == [1, 2]
+
+
 def test_votes_alone_are_no_error(tmp_path, capsys):
     votes.append(tmp_path / "votes.jsonl", votes.vote("Hi", {"sft": "Hello.", "ppo": "Hello there!"}, "ppo"))
     main(["collect", str(tmp_path)])

@@ -10,8 +10,9 @@ import torch
 from conftest import build_actor, build_model
 
 from sawyer_utils.chat import encode_prompt
-from sawyer_utils.health import diagnose
+from sawyer_utils.health import describe, describe_update, diagnose
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
+from sawyer_utils.rollout import Rollout
 
 torch.set_num_threads(1)
 
@@ -146,6 +147,56 @@ def test_where_all_answers_earn_the_same_a_critic_has_nothing_to_explain(spread,
 def test_a_reward_that_only_wavers_is_no_learning_and_one_that_rises_over_its_error_is(rise, found):
     wavers = [0.1, -0.2, 0.2, 0.0, -0.1, 0.3, 0.1, -0.2, 0.2, 0.1, -0.1, 0.2]
     assert names(saturated([x + rise * i / 11 for i, x in enumerate(wavers)])) == found
+
+
+def test_answers_of_one_length_that_repeat_each_other_are_a_collapse():
+    log = saturated([0.0, 1.2, 1.9] + [2.2, 2.3, 2.25] * 3)
+    assert names(log[:6] + [line | {"distinct_2": 0.3} for line in log[6:]]) == {"collapse"}
+
+
+def test_length_is_compared_with_the_reward_without_the_fine():
+    mask = torch.arange(4) < torch.tensor([[1], [2], [3], [4]])
+    batch = Rollout([""] * 4, ["a b"] * 4, mask.long(), mask, mask, torch.tensor([True, True, True, False]))
+    batch.logprobs = batch.ref_logprobs = torch.zeros(mask.shape)
+    batch.scores = torch.tensor([1.0, 2.0, 3.0, 4.0 - 10.0])
+    assert describe(batch, 10.0)["length_correlation"] == pytest.approx(1.0)
+
+
+def test_of_an_update_the_largest_ratio_and_the_first_error_are_told():
+    parts = [(3.0, 0.0, 1), (2.0, 0.2, 0)]
+    minibatches = [dict(zip(("ratio_max", "ratio_error", "optimizer_steps"), p, strict=True)) for p in parts]
+    found = describe_update([one | {"too_far": False} for one in minibatches])
+    assert found == {"ratio_max": 3.0, "ratio_error": 0.0, "optimizer_steps": 1}
+
+
+RISES = [0.0, 1.2, 2.2, 2.3, 2.25, 2.2, 2.3, 2.26]  # a healthy run's rewards
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("kl", 30.0), ("length", 4.0), ("distinct_2", 0.1), ("finished", 0.65)]
+)
+def test_one_odd_step_at_the_end_is_no_illness(key, value):
+    log, odd = saturated(RISES), {key: value}
+    assert names([*log[:-1], log[-1] | odd]) == set()
+    assert len(names([*log[:-2], log[-2] | odd, log[-1] | odd])) == 1  # two of them are
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [(0.3, 0.3, set()), (0.5, 0.45, set()), (0.95, 0.85, set()), (0.9, 0.6, {"never finishing"})],
+)
+def test_a_base_that_never_finished_is_not_blamed_on_the_run(before, after, found):
+    log = [line | {"finished": before if i < 4 else after} for i, line in enumerate(saturated(RISES))]
+    assert names(log) == found
+
+
+@pytest.mark.parametrize(("early", "late", "found"), [(0.6, 0.0, {"length hacking"}), (0.0, 0.6, set())])
+def test_length_hacking_is_seen_though_all_answers_are_at_the_limit_by_the_end(early, late, found):
+    log = [
+        line | {"length_correlation": early if i < 4 else late, "length": 20.0 if i < 4 else 40.0}
+        for i, line in enumerate(saturated(RISES))
+    ]
+    assert names(log) == found
 
 
 def test_a_short_log_says_nothing():

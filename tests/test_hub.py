@@ -180,6 +180,9 @@ def test_each_librarys_word_for_a_certificate_is_known(name):
     outer = OSError("We could not connect to the Hub")
     outer.__cause__ = type(name, (ConnectionError,), {})(CERTIFICATES[name])
     assert "SSL_CERT_FILE" in hub.explain("some/model", outer)
+    while_handling = OSError("We could not connect to the Hub")
+    while_handling.__context__ = outer.__cause__
+    assert "SSL_CERT_FILE" in hub.explain("some/model", while_handling)
 
 
 def test_setup_asks_for_access_first_and_an_embedded_profile_asks_nothing(monkeypatch, capsys):
@@ -207,6 +210,10 @@ def test_what_is_cached_is_not_asked_for_and_offline_is_named(monkeypatch):
         patch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "/some/config.json")
         hub.check_access([LLAMA])
     monkeypatch.undo()
+    with monkeypatch.context() as patch:  # the Hub's cache also keeps that something was not there
+        patch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: object())
+        with pytest.raises(hub.HubUnavailable):
+            hub.check_access([LLAMA])
     for load in (
         lambda: hub.check_access([LLAMA]),
         lambda: hub.fetch_stage("someone/sawyer", "sft"),

@@ -249,6 +249,14 @@ def test_a_stream_ends_at_three_times_its_limit(monkeypatch):
     monkeypatch.setattr(hub, "stream", stream)
     assert len(sources.load(sources.PROMPTS, "databricks/databricks-dolly-15k", 50)) == 50
     assert len(read) <= 3 * 50 + 10  # a few to learn the columns
+    read.clear()
+    assert len(sources.load(sources.PROMPTS, "databricks/databricks-dolly-15k")) == 4000
+    assert len(read) <= 3 * 4000 + 10  # nor all of them where no limit is named
+
+
+def test_the_split_of_each_known_pair_is_its_large_one():
+    splits = {"HuggingFaceH4/ultrafeedback_binarized": "train_prefs", "Anthropic/hh-rlhf": "train"}
+    assert sources.PREFERENCES.hub == sources.GOLD.hub == splits
 
 
 @pytest.mark.parametrize("name", list(SOURCES)[:3])

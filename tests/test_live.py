@@ -109,6 +109,12 @@ def test_ppos_panel_has_reward_kl_and_length(shown, clock):
     plt.close(figure)
 
 
+def test_of_the_judge_the_accuracy_is_drawn():
+    figure = plots.reward_training([{"step": i, "loss": 9.0, "accuracy": i / 4} for i in (1, 2, 3)])
+    assert list(figure.axes[0].lines[0].get_ydata()) == [0.25, 0.5, 0.75]
+    plt.close(figure)
+
+
 def test_a_critic_far_below_nothing_does_not_stretch_its_axis():
     keys = ("reward", "reward_std", "kl", "length", "finished", "clip_share")
     log = [{"step": i, **dict.fromkeys(keys, 0.5), "explained_variance": -(20.0**i)} for i in range(1, 4)]

@@ -395,6 +395,7 @@ def test_explained_variance_by_hand():
     close(losses.explained_variance(spoilt(returns, mask, math.nan), returns, mask), 1.0)
     # Returns without spread leave nothing to explain.
     close(losses.explained_variance(returns, torch.ones_like(returns), mask), 0.0)
+    close(losses.explained_variance(returns, 1 + 1e-5 * returns, mask), 0.0)  # nor those of rounding alone
 
 
 # --- what must be refused, and the same answers for random shapes -------------------------------

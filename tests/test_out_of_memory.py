@@ -80,6 +80,7 @@ def test_the_numbers_are_those_of_the_card(card):
         "2. micro_batch 8 → 4: about 3.00 GiB less",
         "3. prompt_tokens 256 → 128: about 2.25 GiB less",
     ]
+    assert "lora_rank, half of it: about 1.00 GiB less" in advice(model_of(6, 0.5))  # of 4 × 0.5
     assert card.emptied, "the cache is given back, so that a smaller try in the same session can start"
 
 
@@ -111,6 +112,11 @@ def test_where_no_card_counts_the_error_passes_as_it_is():
         raise torch.OutOfMemoryError(TORCHS)
 
 
+def test_of_ppo_the_sizes_in_use_and_their_shares_are_named():
+    config = PPOConfig(batch_size=16, generation_batch=4, prompt_tokens=192, response_tokens=64)
+    assert [*config.halves().values()] == [(config.micro_batch, 1.0), (4, 1.0), (64, 0.25)]
+
+
 # --- each training ------------------------------------------------------------------------------
 
 
@@ -119,7 +125,7 @@ def full(*_, **__):
 
 
 def test_every_training_explains_it_and_keeps_its_checkpoint(card, letters, tmp_path, monkeypatch):
-    wanted = {"sft": "sft_micro_batch|conversation_tokens", "reward": "reward_batch 2 → 1"}
+    wanted = {"sft": "conversation_tokens", "reward": "reward_batch 2 → 1"}  # SFT's micro-batch is 1
     for name, train in (("sft", train_sft_here), ("reward", train_reward_here)):
         steps, step = [], torch.optim.AdamW.step
 
@@ -129,8 +135,9 @@ def test_every_training_explains_it_and_keeps_its_checkpoint(card, letters, tmp_
 
         with monkeypatch.context() as patch:
             patch.setattr(torch.optim.AdamW, "step", third)
-            with pytest.raises(memory.OutOfMemory, match=wanted[name]):
+            with pytest.raises(memory.OutOfMemory, match=wanted[name]) as stopped:
                 train(tmp_path / name)
+            assert "sft_micro_batch" not in str(stopped.value)
         assert (tmp_path / name / "checkpoint" / "checkpoint-2" / "trainer_state.json").exists()
 
     config = PPOConfig(steps=2, batch_size=4, minibatches=2, response_tokens=4, checkpoint_every=1)

@@ -65,6 +65,13 @@ def test_logits_that_are_changed_after_the_output_layer_are_refused(letters, nam
         ActorCritic(build_actor(letters, model=model))
 
 
+def test_logits_that_are_no_numbers_are_refused(letters):
+    model = build_model(letters)
+    model.get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="nan nats"):
+        check_output_layer(model)
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_others_are_taken(letters, name):
     kind, config, options = PLAIN[name]

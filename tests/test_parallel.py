@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -71,7 +72,13 @@ def work(folder: str) -> None:
     texts = {"prompts": batch.prompts, "responses": batch.responses, "stats": stats}
     (out / f"texts_{rank}.json").write_text(json.dumps(texts))
 
-    log = build_trainer(out / "run").train(PROMPTS)
+    rank_says = build_trainer(missing_stop_penalty=0.0)
+    rank_says.reward_fn = lambda prompts, responses: [float(rank)] * len(responses)
+    assert not rank_says.score(batch).scores.any(), "each is paid what the first process was told"
+    handlers = [signal.getsignal(signal.SIGINT)]
+    run = build_trainer(out / "run")
+    log = run.train(PROMPTS, on_step=lambda log: handlers.append(signal.getsignal(signal.SIGINT)))
+    assert len(set(handlers)) == 1, "one of several cannot stop"
     (out / f"log_{rank}.json").write_text(json.dumps(log))
     groups = build_trainer(batch_size=6, baseline="group", group_size=2)
     asked = [prompt for prompt in PROMPTS[:3] for _ in range(2)]  # of the second one, each answers once

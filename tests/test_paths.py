@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing.files import home
 
 LOCAL = ["./my_chekpoints", "../runs", ".", "/data/quiz", "~/pairs", "~", r"C:\data\quiz.jsonl", "c:/x"]
 LOCAL += ["C:/data/quiz.jsonl", r"data\pairs", r"\\server\share\quiz.jsonl", "a/b/c", "runs/sft/adapter"]
 LOCAL += ["quiz.jsonl", "owner/pairs.csv", "mine.PARQUET", "my model", "my data/pairs", "a/b/", "é/b"]
 LOCAL += ["./mmlu.jsonl:anatomy"]
+ENDINGS = "jsonl json csv tsv txt md parquet arrow gz zip gguf safetensors bin pt yaml yml xlsx"
+LOCAL += [f"owner/mine.{ending}" for ending in ENDINGS.split()]
 EITHER = ["gpt2", "my_chekpoints", "owner/name", "HuggingFaceTB/SmolLM2-1.7B", "cais/mmlu:world_religions"]
 OTHER = ["embedded", "embedded:smollm2-135m", "https://example.org/a.jsonl"]
 
@@ -47,6 +50,13 @@ def test_what_is_here_comes_before_the_hub(source, found, monkeypatch, tmp_path)
     for name in ("a/b", "c d"):
         (tmp_path / name).mkdir(parents=True)
     assert paths.existing(source) == Path(found.format(tmp_path))
+
+
+def test_the_home_folder_is_meant_in_sawyer_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("SAWYER_HOME", "~/runs")
+    assert home() == tmp_path / "runs"
 
 
 def test_a_slip_is_shown_its_neighbour(tmp_path):

@@ -296,3 +296,7 @@ def test_an_answer_without_a_stop_token_pays_the_penalty(letters):
     # TRL samples on after another turn's token; the answer ended there.
     human = letters.convert_tokens_to_ids(HUMAN)
     assert reward([prompt], None, [[a, human, a, stop]]) == [-1.0]
+    # The judge hears the last question of a longer talk.
+    reward.reward_fn = lambda prompts, texts: [float(prompt == "d") for prompt in prompts]
+    longer = [*prompt, {"role": "assistant", "content": "c"}, {"role": "user", "content": "d"}]
+    assert reward([longer, prompt], None, [[a, stop]] * 2) == [1.0, 0.0]

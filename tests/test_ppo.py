@@ -39,6 +39,7 @@ from sawyer_utils.chat import add_control_tokens, encode_prompt, token_count
 from sawyer_utils.models import POLICY, REF
 from sawyer_utils.plumbing.resuming import TrainingInterrupted
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
+from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import Mixture, RunningScale
 from sawyer_utils.rollout import Rollout, prompts_of_step
 
@@ -335,10 +336,14 @@ def test_only_products_are_made_in_half_precision(half):  # №30
     assert len(found[0][1].unique()) == 64
 
 
-def test_a_head_that_trains_is_refused(make, letter_actor):
+def test_a_head_that_trains_or_is_quantised_is_refused(make, letter_actor):
     model = letter_actor(tied=False)
     model.get_base_model().lm_head.weight.requires_grad_(True)
     with pytest.raises(ValueError, match="output layer has to be frozen"):
+        make(model=model)
+    packed = nn.Parameter(torch.zeros(8, 1, dtype=torch.uint8), requires_grad=False)
+    model.get_base_model().lm_head.weight = packed
+    with pytest.raises(ValueError, match="not quantised"):
         make(model=model)
 
 
@@ -721,11 +726,12 @@ def test_the_first_ratio_is_exactly_one(make, compute, micro_batch):  # №6
     assert errors == [0.0, 0.0, 0.0]
 
 
-def test_a_wrong_old_logprob_stops_the_run(make):  # №6
-    trainer = make()
+@pytest.mark.parametrize(("compute", "off"), [(torch.float32, 0.01), (torch.bfloat16, 0.1)])
+def test_a_wrong_old_logprob_stops_the_run(make, compute, off):  # №6
+    trainer = make(compute=compute)
     batch = ready(trainer)
     row = int(batch.lengths[:4].argmax())  # of the first minibatch
-    batch.logprobs[row, 0] += 0.01
+    batch.logprobs[row, 0] += off
     with pytest.raises(TrainingStopped, match="ratio"):
         trainer.update(batch)
 
@@ -945,6 +951,28 @@ def test_activation_checkpointing_is_on_and_changes_nothing(make, compute):  # �
 def test_settings_that_cannot_work_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **setting)
+
+
+OF_PROFILE = {
+    "steps": "ppo_steps",
+    "batch_size": "ppo_batch",
+    "epochs": "ppo_epochs",
+    "minibatches": "ppo_minibatches",
+    "micro_batch": "ppo_micro_batch",
+    "learning_rate": "ppo_lr",
+    "checkpoint_every": "ppo_checkpoint_every",
+    **{
+        name: name
+        for name in ("kl_coef", "missing_stop_penalty", "response_tokens", "prompt_tokens", "temperature")
+    },
+}
+
+
+def test_each_setting_of_the_profile_reaches_the_run():
+    wanted = {name: 70 - i for i, name in enumerate(OF_PROFILE)}
+    profile = replace(PROFILES["smoke"], **{OF_PROFILE[name]: value for name, value in wanted.items()})
+    config = PPOConfig.from_profile(profile)
+    assert {name: getattr(config, name) for name in wanted} == wanted
 
 
 def test_fp16_trains_weights_in_fp32_under_a_loss_scale(make, letters):  # №30
@@ -1207,6 +1235,24 @@ def test_without_a_folder_the_stop_button_promises_nothing(make, capsys):
     assert "to keep it" not in capsys.readouterr().out
 
 
+def test_stop_in_the_last_step_leaves_a_finished_run(make):
+    assert len(make(steps=1).train(PROMPTS, on_step=lambda log: os.kill(os.getpid(), signal.SIGINT))) == 1
+
+
+def test_the_same_trainer_goes_on_from_its_own_step_and_not_from_the_checkpoint(make, tmp_path):
+    trainer, shown = make(steps=4, checkpoint_every=2, run_dir=tmp_path), []
+
+    def fail_once(log):
+        shown.append(len(log))
+        if shown == [1, 2, 3]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(PROMPTS, on_step=fail_once)
+    trainer.train(PROMPTS, on_step=fail_once)
+    assert shown == [1, 2, 3, 3, 4], "what there was, and the step that was missing"
+
+
 def test_without_resume_a_run_starts_over(make, tmp_path):
     first = make(run_dir=tmp_path)
     first.train(PROMPTS)
@@ -1242,6 +1288,31 @@ def test_a_run_that_starts_over_in_the_same_session_starts_at_the_reference(
     check_same_run(again, whole)
 
 
+CHANGES_NO_RESULT = {
+    "micro_batch",
+    "generation_batch",
+    "checkpoint_every",
+    "activation_checkpointing",
+    "compute",
+}
+
+
+def test_every_setting_that_changes_a_result_tells_runs_apart(make):
+    trainer = make()
+    known = checkpoints.settings_of(trainer)
+    assert known.keys() == {"start", *vars(trainer.config)} - CHANGES_NO_RESULT
+
+
+def test_seconds_and_tokens_a_second_are_those_of_the_whole_step(make, monkeypatch):
+    trainer = make()
+    times = iter([0.0, 1.0, 3.0, 7.0])
+    monkeypatch.setattr(ppo, "seconds", lambda device: next(times))
+    line = trainer.step(PROMPTS[:8])
+    phases = [line[f"seconds_{name}"] for name in ("rollout", "score", "update")]
+    assert phases == [1.0, 2.0, 4.0]
+    assert line["tokens_per_second"] == pytest.approx(line["length"] * 8 / 7)
+
+
 def double(prompts: list[str], responses: list[str]) -> list[float]:
     return [2 * score for score in count_letters(prompts, responses)]
 
@@ -1254,6 +1325,7 @@ OTHER_RUNS = {
     "kl_coef": {"kl_coef": 0.5},
     "learning_rate": {"learning_rate": 1e-3},
     "steps": {"steps": 3},  # the learning rate falls over them
+    "temperature": {"temperature": 0.5},
     "start": {"seed": 1},
     "reward": {"reward_fn": double},
     "prompts": {},
@@ -1265,6 +1337,7 @@ def test_another_run_is_moved_aside_and_not_used(make, tmp_path, capsys, name):
     settings = {"steps": 2, "reward_fn": count_letters}
     first = make(**settings, run_dir=tmp_path)
     first.train(PROMPTS)
+    (tmp_path / "milestones" / "step-1").mkdir(parents=True)
     prompts = PROMPTS[::-1] if name == "prompts" else PROMPTS
     settings |= OTHER_RUNS[name]
     capsys.readouterr()
@@ -1277,15 +1350,23 @@ def test_another_run_is_moved_aside_and_not_used(make, tmp_path, capsys, name):
     assert "starting over" in said
     assert name in said.split(").")[0]
     aside = tmp_path / "earlier-1"
+    assert (aside / "milestones").is_dir()
     assert load_file(aside / "checkpoint" / "adapter" / "adapter_model.safetensors")
     assert not same(weights_of(found), weights_of(first))
 
 
+def test_another_run_that_was_killed_between_two_renames_is_moved_aside_too(make, tmp_path):
+    make(steps=1, run_dir=tmp_path).train(PROMPTS)
+    (tmp_path / "checkpoint").rename(tmp_path / ".checkpoint.x.old")
+    assert make(steps=1, kl_coef=0.5, run_dir=tmp_path).train(PROMPTS)[0]["kl_coef"] == 0.5
+
+
 def test_what_changes_no_result_goes_on(make, tmp_path):
-    """As after the advice on memory: smaller pieces, or less often a checkpoint."""
+    """As after the advice on memory: smaller pieces, or less often a checkpoint; or on another GPU."""
     first = make(steps=2, run_dir=tmp_path)
     first.train(PROMPTS)
-    for change in ({"micro_batch": 1}, {"checkpoint_every": 9}, {"activation_checkpointing": True}):
+    pieces = {"micro_batch": 1}, {"checkpoint_every": 9}, {"activation_checkpointing": True}
+    for change in (*pieces, {"compute": torch.float16}):
         again = make(**{"steps": 2, **change}, run_dir=tmp_path)
         again.step = lambda prompts: pytest.fail("a step was made")
         assert again.train(PROMPTS) == first.log

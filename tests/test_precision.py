@@ -113,6 +113,7 @@ def test_the_base_is_loaded_for_the_card(card, monkeypatch, letter_profile):
             quantized = options["quantization_config"]
             assert quantized.bnb_4bit_compute_dtype == half
             assert quantized.bnb_4bit_quant_type == "nf4"
+            assert quantized.bnb_4bit_use_double_quant  # 0.4 bits a weight less
 
 
 def test_the_judge_is_loaded_in_fp32_with_sdpa_where_its_base_has_it(card, monkeypatch):

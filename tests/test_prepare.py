@@ -270,10 +270,38 @@ def test_who_has_a_class_of_another_profile_is_told_its_variable(made, tmp_path,
     assert "SAWYER_PROFILE=smoke\n" in capsys.readouterr().out
 
 
+def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(tmp_path, monkeypatch):
+    (tmp_path / "course").mkdir()
+    (tmp_path / "course" / "a.py").write_text("the whole text")
+
+    def half(source, target):
+        Path(target).write_text("the wh")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", half)
+        with pytest.raises(OSError, match="No space"):
+            offline_setup.copy_course(tmp_path / "course", tmp_path / "target")
+    offline_setup.copy_course(tmp_path / "course", tmp_path / "target")
+    assert (tmp_path / "target" / "a.py").read_text() == "the whole text"
+
+
+@pytest.mark.parametrize("for_class", [False, True])
+def test_a_class_which_lacks_the_sources_is_not_told_to_run_them(tmp_path, monkeypatch, capsys, for_class):
+    monkeypatch.setattr(offline_setup, "check", lambda folder: {"class": for_class})
+    for step in ("copy_course", "install"):
+        monkeypatch.setattr(offline_setup, step, lambda *_: None)
+    offline_setup.set_up(tmp_path, tmp_path)
+    said = capsys.readouterr().out
+    assert "-m sawyer_utils lab" in said
+    assert ("-m sawyer_utils course" in said) == (not for_class)
+
+
 # --- for a class --------------------------------------------------------------------------------
 
 RUN = ("sft/metrics.json", "sft/adapter/adapter_model.safetensors", "eval/figures/three_answers.png")
 PRIVATE = ("notebooks/01_sft.ipynb", "reward/votes.jsonl", "eval/transcript-2.jsonl", "report.html")
+PRIVATE += ("hand-in-ada.json", "sft/earlier-1/log.json")
 
 
 @pytest.fixture
@@ -310,6 +338,13 @@ def test_a_class_gets_run_folder_notebooks_and_slides_and_no_solution(run_folder
         texts[name] = "\n".join("".join(cell["source"]) for cell in json.loads(texts[name])["cells"])
     for block in (block for name in notebooks.FOLDERS for block in solutions(name)):
         assert not [name for name, text in texts.items() if block in text], block
+
+
+def test_a_folder_that_is_made_again_has_slides_for_a_class_alone(root, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "add_class", lambda folder, profile: (folder / "slides").mkdir())
+    for profile in (PROFILES["local"], None):
+        folder = prepare.prepare(tmp_path / "stick", profile)
+        assert (folder / "slides").exists() == bool(profile)
 
 
 def test_a_class_needs_a_finished_run(root, run_folder, tmp_path):

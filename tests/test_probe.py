@@ -215,7 +215,21 @@ def test_the_profile_says_whether_a_causal_base_stays_frozen(profile, frozen):
 
 def test_an_encoder_is_always_fine_tuned(letter_profile):
     assert letter_profile.reward_frozen
-    assert not isinstance(reward.RewardModel.untrained(letter_profile), reward.FrozenReward)
+    judge = reward.RewardModel.untrained(letter_profile)
+    assert not isinstance(judge, reward.FrozenReward)
+    adapter = judge.model.peft_config["default"]
+    assert (adapter.r, adapter.lora_alpha) == (letter_profile.reward_rank, 2 * letter_profile.reward_rank)
+
+
+def test_the_head_is_fit_with_the_penalty_that_was_chosen_on_other_prompts(profile, monkeypatch):
+    judge, seen = reward.RewardModel.untrained(profile), {}
+    share = judge.model.share
+    assert share.tolist() == [*[1.0] * (len(share) - 1), pytest.approx(probe.LIGHTLY)]
+    monkeypatch.setattr(reward, "cross_validated", lambda *a: seen.update(groups=a[2]) or cross_validated(*a))
+    monkeypatch.setattr(reward, "fit", lambda *a: seen.update(penalty=a[2]) or fit(*a))
+    log = judge.train([replace(pair, id=str(i // 2)) for i, pair in enumerate(PAIRS)])
+    assert seen["groups"] == [str(i // 2) for i in range(len(PAIRS))]
+    assert torch.equal(seen["penalty"], log[-1]["penalty"] * share)
 
 
 def test_training_saves_loads_and_is_known_again(profile, tmp_path, capsys):
@@ -234,6 +248,11 @@ def test_training_saves_loads_and_is_known_again(profile, tmp_path, capsys):
     assert reward.differences(fresh, PAIRS) == pytest.approx(gaps, abs=1e-4)
     reward.train_reward(fresh, profile, PAIRS[1:], tmp_path)  # other data: another training
     assert (tmp_path / "earlier-1" / "model").exists()
+    shorter = reward.RewardModel.untrained(replace(profile, reward_pair_tokens=47))
+    reward.train_reward(shorter, profile, PAIRS[1:], tmp_path)  # it reads less: another one, too
+    assert (tmp_path / "earlier-2" / "model").exists()
+    reward.train_reward(shorter, profile, PAIRS[1:], tmp_path, resume=False)
+    assert (tmp_path / "earlier-3" / "model").exists()
 
 
 @pytest.mark.parametrize("spoilt", ["bytes", "another base"])

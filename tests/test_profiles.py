@@ -16,6 +16,7 @@ import memory_budget
 import pytest
 
 from sawyer_utils import runtime
+from sawyer_utils.ppo_config import PPOConfig
 from sawyer_utils.profiles import PROFILES, Profile, current_profile
 from sawyer_utils.reward import MICRO_BATCHES
 from sawyer_utils.reward import total_steps as reward_steps
@@ -231,6 +232,25 @@ def test_the_precision_can_be_asked_for(monkeypatch):
     assert current_profile("colab") == replace(PROFILES["colab"], precision="fp32")
 
 
+def test_a_rehearsal_keeps_models_data_and_lengths(monkeypatch):
+    monkeypatch.setenv("SAWYER_REHEARSAL", "1")
+    found, whole, smoke = current_profile("colab"), PROFILES["colab"], PROFILES["smoke"]
+    for name in ("name", "policy_base", "preferences", "prompt_tokens", "conversation_tokens", "ppo_lr"):
+        assert getattr(found, name) == getattr(whole, name)
+    assert (found.ppo_steps, found.limit) == (smoke.ppo_steps, smoke.limit)
+
+
+@pytest.mark.parametrize("source", ["conversations", "preferences", "gold", "prompts", "news"])
+def test_each_source_from_the_hub_is_known_as_such(source):
+    assert replace(PROFILES["local"], **{source: "someone/rows"}).hub_data == ("someone/rows",)
+    assert PROFILES["local"].hub_data == ()
+
+
+def test_what_every_profile_takes_from_local_is_as_published():
+    # DPO's own β (Rafailov et al. 2023), and a missing end that costs more than most answers differ.
+    assert (PROFILES["local"].dpo_beta, PROFILES["local"].missing_stop_penalty) == (0.1, 2.0)
+
+
 # --- typing errors ------------------------------------------------------------------------------
 
 
@@ -288,3 +308,28 @@ def test_an_amount_twice_too_large_or_half_is_noticed(setting, factor):
     for name in ON_A_GPU:
         right = getattr(PROFILES[name], setting)
         assert mistyped(name, setting, type(right)(right * factor)), name
+
+
+OF_THE_PROFILE = {  # of PPOConfig: the profile's field, and a value that no default has
+    "steps": ("ppo_steps", 11),
+    "batch_size": ("ppo_batch", 12),
+    "epochs": ("ppo_epochs", 13),
+    "minibatches": ("ppo_minibatches", 6),
+    "micro_batch": ("ppo_micro_batch", 3),
+    "learning_rate": ("ppo_lr", 0.5),
+    "kl_coef": ("kl_coef", 0.25),
+    "missing_stop_penalty": ("missing_stop_penalty", 7.0),
+    "response_tokens": ("response_tokens", 17),
+    "prompt_tokens": ("prompt_tokens", 19),
+    "temperature": ("temperature", 0.75),
+    "checkpoint_every": ("ppo_checkpoint_every", 23),
+}
+
+
+def test_ppo_takes_its_settings_from_the_profile():
+    profile = replace(PROFILES["local"], **dict(OF_THE_PROFILE.values()))
+    config = PPOConfig.from_profile(profile)
+    assert {name: getattr(config, name) for name in OF_THE_PROFILE} == {
+        name: value for name, (_, value) in OF_THE_PROFILE.items()
+    }
+    assert PPOConfig.from_profile(profile, temperature=0.5).temperature == 0.5  # what is said wins

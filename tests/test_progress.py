@@ -83,6 +83,19 @@ def test_after_an_error_the_next_one_is_heard(told):
         1 / 0
     assert list(each("second", [1, 2])) == [1, 2]
     assert steps(told, "second") == [(0, 2), (1, 2)]
+    Stage("training")  # was stopped, and never ended
+    again = Stage("training")
+    again.tell(1, 2)
+    again.end()
+    assert steps(told, "training") == [(1, 2)]
+
+
+def test_the_seconds_before_a_cut_count():
+    clock, state = progress.Clock(), SimpleNamespace(log_history=[{"seconds": 100.0}])
+    clock.on_train_begin(None, state, None)
+    state.log_history.append({})
+    clock.on_log(None, state, None)
+    assert 100 <= state.log_history[-1]["seconds"] < 110
 
 
 def test_a_training_that_goes_on_counts_its_own_pace(told, monkeypatch):

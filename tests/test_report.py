@@ -7,8 +7,9 @@ import re
 import matplotlib.image
 import pandas as pd
 import pytest
+import torch
 
-from sawyer_utils import plots, show
+from sawyer_utils import losses, plots, show
 from sawyer_utils.chapters import drawings, export, report
 from sawyer_utils.course import page
 from sawyer_utils.plumbing.files import finite, project_root, read_json
@@ -129,6 +130,29 @@ def test_the_frontier_has_a_panel_a_judge():
     assert [label.get_text() for label in ax.get_legend().get_texts()] == ["best of n", "PPO"]
 
 
+def test_each_row_of_changes_has_its_name_its_value_its_interval_and_its_look():
+    changes, lows, highs = [1.0, -1.0, 0.25], [0.5, -3.0, -0.5], [1.25, -0.5, 0.5]
+    (ax,) = plots.score_changes(["up", "down", "unclear"], changes, lows, highs, 9).axes
+    names = {label.get_position()[1]: label.get_text() for label in ax.get_yticklabels()}
+    drawn = {}
+    for point, _, (bar,) in (container.lines for container in ax.containers):
+        ((x, y),), ((low, _), (high, _)) = point.get_xydata(), bar.get_segments()[0]
+        drawn[names[y]] = (x, low, high, point.get_marker())
+    assert drawn == {
+        "up": (1.0, 0.5, 1.25, "^"),
+        "down": (-1.0, -3.0, -0.5, "v"),
+        "unclear": (0.25, -0.5, 0.5, "o"),
+    }
+
+
+def test_the_figure_of_the_preference_loss_is_the_loss():
+    (ax,) = drawings.preference_loss(margins=(0.0, 1.0, 3.0)).axes
+    for line, margin in zip(ax.lines, (0.0, 1.0, 3.0), strict=False):
+        x, y = map(torch.tensor, line.get_data())
+        assert torch.allclose(y, losses.bradley_terry(x, torch.full_like(x, margin)))
+        assert line.get_label() == f"margin {margin:g}"
+
+
 def test_the_first_questions_of_three_answers_are_large_and_long_answers_are_cut():
     figure = drawings.three_answers(list("abcde"), {stage: ["so " * 99] * 5 for stage in plots.STAGES})
     sizes = {text.get_text(): text.get_fontsize() for text in figure.axes[0].texts}
@@ -146,11 +170,33 @@ def test_the_example_of_the_readme_is_short_and_stays_in_its_row():
 
 def test_what_got_worse_is_counted_and_shown(results):
     letters = {"sft": 0.5, "ppo": 0.1, "difference": -0.4, "low": -0.5, "high": -0.3, "verdict": "worse"}
-    verdicts = [{"measure": "reward", "verdict": "better"}, {"measure": "readable letters", **letters}]
+    verdicts = [{"measure": "reward", "verdict": "better"}, {"measure": "kl", "verdict": "better"}]
+    verdicts += [
+        {"measure": "readable letters", **letters},
+        {"measure": "length", "verdict": "unclear"},
+    ]
     evaluation = {"verdicts": verdicts}
-    assert report.headline(evaluation) == "2 measures:\n1 better, 1 worse"
+    assert report.headline(evaluation) == "4 measures:\n2 better, 1 worse"
     told = [row for row in report.rows({**results, "eval": evaluation}) if row[0] == "04 evaluation"]
-    assert "worse" in " ".join(told[-1])
+    assert any("readable letters" in row[1] and "worse" in row[2] for row in told)
+
+
+def test_minutes_are_recorded_of_notebooks_and_of_their_sections(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    ledger = {"seconds": {"01_sft": 300.0}, "sections": {"01_sft": {"1. Train": 120.0}}}
+    found = report.collect(PROFILES["local"], ledger)
+    assert (found["minutes"], found["section_minutes"]) == ({"01_sft": 5.0}, {"01_sft": {"1. Train": 2.0}})
+
+
+def test_the_readmes_picture_says_what_each_stage_changed(tmp_path, monkeypatch, results):
+    drawn = {}
+    monkeypatch.setattr(plots, "four_stages", lambda results: drawn.update(results))
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    sft = {"heldout_before": 3.0, "heldout_after": 1.5, "base_finished": 0.1, "sft_finished": 0.9}
+    judge = {"accuracy": 0.8, "accuracy_untrained": 0.4}
+    page.stage_picture({**results, "sft": sft, "reward": judge}, tmp_path)
+    assert drawn["sft"] == "loss 3.00 → 1.50\nanswers that end: 10% → 90%"
+    assert drawn["reward"] == "right on 80% of pairs\n(untrained 40%)"
 
 
 def test_a_run_without_the_extras_keeps_what_is_committed_of_them():
@@ -169,3 +215,28 @@ def test_a_run_without_the_extras_keeps_what_is_committed_of_them():
         "hacking": {"peak": 3},
         "minutes": {"01_sft": 6, "06": 28},
     }
+
+
+def test_each_row_of_the_reward_model_has_its_own_numbers():
+    judge = {
+        "accuracy": 0.7,
+        "accuracy_low": 0.6,
+        "accuracy_high": 0.8,
+        "accuracy_untrained": 0.5,
+        "n_pairs": 99,
+    }
+    judge |= {"accuracy_shorter": 0.4, "accuracy_shorter_low": 0.3, "accuracy_shorter_high": 0.45}
+    judge |= {"accuracy_stranger": [0.9, 0.85, 0.95], "n_strangers": 77}
+    assert [said for _, _, said in report.rows({"reward": judge})] == [
+        "0.700 [0.600, 0.800], untrained 0.500 (n = 99)",
+        "0.400 [0.300, 0.450]",
+        "0.900 [0.850, 0.950] (n = 77)",
+    ]
+
+
+def test_what_took_seconds_is_collected_in_minutes(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
+    ledger = {"seconds": {"01_sft": 90.0}, "sections": {"01_sft": {"1. Why?": 30.0}}}
+    found = report.collect(PROFILES["smoke"], ledger)
+    assert found["minutes"] == {"01_sft": 1.5}
+    assert found["section_minutes"] == {"01_sft": {"1. Why?": 0.5}}

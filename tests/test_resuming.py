@@ -24,7 +24,7 @@ from sawyer_utils.plumbing import resuming
 from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import RewardModel, train_reward
-from sawyer_utils.sft import train_sft
+from sawyer_utils.sft import sft_trainer, train_sft
 
 torch.set_num_threads(1)
 
@@ -108,6 +108,22 @@ def press(at_step: int, times: int = 1):
                 os.kill(os.getpid(), signal.SIGINT)
 
     return on_log
+
+
+def test_a_training_from_another_adapter_is_another_training(tmp_path):
+    tokenizer, starts = load_tokenizer(PROFILE), []
+    for value in (0.0, 0.1, 0.2, 0.1):
+        torch.manual_seed(len(starts))  # of a fresh adapter the random half is no matter
+        model = models.add_lora(build_model(tokenizer), rank=4)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name and (value or "lora_B" in name):
+                    parameter.fill_(value)
+        trainer = sft_trainer(model, tokenizer, PROFILE, CONVERSATIONS, tmp_path)
+        starts.append(resuming.identity(trainer, "tiny")["start"])
+    assert starts[0] == "fresh"
+    assert len({*starts[:3]}) == 3
+    assert starts[3] == starts[1]
 
 
 # --- the Stop button ----------------------------------------------------------------------------
@@ -207,7 +223,15 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(name, tmp_path, fo
 
 WEIGHTS, CUT_OFF = "adapter_model.safetensors", "half of the adapter"
 LOST = ("optimizer.pt", "scheduler.pt", "trainer_state.json", WEIGHTS, CUT_OFF)
-CHANGES = {"learning rate": "(learning_rate)", "data": "(data)", "rank": "(adapter)", "resume=False": "Moved"}
+CHANGES = {
+    "learning rate": ("(learning_rate)", {"sft_lr": 1e-3}),
+    "base": ("(base)", {"policy_base": "another"}),
+    "batch": ("(batch)", {"sft_batch": 4}),
+    "data": ("(data)", {}),
+    "rank": ("(adapter)", {}),
+    "alpha": ("(adapter)", {}),
+    "resume=False": ("Moved", {}),
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -215,14 +239,15 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys, change):
     with pytest.raises(TrainingInterrupted):
         train_sft_here(tmp_path / "cut", press(3))
     shown, options = [], {"resume": False} if change == "resume=False" else {}
-    profile = replace(PROFILE, sft_lr=1e-3) if change == "learning rate" else PROFILE
-    tokenizer = load_tokenizer(profile)
-    model = models.add_lora(build_model(tokenizer), rank=2 if change == "rank" else 4)
+    said, other = CHANGES[change]
+    profile, tokenizer = replace(PROFILE, **other), load_tokenizer(PROFILE)
+    rank, alpha = 2 if change == "rank" else 4, 8 if change == "alpha" else 32
+    model = models.add_lora(build_model(tokenizer), rank, alpha)
     rows = CONVERSATIONS[:3] if change == "data" else CONVERSATIONS
     told = lambda log: shown.append(len(log))  # noqa: E731
     train_sft(model, tokenizer, profile, rows, tmp_path / "cut", told, **options)
     assert shown == [1, 2, 3, 4, 5, 6]
-    assert CHANGES[change] in (out := capsys.readouterr().out)
+    assert said in (out := capsys.readouterr().out)
     assert "starting over" in out
     aside = tmp_path / "cut" / "earlier-1"
     assert sorted(path.name for path in aside.iterdir()) == ["checkpoint", "run.json"]

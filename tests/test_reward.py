@@ -11,10 +11,13 @@ from conftest import pair_tokenizer
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertModel,
     DebertaV2Config,
     DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
     RobertaConfig,
     RobertaModel,
 )
@@ -27,9 +30,11 @@ from sawyer_utils.reward import (
     RewardModel,
     checked_scores,
     differences,
+    longest_input,
     pairs_that_fit,
     reward_trainer,
     standardised,
+    total_steps,
     train_reward,
 )
 
@@ -99,6 +104,24 @@ def test_responses_that_read_the_same_once_cut_are_left_out_and_said(letter_prof
 def test_of_a_pair_that_is_too_long_the_longer_text_loses_its_end(reward, prompt, response, kept):
     reward.max_tokens = 11
     assert reward.tokenizer.convert_ids_to_tokens(reward.encode(prompt, response)) == kept.split()
+
+
+TINY = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8}
+TINY |= {"num_attention_heads": 1, "num_hidden_layers": 1, "pad_token_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (RobertaModel, RobertaConfig(**TINY, max_position_embeddings=34)),
+        (BertModel, BertConfig(**TINY, max_position_embeddings=32)),
+        (ModernBertModel, ModernBertConfig(**TINY, max_position_embeddings=32)),  # has no such table
+    ],
+)
+def test_an_encoder_reads_as_much_as_it_has_positions_for(kind, config):
+    model = kind(config).eval()
+    assert longest_input(model) == 32
+    model(input_ids=torch.full((1, 32), 3))
 
 
 # --- scoring ------------------------------------------------------------------------------------
@@ -299,6 +322,19 @@ def test_the_trainers_loss_is_bradley_terry_with_a_margin(reward, letter_profile
     assert abs(float(expected.mean() - without.mean())) > 0.05, "the margin should matter"
 
 
+@pytest.mark.parametrize(
+    ("pairs", "batch", "epochs", "steps"), [(4, 4, 3.0, 3), (5, 2, 1.0, 3), (5, 4, 2.0, 4), (3, 2, 1.5, 3)]
+)
+def test_total_steps_are_those_of_the_trainer(reward, letter_profile, tmp_path, pairs, batch, epochs, steps):
+    sizes = {"reward_max_steps": -1, "reward_batch": batch, "reward_epochs": epochs, "sft_epochs": 9.0}
+    profile = replace(letter_profile, **sizes)
+    assert total_steps(profile, pairs) == steps
+    trainer = reward_trainer(reward, profile, (PAIRS * 3)[:pairs], tmp_path)
+    counts = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    assert counts[-1] == steps
+    assert total_steps(replace(profile, reward_max_steps=7), pairs) == 7
+
+
 def test_two_steps_of_training_lower_the_loss(letter_profile, tmp_path):
     reward = RewardModel.untrained(letter_profile)
     before = differences(reward, PAIRS)
@@ -314,6 +350,10 @@ def test_two_steps_of_training_lower_the_loss(letter_profile, tmp_path):
     assert differences(reward, PAIRS) == after
     assert differences(RewardModel.load(tmp_path / "model"), PAIRS) == after
     assert not (tmp_path / "checkpoint").exists()
+    # Asked for once more, it is loaded into whatever judge is there.
+    another = RewardModel.untrained(letter_profile, seed=5)
+    assert train_reward(another, profile, PAIRS, tmp_path, warmup_steps=0) == log
+    assert differences(another, PAIRS) == after
 
 
 def test_a_training_that_was_cut_off_goes_on_to_the_same_model(letter_profile, tmp_path):

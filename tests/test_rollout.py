@@ -205,8 +205,9 @@ def test_a_prompt_that_is_too_long_is_refused_by_name(letters):
     model, long = build_model(letters), "e f g h i j"
     width = len(encode_prompt(letters, long))
     assert len(sample(model, letters, PROMPTS, 2, max_prompt_tokens=width)) == len(PROMPTS)
-    with pytest.raises(ValueError, match=long):
-        sample(model, letters, PROMPTS, 2, max_prompt_tokens=width - 1)
+    for at_once in (None, 2):
+        with pytest.raises(ValueError, match=long):
+            sample(model, letters, PROMPTS, 2, max_prompt_tokens=width - 1, at_once=at_once)
 
 
 def test_no_prompts_are_refused(letters):

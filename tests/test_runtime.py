@@ -135,6 +135,11 @@ def test_a_seed_repeats_all_three_generators():
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
     assert draw() == draw()
+    drawn = []
+    for _ in range(2):  # each notebook's first cell does it
+        runtime.setup()
+        drawn.append(float(torch.rand(())))
+    assert drawn[0] == drawn[1]
 
 
 # --- run folders --------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ def test_a_home_that_cannot_be_written_names_the_remedy(home, monkeypatch):
         runtime.run_dir(LOCAL, "sft")
 
 
-NOTEBOOKS = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo"}
+NOTEBOOKS = {"sft": "01_sft", "reward": "02_reward", "ppo": "03_ppo", "gold": "04_eval"}
 
 
 @pytest.mark.parametrize("stage", NOTEBOOKS)
@@ -367,13 +372,26 @@ def test_light_modules_import_nothing_heavy(module, not_needed):
     assert done.stdout == "False\n", done.stderr
 
 
+@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
+def test_of_several_processes_one_speaks(monkeypatch, rank, speaks):
+    before = sys.stdout
+    monkeypatch.setattr(sys, "stdout", before)
+    monkeypatch.setattr("accelerate.PartialState", lambda **_: None)
+    monkeypatch.setenv("RANK", rank)
+    machine.join_processes()
+    assert (sys.stdout is before) == speaks
+
+
 def first_screen(profile) -> str:
     return machine.report(profile, runtime.choose_precision(profile.precision))
 
 
 def test_the_report_of_a_laptop_names_device_and_versions(monkeypatch):
     fake_cpu(monkeypatch)
+    disk = types.SimpleNamespace(total=100 * 2**30, used=98 * 2**30, free=2 * 2**30)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: disk)
     report = first_screen(LOCAL)
+    assert "disk       2 GiB free for runs" in report
     for line in ("profile    local", "device     cpu", "precision  float32 (CPU without bf16 instructions)"):
         assert line in report
     for library in ("torch", "transformers", "trl", "peft"):
@@ -474,6 +492,25 @@ def test_memory_and_time_are_measured():
     with runtime.stopwatch(seconds, "nothing"):
         pass
     assert 0 <= seconds["nothing"] < 1
+
+
+def test_on_windows_the_peak_is_the_peak(monkeypatch):
+    used = types.SimpleNamespace(peak_wset=3 * 2**30, rss=2**30)
+    process = types.SimpleNamespace(memory_info=lambda: used)
+    monkeypatch.setitem(sys.modules, "psutil", types.SimpleNamespace(Process=lambda: process))
+    monkeypatch.setattr(memory, "card", lambda: None)
+    monkeypatch.setattr(memory, "sys", types.SimpleNamespace(platform="win32"))
+    assert memory.peak_memory_gib() == 3.0
+
+
+def test_a_peak_can_be_forgotten(monkeypatch):
+    monkeypatch.setattr(memory, "card", lambda: None)
+    large = bytearray(os.urandom(2**20)) * 400
+    before = memory.peak_memory_gib()
+    del large
+    if not memory.forget_peak_memory():
+        pytest.skip("nothing here forgets it")
+    assert memory.peak_memory_gib() < before - 0.2
 
 
 class Card:

@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -67,6 +68,21 @@ def test_links_lead_to_pages_of_the_site_and_to_headings_there(page):
 def test_it_names_the_repository_as_the_badges_do():
     source = "https://github.com/{}/blob/{}/".format(*badges.address())
     assert SITE["html_theme_options"]["source_view_link"] == source + "{filename}"
+
+
+@pytest.mark.parametrize(("page", "up"), [("notebooks/01_sft", "../"), ("notebooks/deeper/x", "../../")])
+def test_a_notebooks_links_to_the_repository_lead_to_the_pages_beside_it(page, up):
+    source = ["[a](https://github.com/{}/blob/{}/docs/running.md)".format(*badges.address())]
+    SITE["links"](None, page, source)
+    assert source == [f"[a]({up}docs/running.md)"]
+
+
+def test_the_first_page_has_the_name_that_a_server_looks_for(tmp_path):
+    (tmp_path / "README.html").write_text("first")
+    SITE["index"](SimpleNamespace(outdir=tmp_path), ValueError("not built"))
+    assert not (tmp_path / "index.html").exists()
+    SITE["index"](SimpleNamespace(outdir=tmp_path), None)
+    assert (tmp_path / "index.html").read_text() == "first"
 
 
 # --- as built -----------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from sawyer_utils import show
-from sawyer_utils.classroom.snapshots import Snapshot, Watch
+from sawyer_utils.classroom.snapshots import Snapshot, Watch, snapshot
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 
 PROMPTS = ["a b", "c d e", "f"]
@@ -59,11 +61,22 @@ def test_a_run_that_goes_on_keeps_what_was_seen_and_another_run_does_not(trainer
     assert again.taken == watch.taken
     again.start()  # has its first look already
     assert [one.step for one in again.taken] == [0, 1]
+    again.trainer.steps_done = 1  # stopped, and gone on: the last look is taken again
+    again.take()
+    assert [one.step for one in again.taken] == [0, 1]
     assert Watch(trainer(kl_coef=0.3), PROMPTS, every=1, path=path).taken == []
     assert Watch(trainer(paid=10.0), PROMPTS, every=1, path=path).taken == [], (
         "its scores are of another reward"
     )
     assert Watch(trainer(), PROMPTS[:2], every=1, path=path).taken == []
+    assert Watch(trainer(), PROMPTS, every=1, path=path, seed=1).taken == []
+
+
+def test_the_same_policy_says_the_same_at_every_look(trainer):
+    watch = Watch(trainer(), PROMPTS, every=1)
+    first = watch.take()
+    torch.rand(3)
+    assert watch.take() == first
 
 
 def test_the_first_the_last_and_equal_steps_between_are_shown():
@@ -76,7 +89,18 @@ def test_the_first_the_last_and_equal_steps_between_are_shown():
     assert page.count("<tr>") == 3
     for text in ("a &lt;poem&gt;", "score +2.40 · KL +2.2 nats", "<i>(nothing)</i>", "+2.40 nats"):
         assert text in page
+    assert re.search(r'"\+2\.40 nats" style="[^"]* solid ', page), "orange is what the policy likes more"
+    assert re.search(r'"-0\.20 nats" style="[^"]* dotted ', page)
     assert all(f">step {one.step}<" in show.rollouts(taken, steps=9).data for one in taken)
     assert show.rollouts(taken[:1]).data.count(">step ") == 1
     with pytest.raises(ValueError, match="no snapshots"):
         show.rollouts([])
+
+
+def test_above_zero_is_what_the_policy_likes_more_than_the_reference(trainer, letters):
+    run = trainer()
+    batch = run.score(run.rollout(PROMPTS))
+    batch.logprobs, batch.ref_logprobs = torch.full_like(batch.logprobs, -0.5), batch.logprobs * 0 - 2.0
+    seen = snapshot(batch, letters, 3)
+    assert {value for values in seen.kl for value in values} == {1.5}
+    assert [len(values) for values in seen.kl] == batch.lengths.tolist()

@@ -48,7 +48,8 @@ def array(path: Path, rows: list[dict]) -> None:
 
 
 def wrapped(path: Path, rows: list[dict]) -> None:
-    path.write_text(json.dumps({"version": 1, "data": rows}), encoding="utf-8")
+    key = "data" if path.stem == "wrapped" else path.stem
+    path.write_text(json.dumps({"version": 1, key: rows}), encoding="utf-8")
 
 
 def zipped(path: Path, rows: list[dict]) -> None:
@@ -81,6 +82,7 @@ def folder(path: Path, rows: list[dict]) -> None:
 
 FILES = dict.fromkeys(("mine.jsonl", "mine.ndjson", "no_ending", "lines.json"), jsonl)
 FILES |= {"windows.jsonl": windows, "mine.json": array, "array.jsonl": array, "wrapped.json": wrapped}
+FILES |= dict.fromkeys(("rows.json", "train.json"), wrapped)
 FILES |= {"mine.jsonl.gz": zipped, "mine.csv": table(","), "semicolons.csv": table(";")}
 FILES |= {"mine.tsv": table("\t"), "mine.parquet": parquet, "folder": folder}
 FILES |= {"mine.jsonl.txt": jsonl, "mine.csv.txt": table(","), "mine.JSON.txt.gz": zipped}  # as Notepad saves
@@ -150,6 +152,13 @@ def test_what_lies_beside_the_data_in_a_folder_is_not_read(tmp_path, kind, aside
     assert [brought(row) for row in LOADERS[kind](str(mine))] == ROWS[kind]
 
 
+def test_a_cell_of_a_table_may_be_long(tmp_path):
+    csv.field_size_limit(131_072)  # Python's own
+    rows = [{**row, "prompt": row["prompt"] + " more" * 40_000} for row in ROWS["preferences"]]
+    table(",")(tmp_path / "mine.csv", rows)
+    assert [brought(row) for row in data.load_preferences(str(tmp_path / "mine.csv"))] == rows
+
+
 def test_prompts_may_stand_one_a_line(tmp_path):
     (tmp_path / "mine.txt").write_bytes(f"Why {SEPARATORS}?\r\n\r\nWho?\n".encode())
     found = {row["prompt"] for row in LOADERS["prompts"](str(tmp_path / "mine.txt"))}
@@ -194,6 +203,11 @@ CONVERSATION_FORMS = [  # said, row, messages
     (TRL, {"prompt": "Q", "completion": "A", "label": True}, QA),
     (ANSWERS, {"instruction": "Q", "context": None, "response": "A"}, QA),
     (ANSWERS, {"system_prompt": "", "question": "Q", "response": "A"}, QA),
+    ("Alpaca", {"instruction": "Q", "input": "<noinput>", "output": "A"}, QA),
+    *(
+        (MESSAGES, {"messages": [{"from": asks, "value": "Q"}, {"from": answers, "value": "A"}]}, QA)
+        for asks, answers in (("prompter", "model"), ("human", "chatgpt"), ("User", "bot"), ("human", "ai"))
+    ),
     (TEXT, {"text": f"{HH} B"}, TALK),
     (TEXT, {"text": "### Human: Q### Assistant: A"}, QA),
 ]
@@ -435,6 +449,7 @@ LEFT_OUT = [
     ("preferences", {**PAIR, "prompt": " "}, "field 'prompt' is empty"),
     ("preferences", {**PAIR, "prompt": None}, "text before the first speaker"),  # chosen may hold the talk
     ("preferences", {**PAIR, "score_chosen": 5, "score_rejected": 5}, "at least two different scores"),
+    ("preferences", {**PAIR, "score_chosen": 3, "score_rejected": 5}, "the rejected answer has the higher"),
     ("preferences", {"chosen": TALK, "rejected": QA}, "the two talks part before the last answer"),
     ("preferences", {"prompt": QA[:1], "chosen": TALK[1:], "rejected": [bot("C"), *TALK[2:]]}, "talks part"),
     ("conversations", {"instruction": "Q", "input": "", "output": ""}, "field 'output' is empty"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import pair_tokenizer
@@ -97,6 +99,21 @@ def test_similarity_is_measured_against_the_sources_own_sentences():
     assert len(asked) == 3  # a source's own sentences are asked about once
 
 
+def test_each_size_of_the_chapter_is_its_own():
+    own = {
+        "prompt_tokens": "news_prompt_tokens",
+        "response_tokens": "news_response_tokens",
+        "sft_epochs": "news_warmup_epochs",
+        "ppo_steps": "news_steps",
+        "ppo_batch": "news_batch",
+        "ppo_lr": "news_lr",
+    }
+    wanted = {name: 70 + i for i, name in enumerate(own)}
+    profile = replace(PROFILES["local"], **{own[name]: value for name, value in wanted.items()})
+    found = summaries.settings(profile)
+    assert {name: getattr(found, name) for name in own} == wanted
+
+
 # --- measures -----------------------------------------------------------------------------------
 
 
@@ -107,6 +124,18 @@ def test_what_is_copied_and_what_is_invented():
     assert summaries.copied(source, "Closed") == 0.0
     assert summaries.invented(source, "Closed on Monday. Pellworth mourns 30 years.") == 0
     assert summaries.invented(source, "The mayor of London closed it after 31 years.") == 2
+
+
+def test_each_measure_is_of_the_summary_against_its_source():
+    prompt = summaries.prompt_for("The red bus waits at the old mill.")
+    assert summaries.measure(overlap, [prompt], ["The red bus waits"]) == {
+        "neutrality": [0.0],
+        "similarity": [1.0],
+        "words": [4.0],
+        "copied": [1.0],
+        "invented": [0.0],
+        "repetition": [0.0],
+    }
 
 
 @pytest.mark.parametrize("said", ["the 1990s", "the 20th", "5km at 10am", "£5m, up 3.5%", "A380s", "10_000"])

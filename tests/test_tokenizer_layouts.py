@@ -224,6 +224,21 @@ def test_a_causal_model_can_be_the_judge(name, tmp_path, letter_profile):
     assert len({round(score, 6) for score in alone}) == 3
 
 
+def test_padding_changes_no_score_of_a_judge_that_counts_its_positions(tmp_path, letter_profile):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    raw = layouts.build("llama3", tmp_path / "raw")
+    raw.save_pretrained(tmp_path)
+    sizes = {"vocab_size": len(raw), "n_positions": 512, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path)
+    judge = reward.RewardModel.untrained(
+        replace(letter_profile, reward_base=str(tmp_path), reward_frozen=False)
+    )
+    texts = ["Why?", "Why?"], ["So.", "Because of all that was said."]
+    alone = [judge.score([p], [r])[0] for p, r in zip(*texts, strict=True)]
+    assert judge.score(*texts) == pytest.approx(alone, abs=1e-5)
+
+
 # --- T5's ---------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from unittest.mock import MagicMock
 
 import pytest
+from accelerate import PartialState
 from conftest import build_actor
 from test_resuming import PROFILE, STAGES, STEPS, numbers
 
@@ -88,6 +89,15 @@ def test_ppo_reaches_the_other_trackers_through_accelerate(letters, tmp_path, mo
     calls = stand_in.init.return_value.log.call_args_list
     assert [call.args[0]["reward"] for call in calls] == [line["reward"] for line in log]
     assert [call.kwargs["step"] for call in calls] == [1, 2]
+    stand_in.init.return_value.finish.assert_called_once_with()
+
+
+def test_a_run_that_is_stopped_ends_in_its_tracker_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", stand_in := MagicMock())
+    monkeypatch.setenv("TRACKER", "wandb")
+    PartialState()  # as the trainer has it
+    with pytest.raises(KeyboardInterrupt), tracking.follow(tmp_path / "local" / "ppo"):
+        raise KeyboardInterrupt
     stand_in.init.return_value.finish.assert_called_once_with()
 
 

@@ -92,13 +92,40 @@ def weights(kind: str, folder) -> dict[str, torch.Tensor]:
     return load_file(folder / KINDS[kind] / "adapter_model.safetensors")
 
 
+# --- the order of rows, and what is finished --------------------------------------------------
+
+
+def test_rows_of_about_one_length_stand_together_and_the_eights_in_no_order_of_length():
+    lengths = [i % 40 for i in range(83)]
+    order = trainers.in_batches(list(range(83)), lengths)
+    assert sorted(order) == list(range(83))
+    eights = [[lengths[i] for i in order[at : at + 8]] for at in range(0, 80, 8)]
+    assert all(max(eight) - min(eight) <= 5 for eight in eights)
+    means = [sum(eight) for eight in eights]
+    assert means not in (sorted(means), sorted(means, reverse=True))
+    first, second = sum(means[:5]) / 40, sum(means[5:]) / 40
+    assert abs(first - second) < 12  # in order of length it is 20
+
+
+@pytest.mark.parametrize("there", [(), ("log",), ("weights",), ("log", "weights")])
+def test_a_training_is_finished_with_its_log_and_its_weights(tmp_path, there, capsys):
+    if "log" in there:
+        runtime.write_json(tmp_path / "log.json", [{"step": 1}])
+    (tmp_path / "model").mkdir()
+    if "weights" in there:
+        (tmp_path / "model" / "adapter_model.safetensors").touch()
+    found = trainers.finished(tmp_path, "model")
+    assert found == ([{"step": 1}] if len(there) == 2 else None)
+    assert ("Already trained" in capsys.readouterr().out) == (len(there) == 2)
+
+
 # --- fp16's gradient scaler ---------------------------------------------------------------------
 
 
 def test_the_scale_begins_where_nothing_is_skipped(kind, profile, start, tmp_path):
     with fakegpu.course("fp16"):
         trainer = trainer_of(kind, profile, start, tmp_path)
-        assert trainer.accelerator.scaler.get_scale() == trainers.FP16_SCALE
+        assert trainer.accelerator.scaler.get_scale() == trainers.FP16_SCALE <= 2**13  # more overflows
         trainer.train()
         # The same object scales the loss and unscales the gradients.
         assert trainer.accelerator.scaler is trainer.optimizer.scaler

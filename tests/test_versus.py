@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +165,7 @@ def test_what_is_prepared_and_sampled_once_is_not_done_again(profile, run_folder
     before = written(common.folder)
     assert versus.answers(versus.prepare(profile), common.sft, 2) == start
     assert before == written(common.folder)
+    assert set(versus.answers(common, common.sft, 2, "new")["prompt"]) == tests["new"]
 
 
 def test_answers_are_of_the_adapter_they_are_asked_of(profile, run_folder, tmp_path, monkeypatch):
@@ -215,6 +216,9 @@ def test_other_settings_have_another_folder_but_not_other_chapters_settings(prof
     folder = versus.prepare(profile).folder
     assert versus.prepare(replace(profile, news_steps=99)).folder == folder
     assert versus.prepare(replace(profile, dpo_beta=0.2)).folder != folder
+    kept = {field.name for field in fields(profile) if field.name.startswith(versus.SETTINGS)}
+    assert kept > {"policy_base", "reward_base", "precision", "limit", "temperature", "response_tokens"}
+    assert kept > {"prompt_tokens", "ppo_lr", "kl_coef", "missing_stop_penalty", "eval_batch", "versus_steps"}
 
 
 def test_longer_is_neither_better_nor_worse():

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,21 @@ def test_a_vote_leaves_those_before_it_as_they_are(tmp_path, end):
     path.write_bytes((json.dumps(rows[0]) + end).encode())
     votes.append(path, rows[1])
     assert votes.merge_votes([path]) == rows
+
+
+def test_a_vote_that_is_cut_off_takes_none_along(tmp_path, monkeypatch):
+    path, write_bytes = tmp_path / "votes.jsonl", Path.write_bytes
+
+    def half(self, data):
+        write_bytes(self, data[:10])
+        raise OSError(28, "No space left on device")
+
+    votes.append(path, row := votes.vote("Hi", ANSWERS, "ppo"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(OSError, match="No space"):
+            votes.append(path, votes.vote("Hi", ANSWERS, "sft"))
+    assert votes.merge_votes([path]) == [row]
 
 
 def test_files_are_merged_and_one_that_comes_in_twice_counts_once(tmp_path):
@@ -146,7 +162,9 @@ def test_a_blind_vote_is_added_to_the_file(chat):
     assert "kept in votes.jsonl" in chat.status.value
 
 
-def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat):
+def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat, monkeypatch):
+    made, vote = [], votes.vote
+    monkeypatch.setattr(votes, "vote", lambda *args: made.append(args) or vote(*args))
     ask(chat, "a b c")
     chat.vote(None)
     chat.blind.value = False
@@ -157,6 +175,7 @@ def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat):
     ask(chat, "a b c")
     ask(chat, "d e f")  # a second turn rests on answers that differ
     chat.vote("two")
+    assert made == [], "whatever the answers were"
     assert not chat.ballots.exists()
     assert "kept" not in chat.status.value
 

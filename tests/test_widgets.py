@@ -134,6 +134,21 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_another(chat):
     assert ask(chat)["replies"]["sft"].text != first
 
 
+def test_the_sliders_are_heard(chat):
+    chat.temperature.value = 0.3
+    turn = ask(chat)
+    assert turn["temperature"] == 0.3
+    assert all(reply.tokens <= 8 for reply in turn["replies"].values())
+
+
+def test_at_temperature_zero_the_seed_says_nothing(talk):
+    said = set()
+    for seed in (0, 1):
+        talk.start_over()
+        said.add(talk.ask("a b c", ["sft"], temperature=0.0, seed=seed)["sft"].text)
+    assert len(said) == 1
+
+
 def test_asking_leaves_adapters_and_random_numbers_as_they_were(chat):
     import torch
 
@@ -208,6 +223,7 @@ def test_a_blind_vote_hides_who_is_who_until_it_is_cast(chat):
     assert len(orders) > 1
     assert [vote["vote"] for vote in chat.talk.turns] == ["ppo"] * 6
     assert "SFT + RLF beat base in 6 of 6 votes: 100% [61%, 100%]" in chat.tally.value
+    assert "beat SFT " not in chat.tally.value, "which said the same each time"
     assert len({turn["conversation"] for turn in chat.talk.turns}) == 6
 
 
@@ -305,4 +321,8 @@ def test_the_probability_is_bradley_and_terrys():
     assert list(table.edit) == ["plain", *probes.EDITS]
     assert table.change[0] == 0
     assert table.preferred[0] == 0.5
+    assert list(table.score) == [len(text) / 10 for text in table.text]
+    assert table.change.to_list() == pytest.approx(list(table.score - table.score[0]))
+    assert ((table.preferred > 0.5) == (table.change > 0)).all()
+    assert (table.change > 0).any()
     assert "off-topic" in widgets.edits(scores_by_length, "Why?", "Because.").data
