@@ -152,9 +152,7 @@ def accuracy(gaps, pairs) -> tuple[float, float, float]:
     """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
     if not pairs:  # of one's own data, a group may have none
         return math.nan, math.nan, math.nan
-    right = (np.sign(gaps) + 1) / 2  # a tie counts half
-    low, high = bootstrap_interval(right, groups=[pair.id for pair in pairs])
-    return float(right.mean()), low, high
+    return evaluation.share_right(gaps, [pair.id for pair in pairs])  # a tie counts half
 
 
 def text(numbers) -> str:
@@ -494,7 +492,7 @@ right = gaps > 0
 points = []
 for b in np.unique(bins_of(said)):
     rows = bins_of(said) == b
-    low, high = bootstrap_interval(right[rows], groups=np.array(ids_held)[rows])
+    low, high = evaluation.share_interval(right[rows], np.array(ids_held)[rows])
     points.append((said[rows].mean(), right[rows].mean(), rows.sum(), low, high))
 print(f"It says {said.mean():.2f} on average, and {right.mean():.2f} are right.")
 error, rng = ece(said, right), np.random.default_rng(0)

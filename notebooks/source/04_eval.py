@@ -374,9 +374,8 @@ for whose, (learn, held) in sets.items():
     its = {judge: differences(by, exam) for judge, by in judges.items()}
     its["the surface"] = surface.surface(learn, exam)
     for judge, gaps in its.items():
-        right = (np.sign(gaps) + 1) / 2  # a tie counts half
-        ends = bootstrap_interval(right, [pair.id for pair in exam])
-        trial[f"{judge} on {whose}"] = found = (float(right.mean()), *ends)
+        found = evaluation.share_right(gaps, [pair.id for pair in exam])  # a tie: half
+        trial[f"{judge} on {whose}"] = found
         shown = "{:.3f} [{:.3f}, {:.3f}]".format(*found)
         print(f"{judge:>11} on the held-out pairs of the {whose:<5} set: {shown}")
 plots.save(plots.rl_loop(), figures, "rl_loop")
@@ -798,7 +797,7 @@ voted = [p for p in votes.pairs(cast) if set(p.kinds) == {"sft", "ppo"}]
 print(votes.agreement(cast))
 if voted:
     won = [float(pair.kinds[0] == "ppo") for pair in voted]
-    low, high = bootstrap_interval(won, [pair.id for pair in voted])
+    low, high = evaluation.share_interval(won, [pair.id for pair in voted])
     said = f"{np.mean(won):.0%} of {len(won)} votes [{low:.0%}, {high:.0%}]"
     print(f"SFT + RLF wins {said}")
 print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins["gold judge"]))
