@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -520,15 +521,28 @@ def best_of_n_kl(n: int) -> float:
 # --- measures that PPO never saw ----------------------------------------------------------------
 
 
+# Letters of languages that put no space between words, or none before an ending: Thai, Lao, Burmese, Khmer,
+# Japanese, Chinese, Korean. Each is compared by itself.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
+)
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+
+
+def words_of(text: str) -> list[str]:
+    """Words as :func:`data.normalise` has them, and each letter of a language without spaces."""
+    return WORD.findall(" ".join(normalise(text)))
+
+
 def distinct_n(texts: list[str], n: int = 2) -> float:
     """Share of n-grams that are unique over all texts: 1 is never repeating, near 0 is parroting."""
-    grams = [tuple(w[i : i + n]) for w in map(normalise, texts) for i in range(len(w) - n + 1)]
+    grams = [tuple(w[i : i + n]) for w in map(words_of, texts) for i in range(len(w) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(text: str, n: int = 3) -> float:
     """Share of a text's n-grams that it said before: 0 is never, near 1 is a loop."""
-    words = normalise(text)
+    words = words_of(text)
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

@@ -16,18 +16,13 @@ import numpy as np
 
 from sawyer_utils import data, evaluation
 from sawyer_utils.data import normalise
+from sawyer_utils.evaluation import UNSPACED
 from sawyer_utils.plumbing import sources
 from sawyer_utils.plumbing.sources import DataError, Schema, check_question, in_word, list_of, text_of, within
 
 # What an answer says that does not claim to know. Short on purpose: read the answers, too.
 ADMISSIONS = ("not know", "don't know", "not sure", "cannot say", "can't say", "no idea", "no information")
 
-
-# Letters of languages that put no space between words, or none before an ending: Thai, Lao, Burmese, Khmer,
-# Japanese, Chinese, Korean. Each is compared by itself.
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
-)
 SIGNS = "$€£¥₹%‰°+<>=≤≥≠×÷^~#&@"
 INNER = dict(zip(map(ord, "-.,:/"), "\ue000\ue001\ue002\ue003\ue004"))  # stand in for them in a number
 NUMBER = re.compile(r"(?<![\w.,:/-])-?(?:\d+(?:[.,:/]\d+)*|\.\d+)")
