@@ -74,8 +74,11 @@ def runs(words: list[str]) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
 
 
-def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[str, str]]:
-    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words (of a
+NEAR = 0.6  # of all words of two texts, that both have (Jaccard)
+
+
+def near_duplicates(texts: dict[str, str]) -> list[tuple[str, str]]:
+    """Pairs of ids whose texts share a run of five words, or more than :data:`NEAR` of all words (of a
     language without spaces: of its letters, in their order)."""
     words = {key: normalise(text) for key, text in texts.items()}
     sets = {key: set(w) for key, w in words.items()}
@@ -87,11 +90,11 @@ def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[s
     found = {pair for keys in grams.values() for pair in itertools.combinations(keys, 2)}
     for a, b in itertools.combinations(texts, 2):
         shared = len(sets[a] & sets[b])
-        if shared and shared > jaccard * len(sets[a] | sets[b]):
+        if shared and shared > NEAR * len(sets[a] | sets[b]):
             found.add((a, b))
         if a in letters and b in letters:
             dice = SequenceMatcher(None, letters[a], letters[b], autojunk=False).ratio()
-            if dice / (2 - dice) > jaccard:  # Jaccard's share, by Dice's
+            if dice / (2 - dice) > NEAR:  # Jaccard's share, by Dice's
                 found.add((a, b))
     return sorted(found)
 
