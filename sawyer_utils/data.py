@@ -160,14 +160,11 @@ def _pair(row: dict, best: dict, worst: dict) -> Pair:
     )
 
 
-def strangers(preferences: list[dict], seed: int = 0, best_only: bool = False) -> list[Pair]:
+def strangers(preferences: list[dict], seed: int = 0) -> list[Pair]:
     """Each row's good responses over the one of another row that is closest in score.
 
     Both are equally well written, so manner cannot tell them apart: only a judge that reads the
     question can. To this question the stranger is off topic, which is a score of 1.
-
-    Args:
-        best_only: one pair a row, of its best response.
 
     Raises:
         ValueError: if there are not two rows that ask different things.
@@ -179,8 +176,7 @@ def strangers(preferences: list[dict], seed: int = 0, best_only: bool = False) -
     found = []
     for i, row in enumerate(rows):
         other = next(rows[k % len(rows)] for k in itertools.count(i + 1) if keys[k % len(rows)] != keys[i])
-        best = max(row["responses"], key=lambda r: r["score"])
-        for own in [best] if best_only else row["responses"]:
+        for own in row["responses"]:
             closest = min(other["responses"], key=lambda r, own=own: abs(r["score"] - own["score"]))
             if own["score"] >= GOOD and not same_text(own["text"], closest["text"]):
                 stranger = {"text": closest["text"], "score": 1, "kind": "stranger"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -264,7 +265,7 @@ class PairedComparison:
         return {name: value for name, value in asdict(self).items() if name != "rank_sum"}
 
     def row(self, higher_is_better: bool | None = True) -> dict:
-        """The numbers of a table that also holds two shares (``domain.compare_shares``); p is Wilcoxon's."""
+        """The numbers of a table that also holds two shares (:func:`compare_shares`); p is Wilcoxon's."""
         return {
             "n": self.n,
             "before": self.before_mean,
@@ -414,6 +415,27 @@ def detectable_difference(n: int, discordant: float) -> float | None:
     return float(optimize.brentq(shortfall, 1e-9, 1.0)) if n >= FEWEST else None
 
 
+def compare_shares(before, after) -> dict:
+    """Two shares of the same items: means, difference with interval, exact McNemar p and verdict; better or
+    worse only if interval and test both say so, as in 04."""
+    before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    difference, low, high = paired_shares_interval(before, after)
+    p = mcnemar_p(before, after)
+    sure = p < 1 - CONFIDENCE
+    disagree = float((before != after).mean())
+    return {
+        "n": before.size,
+        "before": float(before.mean()),
+        "after": float(after.mean()),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": p,
+        "detectable": detectable_difference(before.size, disagree),
+        "verdict": verdict(low, high) if sure else "no difference shown",
+    }
+
+
 def jackknife_difference(before: list, after: list, statistic) -> tuple[float, float, float, float]:
     """(difference, low, high, scale) of a statistic of a whole set, such as :func:`distinct_n`.
 
@@ -520,15 +542,28 @@ def best_of_n_kl(n: int) -> float:
 # --- measures that PPO never saw ----------------------------------------------------------------
 
 
+# Letters of languages that put no space between words, or none before an ending: Thai, Lao, Burmese, Khmer,
+# Japanese, Chinese, Korean. Each is compared by itself.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
+)
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+
+
+def words_of(text: str) -> list[str]:
+    """Words as :func:`data.normalise` has them, and each letter of a language without spaces."""
+    return WORD.findall(" ".join(normalise(text)))
+
+
 def distinct_n(texts: list[str], n: int = 2) -> float:
     """Share of n-grams that are unique over all texts: 1 is never repeating, near 0 is parroting."""
-    grams = [tuple(w[i : i + n]) for w in map(normalise, texts) for i in range(len(w) - n + 1)]
+    grams = [tuple(w[i : i + n]) for w in map(words_of, texts) for i in range(len(w) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(text: str, n: int = 3) -> float:
     """Share of a text's n-grams that it said before: 0 is never, near 1 is a loop."""
-    words = normalise(text)
+    words = words_of(text)
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

@@ -485,8 +485,7 @@ def test_near_duplicates_by_hand():
             "c": "one two three",
             "d": "One, two: three!",
             "e": "nothing alike",
-        },
-        jaccard=0.75,
+        }
     )
     assert found == [("a", "b"), ("c", "d")]
 

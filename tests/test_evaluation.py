@@ -516,6 +516,8 @@ def test_repetition_by_hand():
     assert ev.repetition("a b c a b c") == 1 - 3 / 4  # abc bca cab abc
     assert ev.repetition("The, the. THE the! the") == 1 - 1 / 3
     assert ev.repetition("too short") == 0.0
+    assert ev.repetition("我喜欢树。我喜欢树。") == 1 - 4 / 6  # three letters in a row of eight
+    assert ev.distinct_n(["树很高", "树很绿"]) == 3 / 4
     assert ev.repetition("yes yes", n=1) == 0.5
 
 

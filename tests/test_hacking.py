@@ -172,9 +172,9 @@ def test_judges_with_the_same_bias_cannot_vote_it_out():
 
 
 def test_judged_again_puts_the_answer_with_more_votes_first():
-    prompts = ["p", "q", "r", "s"]
-    old, new = ["a", "b", "same", "d"], ["A", "B", "same", "D"]
-    votes = {"a": 1.0, "A": 3.5, "b": 2.0, "B": 0.0, "same": 9.0, "d": 1.0, "D": 1.5}
+    prompts = ["p", "q", "r", "s", "t"]
+    old, new = ["a", "b", "same", "d", "e"], ["A", "B", "same", "D", "E"]
+    votes = {"a": 1.0, "A": 3.5, "b": 2.0, "B": 0.0, "same": 9.0, "d": 1.0, "D": 1.5, "e": 2.0, "E": 2.0}
 
     def judge(prompts, responses):
         return [votes[response] for response in responses]
@@ -183,8 +183,6 @@ def test_judged_again_puts_the_answer_with_more_votes_first():
     told = [(pair.prompt, pair.chosen, pair.rejected, pair.margin) for pair in found]
     assert told == [("p", "A", "a", 2.5), ("q", "b", "B", 2.0), ("s", "D", "d", 0.5)]
     assert len({pair.id for pair in found}) == 3
-    # A floor of 2 leaves out the pair that differs by 2.
-    assert [pair.prompt for pair in hacking.judged_again(prompts, old, new, judge, floor=2.0)] == ["p"]
 
 
 # --- runs ---------------------------------------------------------------------------------------

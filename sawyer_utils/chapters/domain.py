@@ -16,18 +16,14 @@ import numpy as np
 
 from sawyer_utils import data, evaluation
 from sawyer_utils.data import normalise
+from sawyer_utils.evaluation import UNSPACED
+from sawyer_utils.evaluation import compare_shares as compare_shares  # 08 asks for it here
 from sawyer_utils.plumbing import sources
 from sawyer_utils.plumbing.sources import DataError, Schema, check_question, in_word, list_of, text_of, within
 
 # What an answer says that does not claim to know. Short on purpose: read the answers, too.
 ADMISSIONS = ("not know", "don't know", "not sure", "cannot say", "can't say", "no idea", "no information")
 
-
-# Letters of languages that put no space between words, or none before an ending: Thai, Lao, Burmese, Khmer,
-# Japanese, Chinese, Korean. Each is compared by itself.
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
-)
 SIGNS = "$€£¥₹%‰°+<>=≤≥≠×÷^~#&@"
 INNER = dict(zip(map(ord, "-.,:/"), "\ue000\ue001\ue002\ue003\ue004"))  # stand in for them in a number
 NUMBER = re.compile(r"(?<![\w.,:/-])-?(?:\d+(?:[.,:/]\d+)*|\.\d+)")
@@ -79,8 +75,11 @@ def runs(words: list[str]) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
 
 
-def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[str, str]]:
-    """Pairs of ids whose texts share a run of five words, or more than ``jaccard`` of all words (of a
+NEAR = 0.6  # of all words of two texts, that both have (Jaccard)
+
+
+def near_duplicates(texts: dict[str, str]) -> list[tuple[str, str]]:
+    """Pairs of ids whose texts share a run of five words, or more than :data:`NEAR` of all words (of a
     language without spaces: of its letters, in their order)."""
     words = {key: normalise(text) for key, text in texts.items()}
     sets = {key: set(w) for key, w in words.items()}
@@ -92,11 +91,11 @@ def near_duplicates(texts: dict[str, str], jaccard: float = 0.6) -> list[tuple[s
     found = {pair for keys in grams.values() for pair in itertools.combinations(keys, 2)}
     for a, b in itertools.combinations(texts, 2):
         shared = len(sets[a] & sets[b])
-        if shared and shared > jaccard * len(sets[a] | sets[b]):
+        if shared and shared > NEAR * len(sets[a] | sets[b]):
             found.add((a, b))
         if a in letters and b in letters:
             dice = SequenceMatcher(None, letters[a], letters[b], autojunk=False).ratio()
-            if dice / (2 - dice) > jaccard:  # Jaccard's share, by Dice's
+            if dice / (2 - dice) > NEAR:  # Jaccard's share, by Dice's
                 found.add((a, b))
     return sorted(found)
 
@@ -202,27 +201,6 @@ def borrowed(answers: Iterable[str], facts: list[dict]) -> np.ndarray:
     return np.array([has_words(answer, keys) for answer in answers])
 
 
-def compare_shares(before, after) -> dict:
-    """Two shares of the same items: means, difference with interval, exact McNemar p and verdict; better or
-    worse only if interval and test both say so, as in 04."""
-    before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
-    difference, low, high = evaluation.paired_shares_interval(before, after)
-    p = evaluation.mcnemar_p(before, after)
-    sure = p < 1 - evaluation.CONFIDENCE
-    disagree = float((before != after).mean())
-    return {
-        "n": before.size,
-        "before": float(before.mean()),
-        "after": float(after.mean()),
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "p": p,
-        "detectable": evaluation.detectable_difference(before.size, disagree),
-        "verdict": evaluation.verdict(low, high) if sure else "no difference shown",
-    }
-
-
 def compare_means(before, after, higher_is_better: bool | None = True) -> dict:
-    """Two values of each prompt, in the same shape as :func:`compare_shares`; p is Wilcoxon's."""
+    """Two values of each prompt, in the same shape as :func:`evaluation.compare_shares`; p is Wilcoxon's."""
     return evaluation.compare_rewards(before, after).row(higher_is_better)

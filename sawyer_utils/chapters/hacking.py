@@ -87,15 +87,13 @@ def ensemble(judges: Sequence[RewardFn], combine: Callable[[list[float]], float]
     return score
 
 
-def judged_again(
-    prompts: list[str], old: list[str], new: list[str], votes: RewardFn, floor: float = 0.0
-) -> list[data.Pair]:
-    """Pairs of two answers to each prompt, the one with more ``votes`` first; those whose votes differ by
-    ``floor`` or less are left out, and so are equal texts."""
+def judged_again(prompts: list[str], old: list[str], new: list[str], votes: RewardFn) -> list[data.Pair]:
+    """Pairs of two answers to each prompt, the one with more ``votes`` first; those with as many are left
+    out, and so are equal texts."""
     found = []
     scores = zip(votes(prompts, old), votes(prompts, new), strict=True)
     for i, (prompt, a, b, (x, y)) in enumerate(zip(prompts, old, new, scores, strict=True)):
-        if a != b and abs(x - y) > floor:
+        if a != b and x != y:
             chosen, rejected = (a, b) if x > y else (b, a)
             found.append(data.Pair(f"hacked-{i}", "", prompt, chosen, rejected, abs(x - y), ("", "")))
     return found
