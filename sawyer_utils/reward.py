@@ -171,7 +171,6 @@ class RewardModel:
             lora_alpha=2 * profile.reward_rank,
             lora_dropout=0.0,
             target_modules="all-linear",
-            exclude_modules=new or None,
             modules_to_save=new or None,
             task_type="SEQ_CLS",  # the head is trained and saved whole
         )

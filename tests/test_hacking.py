@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import build_actor, known_model
 
-from sawyer_utils import evaluation, ppo
+from sawyer_utils import checkpoints, evaluation, ppo
 from sawyer_utils.chapters import hacking
 from sawyer_utils.chapters.hacking import Lab, Look
 from sawyer_utils.data import Pair
@@ -362,6 +362,17 @@ def test_another_reward_is_another_run_under_whatever_name(open_lab, capsys):
         assert ("starting over" in capsys.readouterr().out) is said
         assert found.looks == wanted.looks != first.looks
         assert numbers(found.log) == numbers(wanted.log)
+
+
+def test_a_reward_that_agrees_on_the_canned_answers_is_another_run_with_looks_of_its_own(open_lab):
+    def words_but_for_them(prompts, responses):
+        both = zip(count_a(prompts, responses), count_words(prompts, responses), responses, strict=True)
+        return [letters if response in checkpoints.ANSWERS else words for letters, words, response in both]
+
+    wanted = open_lab("fresh").run("bad", words_but_for_them, looks=2)
+    first = open_lab().run("bad", count_a, looks=2)
+    found = open_lab().run("bad", words_but_for_them, looks=2)
+    assert found.looks == wanted.looks != first.looks
 
 
 def less_of_a(prompts: list[str], responses: list[str]) -> list[float]:

@@ -1017,7 +1017,7 @@ def test_fewer_prompts_than_a_batch_are_refused(make):
     with pytest.raises(ValueError, match=r"7 prompts are fewer than the 8 of a step: .*ppo_batch"):
         make().train(PROMPTS[:7])
     assert len(make(**GROUPS, steps=1).train(PROMPTS[:2])) == 1  # eight answers in two groups
-    with pytest.raises(ValueError, match="1 prompts are fewer"):
+    with pytest.raises(ValueError, match="1 prompts are fewer than the 2 of"):
         make(**GROUPS).train(PROMPTS[:1])
 
 
