@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from conftest import pair_tokenizer
@@ -237,3 +238,4 @@ def test_every_part_has_its_panel_on_one_scale_and_every_run_its_line():
     assert (list(paid.get_ydata()), list(unpaid.get_ydata())) == ([0.0, 0.1, 0.2], [0.0, -0.2, -0.4])
     first, second, kl = (ax.get_ylim() for ax in figure.axes)
     assert first == second != kl
+    plt.close(figure)
