@@ -94,6 +94,9 @@ class TestSFT(Exercises):
         "01.3": {
             "knows nothing": lambda ids, vocabulary: torch.zeros(*ids.shape, vocabulary),
             "looks ahead": lambda ids, vocabulary: 20 * F.one_hot(ids.roll(-1, 1), vocabulary),
+            "looks one ahead as well": lambda ids, vocabulary: (
+                20 * F.one_hot(ids, vocabulary) + F.one_hot(ids.roll(-1, 1), vocabulary)
+            ),
             "too timid": lambda ids, vocabulary: 2.0 * F.one_hot(ids, vocabulary),
             "for one text alone": lambda ids, vocabulary: (
                 20 * F.one_hot(torch.arange(24).view(3, 8) % vocabulary)
