@@ -212,6 +212,7 @@ show.shaded_tokens(lines, legend)
 
 # %% tags=["fragment"]
 corpus = data.load_conversations(profile.conversations, profile.limit)
+corpus = data.untested(corpus, data.load_prompts("test", profile.prompts))
 corpus = chat.that_fit(tokenizer, corpus, profile.conversation_tokens)
 train, held = data.split_rows(corpus, 0.12)  # by a hash: the same in every run
 assert not {row["id"] for row in train} & {row["id"] for row in held}

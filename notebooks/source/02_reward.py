@@ -122,6 +122,8 @@ print(json.dumps(preference, indent=1))
 
 # %%
 preferences = data.load_preferences(profile.preferences, profile.limit)
+tested = data.load_prompts("test", profile.prompts)
+preferences = data.untested(preferences, tested)
 preferences = pairs_that_fit(profile, preferences)
 train, held = data.split_rows(preferences, 0.2)
 train_pairs, held_pairs = data.pairs(train), data.pairs(held)

@@ -35,9 +35,9 @@ def placebo(answer):
     fallen, verdict = number(fallen), choice(verdict, VERDICTS)
     low, high = stats.binom.interval(0.95, 40, 0.5)
     if fallen < low:
-        return "Of twenty placebos not one has so few prompts that fall."
+        return "In hardly any placebo so few prompts fall."
     if fallen > high:
-        return "Of twenty placebos not one has so many prompts that fall."
+        return "In hardly any placebo so many prompts fall."
     if verdict != NO_DIFFERENCE:
         return "The count is fair; nothing has changed, and your verdict says it has."
     return None

@@ -167,8 +167,7 @@ def made_up_log(name: str, brief: bool, generator: torch.Generator) -> list[dict
     """A log with keys of ``health.describe``, of a run that has this sickness and no other.
 
     Args:
-        brief: whether its answers are short from the start. Of the healthy ones the others grow, are
-            finished all the same, and their last batch is an odd one.
+        brief: short answers from the start. Other healthy ones grow, finish, and end with an odd batch.
     """
 
     def draw(low, high):
