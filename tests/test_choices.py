@@ -466,7 +466,7 @@ def targets(field: str, **change) -> dict:
         (QUESTIONS[1] | {"choices": ["one", "  "]}, r"field 'choices\[1\]' is empty"),
         (QUESTIONS[1] | {"choices": [1945, 1939]}, r"field 'choices\[0\]' is missing or not text"),
         (MMLU | {"answer": 4}, "field 'answer' is 4, outside the 4 choices"),
-        (MMLU | {"answer": "C"}, "field 'answer' is 'C'"),
+        (MMLU | {"answer": "E"}, "field 'answer' is 'E'"),
         (MMLU | {"choices": ["w", "x", "y"]}, "field 'choices' has 3 entries"),
         (MMLU | {"subject": ""}, "field 'subject' is empty"),
         (targets("mc2_targets", labels=[1, 1, 1]), "mc2_targets: field 'labels' is the same for all"),

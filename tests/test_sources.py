@@ -68,6 +68,18 @@ def table(delimiter: str):
     return write
 
 
+def excel(path: Path, rows: list[dict]) -> None:
+    """As its "Unicode text" is, with the line that names the separator."""
+    table(";")(path, rows)
+    text = path.read_bytes().decode("utf-8-sig")
+    path.write_bytes(f"sep=;\r\n{text}".encode("utf-16"))
+
+
+def lists(path: Path, rows: list[dict]) -> None:
+    nested = any(isinstance(value, list) for row in rows for value in row.values())
+    path.write_text(json.dumps(rows if nested else {name: [row[name] for row in rows] for name in rows[0]}))
+
+
 def parquet(path: Path, rows: list[dict]) -> None:
     pd.DataFrame(rows).to_parquet(path)
 
@@ -86,7 +98,11 @@ FILES |= dict.fromkeys(("rows.json", "train.json"), wrapped)
 FILES |= {"mine.jsonl.gz": zipped, "mine.csv": table(","), "semicolons.csv": table(";")}
 FILES |= {"mine.tsv": table("\t"), "mine.parquet": parquet, "folder": folder}
 FILES |= {"mine.jsonl.txt": jsonl, "mine.csv.txt": table(","), "mine.JSON.txt.gz": zipped}  # as Notepad saves
-FILES |= {"columns.json": lambda path, rows: pd.DataFrame(rows).to_json(path)}
+FILES |= {
+    "excel.csv": excel,
+    "lists.json": lists,
+    "columns.json": lambda path, rows: pd.DataFrame(rows).to_json(path),
+}
 
 
 def user(content) -> dict:
@@ -209,6 +225,8 @@ CONVERSATION_FORMS = [  # said, row, messages
         for asks, answers in (("prompter", "model"), ("human", "chatgpt"), ("User", "bot"), ("human", "ai"))
     ),
     (TEXT, {"text": f"{HH} B"}, TALK),
+    (TEXT, {"text": f"{HH} B", "system": "S"}, [user("S\n\nQ"), *TALK[1:]]),
+    (MESSAGES, {"messages": json.dumps(TALK)}, TALK),
     (TEXT, {"text": "### Human: Q### Assistant: A"}, QA),
 ]
 PAIRS, PAIRS_ALONE = "prompt, chosen and rejected (TRL)", "chosen and rejected with their prompt (TRL, HH)"
@@ -229,6 +247,11 @@ PREFERENCE_FORMS = [  # said, row, (prompt, better, worse, margin)
     (PAIRS, {"prompt": QA[:1], "chosen": TALK[1:], "rejected": [*TALK[1:3], bot("C")]}, (ASKS, "B", "C", 0)),
     ("UltraFeedback", {**SCORED, "score_chosen": 8.5, "score_rejected": 5.0}, ("Q", "A", "B", 3.5)),
     ("UltraFeedback", {**SCORED, "score_chosen": 6, "score_rejected": 5}, ("Q", "A", "B", 1)),
+    *(
+        ("UltraFeedback", {**SCORED, better: "8.5", worse: "5"}, ("Q", "A", "B", 3.5))
+        for better, worse in (("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"))
+    ),
+    (PAIRS_ALONE, {"system": "S", "chosen": QA, "rejected": [QA[0], bot("B")]}, ("S\n\nQ", "A", "B", 0)),
     ("UltraFeedback", {"instruction": "Q", "completions": COMPLETIONS}, ("Q", "A", "B", 5.5)),
     ("scored responses", {"prompt": "Q", "responses": RESPONSES}, ("Q", "A", "B", 7)),
 ]
@@ -342,6 +365,10 @@ def test_a_table_of_questions_has_a_column_for_each_choice(tmp_path):
     path.write_text("question,A,B,C,answer\nWhich?,this,that,,B\nWho?,she,he,they,0\n", encoding="utf-8")
     found = [(q["choices"], q["label"]) for q in choices.load_questions(str(path))]
     assert found == [(["this", "that"], 1), (["she", "he", "they"], 0)]
+    path.write_text("question,a,b,answer\nWhich?,this,that,b\n", encoding="utf-8")
+    assert [q["label"] for q in choices.load_questions(str(path))] == [1]
+    jsonl(tmp_path / "mmlu.jsonl", [{**SOURCES["cais/mmlu"][1](1), "answer": "C"}])
+    assert [q["label"] for q in choices.load_questions(str(tmp_path / "mmlu.jsonl"))] == [2]
     path.write_text("question,A,B,answer\nWhich?,this,that,C\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"quiz\.csv, line 2: field 'label' is 'C'"):
         choices.load_questions(str(path))
@@ -413,7 +440,7 @@ def test_an_unknown_form_names_the_columns_and_the_nearest_one(tmp_path, name, k
 # --- what a conversation of the course cannot hold ----------------------------------------------
 
 PUT_BEFORE, JOINED = "1 × system messages put before", "1 × turns of one speaker in a row joined"
-CALL = {"role": "assistant", "content": None, "tool_calls": [{}]}
+CALL = {"role": "assistant", "content": "I look it up.", "tool_calls": [{}]}
 TREATED = [  # messages, what is left of them (None: left out), what is said
     ([{"role": "system", "content": "S"}, *QA], [user("S\n\nQ"), QA[1]], PUT_BEFORE),
     ([{"role": "developer", "content": "S"}, *QA], [user("S\n\nQ"), QA[1]], PUT_BEFORE),
@@ -422,7 +449,7 @@ TREATED = [  # messages, what is left of them (None: left out), what is said
     ([user("P"), *QA], [user("P\n\nQ"), QA[1]], JOINED),
     ([*QA, bot("B")], [QA[0], bot("A\n\nB")], JOINED),
     ([bot("Hello!"), *QA], QA, "1 × answers before the first question dropped"),
-    ([user([{"type": "text", "text": "Q"}]), QA[1]], QA, ""),
+    *(([user([{"type": kind, "text": "Q"}]), QA[1]], QA, "") for kind in ("text", "input_text")),
     ([user([{"type": "image_url", "image_url": {}}]), QA[1]], None, "holds more than text"),
     ([*QA, {"role": "tool", "content": "42"}, *QA], None, "a turn of 'tool'"),
     ([QA[0], CALL], None, "a turn that calls a tool"),
@@ -477,6 +504,22 @@ def test_a_row_that_teaches_nothing_is_left_out_and_counted(tmp_path, capsys, na
         LOADERS[kind](str(tmp_path / name))
 
 
+@pytest.mark.parametrize("empty", ["", None])
+def test_a_pair_of_which_one_answer_has_a_score_is_left_out(tmp_path, capsys, empty):
+    scores = [{"score_chosen": 8, "score_rejected": s} for s in (3, empty)]
+    jsonl(tmp_path / "mine.jsonl", [{**PAIR, **two} for two in scores])
+    assert len(data.load_preferences(str(tmp_path / "mine.jsonl"))) == 1
+    assert "1 of 2 rows left out: 1 × only one of the two answers has a score" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("row", [{"prompt": "Q", "completion": "A"}, {"messages": QA}, {**PAIR}])
+def test_a_row_with_an_image_is_left_out(tmp_path, capsys, row):
+    jsonl(tmp_path / "mine.jsonl", [{**row, "images": []}, {**row, "images": ["a.png"]}])
+    load = data.load_preferences if "chosen" in row else data.load_conversations
+    assert len(load(str(tmp_path / "mine.jsonl"))) == 1
+    assert "1 of 2 rows left out: 1 × a row with an image" in capsys.readouterr().out
+
+
 def test_the_fixed_questions_stay_out_of_training(tmp_path, capsys):
     later = [user("Hello"), bot("A"), user("why is the SKY blue")]
     asked = [{**PAIR, "prompt": prompt} for prompt in ("why is the SKY blue", later)]
@@ -499,7 +542,18 @@ FAULTS = [  # file, its bytes, what is said
     ("m.jsonl", b'\n{"prompt": "\xff"}', "m.jsonl, line 2: bad UTF-8 at byte 12"),
     ("m.json", b'[\n{"prompt": "\xff"}]', "m.json, line 2: bad UTF-8 at byte 12"),
     ("m.csv", b"prompt\na\n\xff", "m.csv, line 3: bad UTF-8 at byte 0"),
-    ("m.csv", '"prompt"\n'.encode("utf-16"), "m.csv, line 1: bad UTF-8 at byte 0 (this is UTF-16"),
+    ("m.csv", '"prompt"\n'.encode("utf-16") + b"!", "bad UTF-16 at byte"),
+    ("m.jsonl", ONE.replace(b'"a"', b'"a\0"'), "m.jsonl: no text"),
+    (
+        "m.jsonl",
+        ONE.replace(b"}", b', "score_chosen": 95}'),
+        "line 1: field 'score_chosen' is 95, outside 1 to 10",
+    ),
+    (
+        "m.jsonl",
+        ONE.replace(b"}", b', "chosen_score": "x"}'),
+        "line 1: field 'chosen_score' is 'x', not a number",
+    ),
     ("m.jsonl", ONE + b'{"prompt"', "m.jsonl, line 2: not JSON"),
     ("m.jsonl", b"[" * 100_000, "m.jsonl: not JSON"),
     ("m.json", b'\n[\n{"prompt": "a"},\n{"prompt"', "m.json: not JSON (Expecting ':' delimiter: line 4"),

@@ -46,15 +46,16 @@ def as_questions(row: dict) -> list[dict]:
         asked = {"id": row.get("id"), "question": text_of(row, "question")}
         return [asked | _truthfulqa(row, kind) for kind in ("mc1", "mc2")]
     if _is_mmlu(row):
-        if str(row["answer"]).strip().isdecimal():  # in a CSV it is a text
-            row = {**row, "answer": int(row["answer"])}
+        answer = str(row["answer"]).strip()
+        if answer.isdecimal() or answer in ("A", "B", "C", "D"):  # in a CSV a number is a text
+            row = {**row, "answer": int(answer) if answer.isdecimal() else "ABCD".index(answer)}
         check_question(row, "answer")
         if len(row["choices"]) != 4:
             raise DataError(f"field 'choices' has {len(row['choices'])} entries; MMLU asks for A to D")
         asked = {"id": row.get("id"), "question": row["question"], "choices": row["choices"]}
         return [asked | {"task": f"mmlu_{text_of(row, 'subject')}", "label": row["answer"]}]
-    if "choices" not in row and "A" in row:
-        return [_tabled(row)]
+    if "choices" not in row and {"A", "a"} & row.keys():
+        return [_tabled({name.upper() if len(name) == 1 else name: cell for name, cell in row.items()})]
     check_question(row)
     return [row]
 
@@ -96,7 +97,7 @@ def _truthfulqa(row: dict, kind: str) -> dict:
 
 
 def _is_mmlu(row: dict) -> bool:
-    return "answer" in row and "label" not in row and "A" not in row
+    return "answer" in row and "label" not in row and not {"A", "a"} & row.keys()
 
 
 MINIS = {name: Schema(name, check_question) for name in ("truthful_mini", "religions_mini")}

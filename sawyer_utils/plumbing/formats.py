@@ -8,9 +8,11 @@ more than text in it, is left out.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,8 @@ ROLES |= dict.fromkeys(("system", "developer"), "system")
 ASKED, ANSWERED = "prompt|question|instruction|query|input", "completion|response|answer|output|reply"
 CHOSEN, REJECTED = "chosen|chosen_response|preferred", "rejected|rejected_response|dispreferred"
 TALKS, ARTICLES = "messages|conversations|conversation", "text|article|document"
+BETTER_SCORE = "score_chosen|chosen_score|chosen-rating|chosen_rating"
+WORSE_SCORE = "score_rejected|rejected_score|rejected-rating|rejected_rating"
 BETTER, WORSE = 6, 5  # of 10, where nobody gave a score: which is better, not by how much
 
 
@@ -119,10 +123,10 @@ def _said(message: Any) -> tuple[str, str]:
         raise Unusable(f"a turn of {role!r}, and the course knows user and assistant")
     name, content = first_of(message, "content|value|text")
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        if any(part.get("type") != "text" for part in content):
+        if any(part.get("type") not in ("text", "input_text", "output_text") for part in content):
             raise Unusable(f"field {name!r} holds more than text")
         content = "\n".join(text_of(part, "text") for part in content)
-    if content is None and message.get("tool_calls"):
+    if message.get("tool_calls"):
         raise Unusable("a turn that calls a tool")
     role = ROLES[role.lower()]
     empty = role == "system" and isinstance(content, str)  # it may be
@@ -131,7 +135,10 @@ def _said(message: Any) -> tuple[str, str]:
 
 def _marked(text: str) -> list[dict]:
     """A talk that is one text, ``Human: … Assistant: …`` (HH) or ``### Human: …`` (Guanaco), as messages. An
-    "Assistant:" with nothing after it asks for an answer, and is no turn."""
+    "Assistant:" with nothing after it asks for an answer, and is no turn. Messages may be JSON in a text."""
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
     text = "\n\n" + text.replace("\r\n", "\n").lstrip()
     marker = "### " if text.startswith("\n\n### ") else "\n\n"
     before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", text)
@@ -169,9 +176,14 @@ def questions_in(text: str) -> list[str]:
 
 
 def _with_system(row: dict, messages: Any) -> Any:
+    """A talk with what other columns say of it."""
+    if any(row.get(name) not in (None, "", []) for name in ("image", "images")):
+        raise Unusable("a row with an image")
     _, system = first_of(row, "system|system_prompt")
-    known = isinstance(system, str) and isinstance(messages, list)
-    return [{"role": "system", "content": system}, *messages] if known else messages
+    if not isinstance(system, str) or not system.strip() or not messages:
+        return messages
+    messages = _marked(messages) if isinstance(messages, str) else messages
+    return [{"role": "system", "content": system}, *messages] if isinstance(messages, list) else messages
 
 
 def _asked(row: dict, done: Counter) -> list[dict]:
@@ -240,8 +252,9 @@ def _scored(row: dict, done: Counter) -> dict:
     if isinstance(prompt, list):
         prompt = as_prompt(talk(prompt, done))
     for response in responses if isinstance(responses, list) else ():
-        if isinstance(response, dict) and not isinstance(response.get("kind"), str):
-            response["kind"] = "answer"
+        if isinstance(response, dict):
+            response["score"] = _number(response.get("score"))
+            response["kind"] = response["kind"] if isinstance(response.get("kind"), str) else "answer"
     kept = {name: row[name] for name in ("scored", "turns") if row.get(name) is not None}
     return {"prompt": prompt, "responses": responses, **kept}
 
@@ -262,12 +275,34 @@ def _pair(row: dict, done: Counter) -> dict:
         raise Unusable("the two talks part before the last answer")
     if len(better) < 2:
         raise Unusable("nothing is asked")
-    scores = [row.get("score_chosen"), row.get("score_rejected")]
-    if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:
+    scores = [_score(row, BETTER_SCORE), _score(row, WORSE_SCORE)]
+    if scores.count(None) == 1:
+        raise Unusable("only one of the two answers has a score")
+    scored = None not in scores
+    if scored and scores[0] < scores[1]:
         raise Unusable("the rejected answer has the higher score")
-    scored = any(score not in (None, "") for score in scores)
     texts = [(better[-1]["content"], "chosen"), (worse[-1]["content"], "rejected")]
     return _responses(better[:-1], texts, scores if scored else None)
+
+
+def _score(row: dict, names: str) -> float | None:
+    """From 1 to 10, a number or its text; None for an empty cell."""
+    name, value = first_of(row, names)
+    if value is None or value == "":
+        return None
+    value = _number(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"field {name!r} is {value!r}, not a number")
+    if not 1 <= value <= 10:
+        raise DataError(f"field {name!r} is {value}, outside 1 to 10")
+    return value
+
+
+def _number(value: Any) -> Any:
+    """The number that a text spells; all else as it is."""
+    with suppress(ValueError):
+        return float(value.strip().replace(",", ".")) if isinstance(value, str) else value
+    return value
 
 
 def _whole(row: dict, names: str, done: Counter) -> list[dict]:
@@ -279,7 +314,7 @@ def _whole(row: dict, names: str, done: Counter) -> list[dict]:
         roles = [_said(message)[0] for message in value]
         repeats = next((role for role in roles if role != "system"), "") == "user"
     alone = repeats or first_of(row, ASKED)[1] is None
-    found = talk(value if alone else [*_asked(row, done), *answers], done)
+    found = talk(_with_system(row, value) if alone else [*_asked(row, done), *answers], done)
     if not found or found[-1]["role"] != "assistant":
         raise Unusable("field 'messages' must end with the assistant")
     return found
@@ -332,7 +367,7 @@ KTO = Form("KTO: prompt, completion and label", (ASKED, ANSWERED, "label"), _lab
 PREFERENCES = (
     Form("scored responses", ("prompt", "responses"), _scored),
     Form("UltraFeedback", ("instruction", "completions"), _completions),
-    Form("UltraFeedback", ("chosen", "rejected", "score_chosen|score_rejected"), _pair),
+    Form("UltraFeedback", ("chosen", "rejected", f"{BETTER_SCORE}|{WORSE_SCORE}"), _pair),
     Form("prompt, chosen and rejected (TRL)", (ASKED, CHOSEN, REJECTED), _pair),
     Form("chosen and rejected with their prompt (TRL, HH)", ("chosen", "rejected"), _pair),
     KTO,
@@ -351,7 +386,7 @@ def _first_question(row: dict, done: Counter) -> dict:
     name, value = first_of(row, f"{TALKS}|text")
     if name == "text" and not _has_speakers(value):
         return {"prompt": text_of(row, name)}
-    messages = talk(value, done)
+    messages = talk(_with_system(row, value), done)
     if not messages:
         raise Unusable("nothing is asked")
     return {"prompt": messages[0]["content"]}

@@ -26,7 +26,8 @@ from sawyer_utils.plumbing.files import project_root
 # Of a CSV: columns whose cells are JSON (all others may hold messages), and those of numbers, true and false.
 NESTED = {"messages", "conversations", "conversation", "responses", "completions", "choices"}
 NESTED |= {"mc1_targets", "mc2_targets", "keys", "lessons"}
-NUMBERS = {"label", "score_chosen", "score_rejected", "unknown"}
+NUMBERS = {"label", "unknown", "score_chosen", "score_rejected", "chosen_score", "rejected_score"}
+NUMBERS |= {"chosen-rating", "rejected-rating", "chosen_rating", "rejected_rating"}
 NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of ``datasets``
 NO_ROWS |= {"readme.txt", "license.txt", "licence.txt", "notice.txt", "copying.txt"}
 
@@ -148,15 +149,14 @@ def _text(path: Path) -> str:
             raise DataError(f"{path.name}: damaged ({error})") from None
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in data and not wide:
+        what = "no text (an Excel file, an archive?)"
+        raise DataError(f"{path.name}: {what}: save it as CSV (UTF-8), JSON lines or Parquet")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError as error:
-        if b"\0" in data and not wide:
-            what = "no text (an Excel file, an archive?)"
-            raise DataError(f"{path.name}: {what}: save it as CSV (UTF-8), JSON lines or Parquet") from None
         before = data[: error.start].split(b"\n")
-        advice = "this is UTF-16: save the file as UTF-8" if wide else "the course reads UTF-8"
-        bad = f"bad UTF-8 at byte {len(before[-1])} ({advice})"
+        bad = f"bad {'UTF-16' if wide else 'UTF-8'} at byte {len(before[-1])} (the course reads UTF-8)"
         raise DataError(f"{path.name}, line {len(before)}: {bad}") from None
 
 
@@ -201,7 +201,12 @@ def _of_splits(whole: dict) -> list:
 
 
 def _of_columns(whole: dict) -> list[dict]:
-    """One row; or those of a table by its columns, {"prompt": {"0": …, "1": …}, …}, as pandas writes it."""
+    """One row; or those of a table by its columns, {"prompt": {"0": …, "1": …}, …}, as pandas writes it,
+    or {"prompt": […], …} of texts and numbers."""
+    lists = [column for column in whole.values() if isinstance(column, list)]
+    plain = not any(isinstance(cell, (dict, list)) for column in lists for cell in column)
+    if lists and plain and len(lists) == len(whole) and len({*map(len, lists)}) == 1:
+        return [dict(zip(whole, row)) for row in zip(*lists)]
     columns = [list(column) if isinstance(column, dict) else [] for column in whole.values()]
     if not columns or any(c != columns[0] for c in columns) or not "".join(columns[0]).isdecimal():
         return [whole]
@@ -237,7 +242,9 @@ def _csv(path: Path) -> Rows:
     table = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
     line = 1
     try:
-        names = [name.strip() for name in next(table, ())]
+        head = next(table, ())
+        head = next(table, ()) if head[:1] == ["sep="] else head  # a line that Excel reads
+        names = [name.strip() for name in head]
         names = [name if len(name) == 1 else name.lower() for name in names]
         if len(set(names) - {""}) < len(names) - names.count(""):
             raise DataError(f"{path.name}, line 1: a column twice: {names}")
