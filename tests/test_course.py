@@ -143,6 +143,8 @@ def test_a_training_goes_on_in_another_number_format_and_in_smaller_pieces(fake_
     course.run(replace(PROFILES["smoke"], **smaller))
     assert fake_runs == 2 * list(course.NOTEBOOKS), "the outputs are of the other format"
     assert not (tmp_path / "smoke-1").exists(), "the trainings stay where they are"
+    course.run(replace(PROFILES["smoke"], lora_rank=2))
+    assert (tmp_path / "smoke-1").exists()
 
 
 def test_without_the_sources_nothing_is_touched(fake_runs, monkeypatch, tmp_path):
