@@ -437,6 +437,17 @@ def test_tests_and_committed_notebooks_take_no_settings_of_the_users_shell(monke
     assert committed["SAWYER_PROFILE"] == "local"
 
 
+@pytest.mark.parametrize("words", [["lab"], ["test"]])
+def test_kernels_of_the_lab_and_of_tests_import_this_course(monkeypatch, words):
+    seen = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, env, **_: seen.append(env["PYTHONPATH"]) or 3)
+    monkeypatch.setattr(cli.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(cli.assets, "fetch", dict)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert seen[0].split(os.pathsep)[0] == str(course.project_root())
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_the_quick_tests_run_01_to_04_and_all_tests_every_notebook(monkeypatch, everything):
     commands = []
