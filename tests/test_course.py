@@ -165,6 +165,8 @@ def test_a_training_goes_on_in_another_number_format_and_in_smaller_pieces(fake_
     course.run(replace(PROFILES["smoke"], **smaller))
     assert fake_runs == 2 * list(course.NOTEBOOKS), "the outputs are of the other format"
     assert not (tmp_path / "smoke-1").exists(), "the trainings stay where they are"
+    course.run(replace(PROFILES["smoke"], lora_rank=2))
+    assert (tmp_path / "smoke-1").exists()
 
 
 def test_without_the_sources_nothing_is_touched(fake_runs, monkeypatch, tmp_path):
@@ -532,6 +534,17 @@ def test_tests_and_committed_notebooks_take_no_settings_of_the_users_shell(monke
     assert tested == {}
     assert {name.removeprefix("SAWYER_") for name in committed} == {"PROFILE", "HUMAN_PAIRS"}
     assert committed["SAWYER_PROFILE"] == "local"
+
+
+@pytest.mark.parametrize("words", [["lab"], ["test"]])
+def test_kernels_of_the_lab_and_of_tests_import_this_course(monkeypatch, words):
+    seen = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command, env, **_: seen.append(env["PYTHONPATH"]) or 3)
+    monkeypatch.setattr(cli.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(cli.assets, "fetch", dict)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert seen[0].split(os.pathsep)[0] == str(course.project_root())
 
 
 @pytest.mark.parametrize("everything", [False, True])

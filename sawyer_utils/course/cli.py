@@ -138,8 +138,11 @@ def slides(args) -> None:
 
 
 def lab(args) -> None:
+    from sawyer_utils.course.notebooks import own_package
+
     import_module("jupyterlab")  # which another Python may not have
-    sys.exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(project_root() / "notebooks")]))
+    command = [sys.executable, "-m", "jupyter", "lab", str(project_root() / "notebooks")]
+    sys.exit(subprocess.call(command, env={**os.environ, **own_package()}))
 
 
 def test(args) -> None:
