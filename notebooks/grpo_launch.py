@@ -63,6 +63,7 @@ def main() -> None:
         rewards = [line["reward"] for line in trainer.state.log_history if "reward" in line]
         print(f"{trainer.accelerator.num_processes} processes, {len(rewards)} batches:", end=" ")
         print(f"reward {rewards[0]:.2f} → {rewards[-1]:.2f}; adapter in {folder.name}/adapter")
+    trainer.accelerator.end_training()  # the processes part before any of them is gone
 
 
 if __name__ == "__main__":

@@ -547,7 +547,6 @@ def test_a_stranger_is_as_good_as_the_answer_it_meets(count):
         assert pair.margin == (9 if kind == "best" else 5 + int(own) % 2) - 1
         lender[own] = other
     assert len(set(lender.values())) == count, "every row lends to one other"
-    assert data.strangers(rows, best_only=True) == [p for p in found if p.chosen.startswith("best")]
     assert data.strangers(rows) == found
     assert count < 7 or data.strangers(rows, seed=1) != found
 

@@ -1225,7 +1225,15 @@ def test_the_stop_button_keeps_the_step_and_the_next_run_goes_on(make, tmp_path)
     check_same_run(resumed, whole)
 
 
-def test_without_a_folder_the_stop_button_promises_nothing(make, capsys):
+@pytest.fixture
+def interruptible():
+    """As in a foreground: a shell lets what it starts in the background ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_without_a_folder_the_stop_button_promises_nothing(make, capsys, interruptible):
     def press(log):
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -1235,8 +1243,9 @@ def test_without_a_folder_the_stop_button_promises_nothing(make, capsys):
     assert "to keep it" not in capsys.readouterr().out
 
 
-def test_stop_in_the_last_step_leaves_a_finished_run(make):
-    assert len(make(steps=1).train(PROMPTS, on_step=lambda log: os.kill(os.getpid(), signal.SIGINT))) == 1
+def test_stop_in_the_last_step_leaves_a_finished_run(make, tmp_path, interruptible):
+    trainer = make(steps=1, run_dir=tmp_path)
+    assert len(trainer.train(PROMPTS, on_step=lambda log: os.kill(os.getpid(), signal.SIGINT))) == 1
 
 
 def test_the_same_trainer_goes_on_from_its_own_step_and_not_from_the_checkpoint(make, tmp_path):

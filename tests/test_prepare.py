@@ -270,28 +270,29 @@ def test_who_has_a_class_of_another_profile_is_told_its_variable(made, tmp_path,
     assert "SAWYER_PROFILE=smoke\n" in capsys.readouterr().out
 
 
-def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(tmp_path, monkeypatch):
-    (tmp_path / "course").mkdir()
-    (tmp_path / "course" / "a.py").write_text("the whole text")
+def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(made, tmp_path, monkeypatch):
+    name, target = "notebooks/01_sft.ipynb", tmp_path / "target"
 
-    def half(source, target):
-        Path(target).write_text("the wh")
+    def half(source, place):
+        Path(place).write_text("the wh")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", half)
-        with pytest.raises(OSError, match="No space"):
-            offline_setup.copy_course(tmp_path / "course", tmp_path / "target")
-    offline_setup.copy_course(tmp_path / "course", tmp_path / "target")
-    assert (tmp_path / "target" / "a.py").read_text() == "the whole text"
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                offline_setup.copy_course(made, target)
+    offline_setup.copy_course(made, target)
+    assert (target / name).read_bytes() == (made / "course" / name).read_bytes()
 
 
 @pytest.mark.parametrize("for_class", [False, True])
-def test_a_class_which_lacks_the_sources_is_not_told_to_run_them(tmp_path, monkeypatch, capsys, for_class):
-    monkeypatch.setattr(offline_setup, "check", lambda folder: {"class": for_class})
-    for step in ("copy_course", "install"):
-        monkeypatch.setattr(offline_setup, step, lambda *_: None)
-    offline_setup.set_up(tmp_path, tmp_path)
+def test_a_class_which_lacks_the_sources_is_not_told_to_run_them(
+    made, tmp_path, steps, monkeypatch, capsys, for_class
+):
+    facts = {**offline_setup.check(made), "class": for_class}
+    monkeypatch.setattr(offline_setup, "check", lambda folder: facts)
+    offline_setup.set_up(made, tmp_path / "target")
     said = capsys.readouterr().out
     assert "-m sawyer_utils lab" in said
     assert ("-m sawyer_utils course" in said) == (not for_class)

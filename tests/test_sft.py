@@ -280,7 +280,7 @@ def test_notebook_01_builds_the_same_trainer_in_the_open(tokenizer, tmp_path, mo
     model = models.add_lora(build_model(tokenizer), profile.lora_rank, profile.lora_alpha)
     space = {"model": model, "runtime": runtime, "sft": sft, "trainers": trainers, "tokenizer": tokenizer}
     space |= {"profile": profile, "folder": tmp_path, "train": CONVERSATIONS, "plots": plots}
-    exec(settings[: settings.index("before = ")], space)
+    exec(settings[: settings.index("base = ")], space)
     with pytest.raises(Built):
         exec(training, space)
     runtime.seed_everything(0)
