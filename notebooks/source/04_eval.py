@@ -32,7 +32,7 @@
 #
 # Rewards are in SFT's standard deviations; religions_mini is a quiz.
 #
-# Needs 01 to 03, or their shipped checkpoints. About 7 minutes on two CPU cores.
+# Needs 01 to 03, or their shipped checkpoints. About 6 minutes on two CPU cores.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
