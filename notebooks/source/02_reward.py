@@ -154,7 +154,7 @@ def accuracy(gaps, pairs) -> tuple[float, float, float]:
     """Share of pairs with the chosen answer ahead; 95 % interval over prompts."""
     if not pairs:  # of one's own data, a group may have none
         return math.nan, math.nan, math.nan
-    return evaluation.share_right(gaps, [pair.id for pair in pairs])  # a tie counts half
+    return evaluation.share_right(gaps, [pair.id for pair in pairs])  # a tie is half
 
 
 def text(numbers) -> str:
