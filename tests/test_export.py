@@ -162,8 +162,8 @@ def test_the_card_has_data_settings_results_limits_and_licence(tmp_path, results
 
 
 def test_a_card_says_nothing_of_folders_and_claims_no_language_for_own_data(results):
-    own = {"policy_base": "/home/alice/base", "reward_base": "~alice/judge/", "prompts": "./alice/asked.csv"}
-    own |= {"conversations": "/home/alice/chats.jsonl", "preferences": "C:\\Users\\alice\\votes.csv"}
+    own = {"policy_base": "/some/alice/base", "reward_base": "~alice/judge/", "prompts": "./alice/asked.csv"}
+    own |= {"conversations": "/some/alice/chats.jsonl", "preferences": "C:\\Users\\alice\\votes.csv"}
     text = export.card(replace(PROFILES["local"], **own), results, "x")
     for said in ("alice", "language:", "base_model:", "English", "CC0", "the course's preferences"):
         assert said not in text
