@@ -24,6 +24,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # fits.py, gpu_check.py
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes name no test: compressed ones hold the time, and two workers must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_apple_gpu():
     """As CUDA_VISIBLE_DEVICES above, on a Mac."""
