@@ -24,9 +24,10 @@ from sawyer_utils.plumbing.sources import (
     load,
     normalise,
     same_text,
+    spread,
 )
 
-__all__ = ["normalise"]  # for the core and the chapters
+__all__ = ["normalise", "spread"]  # for the core and the chapters
 
 GOOD = 5  # from this score on a response is a fair answer to its prompt, if not an engaging one
 # The workshop's question and four others, kept out of every data set, asked in every notebook.

@@ -212,10 +212,10 @@ def activate(model: PeftModel, name: str, trainable: bool | None = None) -> None
 
 
 @contextmanager
-def using(model: PeftModel, name: str):
+def using(model: torch.nn.Module, name: str):
     """Use adapter ``name`` inside the block; what was active and trainable before comes back,
-    also after an exception. ``name`` "base" switches every adapter off."""
-    before = model.active_adapter
+    also after an exception. ``name`` "base" switches every adapter off; a model without any is its base."""
+    before = model.active_adapter if isinstance(model, PeftModel) else "base"
     if name == before:
         yield model
         return

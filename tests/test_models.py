@@ -260,6 +260,15 @@ def test_using_can_be_nested(letter_actor):
     assert adapter_state(model) == state
 
 
+def test_a_model_without_adapters_is_its_own_base(tiny_model):
+    """01's first cells ask the base before the training, and after it, where they run again."""
+    model = tiny_model()
+    state = {name: p.requires_grad for name, p in model.named_parameters()}
+    with models.using(model, "base") as used:
+        assert used is model
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == state
+
+
 # --- merging ------------------------------------------------------------------------------------
 
 

@@ -114,12 +114,13 @@ for name, reader in formats.items():
     asked = reader.apply_chat_template(
         greet, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
-    found = base.generate(
-        **asked.to(base.device),
-        max_new_tokens=profile.response_tokens,
-        do_sample=False,  # greedy: the likeliest token every time
-        pad_token_id=tokenizer.pad_token_id,
-    )  # (1, P + R)
+    with models.using(model, "base"):  # also if you come back after the training
+        found = model.generate(
+            **asked.to(model.device),
+            max_new_tokens=profile.response_tokens,
+            do_sample=False,  # greedy: the likeliest token every time
+            pad_token_id=tokenizer.pad_token_id,
+        )  # (1, P + R)
     answer = found[0, asked["input_ids"].shape[1] :]  # (R,)
     print(f"In {name}:\n{reader.decode(answer, skip_special_tokens=True)}\n")
 
@@ -131,12 +132,14 @@ for name, reader in formats.items():
 
 # %% tags=["slide"]
 fixed = list(data.FIXED_PROMPTS)
-tries = evaluation.answer(base, tokenizer, fixed * 3, profile)
+with models.using(model, "base"):
+    tries = evaluation.answer(model, tokenizer, fixed * 3, profile)
 prompts = data.load_prompts("test", profile.prompts, profile.eval_prompts)
 prompts = chat.that_fit(tokenizer, prompts, profile.prompt_tokens)
 questions = [row["prompt"] for row in prompts]
-base_answers = evaluation.answer(base, tokenizer, questions, profile, temperature=0)
-base_fixed = evaluation.answer(base, tokenizer, fixed, profile, temperature=0)
+with models.using(model, "base"):
+    base_answers = evaluation.answer(model, tokenizer, questions, profile, temperature=0)
+    base_fixed = evaluation.answer(model, tokenizer, fixed, profile, temperature=0)
 columns = {f"try {k + 1}": tries.responses[5 * k : 5 * k + 5] for k in range(3)}
 for how, found in (("sampled", tries), ("greedy", base_answers)):
     print(f"{how}: {sum(found.finished)} of {len(found.finished)} end by themselves")

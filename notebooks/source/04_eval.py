@@ -188,8 +188,8 @@ plots.save(
 # *Five rows of three boxes, the first three large: to each fixed question the answers of base, SFT and SFT + RLF.
 # “…”: cut.*
 #
-# The base is a chat model that was never shown our tokens, and it rambles. From there to SFT is the large step, which
-# needs no statistics. The president is a question of fact, and neither stage teaches facts.
+# In our run the base is a chat model that was never shown our tokens, and it rambles. From there to SFT is the large
+# step, which needs no statistics. The president is a question of fact, and neither stage teaches facts.
 #
 # ## 2. Is it better, by two judges?
 #
@@ -323,8 +323,8 @@ for judge, found in gain.items():
 # %% [markdown]
 # The [effect size](../docs/glossary.md#effect-size) is the mean change in standard deviations *of the change*. The
 # spread of section 2 was tested by [Levene's test](../docs/glossary.md#levenes-test). Twelve times the prompts narrow
-# an interval about √12 = 3.5 times; ten estimate their own spread badly. All this is about one trained model, the
-# median of 03's five seeds.
+# an interval about √12 = 3.5 times; ten estimate their own spread badly. All this is about one trained model; in
+# our run the median of 03's five seeds.
 #
 # ## 4. Is it just longer?
 #
@@ -822,7 +822,7 @@ print("by the gold judge it wins {:.0%} [{:.0%}, {:.0%}]".format(*wins["gold jud
 #
 # ### 04.1 Predict the number: a placebo
 #
-# SFT answers section 7's 40 prompts twice, and the first judge scores both. About how many second answers score lower,
+# SFT answers section 7's prompts twice, and the first judge scores both. About how many second answers score lower,
 # and what verdict does our rule give?
 
 # %% tags=["exercise"]

@@ -168,9 +168,9 @@ print(f"{len(common.pairs)} pairs to learn from, {len(train)} prompts to train o
 print(f"{len(known)} to test on known topics, {len(new)} on new ones")
 accuracy = {}
 for name, pairs in versus.unseen_pairs(profile).items():
-    right = [gap > 0 for gap in reward.differences(common.judge, pairs)]
-    low, high = evaluation.bootstrap_interval(right, [pair.id for pair in pairs])
-    accuracy[name] = {"right": sum(right) / len(right), "low": low, "high": high}
+    gaps = reward.differences(common.judge, pairs)
+    share = evaluation.share_right(gaps, [pair.id for pair in pairs])
+    accuracy[name] = dict(zip(("right", "low", "high"), share))
     shown = "{right:.2f} [{low:.2f}, {high:.2f}]".format(**accuracy[name])
     print(f"{name:5s} topics: the judge is right on {shown} of {len(pairs)} pairs")
     learned = {pair.topic for pair in common.pairs}
@@ -290,7 +290,7 @@ draw = partial(plots.loss_curve, ylabel="loss (nats per pair)")
 live = plots.LivePlot(draw, steps["SFT"], 6, name="DPO")
 logs["dpo"] = peers.train(trainer, profile, runs / "dpo", live)
 by_trl, parts = peers.opened(trainer)  # of one batch, after the training
-by_hand = float(losses.dpo_loss(*parts, profile.dpo_beta).mean())
+by_hand = float(losses.dpo_loss(*parts, config.beta).mean())
 print(f"loss {logs['dpo'][0]['loss']:.4f} first; now, of a batch it has seen:")
 print(f"{by_trl:.4f} by TRL, {by_hand:.4f} by hand")
 assert abs(by_trl - by_hand) < 1e-3

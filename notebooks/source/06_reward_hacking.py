@@ -92,6 +92,7 @@ plots.save(plots.four_stages(here="ppo"), figures, "stages")
 
 # %%
 rows = data.load_preferences(profile.preferences, profile.limit)
+rows = data.untested(rows, data.load_prompts("test", profile.prompts))
 rows = reward.pairs_that_fit(profile, rows)
 train_rows, held_rows = data.split_rows(rows, 0.2)
 train_pairs, held_pairs = data.pairs(train_rows), data.pairs(held_rows)
@@ -122,9 +123,9 @@ groups = {
 right = {}
 for name, judge in (("one-sided", one_sided), ("notebook 02's", full)):
     for group, some in groups.items():
-        wins = [gap > 0 for gap in reward.differences(judge, some)]
-        low, high = evaluation.bootstrap_interval(wins, [p.prompt for p in some])
-        right[f"{name}, {group}"] = share = statistics.mean(map(float, wins))
+        gaps = reward.differences(judge, some)
+        share, low, high = evaluation.share_right(gaps, [p.id for p in some])
+        right[f"{name}, {group}"] = share
         shown = f"{share:.2f} [{low:.2f}, {high:.2f}]"
         print(f"{name:14s} {group:13s} {shown}  ({len(some)} pairs)")
 
@@ -137,14 +138,13 @@ sft = runtime.find_stage(profile, "sft", "adapter/adapter_model.safetensors")
 gold = runtime.find_stage(profile, "gold", "model/adapter_model.safetensors")
 gold = reward.RewardModel.load(gold / "model")
 tokenizer, model = models.load_actor(profile, sft / "adapter")
+limits = {"train": profile.limit, "test": profile.eval_prompts}
 prompts = {}
-for split in ("train", "test"):
-    fitting = data.load_prompts(split, profile.prompts)
+for split, limit in limits.items():
+    fitting = data.load_prompts(split, profile.prompts, limit)
     fitting = chat.that_fit(tokenizer, fitting, profile.prompt_tokens)
     prompts[split] = [row["prompt"] for row in fitting]
-if profile.limit:
-    prompts["train"] = prompts["train"][: profile.limit]
-test = prompts["test"][: profile.eval_prompts]
+test = prompts["test"]
 judges = one_sided.score, gold.score
 lab = hacking.Lab(profile, tokenizer, model, prompts["train"], test, *judges, seed_0)
 
@@ -164,8 +164,8 @@ assert abs(statistics.mean(lab.proxy(known.prompts, known.responses))) < 1e-4
 # %% [markdown] tags=["slide"]
 # ## 2. What does PPO make of it?
 #
-# The settings are 03's with three changes: half the batch, one pass over it, and **no leash**: β is 0, and nothing is
-# taken off for an answer that never stops. At five steps both judges read the answers to held-out prompts.
+# The settings are 03's, but for half the batch, one pass over it, fewer steps, shorter answers, and **no leash**: β is 0,
+# and nothing is taken off for an answer that never stops. At five steps both judges read the answers to held-out prompts.
 #
 # **Predict first**, on paper: one line for the proxy over the steps, one for gold. Where do they separate?
 

@@ -109,7 +109,8 @@ assert not taught & {row["question"] for row in [*facts, *unknown]}
 
 # %% tags=["fragment"]
 print(json.dumps(facts[0], indent=1, ensure_ascii=False))
-print(json.dumps(unknown[0], ensure_ascii=False))
+for row in unknown[:1]:  # your text may have none
+    print(json.dumps(row, ensure_ascii=False))
 mine = folder / "my_place.jsonl"
 rows = [*facts[:2], *unknown[:1]]
 mine.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -255,6 +256,7 @@ plan = replace(  # what sft.train_sft hands to SFTConfig
 limit = profile.conversation_tokens
 lessons = chat.that_fit(tokenizer, domain.lessons(facts), limit)
 corpus = data.load_conversations(profile.conversations, profile.limit)
+corpus = data.untested(corpus, data.load_prompts("test", profile.prompts))
 corpus = chat.that_fit(tokenizer, corpus, limit)
 short = [row for row in corpus if len(row["messages"]) == 2]
 courses = {
@@ -358,7 +360,7 @@ show.side_by_side(
 
 # %% tags=["slide"]
 invented, admits = {}, {}
-for name, found in results.items():
+for name, found in results.items() if unknown else ():
     said = found["answers"][len(facts) :]
     admits[name], taken = domain.admits(said), domain.borrowed(said, facts)
     change = domain.compare_shares(admits["aligned"], admits[name])
@@ -368,7 +370,7 @@ for name, found in results.items():
         f"{name:12s} admits it {admits[name].sum()} of {len(said)} times,"
         f" answers with another fact's key {taken.sum()} times"
     )
-for name in pupils:
+for name in pupils if unknown else ():
     print(f"Does {name!r} admit it more often? {invented[name]['verdict']}")
 show.side_by_side(
     [row["question"] for row in unknown],
@@ -554,9 +556,10 @@ check("08.3", always_right)
 # %% [markdown]
 # ### An open question: a lesson in not knowing
 #
-# Add five lessons to a copy of the example whose answer is "I do not know that about the ferry", to
-# questions that the text leaves open (other ones than the examination's), and train again. How many
-# admissions does it win, and how many facts does it lose? (Expect it to answer some facts' questions so, too.)
+# In section 3's first cell, add five conversations to `lessons`, each
+# `{"id": "open-1", "messages": data.talk(question, "I do not know that about the ferry.")}`, with questions that the
+# text leaves open (other ones than the examination's), and train again. How many admissions does it win, and how many
+# facts does it lose? (Expect it to answer some facts' questions so, too.)
 #
 # ## What can go wrong
 #

@@ -521,7 +521,7 @@ assert by_ours == by_trl
 assert set(by_ours[::2]) == {1.0}
 
 # %% [markdown]
-# **Doubt.** A model of 135 million parameters, one easy task, 192 answers to a training, three seeds. That a training
+# **Doubt.** A small model (here of 135 million parameters), one easy task, 192 answers to a training, three seeds. That a training
 # raises pass@1 does not say that it taught anything new: it may say more often what the model could say before (Yue et
 # al. 2025, arXiv 2504.13837).
 

@@ -73,7 +73,7 @@ plots.save(plots.four_stages(here="reward"), figures, "stages")
 # *Four boxes: SFT, reward model, PPO, evaluation. Here a model writes the votes for the second.*
 #
 # Votes of people are expensive. Bai et al. (2022, arXiv 2212.08073) let a language model vote, by written rules:
-# **[AI feedback](../docs/glossary.md#ai-feedback)**. Their writer was large; ours has 135 million parameters. So we ask: **what does a weak
+# **[AI feedback](../docs/glossary.md#ai-feedback)**. Their writer was large; that of our run has 135 million parameters. So we ask: **what does a weak
 # writer do to a policy?** Everything behind it is as in 02 and 03.
 #
 # ## 1. What is the writer told?
@@ -156,11 +156,13 @@ assert abs(opinion[0] - (yes - no)) < 0.3
 
 # %% tags=["slide"]
 rows = data.load_preferences(profile.preferences, profile.limit)
+rows = data.untested(rows, data.load_prompts("test", profile.prompts))
 rows = reward.pairs_that_fit(profile, rows)
 train, held = data.split_rows(rows, 0.2)
 sizes = [max(2, profile.eval_prompts * share // 120) for share in (15, 100, 80)]
-few, train = train[: sizes[0]], train[sizes[0] :][: sizes[1]]
-held = held[: sizes[2]]
+few = data.spread(train, min(sizes[0], max(1, len(train) // 4)))
+train = data.spread([row for row in train if row not in few], sizes[1])
+held = data.spread(held, sizes[2])
 ways = {
     "asked, base": (asked, "base"),
     "with examples, base": (shown, "base"),
@@ -207,7 +209,8 @@ def first_better(question, one, two):
     return f"{rules}\n\n{both}\nIs the first answer better, yes or no?"
 
 
-one_each = list({p.id: p for p in data.pairs(train)}.values())[: 2 * sizes[0]]
+one_each = list({p.id: p for p in data.pairs(train)}.values())
+one_each = data.spread(one_each, 2 * sizes[0])
 texts = [first_better(p.prompt, p.chosen, p.rejected) for p in one_each]
 texts += [first_better(p.prompt, p.rejected, p.chosen) for p in one_each]
 opinion, mass = writer.ask(texts, adapter)
@@ -325,17 +328,17 @@ plots.save(bars, figures, "right", right)
 # prompts, 1 is their standard deviation. **Predict first:** up, down or flat, for each of the two?
 
 # %% tags=["slide", "show-code"]
-def prompts_of(split):
+def prompts_of(split, limit):
     """Prompts of a split that fit."""
-    found = data.load_prompts(split, profile.prompts)
+    found = data.load_prompts(split, profile.prompts, limit)
     return [
         row["prompt"] for row in chat.that_fit(tokenizer, found, profile.prompt_tokens)
     ]
 
 
-train_prompts = prompts_of("train")[: profile.limit]
-test_prompts = prompts_of("test")[: profile.eval_prompts // 2]
-calibration = train_prompts[:64]
+train_prompts = prompts_of("train", profile.limit)
+test_prompts = prompts_of("test", profile.eval_prompts // 2)
+calibration = data.spread(train_prompts, 64)
 with models.using(model, models.REF):
     known = evaluation.answer(model, tokenizer, calibration, profile, seed=1)
 stage = runtime.find_stage(profile, "gold", "model/adapter_model.safetensors")
