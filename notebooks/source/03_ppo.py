@@ -113,7 +113,8 @@ prompts["test"] = data.load_prompts("test", profile.prompts)
 for split, rows in prompts.items():
     fitting = chat.that_fit(tokenizer, rows, profile.prompt_tokens)
     prompts[split] = [row["prompt"] for row in fitting]
-train_prompts, test_prompts = prompts["train"], prompts["test"][: profile.eval_prompts]
+train_prompts = prompts["train"]
+test_prompts = data.spread(prompts["test"], profile.eval_prompts)  # over all topics
 assert not set(train_prompts) & set(test_prompts)
 trainable, total = models.count_parameters(model)
 print(type(model).__name__, "with the adapters", *model.peft_config)

@@ -149,7 +149,7 @@ rows = chat.that_fit(
     tokenizer, data.load_prompts("test", profile.prompts), profile.prompt_tokens
 )
 prompts = list(dict.fromkeys(row["prompt"] for row in rows))  # each once
-prompts = prompts[: profile.eval_prompts]
+prompts = data.spread(prompts, profile.eval_prompts)  # over all topics
 assert not set(prompts) & set(fixed)
 
 greedy, rounds = {}, {}
