@@ -76,28 +76,10 @@ def existing(source: str, asked_by: str = "") -> Path | None:
 
 
 def separate(value: str) -> list[str]:
-    """The sources in a variable that may name several, separated as in ``PATH``. On every system a drive
-    letter ("C:\\data", "C:/data") belongs to its path, and ":subject" to its benchmark."""
-    found: list[str] = []
-    for several in re.split(rf";(?={_DRIVE})", value):
-        first, *others = several.split(os.pathsep)
-        found.append(first)
-        for part in others:
-            if os.pathsep == ":" and _one_source(found[-1], part):
-                found[-1] += ":" + part
-            else:
-                found.append(part)
-    return [part for part in found if part.strip()]
-
-
-def _one_source(before: str, after: str) -> bool:
-    """Whether the colon between two pieces separates nothing."""
-    whole = f"{before}:{after}"
-    if is_there(whole) or re.fullmatch(_OTHER, before):
-        return True
-    if re.fullmatch("[A-Za-z]", before):  # a drive letter
-        return after[:1] in ("/", "\\") and not is_there(before)
-    return split_subject(whole)[1] != "" and not looks_local(after) and not is_there(after)
+    """The sources in a variable that may name several, separated as in ``PATH``. A colon before what is no
+    path (of "owner/name:configuration") separates nothing."""
+    sign = r":(?!//)(?=[^:]*[./~\\])" if os.pathsep == ":" else os.pathsep
+    return [part for part in re.split(sign, value) if part.strip()]
 
 
 def is_there(source: str) -> bool:
@@ -111,7 +93,7 @@ def absolute(name: str, value: str, start: Path) -> str:
     if name in WORDS or not value or (name == "SAWYER_HOME" and value.lower() == "drive"):
         return value
     found = []
-    for source in [value] if name in FOLDERS else separate(value):
+    for source in separate(value) if name == "SAWYER_HUMAN_PAIRS" else [value]:
         whole = os.path.normpath(os.path.join(start, os.path.expanduser(source)))
         other = re.match(rf"{_OTHER}|{_DRIVE}", source)  # a drive letter means nothing but on Windows
         is_path = name in FOLDERS or (not other and (looks_local(source) or is_there(whole)))
