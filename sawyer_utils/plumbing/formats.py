@@ -8,7 +8,6 @@ more than text in it, is left out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -78,6 +77,14 @@ def text_of(row: Any, name: str) -> str:
     return value
 
 
+def check_score(value: Any, name: str) -> None:
+    """A score is a number from 1 to 10."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"field {name!r} is {value!r}, not a number")
+    if not 1 <= value <= 10:
+        raise DataError(f"field {name!r} is {value}, outside 1 to 10")
+
+
 def first_of(row: dict, names: str) -> tuple[str, Any]:
     """(name, value) of the first of the fields that a row has, and that is not null."""
     known = [name for name in names.split("|") if name in row] or names.split("|")
@@ -86,8 +93,7 @@ def first_of(row: dict, names: str) -> tuple[str, Any]:
 
 
 def talk(value: Any, done: Counter) -> list[dict]:
-    """A list of messages, or one text with its speakers, as the course's messages: user and assistant take
-    turns, and the user begins."""
+    """A list of messages, or one text with its speakers, as messages in turns, the first of the user."""
     if value in (None, "", []):
         raise Unusable("field 'messages' is empty")
     value = _marked(value) if isinstance(value, str) else value
@@ -135,10 +141,7 @@ def _said(message: Any) -> tuple[str, str]:
 
 def _marked(text: str) -> list[dict]:
     """A talk that is one text, ``Human: … Assistant: …`` (HH) or ``### Human: …`` (Guanaco), as messages. An
-    "Assistant:" with nothing after it asks for an answer, and is no turn. Messages may be JSON in a text."""
-    if text.lstrip().startswith("["):
-        with suppress(ValueError, RecursionError):
-            return json.loads(text)
+    "Assistant:" with nothing after it asks for an answer, and is no turn."""
     text = "\n\n" + text.replace("\r\n", "\n").lstrip()
     marker = "### " if text.startswith("\n\n### ") else "\n\n"
     before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", text)
@@ -291,10 +294,7 @@ def _score(row: dict, names: str) -> float | None:
     if value is None or value == "":
         return None
     value = _number(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"field {name!r} is {value!r}, not a number")
-    if not 1 <= value <= 10:
-        raise DataError(f"field {name!r} is {value}, outside 1 to 10")
+    check_score(value, name)
     return value
 
 

@@ -51,14 +51,9 @@ TROUBLES = (
         "that file.",
     ),
     (
-        "No space left on device|Disk quota exceeded",
-        "cannot be stored: the disk is full ({said})",
-        "Make room, or set HF_HOME to a folder on another disk.",
-    ),
-    (
-        "PermissionError|Read-only file system",
-        "cannot be stored: the Hub's cache cannot be written to ({said})",
-        "Set HF_HOME to a folder of yours before Python starts.",
+        "No space left on device|Disk quota exceeded|PermissionError|Read-only file system",
+        "cannot be stored in the Hub's cache ({said})",
+        "Make room, or set HF_HOME to a folder of yours before Python starts.",
     ),
     (
         r"Cert\w*Error|CERTIFICATE_VERIFY_FAILED|invalid peer certificate",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sawyer_utils.plumbing import formats, hub, paths
-from sawyer_utils.plumbing.formats import Form, text_of
+from sawyer_utils.plumbing.formats import Form, check_score, text_of
 from sawyer_utils.plumbing.reading import DataError, Rows, Unusable, locate, raw_rows, within
 
 EMBEDDED = Path(__file__).parents[1] / "corpus"
@@ -59,11 +59,7 @@ def check_preference(row: dict) -> None:
     for i, response in enumerate(responses):
         with within(f"responses[{i}]"):
             text_of(response, "text")
-            score = response.get("score")
-            if isinstance(score, bool) or not isinstance(score, (int, float)):
-                raise DataError("field 'score' is missing or not a number")
-            if not 1 <= score <= 10:
-                raise DataError(f"field 'score' is {score}, outside 1 to 10")
+            check_score(response.get("score"), "score")
     if len({r["score"] for r in responses}) < 2:
         raise Unusable("field 'responses' needs at least two different scores")
     for one, other in itertools.combinations(responses, 2):
