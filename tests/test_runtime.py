@@ -486,7 +486,6 @@ def test_the_network_is_tried_where_it_is_needed(monkeypatch, trouble, line):
 def test_memory_and_time_are_measured():
     peak = memory.peak_memory_gib()
     assert 0.05 < peak < 1000  # GiB, neither bytes nor MiB
-    assert peak.of == "process memory"
     assert peak.entry == {"peak_memory_gib": peak}
     seconds = {}
     with runtime.stopwatch(seconds, "nothing"):
@@ -542,7 +541,7 @@ def test_on_a_gpu_the_peak_is_the_cards_own_and_a_stages_does_not_hide_it(gpu):
     gpu.hold(11.5)
     gpu.hold(1.0)
     peak = memory.peak_memory_gib()
-    assert (peak, peak.of) == (11.5, "GPU memory")
+    assert (peak, peak.key) == (11.5, "peak_memory_gpu_gib")
     assert json.dumps(peak.entry) == '{"peak_memory_gpu_gib": 11.5}'
     memory.reset_card_peak()
     gpu.hold(3.0)

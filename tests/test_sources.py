@@ -743,7 +743,7 @@ def test_a_path_that_names_no_file_is_an_error_at_every_door(tmp_path, monkeypat
     for path in gone:
         with pytest.raises(DataError, match=re.escape(path)):
             DOORS[kind](path)
-    with pytest.raises(DataError, match=r"empty: no file with .*it holds nothing"):
+    with pytest.raises(DataError, match=r"empty: no file with .* in this folder"):
         DOORS[kind](str(tmp_path / "empty"))
 
 
@@ -978,7 +978,7 @@ ADDRESSES = (
 
 @pytest.mark.parametrize("source", ADDRESSES)
 def test_an_address_or_a_revision_is_refused_before_the_network(source):
-    with pytest.raises(DataError, match=f"{source}: neither an address nor a revision"):
+    with pytest.raises(DataError, match=f"{source}: neither an address nor a revision is read"):
         data.load_conversations(source)
 
 

@@ -51,7 +51,7 @@ def prepare(root: Path = ROOT) -> None:
             raise SetupStopped(f"pip could not remove torchao: {_last_error(said)}")
         print(f"Removed torchao {torchao}: peft refuses it, and the course does not use it.")
     wanted = requirements(root / "requirements.txt")
-    lacking = missing(wanted)
+    lacking = {name: bounds for name, bounds in wanted.items() if not meets(installed(name), bounds)}
     for name in MUST_STAY & lacking.keys():
         if version := installed(name):
             print(f"{name} {version} is outside {wanted[name]}, with which the course was tried; it stays.")
@@ -114,11 +114,6 @@ def requirements(path: Path) -> dict[str, str]:
     lines = (re.split(r"[#;]", line)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     parts = (re.fullmatch(r"([\w.-]+)(.*)", line) for line in lines if line)
     return {name: bounds for name, bounds in (p.groups() for p in parts) if name not in TOOLS}
-
-
-def missing(wanted: dict[str, str]) -> dict[str, str]:
-    """The requirements that no installed package meets."""
-    return {name: bounds for name, bounds in wanted.items() if not meets(installed(name), bounds)}
 
 
 def meets(version: str | None, bounds: str) -> bool:

@@ -28,9 +28,6 @@ _OTHER = r"(embedded|https?|hf|s3|file)(:|$)"  # neither a path nor an id
 class NoSuchPath(FileNotFoundError):
     """What can only be a path leads nowhere; the message says where it was looked for."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 def split_subject(source: str) -> tuple[str, str]:
     """("owner/name", "subject") of a benchmark's "owner/name:subject"; ("…", "") of all else. A drive letter

@@ -64,10 +64,7 @@ def locate(source: str, what: str = "") -> Path | None:
         raise DataError("no file is named")
     at_root = project_root() / os.path.expanduser(source)
     if re.match(r"\w+://|[\w.-]+/[\w.-]+@", source) and not (paths.is_there(source) or at_root.exists()):
-        only = (
-            "neither an address nor a revision can be named, only a file, a folder or owner/name of the Hub"
-        )
-        raise DataError(f"{source}: {only}. Download what is meant, and name the file")
+        raise DataError(f"{source}: neither an address nor a revision is read: download it, and name the file")
     try:
         found = paths.existing(source, what)
     except paths.NoSuchPath as error:
@@ -123,8 +120,7 @@ def raw_rows(path: Path) -> Rows:
         seen = [f for f in every if "/." not in f"/{f.relative_to(path).as_posix()}"]
         files = [f for f in seen if kind_of(f) in READERS and f.name.lower() not in NO_ROWS]
         if not files:
-            held = ", ".join(f.name for f in seen[:5]) or "nothing"
-            raise DataError(f"{path}: no file with {', '.join(READERS)} in this folder; it holds {held}")
+            raise DataError(f"{path}: no file with {', '.join(READERS)} in this folder")
         for file in files:
             yield from raw_rows(file)
     else:
