@@ -978,7 +978,7 @@ ADDRESSES = (
 
 @pytest.mark.parametrize("source", ADDRESSES)
 def test_an_address_or_a_revision_is_refused_before_the_network(source):
-    with pytest.raises(DataError, match=f"{source}: neither an address nor a revision is read"):
+    with pytest.raises(DataError, match=f"{source}: no address and no revision"):
         data.load_conversations(source)
 
 

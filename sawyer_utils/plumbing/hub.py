@@ -125,8 +125,7 @@ def ask(source: str = "The Hub") -> None:
 
 
 def token_state() -> str:
-    """Whether huggingface_hub finds a token, in words: in HF_TOKEN, of an earlier login, or among Colab's
-    secrets."""
+    """Whether there is a token in HF_TOKEN, of an earlier login, or among Colab's secrets."""
     return "found" if huggingface_hub.get_token() else "none; public models and data need none"
 
 
@@ -146,8 +145,8 @@ def check_access(models: Iterable[str]) -> None:
 
 
 def fetch_stage(repo: str, stage: str) -> Path:
-    """One stage's weights of a run that somebody pushed (``export.push_run``): safetensors and
-    JSON, nothing that could run. Returns its folder in the Hub's cache.
+    """The folder with one stage of a run that somebody pushed (``export.push_run``): safetensors and JSON,
+    nothing that could run.
 
     Raises:
         HubUnavailable: if it is out of reach, gated or gone, with the remedy.

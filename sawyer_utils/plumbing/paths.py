@@ -84,14 +84,14 @@ def is_there(source: str) -> bool:
     return os.path.exists(os.path.expanduser(source))  # which, unlike Path's, fails for no text
 
 
-def absolute(name: str, value: str, start: Path) -> str:
-    """What the variable ``name`` says, for a process that runs in another folder than ``start``: paths are
-    absolute, Hub ids and words as they were."""
+def absolute(name: str, value: str) -> str:
+    """What the variable ``name`` says, for a process that runs in another folder: paths are absolute, Hub ids
+    and words as they were."""
     if name in WORDS or not value or (name == "SAWYER_HOME" and value.lower() == "drive"):
         return value
     found = []
     for source in separate(value) if name == "SAWYER_HUMAN_PAIRS" else [value]:
-        whole = os.path.normpath(os.path.join(start, os.path.expanduser(source)))
+        whole = os.path.abspath(os.path.expanduser(source))
         other = re.match(rf"{_OTHER}|{_DRIVE}", source)  # a drive letter means nothing but on Windows
         is_path = name in FOLDERS or (not other and (looks_local(source) or is_there(whole)))
         found.append(whole if is_path else source)
@@ -102,7 +102,7 @@ def settle() -> None:
     """Make the paths in all variables SAWYER_… absolute, against the folder that this process was started in:
     a notebook's kernel runs in another one. The second time there is nothing to do."""
     for name in [name for name in os.environ if name.startswith("SAWYER_")]:
-        os.environ[name] = absolute(name, os.environ[name], Path.cwd())
+        os.environ[name] = absolute(name, os.environ[name])
 
 
 def quoted(path: str | Path) -> str:

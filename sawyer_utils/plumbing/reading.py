@@ -50,9 +50,8 @@ def within(place: str) -> Iterator[None]:
 
 
 def locate(source: str, what: str = "") -> Path | None:
-    """The whole path of the file or folder that ``source`` names; None for what reads as a Hub id.
-
-    "~" is the home folder. A relative path is looked for in the working directory, then in the repository.
+    """The whole path of the file or folder that ``source`` names; None for what reads as a Hub id. A relative
+    path is looked for in the working directory, then in the repository.
 
     Args:
         what: the setting that said so, for the message.
@@ -64,7 +63,7 @@ def locate(source: str, what: str = "") -> Path | None:
         raise DataError("no file is named")
     at_root = project_root() / os.path.expanduser(source)
     if re.match(r"\w+://|[\w.-]+/[\w.-]+@", source) and not (paths.is_there(source) or at_root.exists()):
-        raise DataError(f"{source}: neither an address nor a revision is read: download it, and name the file")
+        raise DataError(f"{source}: no address and no revision can be read: download it, and name the file")
     try:
         found = paths.existing(source, what)
     except paths.NoSuchPath as error:
