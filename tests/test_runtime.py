@@ -453,13 +453,11 @@ def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
     saved = {"minutes": {"01_sft": 5.31, "02_reward": 6.5}, "machine": {"device": "cpu", "cpu_cores": 2}}
     monkeypatch.setattr(machine, "read_json", lambda _: saved)
     took = "01_sft 5, 02_reward 6"  # 6.5 rounds to even
-    assert machine.expected_minutes(LOCAL, "cpu") == f"{took} (measured: cpu with 2 cores)"
-    on_gpu = machine.expected_minutes(LOCAL, "cuda")
-    assert on_gpu == f"not measured on this device; {took} on cpu with 2 cores"
+    assert machine.expected_minutes(LOCAL) == f"{took} (measured: cpu with 2 cores)"
     monkeypatch.undo()
     committed = runtime.read_json(runtime.project_root() / "results" / "local.json")
-    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in machine.expected_minutes(LOCAL, "cpu")
-    assert machine.expected_minutes(PROFILES["colab"], "cuda") == "not measured for this profile"
+    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in machine.expected_minutes(LOCAL)
+    assert machine.expected_minutes(PROFILES["colab"]) == "not measured for this profile"
 
 
 TROUBLES = [(None, "https://mirror answers")]

@@ -81,7 +81,7 @@ def report(profile: Profile, precision: Precision) -> str:
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
         "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free for runs" if there else no_drive,
         "network": _network(profile),
-        "minutes": expected_minutes(profile, precision.device),
+        "minutes": expected_minutes(profile),
     }
     return _no_gpu(profile, precision.device) + "\n".join(f"{k:10s} {v}" for k, v in lines.items())
 
@@ -111,18 +111,14 @@ def _network(profile: Profile) -> str:
     return f"{hub.constants.ENDPOINT} answers"
 
 
-def expected_minutes(profile: Profile, device: str) -> str:
-    """What each notebook took when it was measured, and on what; nothing is guessed for other devices."""
+def expected_minutes(profile: Profile) -> str:
+    """What each notebook took when it was measured, and on what."""
     path = project_root() / "results" / f"{profile.name}.json"
     saved = read_json(path) if path.exists() else {}
     if not saved.get("minutes"):
         return "not measured for this profile"
     took = ", ".join(f"{name} {minutes:.0f}" for name, minutes in saved["minutes"].items())
-    measured = saved["machine"]
-    on = f"{measured['device']} with {measured['cpu_cores']} cores"
-    if device == measured["device"] == "cpu":
-        return f"{took} (measured: {on})"
-    return f"not measured on this device; {took} on {on}"
+    return f"{took} (measured: {saved['machine']['device']} with {saved['machine']['cpu_cores']} cores)"
 
 
 def _no_gpu(profile: Profile, device: str) -> str:

@@ -141,9 +141,8 @@ def _text(path: Path) -> str:
     try:
         return data.decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start].split(b"\n")
-        bad = f"bad {'UTF-16' if wide else 'UTF-8'} at byte {len(before[-1])} (the course reads UTF-8)"
-        raise DataError(f"{path.name}, line {len(before)}: {bad}") from None
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{path.name}, line {line}: not in {error.encoding}: save it as UTF-8") from None
 
 
 def _lines(path: Path, text: str | None = None) -> Rows:
