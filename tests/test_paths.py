@@ -88,6 +88,13 @@ def test_a_drive_letter_and_a_subject_separate_nothing(sign, value, expected, mo
     assert paths.separate(value) == expected
 
 
+def test_a_file_whose_name_has_the_sign_is_one_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = f"at 10{os.pathsep}30.csv"
+    Path(name).touch()
+    assert paths.separate(name) == [name]
+
+
 SUBJECTS = [(path, (path, "")) for path in (*WINDOWS, "quiz.jsonl", "mini", "embedded:smollm2-135m")]
 for whole in (("cais/mmlu", "world_religions"), ("./mmlu.jsonl", "anatomy"), (r"C:\mmlu.jsonl", "anatomy")):
     SUBJECTS.append((":".join(whole), whole))

@@ -76,7 +76,8 @@ def separate(value: str) -> list[str]:
     """The sources in a variable that may name several, separated as in ``PATH``. A colon before what is no
     path (of "owner/name:configuration") separates nothing."""
     sign = r":(?!//)(?=[^:]*[./~\\])" if os.pathsep == ":" else os.pathsep
-    return [part for part in re.split(sign, value) if part.strip()]
+    parts = [value] if is_there(value) else re.split(sign, value)
+    return [part for part in parts if part.strip()]
 
 
 def is_there(source: str) -> bool:
