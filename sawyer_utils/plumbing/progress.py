@@ -84,7 +84,6 @@ class LogTo(TrainerCallback):
     def __init__(self, on_log: Callable[[Log], None] | None = None):
         self.tell = on_log
         self.log: Log = []
-        self.stage: Stage | None = None  # from the beginning of the training to its end
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.stage = Stage("training")
@@ -100,14 +99,13 @@ class LogTo(TrainerCallback):
                 f"Step {state.global_step}: {' and '.join(sorted(wrong))} is not a finite number, and the "
                 "weights are lost. The checkpoint before it is kept; a lower learning rate may help."
             )
-        if self.stage and fresh:
+        if fresh:
             self.stage.tell(state.global_step, state.max_steps, self.log[-1])
         if self.tell and fresh:
             self.tell(self.log)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
-        if self.stage:
-            self.stage.close()
+        self.stage.close()
         steps = _steps(state)
         for key, times in Counter(key for line in steps for key in finite(line)[1]).items():
             said = f"{key} was not finite in {times} of {len(steps)} log entries, which leave it out"
