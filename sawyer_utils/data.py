@@ -1,7 +1,6 @@
 """Conversations, preferences and prompts: loading, splitting, and pairs of responses.
 
-What a row has to look like, and where rows come from, is ``plumbing/sources.py``; the chapters have kinds of
-their own.
+What a row has to look like, and where rows come from, is ``plumbing/sources.py``.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def record_peak(profile: Profile, stage: str) -> Peak:
     path = run_dir(profile, stage) / "metrics.json"
     now = peak_memory_gib()
     earlier = read_json(path).get(now.key, 0.0) if path.exists() else 0.0
-    peak = Peak(max(earlier, now), now.of)
+    peak = Peak(max(earlier, now), now.key)
     record(profile, stage, **peak.entry)
     return peak
 

@@ -130,7 +130,7 @@ def test_peft_does_refuse_it(tmp_path, monkeypatch):
 
 def test_a_removal_that_fails_is_said(session, monkeypatch):
     monkeypatch.setattr(session, "remove", lambda name: None)
-    with pytest.raises(colab.InstallFailed, match="could not remove torchao"):
+    with pytest.raises(colab.SetupStopped, match="could not remove torchao"):
         colab.prepare()
 
 
@@ -175,7 +175,7 @@ def test_the_packages_of_this_machine_agree_with_their_metadata():
     assert colab.outdated_modules(KNOWN) == []
 
 
-@pytest.mark.parametrize("error", [colab.RestartNeeded, colab.InstallFailed])
+@pytest.mark.parametrize("error", [colab.RestartNeeded, colab.SetupStopped])
 def test_a_notebook_shows_the_message_and_no_traceback(error, capsys):
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -201,7 +201,7 @@ def test_a_newer_colab_may_move_all_but_what_must_stay(session):
 
 def test_a_failed_installation_says_why_and_what_to_do(session):
     session.refusals = 2
-    with pytest.raises(colab.InstallFailed, match="Disconnect and delete runtime") as caught:
+    with pytest.raises(colab.SetupStopped, match="Disconnect and delete runtime") as caught:
         colab.prepare()
     assert "ERROR: Cannot install trl: conflicting dependencies" in str(caught.value)
 

@@ -415,16 +415,6 @@ def test_the_news_has_the_promised_sizes_and_both_splits_all_topics(counts):
     assert len({row["topic"] for row in summaries.load_news("train", limit=24)}) >= 8
 
 
-def test_news_of_ones_own_is_loaded_by_path(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    rows = [
-        {**NEWS, "id": f"n-{i}", "text": f"It rained {i}.", "split": ("train", "test")[i % 2]}
-        for i in range(6)
-    ]
-    path.write_text(jsonl(rows), encoding="utf-8")
-    assert summaries.load_news("test", str(path)) == rows[1::2]
-
-
 def without(topic: str, split: str):
     """A change: the news without a topic in one split."""
 

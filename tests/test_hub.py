@@ -235,8 +235,8 @@ REMEDIES = [
     (ValueError("BuilderConfig 'x' not found. Available: ['a', 'b']"), ONCE),
     (ValueError("Bad split: train. Available splits: ['test']"), ONCE),
     (OSError(28, "No space left on device"), "Make room"),
-    (PermissionError(13, "Permission denied"), "Set HF_HOME to a folder of yours"),
-    (OSError(30, "Read-only file system"), "Set HF_HOME to a folder of yours"),
+    (PermissionError(13, "Permission denied"), "set HF_HOME to a folder of yours"),
+    (OSError(30, "Read-only file system"), "set HF_HOME to a folder of yours"),
     (datasets.exceptions.DatasetNotFoundError("no"), "If it is private, log in"),
 ]
 

@@ -68,38 +68,29 @@ def test_a_slip_is_shown_its_neighbour(tmp_path):
 # --- several ------------------------------------------------------------------------------------
 
 WINDOWS = (r"C:\data\quiz.jsonl", "C:/data/quiz.jsonl", r"d:\a b\x.csv", "Z:/")
-BOTH_SYSTEMS = [
-    ("", []),
-    *((path, [path]) for path in (*WINDOWS, "cais/mmlu:anatomy", "embedded:smollm2-135m", "https://a.b/c")),
+SEVERAL = [
+    (":", "a.jsonl:b.jsonl", ["a.jsonl", "b.jsonl"]),
+    (":", ":a.jsonl:/b", ["a.jsonl", "/b"]),
+    (":", "/a/b:~/c d:./e", ["/a/b", "~/c d", "./e"]),
+    (":", "cais/mmlu:anatomy:own.jsonl", ["cais/mmlu:anatomy", "own.jsonl"]),
+    (":", "own.jsonl:cais/mmlu:anatomy", ["own.jsonl", "cais/mmlu:anatomy"]),
+    (";", r"C:\a.jsonl;D:\b.jsonl", [r"C:\a.jsonl", r"D:\b.jsonl"]),
+    (";", "a.jsonl;cais/mmlu:anatomy;C:/b;", ["a.jsonl", "cais/mmlu:anatomy", "C:/b"]),
+    *((";", path, [path]) for path in WINDOWS),
 ]
-POSIX = [
-    ("a.jsonl:b.jsonl", ["a.jsonl", "b.jsonl"]),
-    (":a.jsonl::/b:", ["a.jsonl", "/b"]),
-    ("/a/b:~/c d:./e", ["/a/b", "~/c d", "./e"]),
-    (r"C:\a.jsonl:D:\b.jsonl", [r"C:\a.jsonl", r"D:\b.jsonl"]),
-    (r"C:\a.jsonl;D:\b.jsonl", [r"C:\a.jsonl", r"D:\b.jsonl"]),
-    ("C:/a.jsonl:b.jsonl:D:/c", ["C:/a.jsonl", "b.jsonl", "D:/c"]),
-    ("cais/mmlu:anatomy:own.jsonl", ["cais/mmlu:anatomy", "own.jsonl"]),
-    ("own.jsonl:cais/mmlu:anatomy", ["own.jsonl", "cais/mmlu:anatomy"]),
-]
-WITH_SEMICOLON = [
-    (r"C:\a.jsonl;D:\b.jsonl", [r"C:\a.jsonl", r"D:\b.jsonl"]),
-    ("a.jsonl;cais/mmlu:anatomy;C:/b", ["a.jsonl", "cais/mmlu:anatomy", "C:/b"]),
-]
-CASES = [(sign, *case) for sign in ":;" for case in BOTH_SYSTEMS]
-CASES += [(":", *case) for case in POSIX] + [(";", *case) for case in WITH_SEMICOLON]
+ALONE = ("", "cais/mmlu:anatomy", "embedded:smollm2-135m", "https://a.b/c")
+SEVERAL += [(sign, one, [one] * bool(one)) for sign in ":;" for one in ALONE]
 
 
-@pytest.mark.parametrize(("sign", "value", "expected"), CASES)
-def test_a_drive_letter_and_a_subject_separate_nothing(sign, value, expected, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize(("sign", "value", "expected"), SEVERAL)
+def test_a_drive_letter_and_a_subject_separate_nothing(sign, value, expected, monkeypatch):
     monkeypatch.setattr(os, "pathsep", sign)
     assert paths.separate(value) == expected
 
 
 def test_a_file_whose_name_has_the_sign_is_one_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    name = f"at 10{os.pathsep}30"
+    name = f"at 10{os.pathsep}30.csv"
     Path(name).touch()
     assert paths.separate(name) == [name]
 

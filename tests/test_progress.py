@@ -86,7 +86,7 @@ def test_after_an_error_the_next_one_is_heard(told):
     Stage("training")  # was stopped, and never ended
     again = Stage("training")
     again.tell(1, 2)
-    again.end()
+    again.close()
     assert steps(told, "training") == [(1, 2)]
 
 

@@ -453,13 +453,11 @@ def test_minutes_are_those_that_were_measured_and_nobody_elses(monkeypatch):
     saved = {"minutes": {"01_sft": 5.31, "02_reward": 6.5}, "machine": {"device": "cpu", "cpu_cores": 2}}
     monkeypatch.setattr(machine, "read_json", lambda _: saved)
     took = "01_sft 5, 02_reward 6"  # 6.5 rounds to even
-    assert machine.expected_minutes(LOCAL, "cpu") == f"{took} (measured: cpu with 2 cores)"
-    on_gpu = machine.expected_minutes(LOCAL, "cuda")
-    assert on_gpu == f"not measured on this device; {took} on cpu with 2 cores"
+    assert machine.expected_minutes(LOCAL) == f"{took} (measured: cpu with 2 cores)"
     monkeypatch.undo()
     committed = runtime.read_json(runtime.project_root() / "results" / "local.json")
-    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in machine.expected_minutes(LOCAL, "cpu")
-    assert machine.expected_minutes(PROFILES["colab"], "cuda") == "not measured for this profile"
+    assert f"01_sft {committed['minutes']['01_sft']:.0f}" in machine.expected_minutes(LOCAL)
+    assert machine.expected_minutes(PROFILES["colab"]) == "not measured for this profile"
 
 
 TROUBLES = [(None, "https://mirror answers")]
@@ -486,7 +484,6 @@ def test_the_network_is_tried_where_it_is_needed(monkeypatch, trouble, line):
 def test_memory_and_time_are_measured():
     peak = memory.peak_memory_gib()
     assert 0.05 < peak < 1000  # GiB, neither bytes nor MiB
-    assert peak.of == "process memory"
     assert peak.entry == {"peak_memory_gib": peak}
     seconds = {}
     with runtime.stopwatch(seconds, "nothing"):
@@ -542,7 +539,7 @@ def test_on_a_gpu_the_peak_is_the_cards_own_and_a_stages_does_not_hide_it(gpu):
     gpu.hold(11.5)
     gpu.hold(1.0)
     peak = memory.peak_memory_gib()
-    assert (peak, peak.of) == (11.5, "GPU memory")
+    assert (peak, peak.key) == (11.5, "peak_memory_gpu_gib")
     assert json.dumps(peak.entry) == '{"peak_memory_gpu_gib": 11.5}'
     memory.reset_card_peak()
     gpu.hold(3.0)

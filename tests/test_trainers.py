@@ -225,8 +225,9 @@ def test_without_a_scaler_a_gradient_that_is_not_finite_stops_the_training(
 
 def test_other_numbers_that_are_not_finite_are_left_out_and_said(capsys):
     history = [{"step": 1, "loss": 1.0, "entropy": math.inf, "num_tokens": 5}, {"step": 2, "loss": 2.0}]
-    state = SimpleNamespace(log_history=history, global_step=2)
+    state = SimpleNamespace(log_history=history, global_step=2, max_steps=2)
     args, progress = SimpleNamespace(fp16=False), LogTo()
+    progress.on_train_begin(args, state, None)
     progress.on_log(args, state, None)
     assert progress.log == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]
     progress.on_train_end(args, state, None)

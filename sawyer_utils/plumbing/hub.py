@@ -51,14 +51,9 @@ TROUBLES = (
         "that file.",
     ),
     (
-        "No space left on device|Disk quota exceeded",
-        "cannot be stored: the disk is full ({said})",
-        "Make room, or set HF_HOME to a folder on another disk.",
-    ),
-    (
-        "PermissionError|Read-only file system",
-        "cannot be stored: the Hub's cache cannot be written to ({said})",
-        "Set HF_HOME to a folder of yours before Python starts.",
+        "No space left on device|Disk quota exceeded|PermissionError|Read-only file system",
+        "cannot be stored in the Hub's cache ({said})",
+        "Make room, or set HF_HOME to a folder of yours before Python starts.",
     ),
     (
         r"Cert\w*Error|CERTIFICATE_VERIFY_FAILED|invalid peer certificate",
@@ -130,8 +125,7 @@ def ask(source: str = "The Hub") -> None:
 
 
 def token_state() -> str:
-    """Whether huggingface_hub finds a token, in words: in HF_TOKEN, of an earlier login, or among Colab's
-    secrets."""
+    """Whether there is a token in HF_TOKEN, of an earlier login, or among Colab's secrets."""
     return "found" if huggingface_hub.get_token() else "none; public models and data need none"
 
 
@@ -151,8 +145,8 @@ def check_access(models: Iterable[str]) -> None:
 
 
 def fetch_stage(repo: str, stage: str) -> Path:
-    """One stage's weights of a run that somebody pushed (``export.push_run``): safetensors and
-    JSON, nothing that could run. Returns its folder in the Hub's cache.
+    """The folder with one stage of a run that somebody pushed (``export.push_run``): safetensors and JSON,
+    nothing that could run.
 
     Raises:
         HubUnavailable: if it is out of reach, gated or gone, with the remedy.

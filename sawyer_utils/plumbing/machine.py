@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 import os
 import platform
@@ -73,21 +72,18 @@ def report(profile: Profile, precision: Precision) -> str:
     policy = "" if profile.policy_base.startswith("embedded:") else f" ({profile.policy_base})"
     versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft")]
     there = next((folder for folder in (home(), *home().absolute().parents) if folder.exists()), None)
+    no_drive = f"SAWYER_HOME is {home()}, on a drive that is not there"
     lines = {
         "profile": profile.name + policy,
         "device": _device(precision.device),
         "precision": f"{number} ({precision.reason}); adapters and heads in float32; "
         f"attention {precision.attention}",
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
-        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free for runs" if there else _no_drive(),
+        "disk": f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free for runs" if there else no_drive,
         "network": _network(profile),
-        "minutes": expected_minutes(profile, precision.device),
+        "minutes": expected_minutes(profile),
     }
     return _no_gpu(profile, precision.device) + "\n".join(f"{k:10s} {v}" for k, v in lines.items())
-
-
-def _no_drive() -> str:
-    return f"SAWYER_HOME is {home()}, on a drive that is not there"
 
 
 def _device(device: str) -> str:
@@ -115,18 +111,14 @@ def _network(profile: Profile) -> str:
     return f"{hub.constants.ENDPOINT} answers"
 
 
-def expected_minutes(profile: Profile, device: str) -> str:
-    """What each notebook took when it was measured, and on what; nothing is guessed for other devices."""
+def expected_minutes(profile: Profile) -> str:
+    """What each notebook took when it was measured, and on what."""
     path = project_root() / "results" / f"{profile.name}.json"
     saved = read_json(path) if path.exists() else {}
     if not saved.get("minutes"):
         return "not measured for this profile"
     took = ", ".join(f"{name} {minutes:.0f}" for name, minutes in saved["minutes"].items())
-    measured = saved["machine"]
-    on = f"{measured['device']} with {measured['cpu_cores']} cores"
-    if device == measured["device"] == "cpu":
-        return f"{took} (measured: {on})"
-    return f"not measured on this device; {took} on {on}"
+    return f"{took} (measured: {saved['machine']['device']} with {saved['machine']['cpu_cores']} cores)"
 
 
 def _no_gpu(profile: Profile, device: str) -> str:
@@ -142,21 +134,11 @@ def _no_gpu(profile: Profile, device: str) -> str:
     return f"{line}\nNO GPU in this session. {what}\n{remedy}\n{line}\n"
 
 
-PLAIN = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "±": "+-", "≤": "<=", "≥": ">="}
-
-
 def show_anything() -> None:
-    """Let what is printed survive any encoding: a sign that it lacks (an arrow, redirected to a file on
-    Windows) is written plainly, or as "?"."""
-    codecs.register_error("sawyer-plain", _plainly)
+    """Let what is printed survive where the output is redirected: to a file Windows writes in an encoding
+    that lacks arrows."""
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's is in UTF-8, and has it not
-        sys.stdout.reconfigure(errors="sawyer-plain")
-
-
-def _plainly(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
 
 
 def quiet_libraries() -> None:

@@ -15,22 +15,16 @@ GIB = 2**30
 
 
 class Peak(float):
-    """GiB at the peak, and of what: a GPU's memory is not the process's, and numbers of the two are kept
-    apart wherever they are recorded.
+    """GiB at the peak. A GPU's memory is not the process's: numbers of the two have names of their own.
 
     Attributes:
-        of: "GPU memory" or "process memory".
+        key: the name it is recorded under, "peak_memory_gpu_gib" or "peak_memory_gib".
     """
 
-    def __new__(cls, gib: float, of: str) -> Peak:
+    def __new__(cls, gib: float, key: str) -> Peak:
         found = super().__new__(cls, gib)
-        found.of = of
+        found.key = key
         return found
-
-    @property
-    def key(self) -> str:
-        """The name it is recorded under."""
-        return {"GPU memory": "peak_memory_gpu_gib", "process memory": "peak_memory_gib"}[self.of]
 
     @property
     def entry(self) -> dict[str, float]:
@@ -54,15 +48,15 @@ def peak_memory_gib() -> Peak:
     """Peak memory in GiB since the process began: on a GPU what torch allocated there, as the card's own
     counter has it; elsewhere what of this process is resident."""
     if gpu := card():
-        return Peak(max(_before_reset, gpu.max_memory_allocated() / GIB), "GPU memory")
+        return Peak(max(_before_reset, gpu.max_memory_allocated() / GIB), "peak_memory_gpu_gib")
     if sys.platform == "win32":  # has no module "resource"
         import psutil  # accelerate brings it
 
-        return Peak(psutil.Process().memory_info().peak_wset / GIB, "process memory")
+        return Peak(psutil.Process().memory_info().peak_wset / GIB, "peak_memory_gib")
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Peak(peak / (GIB if sys.platform == "darwin" else 2**20), "process memory")
+    return Peak(peak / (GIB if sys.platform == "darwin" else 2**20), "peak_memory_gib")
 
 
 def reset_card_peak() -> None:
@@ -128,8 +122,7 @@ def _out_of_memory(model, halves: dict[str, tuple[int, float]], error: str, used
         sizes[p.requires_grad] += p.numel() * p.element_size()
     frozen, trained = sizes.values()
     passing = max(0, used - frozen - 4 * trained)  # weight, gradient and two moments of what is trained
-    halved = {name: (value, share) for name, (value, share) in halves.items() if value > 1}
-    saved = {f"{name} {v} → {v // 2}": share * passing / 2 for name, (v, share) in halved.items()}
+    saved = {f"{name} {v} → {v // 2}": share * passing / 2 for name, (v, share) in halves.items() if v > 1}
     saved["lora_rank, half of it"] = 2 * trained
     if not getattr(model, "is_loaded_in_4bit", False):
         saved["precision nf4"] = frozen * 0.7  # of 16 bits a weight, 4 and its scales are left

@@ -28,9 +28,6 @@ _OTHER = r"(embedded|https?|hf|s3|file)(:|$)"  # neither a path nor an id
 class NoSuchPath(FileNotFoundError):
     """What can only be a path leads nowhere; the message says where it was looked for."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 def split_subject(source: str) -> tuple[str, str]:
     """("owner/name", "subject") of a benchmark's "owner/name:subject"; ("…", "") of all else. A drive letter
@@ -76,28 +73,11 @@ def existing(source: str, asked_by: str = "") -> Path | None:
 
 
 def separate(value: str) -> list[str]:
-    """The sources in a variable that may name several, separated as in ``PATH``. On every system a drive
-    letter ("C:\\data", "C:/data") belongs to its path, and ":subject" to its benchmark."""
-    found: list[str] = []
-    for several in re.split(rf";(?={_DRIVE})", value):
-        first, *others = several.split(os.pathsep)
-        found.append(first)
-        for part in others:
-            if os.pathsep == ":" and _one_source(found[-1], part):
-                found[-1] += ":" + part
-            else:
-                found.append(part)
-    return [part for part in found if part.strip()]
-
-
-def _one_source(before: str, after: str) -> bool:
-    """Whether the colon between two pieces separates nothing."""
-    whole = f"{before}:{after}"
-    if is_there(whole) or re.fullmatch(_OTHER, before):
-        return True
-    if re.fullmatch("[A-Za-z]", before):  # a drive letter
-        return after[:1] in ("/", "\\") and not is_there(before)
-    return split_subject(whole)[1] != "" and not looks_local(after) and not is_there(after)
+    """The sources in a variable that may name several, separated as in ``PATH``. A colon before what is no
+    path (of "owner/name:configuration") separates nothing."""
+    sign = r":(?!//)(?=[^:]*[./~\\])" if os.pathsep == ":" else os.pathsep
+    parts = [value] if is_there(value) else re.split(sign, value)
+    return [part for part in parts if part.strip()]
 
 
 def is_there(source: str) -> bool:
@@ -105,14 +85,14 @@ def is_there(source: str) -> bool:
     return os.path.exists(os.path.expanduser(source))  # which, unlike Path's, fails for no text
 
 
-def absolute(name: str, value: str, start: Path) -> str:
-    """What the variable ``name`` says, for a process that runs in another folder than ``start``: paths are
-    absolute, Hub ids and words as they were."""
+def absolute(name: str, value: str) -> str:
+    """What the variable ``name`` says, for a process that runs in another folder: paths are absolute, Hub ids
+    and words as they were."""
     if name in WORDS or not value or (name == "SAWYER_HOME" and value.lower() == "drive"):
         return value
     found = []
-    for source in [value] if name in FOLDERS else separate(value):
-        whole = os.path.normpath(os.path.join(start, os.path.expanduser(source)))
+    for source in separate(value) if name == "SAWYER_HUMAN_PAIRS" else [value]:
+        whole = os.path.abspath(os.path.expanduser(source))
         other = re.match(rf"{_OTHER}|{_DRIVE}", source)  # a drive letter means nothing but on Windows
         is_path = name in FOLDERS or (not other and (looks_local(source) or is_there(whole)))
         found.append(whole if is_path else source)
@@ -123,7 +103,7 @@ def settle() -> None:
     """Make the paths in all variables SAWYER_… absolute, against the folder that this process was started in:
     a notebook's kernel runs in another one. The second time there is nothing to do."""
     for name in [name for name in os.environ if name.startswith("SAWYER_")]:
-        os.environ[name] = absolute(name, os.environ[name], Path.cwd())
+        os.environ[name] = absolute(name, os.environ[name])
 
 
 def quoted(path: str | Path) -> str:

@@ -6,9 +6,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from transformers import TrainerCallback
 
@@ -17,7 +17,6 @@ from sawyer_utils.plumbing.files import finite, write_json
 Log = list[dict]
 FILE = "SAWYER_PROGRESS"  # the variable that names the file; `python -m sawyer_utils course` sets it
 SHOWN = ("loss", "accuracy", "reward", "kl")
-Item = TypeVar("Item")
 
 
 class Stage:
@@ -48,7 +47,7 @@ class Stage:
         with suppress(OSError):  # on Windows, while somebody reads it
             write_json(os.environ[FILE], now)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """The stage is over: what it said is no more."""
         if Stage.current is self:
             Stage.current = None
@@ -57,17 +56,12 @@ class Stage:
                     Path(os.environ[FILE]).unlink()
 
 
-@contextmanager
-def stage(what: str) -> Iterator[Stage]:
+def stage(what: str) -> closing[Stage]:
     """A :class:`Stage` that ends with the block."""
-    found = Stage(what)
-    try:
-        yield found
-    finally:
-        found.end()
+    return closing(Stage(what))
 
 
-def each(what: str, items: Sequence[Item]) -> Iterator[Item]:
+def each(what: str, items: Sequence) -> Iterator:
     """The items one after the other, and how far that is."""
     with stage(what) as now:
         for number, item in enumerate(items):
@@ -90,7 +84,6 @@ class LogTo(TrainerCallback):
     def __init__(self, on_log: Callable[[Log], None] | None = None):
         self.tell = on_log
         self.log: Log = []
-        self.stage: Stage | None = None  # from the beginning of the training to its end
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.stage = Stage("training")
@@ -106,14 +99,13 @@ class LogTo(TrainerCallback):
                 f"Step {state.global_step}: {' and '.join(sorted(wrong))} is not a finite number, and the "
                 "weights are lost. The checkpoint before it is kept; a lower learning rate may help."
             )
-        if self.stage and fresh:
+        if fresh:
             self.stage.tell(state.global_step, state.max_steps, self.log[-1])
         if self.tell and fresh:
             self.tell(self.log)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
-        if self.stage:
-            self.stage.end()
+        self.stage.close()
         steps = _steps(state)
         for key, times in Counter(key for line in steps for key in finite(line)[1]).items():
             said = f"{key} was not finite in {times} of {len(steps)} log entries, which leave it out"

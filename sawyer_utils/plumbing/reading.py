@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import difflib
 import gzip
 import io
 import json
@@ -23,11 +22,10 @@ from typing import Any
 from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import project_root
 
-# Of a CSV: columns whose cells are JSON (all others may hold messages), and those of numbers, true and false.
+# Of a CSV: columns whose cells are JSON (all others may hold messages), and of whole numbers, true and false.
 NESTED = {"messages", "conversations", "conversation", "responses", "completions", "choices"}
 NESTED |= {"mc1_targets", "mc2_targets", "keys", "lessons"}
-NUMBERS = {"label", "unknown", "score_chosen", "score_rejected", "chosen_score", "rejected_score"}
-NUMBERS |= {"chosen-rating", "rejected-rating", "chosen_rating", "rejected_rating"}
+NUMBERS = {"label", "unknown"}
 NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of ``datasets``
 NO_ROWS |= {"readme.txt", "license.txt", "licence.txt", "notice.txt", "copying.txt"}
 
@@ -52,9 +50,8 @@ def within(place: str) -> Iterator[None]:
 
 
 def locate(source: str, what: str = "") -> Path | None:
-    """The whole path of the file or folder that ``source`` names; None for what reads as a Hub id.
-
-    "~" is the home folder. A relative path is looked for in the working directory, then in the repository.
+    """The whole path of the file or folder that ``source`` names; None for what reads as a Hub id. A relative
+    path is looked for in the working directory, then in the repository.
 
     Args:
         what: the setting that said so, for the message.
@@ -66,10 +63,7 @@ def locate(source: str, what: str = "") -> Path | None:
         raise DataError("no file is named")
     at_root = project_root() / os.path.expanduser(source)
     if re.match(r"\w+://|[\w.-]+/[\w.-]+@", source) and not (paths.is_there(source) or at_root.exists()):
-        only = (
-            "neither an address nor a revision can be named, only a file, a folder or owner/name of the Hub"
-        )
-        raise DataError(f"{source}: {only}. Download what is meant, and name the file")
+        raise DataError(f"{source}: no address and no revision can be read: download it, and name the file")
     try:
         found = paths.existing(source, what)
     except paths.NoSuchPath as error:
@@ -98,20 +92,13 @@ def named_files(folder: str, names: Iterable[str]) -> dict[str, Path]:
         raise DataError(f"{path}: which one? {', '.join(file.name for file in twice[0])}")
     if not any(found.values()):
         raise DataError(f"{path}: holds none of {', '.join(found)} (with {', '.join(READERS)})")
-    _say_unused([file for file in every if [file] not in found.values()], found)
+    if unused := [file.name for file in every if [file] not in found.values()]:
+        print("not used:", ", ".join(unused))
     return {name: files[0] for name, files in found.items() if files}
 
 
 def _stem(path: Path) -> str:
     return path.name.split(".")[0].lower()
-
-
-def _say_unused(files: list[Path], names: Iterable[str]) -> None:
-    """One line: a name may be mistyped."""
-    near = [difflib.get_close_matches(_stem(file), names, n=1) for file in files]
-    said = [f"{f.name} (did you mean {n[0]}?)" if n else f.name for f, n in zip(files, near, strict=True)]
-    if said:
-        print("not used:", ", ".join(said))
 
 
 def kind_of(path: Path) -> str:
@@ -132,8 +119,7 @@ def raw_rows(path: Path) -> Rows:
         seen = [f for f in every if "/." not in f"/{f.relative_to(path).as_posix()}"]
         files = [f for f in seen if kind_of(f) in READERS and f.name.lower() not in NO_ROWS]
         if not files:
-            held = ", ".join(f.name for f in seen[:5]) or "nothing"
-            raise DataError(f"{path}: no file with {', '.join(READERS)} in this folder; it holds {held}")
+            raise DataError(f"{path}: no file with {', '.join(READERS)} in this folder")
         for file in files:
             yield from raw_rows(file)
     else:
@@ -155,9 +141,8 @@ def _text(path: Path) -> str:
     try:
         return data.decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start].split(b"\n")
-        bad = f"bad {'UTF-16' if wide else 'UTF-8'} at byte {len(before[-1])} (the course reads UTF-8)"
-        raise DataError(f"{path.name}, line {len(before)}: {bad}") from None
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{path.name}, line {line}: not in {error.encoding}: save it as UTF-8") from None
 
 
 def _lines(path: Path, text: str | None = None) -> Rows:
@@ -186,7 +171,7 @@ def _json(path: Path) -> Rows:
         with within(place):
             if not isinstance(row, dict):
                 raise DataError("not a JSON object")
-            _refuse_half_characters(row, "")
+            _refuse_half_characters(row)
         yield place, row
 
 
@@ -221,16 +206,13 @@ def _parsed(path: Path, text: str) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{place}: not JSON ({error})") from None
 
 
-def _refuse_half_characters(value: Any, field: str) -> None:
+def _refuse_half_characters(row: dict) -> None:
     """JSON can spell half of an emoji, which no tokenizer takes."""
-    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise DataError(f"field {field!r} holds half a character, a lone surrogate such as \\ud83d")
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        place = f"{field}[{key}]" if isinstance(key, int) else f"{field}.{key}".lstrip(".")
-        if isinstance(key, str):
-            _refuse_half_characters(key, ascii(key))
-        _refuse_half_characters(inner, place)
+    for name, value in row.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"field {name!a} holds half a character, such as \\ud83d alone") from None
 
 
 def _csv(path: Path) -> Rows:
@@ -266,7 +248,7 @@ def _cell(name: str, text: str) -> Any:
     if not bare or (name not in NUMBERS and bare[0] not in "[{"):
         return text
     try:
-        value = json.loads(bare.lower().replace(",", ".") if name in NUMBERS else bare)
+        value = json.loads(bare.lower() if name in NUMBERS else bare)
     except (ValueError, RecursionError):
         if re.match(r"[\[{]\s*[{'\"]" if name in NESTED else r"\[\s*{\s*'(role|content|from|value)'", bare):
             raise DataError(
@@ -275,7 +257,7 @@ def _cell(name: str, text: str) -> Any:
         return text  # it begins with a bracket, or is no number: the row's check says so
     if name not in NESTED | NUMBERS and not _has_messages(value):
         return text  # an answer may be JSON
-    _refuse_half_characters(value, name)
+    _refuse_half_characters({name: value})
     return value
 
 

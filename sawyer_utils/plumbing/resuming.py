@@ -49,9 +49,8 @@ class TrainingInterrupted(MessageAlone, KeyboardInterrupt):
 
 
 class StopButton:
-    """Turns Jupyter's Stop button (Ctrl-C) into a wish, which a training grants at the end of its step.
-
-    A second press stops at once. Outside the main thread, where Python hears no signals, nothing changes.
+    """Turns Jupyter's Stop button (Ctrl-C) into a wish, which a training grants at the end of its step; a
+    second press stops at once. Outside the main thread, where Python hears no signals, nothing changes.
 
     Attributes:
         pressed: whether somebody wants to stop.

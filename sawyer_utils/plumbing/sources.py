@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sawyer_utils.plumbing import formats, hub, paths
-from sawyer_utils.plumbing.formats import Form, text_of
+from sawyer_utils.plumbing.formats import Form, check_score, text_of
 from sawyer_utils.plumbing.reading import DataError, Rows, Unusable, locate, raw_rows, within
 
 EMBEDDED = Path(__file__).parents[1] / "corpus"
@@ -59,11 +59,7 @@ def check_preference(row: dict) -> None:
     for i, response in enumerate(responses):
         with within(f"responses[{i}]"):
             text_of(response, "text")
-            score = response.get("score")
-            if isinstance(score, bool) or not isinstance(score, (int, float)):
-                raise DataError("field 'score' is missing or not a number")
-            if not 1 <= score <= 10:
-                raise DataError(f"field 'score' is {score}, outside 1 to 10")
+            check_score(response.get("score"), "score")
     if len({r["score"] for r in responses}) < 2:
         raise Unusable("field 'responses' needs at least two different scores")
     for one, other in itertools.combinations(responses, 2):
@@ -257,18 +253,16 @@ def drawn(rows: list[dict], limit: int | None, source: str) -> list[dict]:
 
 
 def spread(rows: list[dict], limit: int | None) -> list[dict]:
-    """``limit`` of the rows. A slice of a file ordered by topic would hold few topics: from its start
-    to its end, at equal distances."""
+    """``limit`` of the rows at equal distances: the start of a file may be of one topic."""
     many = limit is None or limit >= len(rows)
     return rows if many else [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def from_file(schema: Schema, path: Path) -> list[dict]:
-    """All rows of a file or a folder. A row that is broken ends it, with file and line; one that teaches
-    nothing is left out.
+    """All rows of a file or a folder but those that teach nothing.
 
     Raises:
-        DataError: naming file, line and field; or if no row is left.
+        DataError: for a row that is broken, with file, line and field; or if no row is left.
     """
     told = Told()
     try:
@@ -289,9 +283,8 @@ PATIENCE = 100  # rows: if none of the first ones can be used, the source is not
 def from_hub(schema: Schema, source: str, limit: int | None, **part: str) -> list[dict]:
     """``limit`` rows of a Hub data set (None: all) in the course's schema.
 
-    They are drawn from three times as many, always the same ones: a stream shows the start of a file
-    only, and who made it may have put like beside like. A shuffled stream of ``datasets`` would draw
-    others with its next version.
+    They are drawn from three times as many, for a file may be ordered, and always the same ones: a shuffled
+    stream of ``datasets`` would draw others with its next version.
 
     Args:
         source: "owner/name", or "owner/name:configuration".
@@ -328,7 +321,7 @@ class Told:
     left_out: Counter[str] = field(default_factory=Counter)  # by reason
 
     def say(self, source: str, kind: str) -> None:
-        """A line on the form, on what was changed, and on what was left out; the last two if there is any."""
+        """A line on each of the three, if there is any."""
         lost, rows = self.left_out.total(), self.left_out.total() + self.forms.total()
         forms = (f"{form}, {count:,} {kind.replace('_', ' ')}" for form, count in self.forms.most_common())
         if self.forms:
@@ -340,11 +333,8 @@ class Told:
 
 
 def _counts(reasons: Counter[str]) -> str:
-    """The five commonest reasons, and how many rows have others."""
-    common = reasons.most_common(5)
-    others = reasons.total() - sum(n for _, n in common)
-    said = [*((reason, n) for reason, n in common), *([("others", others)] if others else [])]
-    return "; ".join(f"{n:,} × {reason}" for reason, n in said)
+    """The five commonest reasons."""
+    return "; ".join(f"{n:,} × {reason}" for reason, n in reasons.most_common(5))
 
 
 def map_rows(schema: Schema, rows: Rows, told: Told, strict: bool = False) -> Iterator[dict]:

@@ -12,9 +12,8 @@ PROBE = "Why is the sky blue? Because air scatters short waves of light more tha
 
 @torch.no_grad()
 def probe_fp16(model, tokenizer) -> float:
-    """Send one text through the model in float16; returns the largest activation (float16 ends at 65,504).
-
-    Models trained in bf16 may overflow there: everything after is NaN, hours before anyone looks.
+    """Send one text through the model in float16, where one trained in bf16 may overflow; returns the largest
+    activation (float16 ends at 65,504).
 
     Raises:
         Fp16Overflow: naming the layer and what to do.
