@@ -226,6 +226,7 @@ CONVERSATION_FORMS = [  # said, row, messages
     ),
     (TEXT, {"text": f"{HH} B"}, TALK),
     (TEXT, {"text": f"{HH} B", "system": "S"}, [user("S\n\nQ"), *TALK[1:]]),
+    (MESSAGES, {"messages": json.dumps(TALK)}, TALK),
     (TEXT, {"text": "### Human: Q### Assistant: A"}, QA),
 ]
 PAIRS, PAIRS_ALONE = "prompt, chosen and rejected (TRL)", "chosen and rejected with their prompt (TRL, HH)"

@@ -8,6 +8,7 @@ more than text in it, is left out.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -145,7 +146,10 @@ def _said(message: Any) -> tuple[str, str]:
 
 def _marked(text: str) -> list[dict]:
     """A talk that is one text, ``Human: … Assistant: …`` (HH) or ``### Human: …`` (Guanaco), as messages. An
-    "Assistant:" with nothing after it asks for an answer, and is no turn."""
+    "Assistant:" with nothing after it asks for an answer, and is no turn. Messages may be JSON in a text."""
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
     text = "\n\n" + text.replace("\r\n", "\n").lstrip()
     marker = "### " if text.startswith("\n\n### ") else "\n\n"
     before, *parts = re.split(rf"{marker}({'|'.join(SPEAKERS)}):", text)
