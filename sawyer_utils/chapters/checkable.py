@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sawyer_utils import evaluation, models, runtime
-from sawyer_utils.chat import that_fit
+from sawyer_utils import runtime
+from sawyer_utils.chapters import versus
 from sawyer_utils.data import normalise
 from sawyer_utils.plumbing import memory, sources
 from sawyer_utils.plumbing.files import read_json, write_json
@@ -214,24 +214,10 @@ def tasks(profile: Profile, group: int) -> dict[str, Task]:
 
 
 def answers(profile: Profile, sft: Path, adapter: Path, prompts: list[str], samples=1, seed=0, kl=True):
-    """What an adapter says to prompts, as lists in one order: "prompt", "response", "length" (tokens),
-    "finished", and, if asked for, "kl" to the SFT model (nats). Sampled once, ``samples`` of each prompt; the
-    random numbers are the same for every adapter."""
+    """:func:`versus.sampled` in this chapter's folder, ``samples`` of each prompt."""
     sizes = prompts, samples, seed, kl, profile.response_tokens, profile.temperature
     path = runtime.run_dir(profile, "checkable") / "answers" / f"{fingerprint(adapter, sizes)}.json"
-    if not path.exists():
-        tokenizer, model = models.load_actor(profile, sft)
-        models.load_policy_weights(model, adapter)
-        prompts = that_fit(tokenizer, prompts, profile.prompt_tokens)
-        said = evaluation.answer(model, tokenizer, prompts, profile, seed=seed, samples=samples)
-        found = {"prompt": said.prompts, "response": said.responses, "length": said.lengths}
-        found |= {"finished": said.finished, "kl": [0.0] * len(said.prompts)}  # of the SFT model to itself
-        if kl and adapter != sft:
-            compute = runtime.choose_precision(profile.precision).compute
-            found["kl"] = evaluation.kl_to_reference(model, said, models.REF, compute)
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, found)
-    return read_json(path)
+    return versus.sampled(profile, sft, adapter, prompts, path, kl, seed=seed, samples=samples)
 
 
 def with_peak(train: Callable[[], list[dict]], folder: Path) -> tuple[list[dict], float]:
