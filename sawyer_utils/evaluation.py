@@ -421,7 +421,6 @@ def compare_shares(before, after) -> dict:
     before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
     difference, low, high = paired_shares_interval(before, after)
     p = mcnemar_p(before, after)
-    sure = p < 1 - CONFIDENCE
     disagree = float((before != after).mean())
     return {
         "n": before.size,
@@ -432,7 +431,7 @@ def compare_shares(before, after) -> dict:
         "high": high,
         "p": p,
         "detectable": detectable_difference(before.size, disagree),
-        "verdict": verdict(low, high) if sure else "no difference shown",
+        "verdict": verdict(low, high) if p < 1 - CONFIDENCE else "no difference shown",
     }
 
 
@@ -490,18 +489,11 @@ def length_matched(before, after, before_lengths, after_lengths) -> LengthMatche
     drawn = [fit(rng.integers(0, change.size, change.size))[1] for _ in range(2000)]
     tail = expanded_tail(change.size)
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    similar = np.abs(longer) <= TOLERANCE * np.maximum(*lengths)
-    some = change[similar]
-    matched = bootstrap_interval(some) if some.size else (math.nan, math.nan)
-    return LengthMatched(
-        float(slope),
-        float(adjusted),
-        float(low),
-        float(high),
-        int(similar.sum()),
-        float(some.mean()) if some.size else math.nan,
-        *matched,
-    )
+    similar = change[np.abs(longer) <= TOLERANCE * np.maximum(*lengths)]
+    matched = [math.nan] * 3
+    if similar.size:
+        matched = float(similar.mean()), *bootstrap_interval(similar)
+    return LengthMatched(*map(float, (slope, adjusted, low, high)), similar.size, *matched)
 
 
 # --- sampling more instead of training ----------------------------------------------------------

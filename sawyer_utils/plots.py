@@ -82,6 +82,19 @@ def bar_with_interval(ax, x, value, low, high, colour, hatch) -> None:
     ax.errorbar(x, value, ends, fmt="none", ecolor="#222222", capsize=5, lw=1.6)
 
 
+def rows_with_intervals(names, values, lows, highs, looks):
+    """(Figure, axes) of a value with its interval a row, the first on top; ``looks`` are (colour, marker)."""
+    figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.4))
+    rows = list(zip(values, lows, highs, looks, strict=True))[::-1]
+    for y, (value, low, high, (colour, marker)) in enumerate(rows):
+        ends = whiskers(value, low, high)
+        ax.errorbar(value, y, xerr=ends, fmt=marker, color=colour, capsize=4, ms=8, lw=1.8)
+    ax.axvline(0, color="#333333", lw=1)
+    ax.set_yticks(range(len(names)), list(names)[::-1])
+    ax.set_ylim(-0.5, len(names) - 0.5)
+    return figure, ax
+
+
 # --- pictures of ideas --------------------------------------------------------------------------
 
 
@@ -270,17 +283,9 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdict
             "better" if low > 0 else "worse" if high < 0 else ""
             for low, high in zip(lows, highs, strict=True)
         ]
-    figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2))
-    grey, blue, orange = (stage[1] for stage in STAGES.values())
-    looks = {"better": (orange, "^"), "worse": (blue, "v")}
-    rows = list(zip(changes, lows, highs, verdicts, strict=True))[::-1]
-    for y, (change, low, high, verdict) in enumerate(rows):
-        colour, marker = looks.get(verdict, (grey, "o"))
-        ends = whiskers(change, low, high)
-        ax.errorbar(change, y, xerr=ends, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
-    ax.axvline(0, color="#333333", lw=1)
-    ax.set_yticks(range(len(names)), list(names)[::-1])
-    ax.set_ylim(-0.5, len(names) - 0.5)
+    looks = {"better": (STAGES["ppo"][1], "^"), "worse": (STAGES["sft"][1], "v")}
+    looks = [looks.get(verdict, (GREY, "o")) for verdict in verdicts]
+    figure, ax = rows_with_intervals(names, changes, lows, highs, looks)
     ax.set(xlabel=f"{xlabel or 'change of score against the plain answer'} (n = {n} questions)")
     return figure
 

@@ -60,16 +60,16 @@ def as_questions(row: dict) -> list[dict]:
     return [row]
 
 
-COLUMNS = string.ascii_uppercase
+LETTERS = string.ascii_uppercase
 
 
 def _tabled(row: dict) -> dict:
     """Each choice in a column named by its letter; the right one named by its letter, or by the number of its
     column from 0."""
-    cells = {letter: str(row[letter]) for letter in COLUMNS if row.get(letter) is not None}  # 0 is a choice
+    cells = {letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None}  # 0 is a choice
     letters = [letter for letter, cell in cells.items() if cell.strip()]
     answer = str(row.get("answer", row.get("label"))).strip().upper()
-    named = COLUMNS[int(answer) :][:1] if answer.isdecimal() else answer
+    named = LETTERS[int(answer) :][:1] if answer.isdecimal() else answer
     label = letters.index(named) if named in letters else answer
     asked = {"id": row.get("id"), "question": text_of(row, "question")}
     asked |= {"choices": [cells[letter] for letter in letters], "label": label}
@@ -193,24 +193,19 @@ def as_asked(question: dict) -> Asked:
     if task.startswith("mmlu_"):
         subject = task.removeprefix("mmlu_").replace("_", " ")
         text = f"{question['question'].strip()}\n{lettered(question['choices'])}\nAnswer:"
-        return Asked(MMLU.format(subject=subject), text, letters(len(question["choices"])))
+        return Asked(MMLU.format(subject=subject), text, list(LETTERS[: len(question["choices"])]))
     raise ValueError(f"Unknown task {task!r}: truthfulqa_mc1, truthfulqa_mc2, mmlu_<subject>, or none.")
 
 
-def letters(n: int) -> list[str]:
-    """The first ``n`` letters.
+def lettered(choices: list[str]) -> str:
+    """One choice a line, each after its letter.
 
     Raises:
         ValueError: for more than 26.
     """
-    if n > 26:
-        raise ValueError(f"{n} choices, and only 26 letters.")
-    return list(string.ascii_uppercase[:n])
-
-
-def lettered(choices: list[str]) -> str:
-    """One choice a line, each after its letter."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters(len(choices)), choices))
+    if len(choices) > len(LETTERS):
+        raise ValueError(f"{len(choices)} choices, and only {len(LETTERS)} letters.")
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices))
 
 
 # --- by log-likelihood --------------------------------------------------------------------------

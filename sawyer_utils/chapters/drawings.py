@@ -20,6 +20,7 @@ from sawyer_utils.plots import (
     bar_with_interval,
     box,
     canvas,
+    rows_with_intervals,
     series,
     whiskers,
 )
@@ -186,19 +187,13 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
         table: columns measure, difference, low, high, verdict, scale (one standard deviation). A verdict on
             a judge is "pays for the hack" or "does not pay for it": a higher score is then the bad case.
     """
-    figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4))
     looks = {
         "better": (GREEN, "^"), "worse": (STAGES["ppo"][1], "v"),
         "pays for the hack": (STAGES["ppo"][1], "X"), "does not pay for it": (GREEN, "P"),
         "no difference shown": (GREY, "o"), "changed": (STAGES["sft"][1], "D"),
     }  # fmt: skip
-    for y, row in enumerate(table[::-1].itertuples()):
-        colour, marker = looks[row.verdict]
-        value, low, high = (v / row.scale for v in (row.difference, row.low, row.high))
-        ax.errorbar(value, y, xerr=whiskers(value, low, high), fmt=marker, color=colour, capsize=4, ms=8)
-    ax.axvline(0, color="#333333", lw=1)
-    ax.set_yticks(range(len(table)), list(table.measure)[::-1])
-    ax.set_ylim(-0.5, len(table) - 0.5)
+    scaled = (table[name] / table.scale for name in ("difference", "low", "high"))
+    figure, ax = rows_with_intervals(table.measure, *scaled, [looks[v] for v in table.verdict])
     present = [v for v in looks if v in set(table.verdict)]
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
     below = -0.7 / (0.5 * len(table) + 0.4)  # 0.7 inches, whatever the height
