@@ -265,7 +265,7 @@ class PairedComparison:
         return {name: value for name, value in asdict(self).items() if name != "rank_sum"}
 
     def row(self, higher_is_better: bool | None = True) -> dict:
-        """The numbers of a table that also holds two shares (:func:`compare_shares`); p is Wilcoxon's."""
+        """The numbers of a table that also holds two shares (``domain.compare_shares``); p is Wilcoxon's."""
         return {
             "n": self.n,
             "before": self.before_mean,
@@ -413,26 +413,6 @@ def detectable_difference(n: int, discordant: float) -> float | None:
         return difference * math.sqrt(n) - needed
 
     return float(optimize.brentq(shortfall, 1e-9, 1.0)) if n >= FEWEST else None
-
-
-def compare_shares(before, after) -> dict:
-    """Two shares of the same items: means, difference with interval, exact McNemar p and verdict; better or
-    worse only if interval and test both say so, as in 04."""
-    before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
-    difference, low, high = paired_shares_interval(before, after)
-    p = mcnemar_p(before, after)
-    disagree = float((before != after).mean())
-    return {
-        "n": before.size,
-        "before": float(before.mean()),
-        "after": float(after.mean()),
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "p": p,
-        "detectable": detectable_difference(before.size, disagree),
-        "verdict": verdict(low, high) if p < 1 - CONFIDENCE else "no difference shown",
-    }
 
 
 def jackknife_difference(before: list, after: list, statistic) -> tuple[float, float, float, float]:

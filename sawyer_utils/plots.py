@@ -126,11 +126,8 @@ def canvas(width=10.0, height=3.0):
 
 
 def four_stages(here: str = "", results: dict[str, str] | None = None) -> Figure:
-    """The course in one picture; ``here`` (sft, reward, ppo, eval) is drawn filled.
-
-    Args:
-        results: stage -> a line of real results to print under its box.
-    """
+    """The course in one picture; ``here`` (sft, reward, ppo, eval) is drawn filled. A stage's line of
+    ``results`` stands under its box."""
     figure, ax = canvas(11, 2.6 if results is None else 2.3)
     stages = [
         ("sft", "01  SFT\nlearn to answer", STAGES["sft"][1]),
@@ -273,11 +270,8 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "scor
 
 
 def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdicts=None) -> Figure:
-    """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear.
-
-    Args:
-        verdicts: "better", "worse" or another word of each, where more than the interval decides.
-    """
+    """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear. Where more
+    than the interval decides, ``verdicts`` say "better", "worse" or another word of each."""
     if verdicts is None:
         verdicts = [
             "better" if low > 0 else "worse" if high < 0 else ""

@@ -42,11 +42,7 @@ def _token(text: str, colour: str, weight: float, note: str = "") -> str:
 
 
 def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -> HTML:
-    """Lines of tokens shaded by a number each: orange above zero, blue below.
-
-    Args:
-        rows: ``(tokens, values)`` a line.
-    """
+    """Lines of tokens, ``(tokens, values)`` each, shaded by their values: orange above zero, blue below."""
     largest = max((abs(v) for _, values in rows for v in values), default=0.0) or 1.0
     lines = []
     for tokens, values in rows:

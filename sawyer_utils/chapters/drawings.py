@@ -94,11 +94,8 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel: str = "s
 
 
 def three_elements(results: dict[str, str] | None = None) -> Figure:
-    """The three elements of alignment, the notebooks that stand in each, and what a run held there.
-
-    Args:
-        results: element -> its lines.
-    """
+    """The three elements of alignment, the notebooks that stand in each, and (``results``) what a run held
+    there."""
     figure, ax = canvas(11, 2.6)
     elements = [
         ("Data", "01, 02: whose answers, whose taste?", STAGES["sft"][1]),
@@ -235,11 +232,7 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
 
 def reward_by_batch(log: list[dict], steps: int) -> Figure:
     """Mean reward of each batch of answers, in the log of a trainer that takes several optimizer steps with a
-    batch: only those lines that have a reward begin a new one.
-
-    Args:
-        steps: optimizer steps with each batch.
-    """
+    batch: only those lines that have a reward begin a new one."""
     _, rewards = series(log, "reward")
     figure, ax = plt.subplots(figsize=(7, 3.2))
     ax.plot(range(1, len(rewards) + 1), rewards, "-o", color=STAGES["sft"][1], lw=2)
