@@ -10,9 +10,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from scipy import optimize, stats
+from transformers import AutoModel, AutoTokenizer
 
+from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chat import encode_prompt
 from sawyer_utils.data import normalise
+from sawyer_utils.models import merged, using
+from sawyer_utils.plumbing import assets
 from sawyer_utils.plumbing.progress import each
 from sawyer_utils.rollout import Rollout, sample
 
@@ -61,8 +65,6 @@ def answer(
     Nothing is left out here, so that every list of a comparison has the same prompts: that is for
     :func:`chat.that_fit` beforehand.
     """
-    from sawyer_utils.models import merged
-
     torch.manual_seed(seed)
     temperature = profile.temperature if temperature is None else temperature
     prompts = [prompt for prompt in prompts for _ in range(samples)]
@@ -114,9 +116,6 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
         model: with the adapter active that sampled the answers.
         reference: the adapter to compare with, or "base".
     """
-    from sawyer_utils.actor import ActorCritic
-    from sawyer_utils.models import using
-
     actor, found = ActorCritic(model).eval(), []
     device = next(model.parameters()).device.type
     with torch.autocast(device, compute, enabled=compute != torch.float32):
@@ -441,9 +440,7 @@ class LengthMatched:
     adjusted_low: float
     adjusted_high: float
     matched_n: int  # prompts whose two answers are about equally long
-    matched: float  # mean gain on those
-    matched_low: float
-    matched_high: float
+    matched: float  # mean gain on those; NaN without any
 
 
 TOLERANCE = 0.25  # the largest relative difference of two lengths that count as equal
@@ -470,10 +467,8 @@ def length_matched(before, after, before_lengths, after_lengths) -> LengthMatche
     tail = expanded_tail(change.size)
     low, high = np.quantile(drawn, [tail, 1 - tail])
     similar = change[np.abs(longer) <= TOLERANCE * np.maximum(*lengths)]
-    matched = [math.nan] * 3
-    if similar.size:
-        matched = float(similar.mean()), *bootstrap_interval(similar)
-    return LengthMatched(*map(float, (slope, adjusted, low, high)), similar.size, *matched)
+    matched = float(similar.mean()) if similar.size else math.nan
+    return LengthMatched(*map(float, (slope, adjusted, low, high)), similar.size, matched)
 
 
 # --- sampling more instead of training ----------------------------------------------------------
@@ -557,11 +552,7 @@ class Similarity:
     """Cosine similarity of two texts by an untouched sentence encoder (mean pooling)."""
 
     def __init__(self, source: str = "embedded:minilm-l6"):
-        from transformers import AutoModel, AutoTokenizer
-
-        from sawyer_utils.plumbing import assets
-
-        self.source, path = source, assets.resolve(source)
+        path = assets.resolve(source)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
 

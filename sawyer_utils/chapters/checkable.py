@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sawyer_utils import runtime
 from sawyer_utils.chapters import versus
-from sawyer_utils.data import normalise
+from sawyer_utils.data import normalise, talk
 from sawyer_utils.plumbing import memory, sources
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.resuming import fingerprint
@@ -236,7 +236,7 @@ def picked(task: Task, said: dict, seed: int, right: bool = True) -> list[dict]:
     """A conversation for each prompt with a right answer among those sampled: a right one, drawn by the
     seed; for the control (``right=False``) any of its answers. If none at all is right, that is said, and any
     is taken."""
-    rng, every, good, roles = random.Random(seed), {}, {}, ("user", "assistant")
+    rng, every, good = random.Random(seed), {}, {}
     asked, answered = said["prompt"], said["response"]
     for prompt, response, pay in zip(asked, answered, task.reward(asked, answered), strict=True):
         every.setdefault(prompt, []).append(response)
@@ -245,4 +245,4 @@ def picked(task: Task, said: dict, seed: int, right: bool = True) -> list[dict]:
     if not good:
         print(f"{task.name}: none of {len(asked)} answers is right. Any of them is taken.")
     drawn = {prompt: rng.choice((good if right and good else every)[prompt]) for prompt in good or every}
-    return [{"messages": [{"role": r, "content": t} for r, t in zip(roles, two)]} for two in drawn.items()]
+    return [{"messages": talk(*two)} for two in drawn.items()]

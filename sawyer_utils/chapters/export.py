@@ -9,6 +9,12 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import huggingface_hub
+import torch
+from transformers import GenerationConfig
+
+from sawyer_utils import models
+from sawyer_utils.chapters import report
 from sawyer_utils.chat import BOT, HUMAN, encode_prompt
 from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import home, read_json, replacing, write_json
@@ -56,11 +62,6 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
     Raises:
         ValueError: for a folder that holds anything else: nothing in it is touched.
     """
-    import torch
-    from transformers import GenerationConfig
-
-    from sawyer_utils import models
-
     refuse_strange(Path(folder))
     tokenizer, model = models.load_policy(replace(profile, precision="fp32"), device="cpu")
     model = models.load_adapter(model, adapter).merge_and_unload()
@@ -142,8 +143,6 @@ RLHF.
 
 def card(profile: Profile, results: dict, name: str) -> str:
     """The model card as text, with the Hub's header."""
-    from sawyer_utils.chapters import report
-
     base, licence = LICENCES.get(profile.policy_base, (_shown(profile.policy_base), "other"))
     sources = {"SFT": profile.conversations, "reward model": profile.preferences}
     sources["PPO and evaluation prompts"] = profile.prompts
@@ -239,9 +238,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, dry_run: b
     if dry_run:
         print("A dry run: nothing was sent. dry_run=False sends it.")
         return names
-    from huggingface_hub import HfApi
-
-    api = HfApi()
+    api = huggingface_hub.HfApi()
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.model_info(repo).private:  # exist_ok keeps an old repository as it was
         raise ValueError(f"{repo} exists and is public: choose another name, or private=False.")

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from sawyer_utils import data, models
 from sawyer_utils.chat import that_fit
@@ -145,8 +146,6 @@ class Classifier:
     """
 
     def __init__(self, source: str, label: int):
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
         path, self.label = assets.resolve(source), label
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
@@ -225,8 +224,6 @@ def load_summariser(profile: Profile, adapter: Path | None = None):
     """
     if profile.summariser == "policy":
         return models.load_actor(profile, adapter)
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
     path = assets.resolve(profile.summariser)
     tokenizer = AutoTokenizer.from_pretrained(path)
     base = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).requires_grad_(False)
