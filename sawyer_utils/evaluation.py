@@ -82,14 +82,12 @@ def answer(
 
 
 def batch_rows(lengths: list[int], response_tokens: int, largest: int, budget: int) -> list[list[int]]:
-    """The rows of each batch: at most ``largest``, and padded to the longest at most ``budget`` tokens.
+    """The rows of each batch of prompts of so many tokens: at most ``largest``, and padded to the longest at
+    most ``budget`` tokens.
 
     Where batches in the given order keep to that, they are taken, and the random numbers that a prompt
     meets do not hang on how long the others are. Where they do not, prompts of similar length go
     together. A single row is never too long.
-
-    Args:
-        lengths: tokens of each prompt.
     """
 
     def size(rows: list[int]) -> int:

@@ -65,12 +65,9 @@ def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
 
 
 def rollouts(snapshots, steps: int = 3) -> HTML:
-    """Answers to the same prompts at several steps of a run, with their scores; each token's background is
-    its KL to the reference: orange where the policy likes it more than the reference does, blue where less.
-
-    Args:
-        snapshots: ``snapshots.Snapshot``, in the order of their steps.
-        steps: how many of them at most: the first, the last, and equal steps between (at least 2).
+    """Answers to the same prompts at several steps of a run (``snapshots.Snapshot``, in order; shown are the
+    first, the last, and equal steps between), with their scores; each token's background is its KL to the
+    reference: orange where the policy likes it more than the reference does, blue where less.
 
     Raises:
         ValueError: if there are none.
@@ -130,14 +127,13 @@ def side_by_side(
 ) -> HTML:
     """A table: prompt, then one column a model. ``notes[name][i]`` goes under an answer. Answers are
     :func:`masked`, which a line below the table then says."""
-    rows, changed = [], False
+    rows = []
     for i, prompt in enumerate(prompts):
         row = [f"<b>{html.escape(prompt)}</b>"]
         for name, texts in columns.items():
             note = f"<br><small>{html.escape(str(notes[name][i]))}</small>" if notes and name in notes else ""
-            said = masked(texts[i])
-            changed |= said != texts[i]
-            row.append(f"{html.escape(said) or '<i>(nothing)</i>'}{note}")
+            row.append(f"{html.escape(masked(texts[i])) or '<i>(nothing)</i>'}{note}")
         rows.append(row)
-    legend = f'<div style="font-size:13px">{MASK}: an indecent word.</div>' if changed else ""
-    return HTML(_table([first, *columns], rows) + legend)
+    table = _table([first, *columns], rows)
+    legend = f'<div style="font-size:13px">{MASK}: an indecent word.</div>' if MASK in table else ""
+    return HTML(table + legend)

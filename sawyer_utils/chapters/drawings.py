@@ -156,11 +156,8 @@ def _panels(n: int, width: float, height: float, **shared):
 
 
 def benchmark_bars(table: pd.DataFrame) -> Figure:
-    """Accuracy by benchmark and stage with intervals.
-
-    Args:
-        table: columns benchmark, stage (key of STAGES), accuracy, low, high, n, chance.
-    """
+    """Accuracy by benchmark and stage (a key of STAGES) with intervals; the other columns of the table are
+    accuracy, low, high, n and chance."""
     benchmarks = list(dict.fromkeys(table.benchmark))
     figure, axes = _panels(len(benchmarks), 4.6, 3.7, sharey=True)
     for ax, benchmark in zip(axes, benchmarks, strict=True):
@@ -246,11 +243,8 @@ def reward_by_batch(log: list[dict], steps: int) -> Figure:
 
 def overoptimisation(looks: list[dict]) -> Figure:
     """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1), gold with its intervals; above
-    the axes each look's step, moved to the right where looks lie close together.
-
-    Args:
-        looks: one row a look with step, kl, proxy, gold, gold_low and gold_high.
-    """
+    the axes each look's step, moved to the right where looks lie close together. A look has step, kl, proxy,
+    gold, gold_low and gold_high."""
     figure, ax = plt.subplots(figsize=(8, 4.2))
     d = np.sqrt([max(0.0, one["kl"]) for one in looks])
     proxy, gold, low, high = (

@@ -138,12 +138,7 @@ def faithful(similarity: Similarity) -> RewardFn:
 
 
 class Classifier:
-    """One logit of a sequence classifier that reads the summary alone.
-
-    Args:
-        source: a Hub id or a folder.
-        label: the index of the logit.
-    """
+    """The logit of one label of a sequence classifier, a Hub id or a folder, that reads the summary alone."""
 
     def __init__(self, source: str, label: int):
         path, self.label = assets.resolve(source), label
@@ -217,11 +212,8 @@ def lessons(texts: list[str], similarity: Similarity, keep: int = 2) -> list[dic
 
 
 def load_summariser(profile: Profile, adapter: Path | None = None):
-    """``(tokenizer, model)`` with the adapters ``policy`` and ``ref``, ready for PPO.
-
-    Args:
-        adapter: of the course's own policy; not needed where the profile names an encoder-decoder.
-    """
+    """``(tokenizer, model)`` with the adapters ``policy`` and ``ref``, ready for PPO; the course's own policy
+    needs its adapter, an encoder-decoder none."""
     if profile.summariser == "policy":
         return models.load_actor(profile, adapter)
     path = assets.resolve(profile.summariser)

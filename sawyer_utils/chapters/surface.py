@@ -63,11 +63,7 @@ def mean_scores(rows: list[dict]) -> dict[int, float]:
 
 
 def words_alone(rows: list[dict], held: list[Pair]) -> np.ndarray:
-    """Each pair's difference of the mean scores of the two bands of length, as ``rows`` have them.
-
-    Args:
-        rows: preferences to learn from.
-    """
+    """Each pair's difference of the mean scores of the two bands of length, as the preferences have them."""
     mean = mean_scores(rows)
     return np.array([mean.get(band(p.chosen), 0.0) - mean.get(band(p.rejected), 0.0) for p in held])
 
