@@ -27,7 +27,6 @@ STAGES = {
     "sft": ("SFT", "#0072B2", "//", "s"),
     "ppo": ("SFT + RLF", "#D55E00", "..", "^"),
 }
-_BLUE = STAGES["sft"][1:3]  # colour and hatch
 
 STYLE = {
     "figure.dpi": 80,
@@ -241,14 +240,13 @@ def bars_with_intervals(
 ) -> Figure:
     """Bars with intervals and n; a dashed line where chance or zero is."""
     figure, ax = plt.subplots(figsize=(max(5, 1.5 * len(names)), 3.6))
-    looks = [stage[1:3] for stage in STAGES.values()] if len(names) == 3 else [_BLUE] * len(names)
+    stages = STAGES if len(names) == 3 else ["sft"] * len(names)
+    looks = [STAGES[stage][1:3] for stage in stages]
     for x, (value, low, high, look) in enumerate(zip(values, lows, highs, looks, strict=True)):
         bar_with_interval(ax, x, value, low, high, *look)
     if chance is not None:
         ax.axhline(chance, color="#333333", ls="--", lw=1.2)
-        ax.annotate(
-            "chance", (len(names) - 0.66, chance), xytext=(0, 3), textcoords="offset points", fontsize=11
-        )
+        ax.annotate("chance", (len(names) - 0.66, chance), (0, 3), textcoords="offset points", fontsize=11)
         ax.set_xlim(-0.5, len(names) - 0.1)  # room for the word beside the last bar
     ax.set_xticks(range(len(names)), [f"{n}\nn = {c}" for n, c in zip(names, counts, strict=True)])
     ax.set(ylabel=ylabel, ylim=ylim)
@@ -273,10 +271,8 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdict
     """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear. Where more
     than the interval decides, ``verdicts`` say "better", "worse" or another word of each."""
     if verdicts is None:
-        verdicts = [
-            "better" if low > 0 else "worse" if high < 0 else ""
-            for low, high in zip(lows, highs, strict=True)
-        ]
+        ends = zip(lows, highs, strict=True)
+        verdicts = ["better" if low > 0 else "worse" if high < 0 else "" for low, high in ends]
     looks = {"better": (STAGES["ppo"][1], "^"), "worse": (STAGES["sft"][1], "v")}
     looks = [looks.get(verdict, (GREY, "o")) for verdict in verdicts]
     figure, ax = rows_with_intervals(names, changes, lows, highs, looks)
