@@ -10,20 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sawyer_utils import plots
 from sawyer_utils.chapters import surface
-from sawyer_utils.plots import (
-    GREEN,
-    GREY,
-    PANELS,
-    PURPLE,
-    STAGES,
-    bar_with_interval,
-    box,
-    canvas,
-    rows_with_intervals,
-    series,
-    whiskers,
-)
+from sawyer_utils.plots import GREEN, GREY, PANELS, PURPLE, STAGES
 
 # --- 02 ---------------------------------------------------------------------------------------------
 
@@ -45,7 +34,7 @@ def calibration(predicted, observed, counts, lows, highs) -> Figure:
     """Predicted preference against how often it was right, a point a bin."""
     figure, ax = plt.subplots(figsize=(5, 4.2))
     ax.plot([0.5, 1], [0.5, 1], "--", color=GREY, label="perfectly calibrated")
-    ends, blue = whiskers(observed, lows, highs), STAGES["sft"][1]
+    ends, blue = plots.whiskers(observed, lows, highs), STAGES["sft"][1]
     ax.errorbar(predicted, observed, ends, fmt="o", color=blue, capsize=4, label="reward model")
     for x, y, n in zip(predicted, observed, counts, strict=True):
         # Beside the whisker, on the side where the diagonal is not.
@@ -96,7 +85,7 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel: str = "s
 def three_elements(results: dict[str, str] | None = None) -> Figure:
     """The three elements of alignment, the notebooks that stand in each, and (``results``) what a run held
     there."""
-    figure, ax = canvas(11, 2.6)
+    figure, ax = plots.canvas(11, 2.6)
     elements = [
         ("Data", "01, 02: whose answers, whose taste?", STAGES["sft"][1]),
         ("Training", "01, 02, 03: what is rewarded?", STAGES["ppo"][1]),
@@ -104,7 +93,8 @@ def three_elements(results: dict[str, str] | None = None) -> Figure:
     ]
     for i, (title, asked, colour) in enumerate(elements):
         x = 0.17 + i * 0.33
-        box(ax, x, 0.42, "\n".join(filter(None, [asked, (results or {}).get(title)])), colour, 0.3, 0.74)
+        lines = "\n".join(filter(None, [asked, (results or {}).get(title)]))
+        plots.box(ax, x, 0.42, lines, colour, 0.3, 0.74)
         ax.text(x, 0.88, title, ha="center", fontsize=14, weight="bold")
     return figure
 
@@ -115,7 +105,7 @@ def three_answers(prompts: list[str], answers: dict[str, list[str]], large: int 
     # Of each row: inches, letters a line, points, lines.
     sizes = [(2.15, 33, 15.5, 5) if i < large else (1.7, 44, 12, 4) for i in range(len(prompts))]
     inches = sum(row for row, *_ in sizes) + 0.3
-    figure, ax = canvas(12, inches)
+    figure, ax = plots.canvas(12, inches)
     for i, stage in enumerate(answers):
         name, colour, _, _ = STAGES[stage]
         x = (i + 0.5) / len(answers)
@@ -128,7 +118,7 @@ def three_answers(prompts: list[str], answers: dict[str, list[str]], large: int 
             lines = lines[:most] + ["…"] * (len(lines) > most)
             place = (i + 0.5) / len(answers), y - (0.5 * high + 0.06) / inches
             width, height = 0.92 / len(answers), (high - 0.72) / inches
-            box(ax, *place, "\n".join(lines), STAGES[stage][1], width, height, alpha=0.1, size=size)
+            plots.box(ax, *place, "\n".join(lines), STAGES[stage][1], width, height, alpha=0.1, size=size)
         y -= high / inches
     return figure
 
@@ -164,7 +154,7 @@ def benchmark_bars(table: pd.DataFrame) -> Figure:
         rows = table[table.benchmark == benchmark]
         for x, row in enumerate(rows.itertuples()):
             _, colour, hatch, _ = STAGES[row.stage]
-            bar_with_interval(ax, x, row.accuracy, row.low, row.high, colour, hatch)
+            plots.bar_with_interval(ax, x, row.accuracy, row.low, row.high, colour, hatch)
         ax.axhline(rows.chance.iloc[0], color="#333333", ls="--", lw=1.2, label="chance")
         ax.set_xticks(range(len(rows)), [STAGES[s][0] for s in rows.stage])
         ax.set(title=f"{benchmark} (n = {rows.n.iloc[0]})", ylim=(0, 1))
@@ -187,7 +177,7 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
         "no difference shown": (GREY, "o"), "changed": (STAGES["sft"][1], "D"),
     }  # fmt: skip
     scaled = (table[name] / table.scale for name in ("difference", "low", "high"))
-    figure, ax = rows_with_intervals(table.measure, *scaled, [looks[v] for v in table.verdict])
+    figure, ax = plots.rows_with_intervals(table.measure, *scaled, [looks[v] for v in table.verdict])
     present = [v for v in looks if v in set(table.verdict)]
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
     below = -0.7 / (0.5 * len(table) + 0.4)  # 0.7 inches, whatever the height
@@ -210,7 +200,7 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
         for table, label, name, stage, line in looks:
             _, colour, _, marker = STAGES[stage]
             value = table[judge]
-            ends = whiskers(value, table[f"{judge}_low"], table[f"{judge}_high"])
+            ends = plots.whiskers(value, table[f"{judge}_low"], table[f"{judge}_high"])
             ax.errorbar(table.kl, value, ends, fmt=marker, ls=line, color=colour, capsize=4, label=name)
             for x, y, text in zip(table.kl, value, table[label], strict=True):
                 # Right of the whisker; below the line, which rises, but not on the axis.
@@ -230,7 +220,7 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
 def reward_by_batch(log: list[dict], steps: int) -> Figure:
     """Mean reward of each batch of answers, in the log of a trainer that takes several optimizer steps with a
     batch: only those lines that have a reward begin a new one."""
-    _, rewards = series(log, "reward")
+    _, rewards = plots.series(log, "reward")
     figure, ax = plt.subplots(figsize=(7, 3.2))
     ax.plot(range(1, len(rewards) + 1), rewards, "-o", color=STAGES["sft"][1], lw=2)
     ax.set(xlabel=f"batch (optimizer steps with each: {steps})", ylabel="mean reward of the batch")
@@ -251,7 +241,7 @@ def overoptimisation(looks: list[dict]) -> Figure:
         np.array([one[key] for one in looks]) for key in ("proxy", "gold", "gold_low", "gold_high")
     )
     ax.plot(d, proxy, "-^", color=STAGES["ppo"][1], lw=2, ms=7, label="proxy: what PPO is paid by")
-    ends = whiskers(gold, low, high)
+    ends = plots.whiskers(gold, low, high)
     label = "gold: what it is paid for"
     ax.errorbar(d, gold, ends, fmt="--s", color=STAGES["sft"][1], capsize=4, lw=2, ms=7, label=label)
     ax.axhline(0, color=GREY, lw=1)
@@ -274,7 +264,7 @@ def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
     looks = list(zip(logs.items(), colours, "os^D", ("-", "--", "-.", ":")))
     for ax, (key, title, unit, _) in zip(axes.flat, PANELS, strict=False):
         for (name, log), colour, marker, line in looks:
-            ax.plot(*series(log, key), marker=marker, ms=4, ls=line, lw=2, color=colour, label=name)
+            ax.plot(*plots.series(log, key), marker=marker, ms=4, ls=line, lw=2, color=colour, label=name)
         ax.set(title=title, ylabel=unit)
     axes[1, 1].set_ylim(-0.03, 1.05)
     for ax in axes[1]:
@@ -296,7 +286,7 @@ def reward_parts(runs: dict[str, list[dict]]) -> Figure:
             ax.sharey(axes[0])
         looks = ((STAGES["ppo"][1], "o", "-"), (STAGES["sft"][1], "^", "--"))
         for (run, lines), (colour, marker, style) in zip(runs.items(), looks):
-            ax.plot(*series(lines, key), marker=marker, ms=4, ls=style, color=colour, label=run)
+            ax.plot(*plots.series(lines, key), marker=marker, ms=4, ls=style, color=colour, label=run)
         ax.set(xlabel="step", title="KL to the start" if key == "kl" else key.removeprefix("reward_"))
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("standard deviations")
