@@ -283,8 +283,7 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdict
 def reward_histograms(rewards: dict[str, list[float]], xlabel="reward") -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))
-    everything = np.concatenate([np.asarray(v, dtype=float) for v in rewards.values()])
-    bins = np.histogram_bin_edges(everything, bins=24)
+    bins = np.histogram_bin_edges(np.concatenate(list(rewards.values())), bins=24)
     lines = {"base": ":", "sft": "--", "ppo": "-"}
     for stage, values in rewards.items():
         name, colour, hatch, _ = STAGES[stage]
