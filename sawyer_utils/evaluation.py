@@ -520,16 +520,20 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(" ".join(normalise(text)))
 
 
+def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
+    """Every ``n`` words in a row."""
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
 def distinct_n(texts: list[str], n: int = 2) -> float:
     """Share of n-grams that are unique over all texts: 1 is never repeating, near 0 is parroting."""
-    grams = [tuple(w[i : i + n]) for w in map(words_of, texts) for i in range(len(w) - n + 1)]
+    grams = [gram for text in texts for gram in ngrams(words_of(text), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(text: str, n: int = 3) -> float:
     """Share of a text's n-grams that it said before: 0 is never, near 1 is a loop."""
-    words = words_of(text)
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams = ngrams(words_of(text), n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 

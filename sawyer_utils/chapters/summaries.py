@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from sawyer_utils import data, models
 from sawyer_utils.chat import that_fit
-from sawyer_utils.evaluation import Similarity, encoded, repetition
+from sawyer_utils.evaluation import Similarity, encoded, ngrams, repetition
 from sawyer_utils.plumbing import assets, formats
 from sawyer_utils.plumbing.sources import Schema, check_prompt, drawn, load, text_of
 from sawyer_utils.profiles import Profile
@@ -174,13 +174,8 @@ def measure(similarity: Similarity, prompts: list[str], summaries: list[str]) ->
 
 def copied(source: str, summary: str) -> float:
     """Share of a summary's runs of three words that stand in the source; 0 if it is shorter."""
-    known, runs = _runs(source), _runs(summary)
+    known, runs = (ngrams(data.normalise(text), 3) for text in (source, summary))
     return sum(run in known for run in runs) / len(runs) if runs else 0.0
-
-
-def _runs(text: str) -> list[tuple[str, ...]]:
-    words = data.normalise(text)
-    return list(zip(words, words[1:], words[2:]))
 
 
 def invented(source: str, summary: str) -> int:
