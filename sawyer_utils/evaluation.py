@@ -10,9 +10,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from scipy import optimize, stats
+from transformers import AutoModel, AutoTokenizer
 
+from sawyer_utils.actor import ActorCritic
 from sawyer_utils.chat import encode_prompt
 from sawyer_utils.data import normalise
+from sawyer_utils.models import merged, using
+from sawyer_utils.plumbing import assets
 from sawyer_utils.plumbing.progress import each
 from sawyer_utils.rollout import Rollout, sample
 
@@ -61,8 +65,6 @@ def answer(
     Nothing is left out here, so that every list of a comparison has the same prompts: that is for
     :func:`chat.that_fit` beforehand.
     """
-    from sawyer_utils.models import merged
-
     torch.manual_seed(seed)
     temperature = profile.temperature if temperature is None else temperature
     prompts = [prompt for prompt in prompts for _ in range(samples)]
@@ -80,14 +82,12 @@ def answer(
 
 
 def batch_rows(lengths: list[int], response_tokens: int, largest: int, budget: int) -> list[list[int]]:
-    """The rows of each batch: at most ``largest``, and padded to the longest at most ``budget`` tokens.
+    """The rows of each batch of prompts of so many tokens: at most ``largest``, and padded to the longest at
+    most ``budget`` tokens.
 
     Where batches in the given order keep to that, they are taken, and the random numbers that a prompt
     meets do not hang on how long the others are. Where they do not, prompts of similar length go
     together. A single row is never too long.
-
-    Args:
-        lengths: tokens of each prompt.
     """
 
     def size(rows: list[int]) -> int:
@@ -114,9 +114,6 @@ def kl_to_reference(model, answers: Answers, reference: str, compute=torch.float
         model: with the adapter active that sampled the answers.
         reference: the adapter to compare with, or "base".
     """
-    from sawyer_utils.actor import ActorCritic
-    from sawyer_utils.models import using
-
     actor, found = ActorCritic(model).eval(), []
     device = next(model.parameters()).device.type
     with torch.autocast(device, compute, enabled=compute != torch.float32):
@@ -265,7 +262,7 @@ class PairedComparison:
         return {name: value for name, value in asdict(self).items() if name != "rank_sum"}
 
     def row(self, higher_is_better: bool | None = True) -> dict:
-        """The numbers of a table that also holds two shares (:func:`compare_shares`); p is Wilcoxon's."""
+        """The numbers of a table that also holds two shares (``domain.compare_shares``); p is Wilcoxon's."""
         return {
             "n": self.n,
             "before": self.before_mean,
@@ -415,27 +412,6 @@ def detectable_difference(n: int, discordant: float) -> float | None:
     return float(optimize.brentq(shortfall, 1e-9, 1.0)) if n >= FEWEST else None
 
 
-def compare_shares(before, after) -> dict:
-    """Two shares of the same items: means, difference with interval, exact McNemar p and verdict; better or
-    worse only if interval and test both say so, as in 04."""
-    before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
-    difference, low, high = paired_shares_interval(before, after)
-    p = mcnemar_p(before, after)
-    sure = p < 1 - CONFIDENCE
-    disagree = float((before != after).mean())
-    return {
-        "n": before.size,
-        "before": float(before.mean()),
-        "after": float(after.mean()),
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "p": p,
-        "detectable": detectable_difference(before.size, disagree),
-        "verdict": verdict(low, high) if sure else "no difference shown",
-    }
-
-
 def jackknife_difference(before: list, after: list, statistic) -> tuple[float, float, float, float]:
     """(difference, low, high, scale) of a statistic of a whole set, such as :func:`distinct_n`.
 
@@ -462,9 +438,7 @@ class LengthMatched:
     adjusted_low: float
     adjusted_high: float
     matched_n: int  # prompts whose two answers are about equally long
-    matched: float  # mean gain on those
-    matched_low: float
-    matched_high: float
+    matched: float  # mean gain on those; NaN without any
 
 
 TOLERANCE = 0.25  # the largest relative difference of two lengths that count as equal
@@ -490,18 +464,9 @@ def length_matched(before, after, before_lengths, after_lengths) -> LengthMatche
     drawn = [fit(rng.integers(0, change.size, change.size))[1] for _ in range(2000)]
     tail = expanded_tail(change.size)
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    similar = np.abs(longer) <= TOLERANCE * np.maximum(*lengths)
-    some = change[similar]
-    matched = bootstrap_interval(some) if some.size else (math.nan, math.nan)
-    return LengthMatched(
-        float(slope),
-        float(adjusted),
-        float(low),
-        float(high),
-        int(similar.sum()),
-        float(some.mean()) if some.size else math.nan,
-        *matched,
-    )
+    similar = change[np.abs(longer) <= TOLERANCE * np.maximum(*lengths)]
+    matched = float(similar.mean()) if similar.size else math.nan
+    return LengthMatched(*map(float, (slope, adjusted, low, high)), similar.size, matched)
 
 
 # --- sampling more instead of training ----------------------------------------------------------
@@ -555,16 +520,20 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(" ".join(normalise(text)))
 
 
+def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
+    """Every ``n`` words in a row."""
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
 def distinct_n(texts: list[str], n: int = 2) -> float:
     """Share of n-grams that are unique over all texts: 1 is never repeating, near 0 is parroting."""
-    grams = [tuple(w[i : i + n]) for w in map(words_of, texts) for i in range(len(w) - n + 1)]
+    grams = [gram for text in texts for gram in ngrams(words_of(text), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(text: str, n: int = 3) -> float:
     """Share of a text's n-grams that it said before: 0 is never, near 1 is a loop."""
-    words = words_of(text)
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams = ngrams(words_of(text), n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -585,11 +554,7 @@ class Similarity:
     """Cosine similarity of two texts by an untouched sentence encoder (mean pooling)."""
 
     def __init__(self, source: str = "embedded:minilm-l6"):
-        from transformers import AutoModel, AutoTokenizer
-
-        from sawyer_utils.plumbing import assets
-
-        self.source, path = source, assets.resolve(source)
+        path = assets.resolve(source)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
 

@@ -7,10 +7,8 @@ time (tests/test_accessibility.py computes the one and looks at the other).
 
 from __future__ import annotations
 
-import functools
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,7 +27,6 @@ STAGES = {
     "sft": ("SFT", "#0072B2", "//", "s"),
     "ppo": ("SFT + RLF", "#D55E00", "..", "^"),
 }
-_BLUE = STAGES["sft"][1:3]  # colour and hatch
 
 STYLE = {
     "figure.dpi": 80,
@@ -56,33 +53,6 @@ def use_style() -> None:
     pd.set_option("display.html.use_mathjax", False)
 
 
-def on_host(value):
-    """A tensor as a NumPy array (or a number), on whatever device and in whatever precision it is, and with
-    or without a gradient; the same for all tensors in lists, tuples, dicts and tables. Anything else is
-    returned as it is."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        half = value.is_floating_point() and value.itemsize < 4  # NumPy has no bfloat16
-        return (value.float() if half else value).numpy() if value.dim() else value.item()
-    if isinstance(value, dict):
-        return {key: on_host(part) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(on_host, value))
-    if isinstance(value, pd.DataFrame):
-        return value.apply(lambda column: column.map(on_host) if column.dtype == object else column)
-    return value
-
-
-def takes_tensors(draw: Callable) -> Callable:
-    """Let a figure's function take tensors of any device (:func:`on_host`) where it takes numbers."""
-
-    @functools.wraps(draw)
-    def drawn(*args, **options):
-        return draw(*on_host(args), **on_host(options))
-
-    return drawn
-
-
 def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
     """Write ``name.png`` and ``name.svg`` (and the numbers as ``name.csv``) into ``folder``; returns
     the figure."""
@@ -93,7 +63,7 @@ def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
             figure.savefig(temporary, format=kind, metadata=metadata)
     if numbers is not None:
         with replacing(folder / f"{name}.csv") as temporary:
-            pd.DataFrame(on_host(numbers)).to_csv(temporary, index=False)
+            pd.DataFrame(numbers).to_csv(temporary, index=False)
     plt.close(figure)  # shown once, by the cell that returns it
     return figure
 
@@ -109,6 +79,19 @@ def bar_with_interval(ax, x, value, low, high, colour, hatch) -> None:
     ax.bar(x, value, 0.62, color=colour, alpha=0.9, hatch=hatch, edgecolor="white")
     ends = whiskers(value, low, high)
     ax.errorbar(x, value, ends, fmt="none", ecolor="#222222", capsize=5, lw=1.6)
+
+
+def rows_with_intervals(names, values, lows, highs, looks):
+    """(Figure, axes) of a value with its interval a row, the first on top; ``looks`` are (colour, marker)."""
+    figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.4))
+    rows = list(zip(values, lows, highs, looks, strict=True))[::-1]
+    for y, (value, low, high, (colour, marker)) in enumerate(rows):
+        ends = whiskers(value, low, high)
+        ax.errorbar(value, y, xerr=ends, fmt=marker, color=colour, capsize=4, ms=8, lw=1.8)
+    ax.axvline(0, color="#333333", lw=1)
+    ax.set_yticks(range(len(names)), list(names)[::-1])
+    ax.set_ylim(-0.5, len(names) - 0.5)
+    return figure, ax
 
 
 # --- pictures of ideas --------------------------------------------------------------------------
@@ -142,11 +125,8 @@ def canvas(width=10.0, height=3.0):
 
 
 def four_stages(here: str = "", results: dict[str, str] | None = None) -> Figure:
-    """The course in one picture; ``here`` (sft, reward, ppo, eval) is drawn filled.
-
-    Args:
-        results: stage -> a line of real results to print under its box.
-    """
+    """The course in one picture; ``here`` (sft, reward, ppo, eval) is drawn filled. A stage's line of
+    ``results`` stands under its box."""
     figure, ax = canvas(11, 2.6 if results is None else 2.3)
     stages = [
         ("sft", "01  SFT\nlearn to answer", STAGES["sft"][1]),
@@ -196,7 +176,6 @@ def series(log: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     return tuple(map(np.array, zip(*rows, strict=True)))
 
 
-@takes_tensors
 def loss_curve(log: list[dict], key: str = "loss", ylabel="loss (nats per token)", levels=()) -> Figure:
     """A training curve with its running mean; ``log`` is ``[{"step": …, key: …}, …]``.
 
@@ -229,7 +208,6 @@ PANELS = [  # key, title, unit, healthy range in words
 WITHOUT_CRITIC = ("reward_std", "spread", "of a batch's rewards", "does not go to 0")
 
 
-@takes_tensors
 def ppo_dashboard(log: list[dict]) -> Figure:
     """Six curves of a PPO run, each with its healthy range in words."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
@@ -252,26 +230,23 @@ def ppo_dashboard(log: list[dict]) -> Figure:
 # --- results ---------------------------------------------------------------------------
 
 
-@takes_tensors
 def reward_training(log: list[dict]) -> Figure:
     """Live: the share of each batch's pairs that the reward model gets right."""
     return loss_curve(log, key="accuracy", ylabel="accuracy in the batch")
 
 
-@takes_tensors
 def bars_with_intervals(
     names, values, lows, highs, counts, ylabel="", chance: float | None = None, ylim=None
 ) -> Figure:
     """Bars with intervals and n; a dashed line where chance or zero is."""
     figure, ax = plt.subplots(figsize=(max(5, 1.5 * len(names)), 3.6))
-    looks = [stage[1:3] for stage in STAGES.values()] if len(names) == 3 else [_BLUE] * len(names)
+    stages = STAGES if len(names) == 3 else ["sft"] * len(names)
+    looks = [STAGES[stage][1:3] for stage in stages]
     for x, (value, low, high, look) in enumerate(zip(values, lows, highs, looks, strict=True)):
         bar_with_interval(ax, x, value, low, high, *look)
     if chance is not None:
         ax.axhline(chance, color="#333333", ls="--", lw=1.2)
-        ax.annotate(
-            "chance", (len(names) - 0.66, chance), xytext=(0, 3), textcoords="offset points", fontsize=11
-        )
+        ax.annotate("chance", (len(names) - 0.66, chance), (0, 3), textcoords="offset points", fontsize=11)
         ax.set_xlim(-0.5, len(names) - 0.1)  # room for the word beside the last bar
     ax.set_xticks(range(len(names)), [f"{n}\nn = {c}" for n, c in zip(names, counts, strict=True)])
     ax.set(ylabel=ylabel, ylim=ylim)
@@ -279,7 +254,6 @@ def bars_with_intervals(
     return figure
 
 
-@takes_tensors
 def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "score") -> Figure:
     """A number step by step, one line each: such as a response's score by each model as it is changed."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
@@ -293,39 +267,23 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "scor
     return figure
 
 
-@takes_tensors
 def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdicts=None) -> Figure:
-    """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear.
-
-    Args:
-        verdicts: "better", "worse" or another word of each, where more than the interval decides.
-    """
+    """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear. Where more
+    than the interval decides, ``verdicts`` say "better", "worse" or another word of each."""
     if verdicts is None:
-        verdicts = [
-            "better" if low > 0 else "worse" if high < 0 else ""
-            for low, high in zip(lows, highs, strict=True)
-        ]
-    figure, ax = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2))
-    grey, blue, orange = (stage[1] for stage in STAGES.values())
-    looks = {"better": (orange, "^"), "worse": (blue, "v")}
-    rows = list(zip(changes, lows, highs, verdicts, strict=True))[::-1]
-    for y, (change, low, high, verdict) in enumerate(rows):
-        colour, marker = looks.get(verdict, (grey, "o"))
-        ends = whiskers(change, low, high)
-        ax.errorbar(change, y, xerr=ends, fmt=marker, color=colour, capsize=4, ms=9, lw=1.8)
-    ax.axvline(0, color="#333333", lw=1)
-    ax.set_yticks(range(len(names)), list(names)[::-1])
-    ax.set_ylim(-0.5, len(names) - 0.5)
+        ends = zip(lows, highs, strict=True)
+        verdicts = ["better" if low > 0 else "worse" if high < 0 else "" for low, high in ends]
+    looks = {"better": (STAGES["ppo"][1], "^"), "worse": (STAGES["sft"][1], "v")}
+    looks = [looks.get(verdict, (GREY, "o")) for verdict in verdicts]
+    figure, ax = rows_with_intervals(names, changes, lows, highs, looks)
     ax.set(xlabel=f"{xlabel or 'change of score against the plain answer'} (n = {n} questions)")
     return figure
 
 
-@takes_tensors
 def reward_histograms(rewards: dict[str, list[float]], xlabel="reward") -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))
-    everything = np.concatenate([np.asarray(v, dtype=float) for v in rewards.values()])
-    bins = np.histogram_bin_edges(everything, bins=24)
+    bins = np.histogram_bin_edges(np.concatenate(list(rewards.values())), bins=24)
     lines = {"base": ":", "sft": "--", "ppo": "-"}
     for stage, values in rewards.items():
         name, colour, hatch, _ = STAGES[stage]

@@ -8,7 +8,7 @@ import re
 
 from IPython.display import HTML
 
-from sawyer_utils.plots import STAGES, takes_tensors
+from sawyer_utils.plots import STAGES
 
 _PLAIN = 'class="tex2jax_ignore mathjax_ignore"'  # Jupyter would set what is between two "$" as a formula
 _CELL = "border:1px solid #ccc;padding:6px 8px;vertical-align:top;text-align:left"
@@ -41,13 +41,8 @@ def _token(text: str, colour: str, weight: float, note: str = "") -> str:
     )
 
 
-@takes_tensors
 def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -> HTML:
-    """Lines of tokens shaded by a number each: orange above zero, blue below.
-
-    Args:
-        rows: ``(tokens, values)`` a line.
-    """
+    """Lines of tokens, ``(tokens, values)`` each, shaded by their values: orange above zero, blue below."""
     largest = max((abs(v) for _, values in rows for v in values), default=0.0) or 1.0
     lines = []
     for tokens, values in rows:
@@ -60,7 +55,6 @@ def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -
     return HTML(note + "".join(lines))
 
 
-@takes_tensors
 def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
     """One conversation as tokens; graded ones are shaded and underlined."""
     parts = [_token(t, STAGES["ppo"][1], 0.35 * g) for t, g in zip(tokens, graded, strict=True)]
@@ -71,12 +65,9 @@ def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
 
 
 def rollouts(snapshots, steps: int = 3) -> HTML:
-    """Answers to the same prompts at several steps of a run, with their scores; each token's background is
-    its KL to the reference: orange where the policy likes it more than the reference does, blue where less.
-
-    Args:
-        snapshots: ``snapshots.Snapshot``, in the order of their steps.
-        steps: how many of them at most: the first, the last, and equal steps between (at least 2).
+    """Answers to the same prompts at several steps of a run (``snapshots.Snapshot``, in order; shown are the
+    first, the last, and equal steps between), with their scores; each token's background is its KL to the
+    reference: orange where the policy likes it more than the reference does, blue where less.
 
     Raises:
         ValueError: if there are none.
@@ -131,20 +122,18 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
     )
 
 
-@takes_tensors
 def side_by_side(
     prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None, first: str = "prompt"
 ) -> HTML:
     """A table: prompt, then one column a model. ``notes[name][i]`` goes under an answer. Answers are
     :func:`masked`, which a line below the table then says."""
-    rows, changed = [], False
+    rows = []
     for i, prompt in enumerate(prompts):
         row = [f"<b>{html.escape(prompt)}</b>"]
         for name, texts in columns.items():
             note = f"<br><small>{html.escape(str(notes[name][i]))}</small>" if notes and name in notes else ""
-            said = masked(texts[i])
-            changed |= said != texts[i]
-            row.append(f"{html.escape(said) or '<i>(nothing)</i>'}{note}")
+            row.append(f"{html.escape(masked(texts[i])) or '<i>(nothing)</i>'}{note}")
         rows.append(row)
-    legend = f'<div style="font-size:13px">{MASK}: an indecent word.</div>' if changed else ""
-    return HTML(_table([first, *columns], rows) + legend)
+    table = _table([first, *columns], rows)
+    legend = f'<div style="font-size:13px">{MASK}: an indecent word.</div>' if MASK in table else ""
+    return HTML(table + legend)

@@ -75,7 +75,7 @@ def test_the_merged_model_loads_with_transformers_alone_and_says_the_same(taken)
     subprocess.run(command, check=True, cwd=home, env={"HF_HUB_OFFLINE": "1", "PATH": ""})
     alone = load_file(out)
     assert torch.equal(alone["ids"], ids)
-    assert float((alone["logits"] - logits).abs().max()) < export.TOLERANCE["fp32"]
+    assert float((alone["logits"] - logits).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("precision", ["nf4", "bf16", "fp16"])
@@ -83,14 +83,14 @@ def test_it_is_merged_in_fp32_whatever_the_profile_trains_in(taken, precision):
     profile, _, ids, logits, _, home = taken
     again = export.merge(replace(profile, precision=precision), home / "adapter", home / precision)
     assert {t.dtype for t in load_file(again / "model.safetensors").values()} == {torch.float32}
-    assert float((read_logits(again, ids) - logits).abs().max()) < export.TOLERANCE["fp32"]
+    assert float((read_logits(again, ids) - logits).abs().max()) < 1e-3
 
 
 def test_half_the_size_is_nearly_the_same(taken):
     profile, _, ids, logits, folder, home = taken
     half = export.merge(profile, home / "adapter", home / "half", dtype="bf16")
     found = read_logits(half, ids)
-    assert float((found - logits).abs().max()) < export.TOLERANCE["bf16"]
+    assert float((found - logits).abs().max()) < 1.0
     sizes = [(f / "model.safetensors").stat().st_size for f in (half, folder)]
     assert sizes[0] < 0.6 * sizes[1]
 

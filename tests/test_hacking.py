@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -482,8 +482,3 @@ def test_a_run_without_a_peak_shows_no_fall_on_the_rest():
     error = 20**-0.5
     assert statistics.mean(chosen) < -0.8 * error
     assert abs(statistics.mean(rest)) < 0.4 * error
-
-
-def test_a_look_survives_json(open_lab):
-    lab = open_lab()
-    assert Look(**asdict(lab.start)) == lab.start

@@ -43,12 +43,8 @@ class Writer:
     compute: torch.dtype | None = None
 
     def ask(self, texts: Sequence[str], adapter: str) -> tuple[np.ndarray, np.ndarray]:
-        """The opinion on each text, (n,), and how much probability "yes" and "no" have together, (n,): near
-        0, the model was going to say something else.
-
-        Args:
-            adapter: that answers; "base" is none.
-        """
+        """An adapter's ("base": none's) opinion on each text, (n,), and how much probability "yes" and "no"
+        have together, (n,): near 0, the model was going to say something else."""
         weights = digest_of(p for name, p in self.model.named_parameters() if f".{adapter}." in name)
         path = self.folder / f"asked-{digest([self.base, weights, *texts])}.json"
         if not path.exists():

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sawyer_utils import evaluation, models, runtime
-from sawyer_utils.chat import that_fit
-from sawyer_utils.data import normalise
+from sawyer_utils import runtime
+from sawyer_utils.chapters import versus
+from sawyer_utils.data import normalise, talk
 from sawyer_utils.plumbing import memory, sources
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.resuming import fingerprint
@@ -214,24 +214,10 @@ def tasks(profile: Profile, group: int) -> dict[str, Task]:
 
 
 def answers(profile: Profile, sft: Path, adapter: Path, prompts: list[str], samples=1, seed=0, kl=True):
-    """What an adapter says to prompts, as lists in one order: "prompt", "response", "length" (tokens),
-    "finished", and, if asked for, "kl" to the SFT model (nats). Sampled once, ``samples`` of each prompt; the
-    random numbers are the same for every adapter."""
+    """:func:`versus.sampled` in this chapter's folder, ``samples`` of each prompt."""
     sizes = prompts, samples, seed, kl, profile.response_tokens, profile.temperature
     path = runtime.run_dir(profile, "checkable") / "answers" / f"{fingerprint(adapter, sizes)}.json"
-    if not path.exists():
-        tokenizer, model = models.load_actor(profile, sft)
-        models.load_policy_weights(model, adapter)
-        prompts = that_fit(tokenizer, prompts, profile.prompt_tokens)
-        said = evaluation.answer(model, tokenizer, prompts, profile, seed=seed, samples=samples)
-        found = {"prompt": said.prompts, "response": said.responses, "length": said.lengths}
-        found |= {"finished": said.finished, "kl": [0.0] * len(said.prompts)}  # of the SFT model to itself
-        if kl and adapter != sft:
-            compute = runtime.choose_precision(profile.precision).compute
-            found["kl"] = evaluation.kl_to_reference(model, said, models.REF, compute)
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, found)
-    return read_json(path)
+    return versus.sampled(profile, sft, adapter, prompts, path, kl, seed=seed, samples=samples)
 
 
 def with_peak(train: Callable[[], list[dict]], folder: Path) -> tuple[list[dict], float]:
@@ -250,7 +236,7 @@ def picked(task: Task, said: dict, seed: int, right: bool = True) -> list[dict]:
     """A conversation for each prompt with a right answer among those sampled: a right one, drawn by the
     seed; for the control (``right=False``) any of its answers. If none at all is right, that is said, and any
     is taken."""
-    rng, every, good, roles = random.Random(seed), {}, {}, ("user", "assistant")
+    rng, every, good = random.Random(seed), {}, {}
     asked, answered = said["prompt"], said["response"]
     for prompt, response, pay in zip(asked, answered, task.reward(asked, answered), strict=True):
         every.setdefault(prompt, []).append(response)
@@ -259,4 +245,4 @@ def picked(task: Task, said: dict, seed: int, right: bool = True) -> list[dict]:
     if not good:
         print(f"{task.name}: none of {len(asked)} answers is right. Any of them is taken.")
     drawn = {prompt: rng.choice((good if right and good else every)[prompt]) for prompt in good or every}
-    return [{"messages": [{"role": r, "content": t} for r, t in zip(roles, two)]} for two in drawn.items()]
+    return [{"messages": talk(*two)} for two in drawn.items()]

@@ -14,22 +14,9 @@ import torch
 
 from sawyer_utils.chapters.likelihood import BATCH_TOKENS, evaluating, loglikelihoods
 from sawyer_utils.models import merged
-from sawyer_utils.plumbing import paths
+from sawyer_utils.plumbing import paths, sources
 from sawyer_utils.plumbing.progress import each
-from sawyer_utils.plumbing.sources import (
-    DataError,
-    Schema,
-    check_question,
-    choices_of,
-    drawn,
-    from_file,
-    from_hub,
-    list_of,
-    load,
-    locate,
-    text_of,
-    within,
-)
+from sawyer_utils.plumbing.sources import DataError
 from sawyer_utils.rollout import sample
 
 # --- questions ----------------------------------------------------------------------------------
@@ -43,47 +30,47 @@ def as_questions(row: dict) -> list[dict]:
         DataError: naming the field.
     """
     if "mc1_targets" in row or "mc2_targets" in row:
-        asked = {"id": row.get("id"), "question": text_of(row, "question")}
+        asked = {"id": row.get("id"), "question": sources.text_of(row, "question")}
         return [asked | _truthfulqa(row, kind) for kind in ("mc1", "mc2")]
     if _is_mmlu(row):
         answer = str(row["answer"]).strip()
         if answer.isdecimal() or answer in ("A", "B", "C", "D"):  # in a CSV a number is a text
             row = {**row, "answer": int(answer) if answer.isdecimal() else "ABCD".index(answer)}
-        check_question(row, "answer")
+        sources.check_question(row, "answer")
         if len(row["choices"]) != 4:
             raise DataError(f"field 'choices' has {len(row['choices'])} entries; MMLU asks for A to D")
         asked = {"id": row.get("id"), "question": row["question"], "choices": row["choices"]}
-        return [asked | {"task": f"mmlu_{text_of(row, 'subject')}", "label": row["answer"]}]
+        return [asked | {"task": f"mmlu_{sources.text_of(row, 'subject')}", "label": row["answer"]}]
     if "choices" not in row and {"A", "a"} & row.keys():
         return [_tabled({name.upper() if len(name) == 1 else name: cell for name, cell in row.items()})]
-    check_question(row)
+    sources.check_question(row)
     return [row]
 
 
-COLUMNS = string.ascii_uppercase
+LETTERS = string.ascii_uppercase
 
 
 def _tabled(row: dict) -> dict:
     """Each choice in a column named by its letter; the right one named by its letter, or by the number of its
     column from 0."""
-    cells = {letter: str(row[letter]) for letter in COLUMNS if row.get(letter) is not None}  # 0 is a choice
+    cells = {letter: str(row[letter]) for letter in LETTERS if row.get(letter) is not None}  # 0 is a choice
     letters = [letter for letter, cell in cells.items() if cell.strip()]
     answer = str(row.get("answer", row.get("label"))).strip().upper()
-    named = COLUMNS[int(answer) :][:1] if answer.isdecimal() else answer
+    named = LETTERS[int(answer) :][:1] if answer.isdecimal() else answer
     label = letters.index(named) if named in letters else answer
-    asked = {"id": row.get("id"), "question": text_of(row, "question")}
+    asked = {"id": row.get("id"), "question": sources.text_of(row, "question")}
     asked |= {"choices": [cells[letter] for letter in letters], "label": label}
-    check_question(asked)
+    sources.check_question(asked)
     return asked
 
 
 def _truthfulqa(row: dict, kind: str) -> dict:
     """One right choice ("mc1"), or several ("mc2")."""
-    with within(f"{kind}_targets"):
+    with sources.within(f"{kind}_targets"):
         targets = row.get(f"{kind}_targets")
         if not isinstance(targets, dict):
             raise DataError("missing, or not an object of choices and labels")
-        choices, labels = choices_of(targets), list_of(targets, "labels", 0)
+        choices, labels = sources.choices_of(targets), sources.list_of(targets, "labels", 0)
         if len(labels) != len(choices):
             raise DataError(f"field 'labels' has {len(labels)} entries for {len(choices)} choices")
         if not all(type(label) is int and label in (0, 1) for label in labels):
@@ -100,10 +87,10 @@ def _is_mmlu(row: dict) -> bool:
     return "answer" in row and "label" not in row and not {"A", "a"} & row.keys()
 
 
-MINIS = {name: Schema(name, check_question) for name in ("truthful_mini", "religions_mini")}
+MINIS = {name: sources.Schema(name, sources.check_question) for name in ("truthful_mini", "religions_mini")}
 HUB = {"truthfulqa/truthful_qa": "validation", "cais/mmlu": "test"}
 CONFIGURATIONS = {"truthfulqa/truthful_qa": {"name": "multiple_choice"}}
-BENCHMARKS = Schema("questions", as_questions, hub=HUB)
+BENCHMARKS = sources.Schema("questions", as_questions, hub=HUB)
 
 
 def load_questions(source: str, limit: int | None = None) -> list[dict]:
@@ -124,18 +111,19 @@ def load_questions(source: str, limit: int | None = None) -> list[dict]:
     """
     source, subject = paths.split_subject(str(source))
     if source in MINIS:
-        return load(MINIS[source], limit=limit)
-    if path := locate(source):
-        rows = [row for row in from_file(BENCHMARKS, path) if not _is_mmlu(row) or _is_asked(row, subject)]
+        return sources.load(MINIS[source], limit=limit)
+    if path := sources.locate(source):
+        rows = sources.from_file(BENCHMARKS, path)
+        rows = [row for row in rows if not _is_mmlu(row) or _is_asked(row, subject)]
     elif source == "cais/mmlu" and not subject:
         raise DataError(f"{source}: name a subject, as in load_questions('{source}:anatomy')")
     else:
         part = {"name": subject} if source == "cais/mmlu" else CONFIGURATIONS.get(source, {})
-        rows = from_hub(BENCHMARKS, source, None, **part)
+        rows = sources.from_hub(BENCHMARKS, source, None, **part)
     if not rows:
         of = f" of subject {subject!r}" if subject else ""
         raise DataError(f"{source}: no rows{of}; of MMLU's splits 'test' is read")
-    return [question for row in drawn(rows, limit, source) for question in as_questions(row)]
+    return [question for row in sources.drawn(rows, limit, source) for question in as_questions(row)]
 
 
 def _is_asked(row: dict, subject: str | None) -> bool:
@@ -193,24 +181,19 @@ def as_asked(question: dict) -> Asked:
     if task.startswith("mmlu_"):
         subject = task.removeprefix("mmlu_").replace("_", " ")
         text = f"{question['question'].strip()}\n{lettered(question['choices'])}\nAnswer:"
-        return Asked(MMLU.format(subject=subject), text, letters(len(question["choices"])))
+        return Asked(MMLU.format(subject=subject), text, list(LETTERS[: len(question["choices"])]))
     raise ValueError(f"Unknown task {task!r}: truthfulqa_mc1, truthfulqa_mc2, mmlu_<subject>, or none.")
 
 
-def letters(n: int) -> list[str]:
-    """The first ``n`` letters.
+def lettered(choices: list[str]) -> str:
+    """One choice a line, each after its letter.
 
     Raises:
         ValueError: for more than 26.
     """
-    if n > 26:
-        raise ValueError(f"{n} choices, and only 26 letters.")
-    return list(string.ascii_uppercase[:n])
-
-
-def lettered(choices: list[str]) -> str:
-    """One choice a line, each after its letter."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters(len(choices)), choices))
+    if len(choices) > len(LETTERS):
+        raise ValueError(f"{len(choices)} choices, and only {len(LETTERS)} letters.")
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices))
 
 
 # --- by log-likelihood --------------------------------------------------------------------------
@@ -226,10 +209,8 @@ def score_choices(
     """Multiple choice by log-likelihood: the likeliest choice wins. The model writes nothing.
 
     Args:
-        questions: as :func:`load_questions` gives them: ``{id, question, choices, label}``, with a
-            ``task`` for another format than the course's own; of several tasks at once, if you like
-            (TruthfulQA's mc1 and mc2 share most of the work). Where several choices are true (mc2),
-            ``labels`` marks them with 1, in place of ``label``.
+        questions: of :func:`load_questions`; of several tasks at once, if you like (TruthfulQA's mc1 and
+            mc2 share most of the work).
         compute: autocast dtype, or None for the weights' own.
 
     Returns:

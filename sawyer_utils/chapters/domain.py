@@ -17,7 +17,6 @@ import numpy as np
 from sawyer_utils import data, evaluation
 from sawyer_utils.data import normalise
 from sawyer_utils.evaluation import UNSPACED
-from sawyer_utils.evaluation import compare_shares as compare_shares  # 08 asks for it here
 from sawyer_utils.plumbing import sources
 from sawyer_utils.plumbing.sources import DataError, Schema, check_question, in_word, list_of, text_of, within
 
@@ -201,6 +200,26 @@ def borrowed(answers: Iterable[str], facts: list[dict]) -> np.ndarray:
     return np.array([has_words(answer, keys) for answer in answers])
 
 
+def compare_shares(before, after) -> dict:
+    """Two shares of the same items: means, difference with interval, exact McNemar p and verdict; better or
+    worse only if interval and test both say so, as in 04."""
+    before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    difference, low, high = evaluation.paired_shares_interval(before, after)
+    p = evaluation.mcnemar_p(before, after)
+    disagree = float((before != after).mean())
+    return {
+        "n": before.size,
+        "before": float(before.mean()),
+        "after": float(after.mean()),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": p,
+        "detectable": evaluation.detectable_difference(before.size, disagree),
+        "verdict": evaluation.verdict(low, high) if p < 1 - evaluation.CONFIDENCE else "no difference shown",
+    }
+
+
 def compare_means(before, after, higher_is_better: bool | None = True) -> dict:
-    """Two values of each prompt, in the same shape as :func:`evaluation.compare_shares`; p is Wilcoxon's."""
+    """Two values of each prompt, in the same shape as :func:`compare_shares`; p is Wilcoxon's."""
     return evaluation.compare_rewards(before, after).row(higher_is_better)

@@ -10,25 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sawyer_utils import plots
 from sawyer_utils.chapters import surface
-from sawyer_utils.plots import (
-    GREEN,
-    GREY,
-    PANELS,
-    PURPLE,
-    STAGES,
-    bar_with_interval,
-    box,
-    canvas,
-    series,
-    takes_tensors,
-    whiskers,
-)
+from sawyer_utils.plots import GREEN, GREY, PANELS, PURPLE, STAGES
 
 # --- 02 ---------------------------------------------------------------------------------------------
 
 
-@takes_tensors
 def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     """Bradley-Terry loss against the difference of two scores, for several margins."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
@@ -42,12 +30,11 @@ def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     return figure
 
 
-@takes_tensors
 def calibration(predicted, observed, counts, lows, highs) -> Figure:
     """Predicted preference against how often it was right, a point a bin."""
     figure, ax = plt.subplots(figsize=(5, 4.2))
     ax.plot([0.5, 1], [0.5, 1], "--", color=GREY, label="perfectly calibrated")
-    ends, blue = whiskers(observed, lows, highs), STAGES["sft"][1]
+    ends, blue = plots.whiskers(observed, lows, highs), STAGES["sft"][1]
     ax.errorbar(predicted, observed, ends, fmt="o", color=blue, capsize=4, label="reward model")
     for x, y, n in zip(predicted, observed, counts, strict=True):
         # Beside the whisker, on the side where the diagonal is not.
@@ -73,7 +60,6 @@ def score_by_length(sets: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-@takes_tensors
 def score_groups(groups: dict[str, list[float]], own: str = "", xlabel: str = "score") -> Figure:
     """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
     figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
@@ -97,12 +83,9 @@ def score_groups(groups: dict[str, list[float]], own: str = "", xlabel: str = "s
 
 
 def three_elements(results: dict[str, str] | None = None) -> Figure:
-    """The three elements of alignment, the notebooks that stand in each, and what a run held there.
-
-    Args:
-        results: element -> its lines.
-    """
-    figure, ax = canvas(11, 2.6)
+    """The three elements of alignment, the notebooks that stand in each, and (``results``) what a run held
+    there."""
+    figure, ax = plots.canvas(11, 2.6)
     elements = [
         ("Data", "01, 02: whose answers, whose taste?", STAGES["sft"][1]),
         ("Training", "01, 02, 03: what is rewarded?", STAGES["ppo"][1]),
@@ -110,7 +93,8 @@ def three_elements(results: dict[str, str] | None = None) -> Figure:
     ]
     for i, (title, asked, colour) in enumerate(elements):
         x = 0.17 + i * 0.33
-        box(ax, x, 0.42, "\n".join(filter(None, [asked, (results or {}).get(title)])), colour, 0.3, 0.74)
+        lines = "\n".join(filter(None, [asked, (results or {}).get(title)]))
+        plots.box(ax, x, 0.42, lines, colour, 0.3, 0.74)
         ax.text(x, 0.88, title, ha="center", fontsize=14, weight="bold")
     return figure
 
@@ -121,7 +105,7 @@ def three_answers(prompts: list[str], answers: dict[str, list[str]], large: int 
     # Of each row: inches, letters a line, points, lines.
     sizes = [(2.15, 33, 15.5, 5) if i < large else (1.7, 44, 12, 4) for i in range(len(prompts))]
     inches = sum(row for row, *_ in sizes) + 0.3
-    figure, ax = canvas(12, inches)
+    figure, ax = plots.canvas(12, inches)
     for i, stage in enumerate(answers):
         name, colour, _, _ = STAGES[stage]
         x = (i + 0.5) / len(answers)
@@ -134,12 +118,11 @@ def three_answers(prompts: list[str], answers: dict[str, list[str]], large: int 
             lines = lines[:most] + ["…"] * (len(lines) > most)
             place = (i + 0.5) / len(answers), y - (0.5 * high + 0.06) / inches
             width, height = 0.92 / len(answers), (high - 0.72) / inches
-            box(ax, *place, "\n".join(lines), STAGES[stage][1], width, height, alpha=0.1, size=size)
+            plots.box(ax, *place, "\n".join(lines), STAGES[stage][1], width, height, alpha=0.1, size=size)
         y -= high / inches
     return figure
 
 
-@takes_tensors
 def change_against_length(longer, change, slope: float, intercept: float) -> Figure:
     """Change of reward against change of length, one point a prompt, with the fitted line."""
     longer, change, orange = np.asarray(longer), np.asarray(change), STAGES["ppo"][1]
@@ -162,20 +145,16 @@ def _panels(n: int, width: float, height: float, **shared):
     return figure, axes[0]
 
 
-@takes_tensors
 def benchmark_bars(table: pd.DataFrame) -> Figure:
-    """Accuracy by benchmark and stage with intervals.
-
-    Args:
-        table: columns benchmark, stage (key of STAGES), accuracy, low, high, n, chance.
-    """
+    """Accuracy by benchmark and stage (a key of STAGES) with intervals; the other columns of the table are
+    accuracy, low, high, n and chance."""
     benchmarks = list(dict.fromkeys(table.benchmark))
     figure, axes = _panels(len(benchmarks), 4.6, 3.7, sharey=True)
     for ax, benchmark in zip(axes, benchmarks, strict=True):
         rows = table[table.benchmark == benchmark]
         for x, row in enumerate(rows.itertuples()):
             _, colour, hatch, _ = STAGES[row.stage]
-            bar_with_interval(ax, x, row.accuracy, row.low, row.high, colour, hatch)
+            plots.bar_with_interval(ax, x, row.accuracy, row.low, row.high, colour, hatch)
         ax.axhline(rows.chance.iloc[0], color="#333333", ls="--", lw=1.2, label="chance")
         ax.set_xticks(range(len(rows)), [STAGES[s][0] for s in rows.stage])
         ax.set(title=f"{benchmark} (n = {rows.n.iloc[0]})", ylim=(0, 1))
@@ -185,7 +164,6 @@ def benchmark_bars(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@takes_tensors
 def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     """Differences in standard deviations with intervals, coloured by their verdict.
 
@@ -193,19 +171,13 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
         table: columns measure, difference, low, high, verdict, scale (one standard deviation). A verdict on
             a judge is "pays for the hack" or "does not pay for it": a higher score is then the bad case.
     """
-    figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4))
     looks = {
         "better": (GREEN, "^"), "worse": (STAGES["ppo"][1], "v"),
         "pays for the hack": (STAGES["ppo"][1], "X"), "does not pay for it": (GREEN, "P"),
         "no difference shown": (GREY, "o"), "changed": (STAGES["sft"][1], "D"),
     }  # fmt: skip
-    for y, row in enumerate(table[::-1].itertuples()):
-        colour, marker = looks[row.verdict]
-        value, low, high = (v / row.scale for v in (row.difference, row.low, row.high))
-        ax.errorbar(value, y, xerr=whiskers(value, low, high), fmt=marker, color=colour, capsize=4, ms=8)
-    ax.axvline(0, color="#333333", lw=1)
-    ax.set_yticks(range(len(table)), list(table.measure)[::-1])
-    ax.set_ylim(-0.5, len(table) - 0.5)
+    scaled = (table[name] / table.scale for name in ("difference", "low", "high"))
+    figure, ax = plots.rows_with_intervals(table.measure, *scaled, [looks[v] for v in table.verdict])
     present = [v for v in looks if v in set(table.verdict)]
     handles = [plt.Line2D([], [], color=looks[v][0], marker=looks[v][1], ls="", ms=8) for v in present]
     below = -0.7 / (0.5 * len(table) + 0.4)  # 0.7 inches, whatever the height
@@ -214,7 +186,6 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     return figure
 
 
-@takes_tensors
 def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -> Figure:
     """What each nat of KL buys: best of n from SFT beside PPO, a panel a judge, on one scale.
 
@@ -229,7 +200,7 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
         for table, label, name, stage, line in looks:
             _, colour, _, marker = STAGES[stage]
             value = table[judge]
-            ends = whiskers(value, table[f"{judge}_low"], table[f"{judge}_high"])
+            ends = plots.whiskers(value, table[f"{judge}_low"], table[f"{judge}_high"])
             ax.errorbar(table.kl, value, ends, fmt=marker, ls=line, color=colour, capsize=4, label=name)
             for x, y, text in zip(table.kl, value, table[label], strict=True):
                 # Right of the whisker; below the line, which rises, but not on the axis.
@@ -246,15 +217,10 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
 # --- 05 ---------------------------------------------------------------------------------------------
 
 
-@takes_tensors
 def reward_by_batch(log: list[dict], steps: int) -> Figure:
     """Mean reward of each batch of answers, in the log of a trainer that takes several optimizer steps with a
-    batch: only those lines that have a reward begin a new one.
-
-    Args:
-        steps: optimizer steps with each batch.
-    """
-    _, rewards = series(log, "reward")
+    batch: only those lines that have a reward begin a new one."""
+    _, rewards = plots.series(log, "reward")
     figure, ax = plt.subplots(figsize=(7, 3.2))
     ax.plot(range(1, len(rewards) + 1), rewards, "-o", color=STAGES["sft"][1], lw=2)
     ax.set(xlabel=f"batch (optimizer steps with each: {steps})", ylabel="mean reward of the batch")
@@ -265,64 +231,32 @@ def reward_by_batch(log: list[dict], steps: int) -> Figure:
 # --- 06 and 07 --------------------------------------------------------------------------------------
 
 
-@takes_tensors
 def overoptimisation(looks: list[dict]) -> Figure:
-    """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1), gold with its intervals.
-
-    Args:
-        looks: one row a look with step, kl, proxy, gold, gold_low and gold_high.
-    """
+    """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1), gold with its intervals; above
+    the axes each look's step, moved to the right where looks lie close together. A look has step, kl, proxy,
+    gold, gold_low and gold_high."""
     figure, ax = plt.subplots(figsize=(8, 4.2))
     d = np.sqrt([max(0.0, one["kl"]) for one in looks])
     proxy, gold, low, high = (
         np.array([one[key] for one in looks]) for key in ("proxy", "gold", "gold_low", "gold_high")
     )
     ax.plot(d, proxy, "-^", color=STAGES["ppo"][1], lw=2, ms=7, label="proxy: what PPO is paid by")
-    ends = whiskers(gold, low, high)
+    ends = plots.whiskers(gold, low, high)
     label = "gold: what it is paid for"
     ax.errorbar(d, gold, ends, fmt="--s", color=STAGES["sft"][1], capsize=4, lw=2, ms=7, label=label)
     ax.axhline(0, color=GREY, lw=1)
     ax.margins(x=0.08, y=0.2)
-    ax.set(xlabel="√KL to SFT (√nats an answer); numbers: step", ylabel="SFT standard deviations")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    _number(ax, d, proxy, [f"{one['step']}" for one in looks])
+    ax.set(xlabel="√KL to SFT (√nats an answer); above: step", ylabel="SFT standard deviations")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=2)
+    place, gap = -np.inf, 0.05 * np.ptp(d)  # a step of three digits is 0.04 of the axes wide
+    above = ax.get_xaxis_transform()  # x in data, y in parts of the axes
+    for x, step in sorted(zip(d, [one["step"] for one in looks])):
+        place = max(x, place + gap)
+        arrow = {"arrowstyle": "-"}
+        ax.annotate(f"{step}", (x, 1), (place, 1.06), above, above, arrow, ha="center")
     return figure
 
 
-def _number(ax, xs, ys, texts: list[str]) -> None:
-    """A text beside each point of finished axes, at the nearest of many places where it lies on no line,
-    mark, whisker or other text, and is nearer to its own point than to the others."""
-    figure = ax.figure
-    figure.draw_without_rendering()  # places depend on the layout
-    pixel = figure.dpi / 72  # per point
-    paths = [line.get_transform().transform(line.get_xydata()) for line in ax.lines]
-    joined = [path for path, line in zip(paths, ax.lines) if line.get_linestyle() != "None"]
-    for bars in ax.collections:  # whiskers
-        joined += [bars.get_transform().transform(ends) for ends in bars.get_segments()]
-    dense = np.linspace(0, 1, 200)[:, None]
-    parts = [a + dense * (b - a) for path in joined for a, b in itertools.pairwise(path)]
-    drawn = np.concatenate([*paths, *parts])
-    points = ax.transData.transform(np.column_stack([xs, ys]))
-    ways = [(r, turn) for r in (13, 17, 22, 28) for turn in (90, 270, 0, 180, 45, 135, 225, 315)]
-    for i, text in enumerate(texts):
-        said, found = ax.annotate(text, (xs[i], ys[i]), (0, 0), **_BESIDE), []
-        for r, turn in ways:
-            shift = r * np.array([np.cos(np.radians(turn)), np.sin(np.radians(turn))])
-            said.set_position(shift)
-            room = said.get_window_extent().padded(4 * pixel)
-            at = points[i] + shift * pixel
-            other = np.argmin(np.hypot(*(points - at).T)) != i
-            outside = not all(map(ax.bbox.contains, *room.get_points().T))
-            found.append((room.count_contains(drawn) + 1000 * (other + outside), *shift))
-        said.set_position(min(found, key=lambda one: one[0])[1:])
-        (x, y), (right, top) = said.get_window_extent().get_points()
-        drawn = np.concatenate([drawn, [(x, y), (x, top), (right, y), (right, top)]])
-
-
-_BESIDE = {"textcoords": "offset points", "ha": "center", "va": "center"}
-
-
-@takes_tensors
 def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
     """Reward, KL, length and finished answers of several PPO runs by step, a line a run."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 5.6), sharex=True)
@@ -330,7 +264,7 @@ def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
     looks = list(zip(logs.items(), colours, "os^D", ("-", "--", "-.", ":")))
     for ax, (key, title, unit, _) in zip(axes.flat, PANELS, strict=False):
         for (name, log), colour, marker, line in looks:
-            ax.plot(*series(log, key), marker=marker, ms=4, ls=line, lw=2, color=colour, label=name)
+            ax.plot(*plots.series(log, key), marker=marker, ms=4, ls=line, lw=2, color=colour, label=name)
         ax.set(title=title, ylabel=unit)
     axes[1, 1].set_ylim(-0.03, 1.05)
     for ax in axes[1]:
@@ -341,7 +275,6 @@ def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-@takes_tensors
 def reward_parts(runs: dict[str, list[dict]]) -> Figure:
     """The parts of a ``reward.Mixture`` by step, a panel each on one scale, and the KL that they were bought
     with; a line for each run (name -> log)."""
@@ -353,7 +286,7 @@ def reward_parts(runs: dict[str, list[dict]]) -> Figure:
             ax.sharey(axes[0])
         looks = ((STAGES["ppo"][1], "o", "-"), (STAGES["sft"][1], "^", "--"))
         for (run, lines), (colour, marker, style) in zip(runs.items(), looks):
-            ax.plot(*series(lines, key), marker=marker, ms=4, ls=style, color=colour, label=run)
+            ax.plot(*plots.series(lines, key), marker=marker, ms=4, ls=style, color=colour, label=run)
         ax.set(xlabel="step", title="KL to the start" if key == "kl" else key.removeprefix("reward_"))
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("standard deviations")

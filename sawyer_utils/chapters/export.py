@@ -1,10 +1,5 @@
 """Take it away: a plain model that loads without this course, its card, the Hub, Ollama.
-
-merge(profile, adapter_folder, folder)      safetensors and tokenizer, for transformers alone
-save_card(folder, profile, results)         README.md: data, settings, results, limits, licence
-write_modelfile(folder)                     Modelfile for Ollama, for a GGUF made from the folder
-push_to_hub(folder, "you/name")             says what it would upload; dry_run=False does it
-push_run(profile, "you/name")               the same for the adapters of a run, to go on elsewhere
+How: docs/running.md, "Take the model with you".
 """
 
 from __future__ import annotations
@@ -14,15 +9,18 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import huggingface_hub
+import torch
+from transformers import GenerationConfig
+
+from sawyer_utils import models
+from sawyer_utils.chapters import report
 from sawyer_utils.chat import BOT, HUMAN, encode_prompt
 from sawyer_utils.plumbing import paths
 from sawyer_utils.plumbing.files import home, read_json, replacing, write_json
 from sawyer_utils.plumbing.paths import quoted
 from sawyer_utils.profiles import Profile
 
-# Largest difference of a logit from adapter and base in fp32. Measured on SmolLM2-135M: 6e-5 and 0.73,
-# with a KL of at most 3e-7 and 0.005 nats between the two next-token distributions.
-TOLERANCE = {"fp32": 1e-3, "bf16": 1.0}
 # What a merge writes into its folder, and may write again; what others have made of that folder is kept.
 MERGED = ("model*.safetensors*", "*config.json", "*token*.json", "chat_template.jinja", "*.model")
 MERGED += ("vocab.*", "merges.txt")
@@ -53,8 +51,8 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
     """Fold an adapter into its base and write what ``AutoModelForCausalLM`` loads, and nothing else does.
 
     The base is loaded unquantised and merged in fp32, whatever the profile trains in, and in the CPU's
-    memory (4 bytes a weight): a GPU is full of what trained it. In fp32 the logits are those of base and
-    adapter, but for rounding (:data:`TOLERANCE`).
+    memory (4 bytes a weight): a GPU is full of what trained it. The logits are those of base and adapter,
+    but for rounding (SmolLM2-135M: up to 6e-5 in fp32, 0.73 in bf16, a KL of 0.005 nats).
 
     Args:
         adapter: its folder, such as ``runs/local/ppo/adapter``.
@@ -64,11 +62,6 @@ def merge(profile: Profile, adapter: Path, folder: Path, dtype: str = "fp32") ->
     Raises:
         ValueError: for a folder that holds anything else: nothing in it is touched.
     """
-    import torch
-    from transformers import GenerationConfig
-
-    from sawyer_utils import models
-
     refuse_strange(Path(folder))
     tokenizer, model = models.load_policy(replace(profile, precision="fp32"), device="cpu")
     model = models.load_adapter(model, adapter).merge_and_unload()
@@ -150,8 +143,6 @@ RLHF.
 
 def card(profile: Profile, results: dict, name: str) -> str:
     """The model card as text, with the Hub's header."""
-    from sawyer_utils.chapters import report
-
     base, licence = LICENCES.get(profile.policy_base, (_shown(profile.policy_base), "other"))
     sources = {"SFT": profile.conversations, "reward model": profile.preferences}
     sources["PPO and evaluation prompts"] = profile.prompts
@@ -209,15 +200,9 @@ def save_card(folder: Path, profile: Profile, results: dict, name: str | None = 
 
 
 def push_to_hub(folder: Path, repo: str, private: bool = True, dry_run: bool = True) -> list[str]:
-    """Upload a merged model: nothing is sent unless ``dry_run=False``, and then it is private.
-
-    The token is the one that ``hf auth login`` or ``HF_TOKEN`` has put in place; it is never read here.
-
-    Args:
-        repo: ``owner/name``.
-
-    Returns:
-        The files, sent or to be sent.
+    """Upload a merged model, and return its files' names: nothing is sent unless ``dry_run=False``, and then
+    it is private. The token is the one that ``hf auth login`` or ``HF_TOKEN`` has put in place; it is never
+    read here.
 
     Raises:
         ValueError: for a repository without an owner, or a folder without a model or a card.
@@ -253,9 +238,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, dry_run: b
     if dry_run:
         print("A dry run: nothing was sent. dry_run=False sends it.")
         return names
-    from huggingface_hub import HfApi
-
-    api = HfApi()
+    api = huggingface_hub.HfApi()
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.model_info(repo).private:  # exist_ok keeps an old repository as it was
         raise ValueError(f"{repo} exists and is public: choose another name, or private=False.")
@@ -274,15 +257,15 @@ ollama create sawyer -f {modelfile}
 ollama run sawyer "What are your opinions on poetry?\""""
 
 
-def modelfile(end: str, temperature: float = 0.7, tokens: int = 64) -> str:
-    """Ollama's Modelfile, with SAWYER's conversation format as a Go template.
+def write_modelfile(folder: Path, profile: Profile) -> Path:
+    """Write ``Modelfile``, with SAWYER's conversation format as a Go template, into a merged model's folder,
+    and print the commands around it.
 
     A Go template cannot split a "###" that a user types, as the chat template does: there, text can
     become a control token.
-
-    Args:
-        end: the model's end token, as text.
     """
+    path = Path(folder) / "Modelfile"
+    end = read_json(Path(folder) / "tokenizer_config.json")["eos_token"]
     template = (
         "{{- range .Messages }}"
         f'{{{{- if eq .Role "user" }}}}{HUMAN}{{{{ .Content }}}}'
@@ -291,18 +274,12 @@ def modelfile(end: str, temperature: float = 0.7, tokens: int = 64) -> str:
         f"{BOT}"
     )
     stops = [f'PARAMETER stop "{token}"' for token in (end, HUMAN)]
-    numbers = [f"PARAMETER temperature {temperature}", f"PARAMETER num_predict {tokens}"]
+    numbers = [f"PARAMETER temperature {profile.temperature}"]
+    numbers += [f"PARAMETER num_predict {profile.response_tokens}"]
     # The full distribution, as in training and evaluation: no cut-off, no penalty.
     numbers += ["PARAMETER top_k 0", "PARAMETER top_p 1.0", "PARAMETER repeat_penalty 1.0"]
-    return "\n".join([f"FROM ./{GGUF}", f'TEMPLATE """{template}"""', *stops, *numbers]) + "\n"
-
-
-def write_modelfile(folder: Path, profile: Profile) -> Path:
-    """Write ``Modelfile`` into a merged model's folder, and print the commands around it."""
-    path = Path(folder) / "Modelfile"
-    end = read_json(Path(folder) / "tokenizer_config.json")["eos_token"]
+    text = "\n".join([f"FROM ./{GGUF}", f'TEMPLATE """{template}"""', *stops, *numbers]) + "\n"
     with replacing(path) as temporary:
-        text = modelfile(end, profile.temperature, profile.response_tokens)
         temporary.write_text(text, encoding="utf-8")
     print(GGUF_STEPS.format(folder=quoted(folder), gguf=quoted(Path(folder) / GGUF), modelfile=quoted(path)))
     return path

@@ -84,12 +84,9 @@ def _encode(tokenizer, text: str, first: int | None) -> list[int]:
 
 def longest_input(model, tokenizer) -> int:
     """Tokens the model can read, by its configuration, else its tokenizer's, else 2048."""
-    config = model.config.get_text_config()
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if getattr(config, name, None) is not None:
-            return int(getattr(config, name))
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     known = tokenizer.model_max_length
-    return int(known) if known < 10**9 else 2048
+    return positions or (known if known < 10**9 else 2048)
 
 
 # --- from tokens to log-likelihoods -------------------------------------------------------------

@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from sawyer_utils import data, models
 from sawyer_utils.chat import that_fit
-from sawyer_utils.evaluation import Similarity, encoded, repetition
+from sawyer_utils.evaluation import Similarity, encoded, ngrams, repetition
 from sawyer_utils.plumbing import assets, formats
 from sawyer_utils.plumbing.sources import Schema, check_prompt, drawn, load, text_of
 from sawyer_utils.profiles import Profile
@@ -137,16 +138,9 @@ def faithful(similarity: Similarity) -> RewardFn:
 
 
 class Classifier:
-    """One logit of a sequence classifier that reads the summary alone.
-
-    Args:
-        source: a Hub id or a folder.
-        label: the index of the logit.
-    """
+    """The logit of one label of a sequence classifier, a Hub id or a folder, that reads the summary alone."""
 
     def __init__(self, source: str, label: int):
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
         path, self.label = assets.resolve(source), label
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
@@ -180,13 +174,8 @@ def measure(similarity: Similarity, prompts: list[str], summaries: list[str]) ->
 
 def copied(source: str, summary: str) -> float:
     """Share of a summary's runs of three words that stand in the source; 0 if it is shorter."""
-    known, runs = _runs(source), _runs(summary)
+    known, runs = (ngrams(data.normalise(text), 3) for text in (source, summary))
     return sum(run in known for run in runs) / len(runs) if runs else 0.0
-
-
-def _runs(text: str) -> list[tuple[str, ...]]:
-    words = data.normalise(text)
-    return list(zip(words, words[1:], words[2:]))
 
 
 def invented(source: str, summary: str) -> int:
@@ -218,15 +207,10 @@ def lessons(texts: list[str], similarity: Similarity, keep: int = 2) -> list[dic
 
 
 def load_summariser(profile: Profile, adapter: Path | None = None):
-    """``(tokenizer, model)`` with the adapters ``policy`` and ``ref``, ready for PPO.
-
-    Args:
-        adapter: of the course's own policy; not needed where the profile names an encoder-decoder.
-    """
+    """``(tokenizer, model)`` with the adapters ``policy`` and ``ref``, ready for PPO; the course's own policy
+    needs its adapter, an encoder-decoder none."""
     if profile.summariser == "policy":
         return models.load_actor(profile, adapter)
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
     path = assets.resolve(profile.summariser)
     tokenizer = AutoTokenizer.from_pretrained(path)
     base = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).requires_grad_(False)

@@ -63,11 +63,7 @@ def mean_scores(rows: list[dict]) -> dict[int, float]:
 
 
 def words_alone(rows: list[dict], held: list[Pair]) -> np.ndarray:
-    """Each pair's difference of the mean scores of the two bands of length, as ``rows`` have them.
-
-    Args:
-        rows: preferences to learn from.
-    """
+    """Each pair's difference of the mean scores of the two bands of length, as the preferences have them."""
     mean = mean_scores(rows)
     return np.array([mean.get(band(p.chosen), 0.0) - mean.get(band(p.rejected), 0.0) for p in held])
 
@@ -102,11 +98,6 @@ def surface(rows: list[dict], held: list[Pair]) -> np.ndarray:
     return (test @ weights).detach().numpy()
 
 
-def share_right(gaps: np.ndarray) -> float:
-    """Share of pairs with the chosen response ahead; a tie counts half."""
-    return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
-
-
 def without_reading(rows: list[dict]) -> dict[str, float]:
     """Accuracy of both judges on held-out prompts, a fifth of all, mean of five splits."""
     found: dict[str, list[float]] = {"words alone": [], "surface": []}
@@ -114,6 +105,7 @@ def without_reading(rows: list[dict]) -> dict[str, float]:
         mixed = random.Random(seed).sample(rows, len(rows))
         cut = int(0.8 * len(rows))
         held = pairs(mixed[cut:])
-        found["words alone"].append(share_right(words_alone(mixed[:cut], held)))
-        found["surface"].append(share_right(surface(mixed[:cut], held)))
+        for name, judge in (("words alone", words_alone), ("surface", surface)):
+            ahead = np.heaviside(judge(mixed[:cut], held), 0.5)  # a tie counts half
+            found[name].append(float(ahead.mean()))
     return {name: float(np.mean(values)) for name, values in found.items()}
