@@ -7,8 +7,10 @@ time (tests/test_accessibility.py computes the one and looks at the other).
 
 from __future__ import annotations
 
+import functools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -53,6 +55,33 @@ def use_style() -> None:
     pd.set_option("display.html.use_mathjax", False)
 
 
+def on_host(value):
+    """A tensor as a NumPy array (or a number), on whatever device and in whatever precision it is, and with
+    or without a gradient; the same for all tensors in lists, tuples, dicts and tables. Anything else is
+    returned as it is."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        half = value.is_floating_point() and value.itemsize < 4  # NumPy has no bfloat16
+        return (value.float() if half else value).numpy() if value.dim() else value.item()
+    if isinstance(value, dict):
+        return {key: on_host(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(on_host, value))
+    if isinstance(value, pd.DataFrame):
+        return value.apply(lambda column: column.map(on_host) if column.dtype == object else column)
+    return value
+
+
+def takes_tensors(draw: Callable) -> Callable:
+    """Let a figure's function take tensors of any device (:func:`on_host`) where it takes numbers."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **options):
+        return draw(*on_host(args), **on_host(options))
+
+    return drawn
+
+
 def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
     """Write ``name.png`` and ``name.svg`` (and the numbers as ``name.csv``) into ``folder``; returns
     the figure."""
@@ -63,7 +92,7 @@ def save(figure: Figure, folder: Path, name: str, numbers=None) -> Figure:
             figure.savefig(temporary, format=kind, metadata=metadata)
     if numbers is not None:
         with replacing(folder / f"{name}.csv") as temporary:
-            pd.DataFrame(numbers).to_csv(temporary, index=False)
+            pd.DataFrame(on_host(numbers)).to_csv(temporary, index=False)
     plt.close(figure)  # shown once, by the cell that returns it
     return figure
 
@@ -176,6 +205,7 @@ def series(log: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     return tuple(map(np.array, zip(*rows, strict=True)))
 
 
+@takes_tensors
 def loss_curve(log: list[dict], key: str = "loss", ylabel="loss (nats per token)", levels=()) -> Figure:
     """A training curve with its running mean; ``log`` is ``[{"step": …, key: …}, …]``.
 
@@ -208,6 +238,7 @@ PANELS = [  # key, title, unit, healthy range in words
 WITHOUT_CRITIC = ("reward_std", "spread", "of a batch's rewards", "does not go to 0")
 
 
+@takes_tensors
 def ppo_dashboard(log: list[dict]) -> Figure:
     """Six curves of a PPO run, each with its healthy range in words."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 5.6))
@@ -230,11 +261,13 @@ def ppo_dashboard(log: list[dict]) -> Figure:
 # --- results ---------------------------------------------------------------------------
 
 
+@takes_tensors
 def reward_training(log: list[dict]) -> Figure:
     """Live: the share of each batch's pairs that the reward model gets right."""
     return loss_curve(log, key="accuracy", ylabel="accuracy in the batch")
 
 
+@takes_tensors
 def bars_with_intervals(
     names, values, lows, highs, counts, ylabel="", chance: float | None = None, ylim=None
 ) -> Figure:
@@ -254,6 +287,7 @@ def bars_with_intervals(
     return figure
 
 
+@takes_tensors
 def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "score") -> Figure:
     """A number step by step, one line each: such as a response's score by each model as it is changed."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
@@ -267,6 +301,7 @@ def probe_lines(curves: dict[str, list[float]], xlabel: str, ylabel: str = "scor
     return figure
 
 
+@takes_tensors
 def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdicts=None) -> Figure:
     """Mean change of a score with its interval, a row each: orange up, blue down, grey unclear. Where more
     than the interval decides, ``verdicts`` say "better", "worse" or another word of each."""
@@ -280,6 +315,7 @@ def score_changes(names, changes, lows, highs, n: int, xlabel: str = "", verdict
     return figure
 
 
+@takes_tensors
 def reward_histograms(rewards: dict[str, list[float]], xlabel="reward") -> Figure:
     """Distributions of one value before and after; keys are stages, in order."""
     figure, ax = plt.subplots(figsize=(8, 3.8))

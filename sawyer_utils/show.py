@@ -8,7 +8,7 @@ import re
 
 from IPython.display import HTML
 
-from sawyer_utils.plots import STAGES
+from sawyer_utils.plots import STAGES, takes_tensors
 
 _PLAIN = 'class="tex2jax_ignore mathjax_ignore"'  # Jupyter would set what is between two "$" as a formula
 _CELL = "border:1px solid #ccc;padding:6px 8px;vertical-align:top;text-align:left"
@@ -41,6 +41,7 @@ def _token(text: str, colour: str, weight: float, note: str = "") -> str:
     )
 
 
+@takes_tensors
 def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -> HTML:
     """Lines of tokens, ``(tokens, values)`` each, shaded by their values: orange above zero, blue below."""
     largest = max((abs(v) for _, values in rows for v in values), default=0.0) or 1.0
@@ -55,6 +56,7 @@ def shaded_tokens(rows: list[tuple[list[str], list[float]]], legend: str = "") -
     return HTML(note + "".join(lines))
 
 
+@takes_tensors
 def graded_tokens(tokens: list[str], graded: list[bool]) -> HTML:
     """One conversation as tokens; graded ones are shaded and underlined."""
     parts = [_token(t, STAGES["ppo"][1], 0.35 * g) for t, g in zip(tokens, graded, strict=True)]
@@ -122,6 +124,7 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
     )
 
 
+@takes_tensors
 def side_by_side(
     prompts: list[str], columns: dict[str, list[str]], notes: dict | None = None, first: str = "prompt"
 ) -> HTML:

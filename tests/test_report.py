@@ -46,11 +46,6 @@ def test_a_dollar_is_no_formula(tmp_path):
     assert "mathjax_ignore" in pd.DataFrame({"a": texts}).to_html()
 
 
-def test_graded_tokens_are_underlined():
-    shown = show.graded_tokens(["a", "b"], [True, False]).data
-    assert re.findall("border-bottom:([02])px", shown) == ["2", "0"]
-
-
 def test_the_same_figure_gives_the_same_file(tmp_path):
     for name in ("one", "two"):
         plots.save(drawings.three_elements(), tmp_path, name)

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 
 from sawyer_utils import plots
 from sawyer_utils.chapters import surface
-from sawyer_utils.plots import GREEN, GREY, PANELS, PURPLE, STAGES
+from sawyer_utils.plots import GREEN, GREY, PANELS, PURPLE, STAGES, takes_tensors
 
 # --- 02 ---------------------------------------------------------------------------------------------
 
 
+@takes_tensors
 def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     """Bradley-Terry loss against the difference of two scores, for several margins."""
     figure, ax = plt.subplots(figsize=(7, 3.4))
@@ -30,6 +31,7 @@ def preference_loss(margins=(0.0, 1.0, 3.0)) -> Figure:
     return figure
 
 
+@takes_tensors
 def calibration(predicted, observed, counts, lows, highs) -> Figure:
     """Predicted preference against how often it was right, a point a bin."""
     figure, ax = plt.subplots(figsize=(5, 4.2))
@@ -60,6 +62,7 @@ def score_by_length(sets: dict[str, list[dict]]) -> Figure:
     return figure
 
 
+@takes_tensors
 def score_groups(groups: dict[str, list[float]], own: str = "", xlabel: str = "score") -> Figure:
     """Scores by group, a box a row and a dot a text; ``own`` names the row that stands out."""
     figure, ax = plt.subplots(figsize=(8, 0.55 * len(groups) + 1.2))
@@ -123,6 +126,7 @@ def three_answers(prompts: list[str], answers: dict[str, list[str]], large: int 
     return figure
 
 
+@takes_tensors
 def change_against_length(longer, change, slope: float, intercept: float) -> Figure:
     """Change of reward against change of length, one point a prompt, with the fitted line."""
     longer, change, orange = np.asarray(longer), np.asarray(change), STAGES["ppo"][1]
@@ -145,6 +149,7 @@ def _panels(n: int, width: float, height: float, **shared):
     return figure, axes[0]
 
 
+@takes_tensors
 def benchmark_bars(table: pd.DataFrame) -> Figure:
     """Accuracy by benchmark and stage (a key of STAGES) with intervals; the other columns of the table are
     accuracy, low, high, n and chance."""
@@ -164,6 +169,7 @@ def benchmark_bars(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@takes_tensors
 def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     """Differences in standard deviations with intervals, coloured by their verdict.
 
@@ -186,6 +192,7 @@ def differences(table: pd.DataFrame, title="SFT + RLF minus SFT") -> Figure:
     return figure
 
 
+@takes_tensors
 def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -> Figure:
     """What each nat of KL buys: best of n from SFT beside PPO, a panel a judge, on one scale.
 
@@ -217,6 +224,7 @@ def frontier(best_of: pd.DataFrame, ppo: pd.DataFrame, judges: dict[str, str]) -
 # --- 05 ---------------------------------------------------------------------------------------------
 
 
+@takes_tensors
 def reward_by_batch(log: list[dict], steps: int) -> Figure:
     """Mean reward of each batch of answers, in the log of a trainer that takes several optimizer steps with a
     batch: only those lines that have a reward begin a new one."""
@@ -231,6 +239,7 @@ def reward_by_batch(log: list[dict], steps: int) -> Figure:
 # --- 06 and 07 --------------------------------------------------------------------------------------
 
 
+@takes_tensors
 def overoptimisation(looks: list[dict]) -> Figure:
     """What is paid and what is wanted, over √KL (Gao et al. 2022, figure 1), gold with its intervals; above
     the axes each look's step, moved to the right where looks lie close together. A look has step, kl, proxy,
@@ -257,6 +266,7 @@ def overoptimisation(looks: list[dict]) -> Figure:
     return figure
 
 
+@takes_tensors
 def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
     """Reward, KL, length and finished answers of several PPO runs by step, a line a run."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 5.6), sharex=True)
@@ -275,6 +285,7 @@ def ppo_overlay(logs: dict[str, list[dict]]) -> Figure:
     return figure
 
 
+@takes_tensors
 def reward_parts(runs: dict[str, list[dict]]) -> Figure:
     """The parts of a ``reward.Mixture`` by step, a panel each on one scale, and the KL that they were bought
     with; a line for each run (name -> log)."""
