@@ -16,9 +16,6 @@ SOUND = "sound"
 FAULTS = ("wrong sign", "wrong tail", "unpaired", "samples as prompts")
 
 
-# --- 04.1 ---------------------------------------------------------------------------------------
-
-
 @exercise(
     "04.1",
     hints=(
@@ -41,9 +38,6 @@ def placebo(answer):
     if verdict != NO_DIFFERENCE:
         return "The count is fair; nothing has changed, and your verdict says it has."
     return None
-
-
-# --- 04.2 ---------------------------------------------------------------------------------------
 
 
 @exercise(
@@ -70,9 +64,6 @@ def prompts_needed(answer):
         if not 0.75 < shown < 0.87:
             return f"At effect size {effect:.2f}, {n} prompts show it in {shown:.0%} of all experiments."
     return None
-
-
-# --- 04.3 ---------------------------------------------------------------------------------------
 
 
 @exercise(

@@ -15,9 +15,6 @@ PARTS = ("neutrality", "similarity", "length")
 NOTHING = "nothing"
 
 
-# --- predict the number -------------------------------------------------------------------------
-
-
 @exercise(
     "07.1",
     hints=(
@@ -38,9 +35,6 @@ def compound(answer):
     if found * wanted <= 0:
         return "The list takes the sentence for praise."
     return "The list hears more praise in it." if found < wanted else "The list hears less praise in it."
-
-
-# --- write this function ------------------------------------------------------------------------
 
 
 @exercise(
@@ -125,9 +119,6 @@ def uneven_parts(size: int = 40) -> tuple[dict[str, Tensor], dict[str, float]]:
     shifts, raw = torch.randn(3, generator=generator), torch.randn(3, size, generator=generator).double()
     scores = spreads[:, None] * raw + shifts[:, None]
     return dict(zip(PARTS, scores, strict=True)), dict(zip(PARTS, weights, strict=True))
-
-
-# --- break it and diagnose ----------------------------------------------------------------------
 
 
 @exercise(
