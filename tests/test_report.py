@@ -80,6 +80,7 @@ def test_a_row_without_its_numbers_is_not_measured(results):
     assert all(report.NOT_MEASURED in said for *_, said in left)
     assert not any(report.NOT_MEASURED in said for *_, said in rows)
     assert report.NOT_MEASURED in export.card(PROFILES["local"], gone, "x")
+    assert page.headlines(gone).count(f"** {report.NOT_MEASURED}") == 4
 
 
 def test_an_extra_chapter_adds_its_rows_and_not_its_minutes(results):
@@ -232,11 +233,3 @@ def test_each_row_of_the_reward_model_has_its_own_numbers():
         "0.400 [0.300, 0.450]",
         "0.900 [0.850, 0.950] (n = 77)",
     ]
-
-
-def test_what_took_seconds_is_collected_in_minutes(monkeypatch, tmp_path):
-    monkeypatch.setenv("SAWYER_HOME", str(tmp_path))
-    ledger = {"seconds": {"01_sft": 90.0}, "sections": {"01_sft": {"1. Why?": 30.0}}}
-    found = report.collect(PROFILES["smoke"], ledger)
-    assert found["minutes"] == {"01_sft": 1.5}
-    assert found["section_minutes"] == {"01_sft": {"1. Why?": 0.5}}
