@@ -21,7 +21,6 @@ from test_slides import SCRIPTS
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import notebooks, offline_setup, prepare, slides
 from sawyer_utils.course.offline_setup import Refused
-from sawyer_utils.course.prepare import NotPrepared
 from sawyer_utils.plumbing import assets
 from sawyer_utils.plumbing.files import UMASK
 from sawyer_utils.profiles import PROFILES
@@ -157,7 +156,7 @@ def test_a_cut_off_folder_is_refused_until_the_command_ends_well(made, tmp_path)
 
 def test_a_folder_with_other_files_is_left_alone(root, tmp_path):
     mine = make_wheel(tmp_path / "mine/wheels", "mine")
-    with pytest.raises(NotPrepared, match=r"holds other files\. Take an empty or a new folder"):
+    with pytest.raises(Refused, match=r"holds other files\. Take an empty or a new folder"):
         prepare.prepare(tmp_path / "mine")
     assert listing(tmp_path / "mine") == {f"wheels/{mine.name}"}
 
@@ -350,11 +349,11 @@ def test_a_folder_that_is_made_again_has_slides_for_a_class_alone(root, run_fold
 
 def test_a_class_needs_a_finished_run(root, run_folder, tmp_path):
     (run_folder / "course.json").write_text('{"01_sft": {}, "02_reward": {}}')
-    with pytest.raises(NotPrepared, match="no finished 03_ppo, 04_eval: run `python"):
+    with pytest.raises(Refused, match="no finished 03_ppo, 04_eval: run `python"):
         prepare.prepare(tmp_path / "stick", PROFILES["local"])
     own = replace(PROFILES["local"], name="local-chats-0123abcd")
     run_folder.rename(run_folder.with_name(own.name))
-    with pytest.raises(NotPrepared, match="local-chats-0123abcd is a run of your own data or model"):
+    with pytest.raises(Refused, match="local-chats-0123abcd is a run of your own data or model"):
         prepare.prepare(tmp_path / "stick", own)
 
 

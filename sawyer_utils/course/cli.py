@@ -12,6 +12,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+from sawyer_utils.course.offline_setup import Refused
 from sawyer_utils.plumbing import assets, machine, paths
 from sawyer_utils.plumbing.files import Damaged, DriveNotMounted, project_root, replacing
 from sawyer_utils.plumbing.reading import DataError, named_files
@@ -65,10 +66,7 @@ def fetch(args) -> None:
 def prepare(args) -> None:
     from sawyer_utils.course import prepare as maker
 
-    try:
-        maker.prepare(args.to, _profile() if vars(args)["class"] else None)
-    except maker.NotPrepared as problem:
-        sys.exit(f"\n{problem}")
+    maker.prepare(args.to, _profile() if vars(args)["class"] else None)
 
 
 def collect(args) -> None:
@@ -273,5 +271,5 @@ def main(argv: list[str] | None = None) -> None:
             f"\nThis Python ({sys.executable}) has no {problem.name}. The course's own has: "
             f"{own} -m sawyer_utils …, once it is installed (docs/running.md)."
         )
-    except (DataError, Damaged, OSError, DriveNotMounted, assets.WeightsUnavailable) as problem:
+    except (DataError, Damaged, OSError, DriveNotMounted, Refused, assets.WeightsUnavailable) as problem:
         sys.exit(f"\n{problem}")
