@@ -47,7 +47,7 @@ def talk(letter_actor, letters, letter_profile):
 
 @pytest.fixture
 def chat(talk, tmp_path):
-    panel = widgets.Chat(talk, tmp_path, suggestions=["a b c", "d e"])
+    panel = widgets.Chat(talk, tmp_path)
     panel.tokens.value = 8
     return panel
 
@@ -228,7 +228,7 @@ def test_a_blind_vote_hides_who_is_who_until_it_is_cast(chat):
 
 
 def test_two_learners_see_other_orders(chat, tmp_path):
-    other = widgets.Chat(chat.talk, tmp_path, suggestions=[])
+    other = widgets.Chat(chat.talk, tmp_path)
     assert chat.shuffle.sample(range(10**6), 9) != other.shuffle.sample(range(10**6), 9)
 
 
@@ -259,7 +259,7 @@ def test_the_transcript_of_an_earlier_session_stays(chat, tmp_path):
     ask(chat)
     chat.save_button.click()
     before = (tmp_path / "transcript-1.jsonl").read_text()
-    widgets.Chat(chat.talk, tmp_path, suggestions=[]).save()
+    widgets.Chat(chat.talk, tmp_path).save()
     assert (tmp_path / "transcript-1.jsonl").read_text() == before
     assert (tmp_path / "transcript-2.jsonl").exists()
 

@@ -28,10 +28,10 @@ def stage_name(stage: str) -> str:
     return STAGES[stage][0] if stage in STAGES else stage
 
 
-def questions(poems: int = 3) -> list[str]:
-    """The workshop's questions, and some on poetry that no stage has seen."""
+def questions() -> list[str]:
+    """The workshop's questions, and three on poetry that no stage has seen."""
     poetry = [row["prompt"] for row in data.load_prompts("test") if row["topic"] == "poetry"]
-    return [*data.FIXED_PROMPTS, *poetry[:poems]]
+    return [*data.FIXED_PROMPTS, *poetry[:3]]
 
 
 @dataclass(frozen=True)

@@ -141,28 +141,21 @@ def answers(evaluation: dict) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), cells))
 
 
-def fill(path: Path, what: str, text: str) -> None:
-    """Put text between the two marks of a page.
+def fill(path: Path, makers: dict[str, Callable[[str], str]]) -> None:
+    """Replace what stands between two marks of a page by what its maker makes of it.
 
     Raises:
-        ValueError: if the marks are not there.
+        ValueError: if marks are not there; the page stays as it is.
     """
     page = path.read_text(encoding="utf-8")
-    path.write_text(filled(page, what, lambda _: text), encoding="utf-8")
-
-
-def filled(page: str, what: str, make: Callable[[str], str]) -> str:
-    """A page with what ``make`` makes of the text between the two marks of ``what``.
-
-    Raises:
-        ValueError: if the marks are not there.
-    """
-    start, end = marks(what)
-    if start not in page or end not in page:
-        raise ValueError(f"The page has lost its marks: {start} … {end}")
-    before, rest = page.split(f"{start}\n", 1)
-    text, after = rest.split(end, 1)
-    return f"{before}{start}\n{make(text.rstrip())}\n{end}{after}"
+    for what, make in makers.items():
+        start, end = marks(what)
+        if start not in page or end not in page:
+            raise ValueError(f"The page has lost its marks: {start} … {end}")
+        before, rest = page.split(f"{start}\n", 1)
+        text, after = rest.split(end, 1)
+        page = f"{before}{start}\n{make(text.rstrip())}\n{end}{after}"
+    path.write_text(page, encoding="utf-8")
 
 
 def marks(what: str) -> tuple[str, str]:

@@ -92,9 +92,7 @@ def refuse_unfit(profile: Profile) -> None:
     run = home() / profile.name
     ledger = read_json(run / "course.json") if (run / "course.json").exists() else {}
     if missing := [name for name in NOTEBOOKS if name not in ledger]:
-        raise Refused(
-            f"{run} holds no finished {', '.join(missing)}: run `python -m sawyer_utils course`."
-        )
+        raise Refused(f"{run} holds no finished {', '.join(missing)}: run `python -m sawyer_utils course`.")
 
 
 def add_class(folder: Path, profile: Profile) -> None:

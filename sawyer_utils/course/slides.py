@@ -52,7 +52,7 @@ def chosen(name: str, executed):
         if cell.cell_type == "code":
             cell.outputs = done.outputs
     notebook.cells = list(_with_sections(notebook.cells))
-    if not notebook.cells or _type(notebook.cells[0]) != "slide":
+    if not notebook.cells or notebook.cells[0].metadata["slideshow"]["slide_type"] != "slide":
         raise ValueError(f"{name}: the first marked cell has to be tagged 'slide'.")
     notebook.metadata["title"] = f"SAWYER {name}"
     return notebook
@@ -79,10 +79,6 @@ def _with_sections(cells):
 def _typed(cell, kind: str):
     cell.metadata["slideshow"] = {"slide_type": kind}
     return cell
-
-
-def _type(cell) -> str:
-    return cell.metadata["slideshow"]["slide_type"]
 
 
 def page(notebook, scripts: dict[str, str]) -> str:
