@@ -53,7 +53,7 @@ def test_the_same_figure_gives_the_same_file(tmp_path):
     assert not (tmp_path / "one.csv").exists()
 
 
-def test_the_page_stands_alone(tmp_path, results):
+def test_the_page_stands_alone_and_shows_every_row_of_the_summary(tmp_path, results):
     plots.save(plots.rl_loop(), tmp_path / "eval" / "figures", "rl_loop")
     text = page.write_html(tmp_path, results).read_text(encoding="utf-8")
     assert re.findall(r'src="([^"]{11})', text) == ["data:image/"]
@@ -61,6 +61,7 @@ def test_the_page_stands_alone(tmp_path, results):
     assert 'name="viewport"' in text  # a phone
     assert "@media print" in text
     assert 'alt="eval: rl loop"' in text
+    assert text.count("<tr>") == len(report.rows(results)) > 10
 
 
 def without(value):
@@ -103,12 +104,6 @@ def test_chapter_05_shows_gold_and_the_pick_on_new_topics(results):
         ("05 PPO against DPO", "gold since SFT, PPO", said),
         ("05 PPO against DPO", "gold on new topics, best of n", said),
     ]
-
-
-def test_the_page_shows_every_row_of_the_summary(tmp_path, results):
-    text = page.write_html(tmp_path, results).read_text(encoding="utf-8")
-    assert text.count("<tr>") == len(report.rows(results))
-    assert len(report.rows(results)) > 10
 
 
 def test_the_workshops_five_figures_are_copied_and_no_old_one_stays(tmp_path):

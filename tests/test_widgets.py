@@ -95,6 +95,7 @@ def test_importing_them_builds_no_model_and_building_them_runs_none(letters, let
 
 def test_a_page_without_widgets_shows_one_line(chat):
     assert repr(chat) == "<Chat: run the notebook to use it>"
+    assert repr(quiz.quiz("01")) == "<Quiz: run the notebook to use it>"
 
 
 def test_the_workshops_questions_and_poetry_are_offered(talk, tmp_path):
