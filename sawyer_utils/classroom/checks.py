@@ -81,13 +81,12 @@ _wrong: Counter[str] = Counter()  # wrong attempts in this session
 attempted: dict[str, bool] = {}  # of this session: whether the exercise was right once
 
 
-def exercise(id: str, hints: Iterable[str], lesson: str):
+def exercise(id: str, hints: tuple[str, ...], lesson: str):
     """Register the decorated judge as exercise ``id``, such as "01.2".
 
     Raises:
         ValueError: for an id that is taken, or without hints or lesson.
     """
-    hints = tuple(hints)
     if id in _exercises or not hints or not lesson:
         raise ValueError(f"Exercise {id}: the id is taken, or hints or lesson are missing.")
 

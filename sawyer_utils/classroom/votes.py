@@ -69,9 +69,7 @@ def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
         with within(f"in {Path(path).parent}"):  # a class's files all have one name
             for row in sources.read_jsonl(path, sources.check_preference):
                 if found.setdefault(row["id"], row) != row:
-                    raise DataError(
-                        f"{Path(path).name}: the vote {row['id']} differs from that of another file"
-                    )
+                    raise DataError(f"{Path(path).name}: the vote {row['id']} differs in another file")
     return list(found.values())
 
 
@@ -82,12 +80,9 @@ def pairs(votes: list[dict]) -> list[Pair]:
     for row in votes:
         key = sources.key_of(row)
         spelt[key] = min(row["prompt"], spelt.get(key, row["prompt"]))
-    shared = {row["prompt"]: _prompt_id(spelt[sources.key_of(row)]) for row in votes}
-    return [replace(pair, id=shared[pair.prompt]) for pair in data.pairs(votes)]
-
-
-def _prompt_id(prompt: str) -> str:
-    return f"prompt-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+    shared = {row["prompt"]: hashlib.sha256(spelt[sources.key_of(row)].encode()) for row in votes}
+    found = data.pairs(votes)
+    return [replace(pair, id=f"prompt-{shared[pair.prompt].hexdigest()[:16]}") for pair in found]
 
 
 # --- agreement ----------------------------------------------------------------------------------

@@ -134,7 +134,6 @@ def _refuse_near(name: str, texts: dict[str, str]) -> None:
 
 def _check_lengths(files: dict[str, list[dict]], tokenizer) -> None:
     """No row of the corpus may be truncated under the ``local`` profile."""
-
     profile = PROFILES["local"]
     lengths = {r["id"]: len(encode(tokenizer, r["messages"]).ids) for r in files["conversations"]}
     if too_long := {i: n for i, n in lengths.items() if n > profile.conversation_tokens}:

@@ -69,16 +69,12 @@ def _with_sections(cells):
         found = re.findall("^(##?#?) (.*)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
         section = next((heading for level, heading in reversed(found) if level != "###"), section)
         if kind in ("slide", "subslide") and not found:
-            above = new_markdown_cell(f'<p class="section">{section}</p>')
-            yield _typed(above, kind)
+            above = f'<p class="section">{section}</p>'
+            yield new_markdown_cell(above, metadata={"slideshow": {"slide_type": kind}})
             kind = "-"  # goes on with the slide
         if kind:
-            yield _typed(cell, kind)
-
-
-def _typed(cell, kind: str):
-    cell.metadata["slideshow"] = {"slide_type": kind}
-    return cell
+            cell.metadata["slideshow"] = {"slide_type": kind}
+            yield cell
 
 
 def page(notebook, scripts: dict[str, str]) -> str:
