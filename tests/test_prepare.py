@@ -260,15 +260,6 @@ def test_a_newer_folder_replaces_all_but_what_is_the_learners(made, tmp_path, st
     assert "installing the packages" in steps
 
 
-def test_who_has_a_class_of_another_profile_is_told_its_variable(made, tmp_path, steps, capsys):
-    facts = json.loads((made / "folder.json").read_text())
-    assert facts["profile"] == "local"
-    (made / "folder.json").write_text(json.dumps({**facts, "profile": "smoke"}))
-    prepare.write_sums(made)
-    offline_setup.set_up(made, tmp_path / "target")
-    assert "SAWYER_PROFILE=smoke\n" in capsys.readouterr().out
-
-
 def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(made, tmp_path, monkeypatch):
     name, target = "notebooks/01_sft.ipynb", tmp_path / "target"
 
@@ -285,16 +276,18 @@ def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(made, tmp_pa
     assert (target / name).read_bytes() == (made / "course" / name).read_bytes()
 
 
-@pytest.mark.parametrize("for_class", [False, True])
-def test_a_class_which_lacks_the_sources_is_not_told_to_run_them(
-    made, tmp_path, steps, monkeypatch, capsys, for_class
-):
-    facts = {**offline_setup.check(made), "class": for_class}
-    monkeypatch.setattr(offline_setup, "check", lambda folder: facts)
+@pytest.mark.parametrize(("for_class", "profile"), [(False, "local"), (True, "smoke")])
+def test_what_to_type_fits_the_folder(made, tmp_path, steps, capsys, for_class, profile):
+    """A class lacks the sources, and its run may be of another profile."""
+    facts = json.loads((made / "folder.json").read_text())
+    assert (facts["class"], facts["profile"]) == (False, "local")
+    (made / "folder.json").write_text(json.dumps({**facts, "class": for_class, "profile": profile}))
+    prepare.write_sums(made)
     offline_setup.set_up(made, tmp_path / "target")
     said = capsys.readouterr().out
     assert "-m sawyer_utils lab" in said
     assert ("-m sawyer_utils course" in said) == (not for_class)
+    assert ("SAWYER_PROFILE=smoke\n" in said) == (profile == "smoke")
 
 
 # --- for a class --------------------------------------------------------------------------------

@@ -110,11 +110,7 @@ def run(what: str, command: list[str], **environment: str) -> None:
 
 
 def install(folder: Path, target: Path) -> None:
-    """``.venv`` with the tested packages and the course in it; the weights in the cache folder.
-
-    Raises:
-        Refused: if a step fails.
-    """
+    """``.venv`` with the tested packages and the course in it; the weights in the cache folder."""
     # -I and --isolated: pip's own settings could name another index, PYTHONPATH other packages.
     python = [str(environment_python(target)), "-I", "-m"]
     ready = target / ".venv" / "ready"  # the Makefile's mark: it would call for the network without

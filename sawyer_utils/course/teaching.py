@@ -72,11 +72,7 @@ def reading_minutes(name: str) -> dict[str, float]:
 
 def minutes(name: str, results: dict) -> dict[str, tuple[float, float | None, float | None]]:
     """By section of a notebook, and for "all": minutes of reading, of the cells, and of the cells of a run
-    that is already trained, which spares the recorded seconds of the training. None is not measured.
-
-    Raises:
-        ValueError: as :func:`reading_minutes`.
-    """
+    that is already trained, which spares the recorded seconds of the training. None is not measured."""
     took, reading = results.get("section_minutes", {}).get(name, {}), reading_minutes(name)
     section, path = TRAINS[name]
     try:
