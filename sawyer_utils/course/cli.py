@@ -25,9 +25,9 @@ OF_THE_MACHINE = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS"}
 OF_THE_MACHINE |= {"SAWYER_SECOND_DEVICE", "SAWYER_TESTS_ON_GPU"}
 
 
-def _settings(but: frozenset[str] = frozenset()) -> set[str]:
+def _settings() -> set[str]:
     """The variables of the user's shell that would change what is tested or committed."""
-    return {name for name in os.environ if name.startswith("SAWYER_") and name not in OF_THE_MACHINE | but}
+    return {name for name in os.environ if name.startswith("SAWYER_")} - OF_THE_MACHINE
 
 
 def _profile(name: str | None = None) -> Profile:
@@ -52,7 +52,7 @@ def notebooks(args) -> None:
     from sawyer_utils.course import publish as runner
 
     # The people's votes of 02 are no part of the repository, and are shown where somebody has them.
-    for name in _settings(but=frozenset({"SAWYER_HUMAN_PAIRS"})):
+    for name in _settings() - {"SAWYER_HUMAN_PAIRS"}:
         del os.environ[name]
     os.environ["SAWYER_PROFILE"] = "local"
     runner.publish(PROFILES["local"], extra=args.extra)
