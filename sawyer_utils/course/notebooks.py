@@ -367,7 +367,7 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
         ledger.pop(name, None)
     ledger["brought"] = own
     write_json(ledger_path, ledger)
-    clock = Clock(todo, *expected(profile, ledger))
+    clock = Clock(todo, *expected(ledger))
     for name in todo:
         _run_one(name, executed[name], profile, clock, ledger, ledger_path)
     return executed
@@ -420,15 +420,10 @@ def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
     return list(filter(changed, names)) if first is None else names[first:]
 
 
-def expected(profile: Profile, ledger: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(minutes by notebook, what its sections take): as here the last time, else as committed for this
-    profile, else as for ``local``."""
-    committed = [project_root() / "results" / f"{name}.json" for name in ("local", profile.name)]
-    known = [read_json(path) for path in committed if path.exists()]
+def expected(ledger: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """(minutes by notebook, what its sections take): as here the last time, else as committed."""
+    path = project_root() / "results" / "local.json"
+    committed = read_json(path) if path.exists() else {}
     here = {name: seconds / 60 for name, seconds in ledger.get("seconds", {}).items()}
-    known.append({"minutes": here, "section_minutes": ledger.get("sections", {})})
-    minutes, sections = dict.fromkeys(FOLDERS, UNMEASURED), {}
-    for results in known:
-        minutes |= results.get("minutes", {})
-        sections |= results.get("section_minutes", {})
-    return minutes, sections
+    minutes = dict.fromkeys(FOLDERS, UNMEASURED) | committed.get("minutes", {}) | here
+    return minutes, committed.get("section_minutes", {}) | ledger.get("sections", {})
