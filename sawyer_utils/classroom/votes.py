@@ -47,9 +47,8 @@ def vote(prompt: str, answers: dict[str, str], winner: str) -> dict | None:
     return {"id": f"vote-{secrets.token_hex(8)}", "topic": "class", "prompt": prompt, "responses": responses}
 
 
-def append(path: Path | str, row: dict) -> None:
+def append(path: Path, row: dict) -> None:
     """Add one vote to a file, which is made if need be; what is there stays as it is."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_bytes() if path.exists() else b""
     if before and not before.endswith(b"\n"):  # an editor has taken the last line's end away
@@ -58,7 +57,7 @@ def append(path: Path | str, row: dict) -> None:
         temporary.write_bytes(before + json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
+def merge_votes(paths: Iterable[Path]) -> list[dict]:
     """The votes of many files, each once, however often its file came in.
 
     Raises:
@@ -66,10 +65,10 @@ def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
     """
     found: dict[str, dict] = {}
     for path in paths:
-        with within(f"in {Path(path).parent}"):  # a class's files all have one name
+        with within(f"in {path.parent}"):  # a class's files all have one name
             for row in sources.read_jsonl(path, sources.check_preference):
                 if found.setdefault(row["id"], row) != row:
-                    raise DataError(f"{Path(path).name}: the vote {row['id']} differs in another file")
+                    raise DataError(f"{path.name}: the vote {row['id']} differs in another file")
     return list(found.values())
 
 
@@ -130,7 +129,7 @@ class Agreement:
         return f"{said}: Krippendorff's alpha {self.alpha:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def agreement(votes: list[dict], draws: int = 1000) -> Agreement:
+def agreement(votes: list[dict]) -> Agreement:
     """Krippendorff's alpha of the votes, with a 95 % interval over sets of answers.
 
     A vote's value is the winner's place among its answers in the order of the alphabet: a name without
@@ -143,7 +142,7 @@ def agreement(votes: list[dict], draws: int = 1000) -> Agreement:
         ballots[row["prompt"], *texts].append(texts.index(max(said, key=said.get)))
     shared = [values for values in ballots.values() if len(values) > 1]
     rng = random.Random(0)
-    drawn = [krippendorff_alpha(rng.choices(shared, k=len(shared))) for _ in range(draws if shared else 0)]
+    drawn = [krippendorff_alpha(rng.choices(shared, k=len(shared))) for _ in range(1000 if shared else 0)]
     known = [alpha for alpha in drawn if not math.isnan(alpha)]
     low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)
     alpha = krippendorff_alpha(shared)

@@ -118,7 +118,7 @@ class Chat(Panel):
     """
 
     def __init__(self, talk: Talk, folder: Path, ballots: Path | None = None):
-        self.talk, self.folder, self.ballots = talk, Path(folder), ballots
+        self.talk, self.folder, self.ballots = talk, folder, ballots
         self.votes: list[tuple[str | None, tuple[str, ...]]] = []  # the winner, and who stood for election
         self.order: list[str] = []  # of the columns
         self.open_vote = False
@@ -237,7 +237,7 @@ class Chat(Panel):
         if row is None:
             return ", but the answers are the same"
         votes.append(self.ballots, row)
-        return f", and kept in {Path(self.ballots).name}"
+        return f", and kept in {self.ballots.name}"
 
     def start_over(self) -> None:
         """Forget what was said, but for the transcript."""
