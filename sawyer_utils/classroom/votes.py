@@ -57,7 +57,7 @@ def append(path: Path, row: dict) -> None:
         temporary.write_bytes(before + json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def merge_votes(paths: Iterable[Path]) -> list[dict]:
+def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
     """The votes of many files, each once, however often its file came in.
 
     Raises:
@@ -65,10 +65,10 @@ def merge_votes(paths: Iterable[Path]) -> list[dict]:
     """
     found: dict[str, dict] = {}
     for path in paths:
-        with within(f"in {path.parent}"):  # a class's files all have one name
+        with within(f"in {Path(path).parent}"):  # a class's files all have one name
             for row in sources.read_jsonl(path, sources.check_preference):
                 if found.setdefault(row["id"], row) != row:
-                    raise DataError(f"{path.name}: the vote {row['id']} differs in another file")
+                    raise DataError(f"{Path(path).name}: the vote {row['id']} differs in another file")
     return list(found.values())
 
 
