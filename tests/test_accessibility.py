@@ -30,6 +30,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BOTH = [(name, kind) for name in NAMES for kind in ("source", "committed")]
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
 def notebook(name, kind):
     if kind == "source":
         return jupytext.read(course.source_path(name))
@@ -340,8 +346,7 @@ def figures():
 def axes(request):
     plots.use_style()
     figure = figures()[request.param]()
-    yield figure.axes
-    plt.close("all")
+    return figure.axes
 
 
 def looks(ax):
@@ -374,7 +379,6 @@ def test_what_differs_in_colour_differs_in_something_else(axes):
 def test_the_figures_have_something_to_tell_apart():
     several = [name for name, draw in figures().items() if len({*map(str, looks(draw().axes[0]))}) > 1]
     assert len(several) >= 12
-    plt.close("all")
 
 
 def visible(face, edge):
@@ -421,7 +425,6 @@ def test_no_step_number_lies_on_a_mark_or_on_another():
         for bars in ax.collections:
             for ends in bars.get_segments():
                 assert not any(Path(ax.transData.transform(ends)).intersects_bbox(n) for n in numbers)
-    plt.close("all")
 
 
 def test_the_legend_covers_no_point_wherever_the_points_lie():
@@ -433,7 +436,6 @@ def test_the_legend_covers_no_point_wherever_the_points_lie():
     assert not legend.count_contains(figure.axes[0].transData.transform(np.column_stack([across, up])))
     assert figure.bbox.x0 <= legend.x0
     assert legend.x1 <= figure.bbox.x1
-    plt.close("all")
 
 
 def test_a_judge_that_pays_for_the_hack_has_the_colour_of_what_is_worse():
@@ -444,7 +446,6 @@ def test_a_judge_that_pays_for_the_hack_has_the_colour_of_what_is_worse():
 
     better, worse = colours("better", "worse")
     assert colours("pays for the hack", "does not pay for it") == [worse, better]
-    plt.close("all")
 
 
 def drawn(figure) -> list[tuple]:
@@ -467,7 +468,6 @@ def test_marks_stand_where_their_numbers_are_and_the_first_row_on_top():
         round(y): t.get_text().split()[0] for y, t in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)
     }
     assert {names[y]: x for y, x in dots.items()} == {"low": 1.0, "high": 5.0}
-    plt.close("all")
 
 
 def test_a_batch_of_several_optimizer_steps_is_one_point():
@@ -475,7 +475,6 @@ def test_a_batch_of_several_optimizer_steps_is_one_point():
     (ax,) = drawings.reward_by_batch(lines, steps=2).axes
     assert ax.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
     assert "batch" in ax.get_xlabel()
-    plt.close("all")
 
 
 def test_each_loss_says_of_what_it_is_a_mean():
@@ -516,4 +515,3 @@ def test_the_names_over_three_answers_are_large_enough_for_their_colours():
         assert text.get_fontsize() >= 14
         assert text.get_weight() == "bold"
         assert contrast(text.get_color()) >= LARGE_TEXT
-    plt.close("all")

@@ -319,7 +319,10 @@ class TestDomain(Exercises):
             "half up": lambda lessons, share: math.floor(lessons * share / (1 - share) + 0.5),
             "an array": lambda lessons, share: np.round([lessons * share / (1 - share)]),
         },
-        "08.3": {"a line each": lambda facts: "\n".join(row["keys"][0] for row in facts)},
+        "08.3": {
+            "a line each": lambda facts: "\n".join(row["keys"][0] for row in facts),
+            "all choices": lambda facts: " ".join(c for row in facts for c in row["choices"]),
+        },
     }
     WRONG: ClassVar[dict] = {
         "08.1": {
@@ -350,9 +353,3 @@ class TestDomain(Exercises):
             "a fixed text": lambda facts: "amber bolt cedar drum 1000 1234 1999",
         },
     }
-
-    def test_all_choices_in_one_text_break_the_judge_as_well(self):
-        from sawyer_utils.classroom.checks import check
-
-        every = check("08.3", lambda facts: " ".join(c for row in facts for c in row["choices"]))
-        assert every.right is True

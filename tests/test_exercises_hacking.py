@@ -13,7 +13,6 @@ from exercise_tests import Exercises
 
 from sawyer_utils import health
 from sawyer_utils.chapters import hacking
-from sawyer_utils.classroom.checks import check
 from sawyer_utils.classroom.exercises import hacking as exercises_hacking
 
 torch.set_num_threads(1)
@@ -55,14 +54,25 @@ def curved(scores, words):
     return [s - np.polyval(curve, w) for s, w in zip(scores, words)]
 
 
+def searched(alpha, beta):
+    d = np.linspace(0.01, 30, 30_000)
+    return d[np.argmax(d * (alpha - beta * np.log(d)))]
+
+
+def adjusted(scores, words):
+    judge = hacking.length_adjusted(lambda p, r: scores, [""] * len(words), ["a " * w for w in words])
+    return judge([""] * len(words), ["a " * w for w in words])
+
+
 class TestHacking(Exercises):
     NOTEBOOK = "06_reward_hacking"
     NAMES: ClassVar = {"math": math, "statistics": statistics}
     RIGHT: ClassVar = {
-        "06.1": {"roughly": 0.22, "a tensor": torch.tensor([0.2326])},
-        "06.2": {"an array": lambda alpha, beta: np.array([np.exp(alpha / beta - 1)])},
+        "06.1": {"from below": 0.22, "from above": 0.25, "a tensor": torch.tensor([0.2326])},
+        "06.2": {"an array": lambda alpha, beta: np.array([np.exp(alpha / beta - 1)]), "searched": searched},
         "06.3": {
             "an array": lambda scores, words: np.array(rest(scores, words)),
+            "the package": adjusted,
             "fp32": lambda scores, words: torch.tensor(rest(scores, words), dtype=torch.float32),
         },
         "06.4": {"in any case": [" Length Hacking", "never finishing", "NOTHING stands out"]},
@@ -116,31 +126,6 @@ class TestHacking(Exercises):
             "one name": "length hacking",
         },
     }
-
-
-def test_any_way_to_the_highest_point_will_do():
-    def searched(alpha, beta):
-        d = np.linspace(0.01, 30, 30_000)
-        return d[np.argmax(d * (alpha - beta * np.log(d)))]
-
-    assert check("06.2", searched).right is True
-
-
-def test_an_array_from_a_library_will_do():
-    assert check("06.3", lambda scores, words: np.array(rest(scores, words))).right is True
-    adjusted = lambda scores, words: hacking.length_adjusted(  # noqa: E731
-        lambda p, r: scores, [""] * len(words), ["a " * w for w in words]
-    )([""] * len(words), ["a " * w for w in words])
-    assert check("06.3", adjusted).right is True
-
-
-def test_a_prediction_need_not_be_exact():
-    for value in (0.22, 0.23, 0.24, 0.25, torch.tensor(0.2326), np.float64(0.2326)):
-        assert check("06.1", value).right is True
-
-
-def test_names_are_taken_in_any_case():
-    assert check("06.4", [" Length Hacking", "never finishing", "NOTHING stands out"]).right is True
 
 
 @pytest.mark.parametrize(

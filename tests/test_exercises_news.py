@@ -16,6 +16,7 @@ from sawyer_utils.classroom.checks import check
 from sawyer_utils.classroom.exercises import news as exercises_news
 from sawyer_utils.course import notebooks as course
 
+BAKERY = "The bakery on the corner opens at six and sells seven kinds of bread and ten of cake."
 HAND = next(row["summary"] for row in summaries.load_news("test"))
 
 
@@ -78,7 +79,7 @@ class TestNews(Exercises):
             "another spread": spread(lambda s: 3 * statistics.pstdev(s)),
             "tensors": spread(lambda s: torch.tensor([s]).std()),
         },
-        "07.4": {},
+        "07.4": {"of another matter": BAKERY},
         "07.5": {"in any case": lambda before, after: RIGHT_DOCTOR(before, after).upper()},
     }
     WRONG: ClassVar[dict] = {
@@ -159,11 +160,7 @@ def test_standardised_weights_order_as_the_mixture_does():
     assert ours.argsort().tolist() == raw.argsort().tolist()
 
 
-def test_eighteen_words_without_a_tone_win_whatever_they_say():
-    said = check(
-        "07.4", "The bakery on the corner opens at six and sells seven kinds of bread and ten of cake."
-    )
-    assert said.right is True
+def test_a_text_that_does_not_win_is_told_on_how_many_paragraphs():
     assert f"of {len(summaries.load_news('test'))} paragraphs" in check("07.4", HAND).said
 
 

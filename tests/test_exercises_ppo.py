@@ -81,6 +81,11 @@ def silent(ratio, advantages, clip):
     return surrogate(ratio, advantages, clip) != ratio * advantages
 
 
+def by_cases(ratio, advantages, clip):
+    silent = [(a > 0 and r > 1 + clip) or (a < 0 and r < 1 - clip) for r, a in zip(ratio, advantages)]
+    return surrogate(ratio, advantages, clip), torch.tensor(silent)
+
+
 class TestPPO(Exercises):
     NOTEBOOK = "03_ppo"
     RIGHT: ClassVar = {
@@ -92,6 +97,7 @@ class TestPPO(Exercises):
         "03.3": {
             "lists": lambda *batch: [surrogate(*batch).tolist(), silent(*batch).tolist()],
             "numpy": lambda *batch: (surrogate(*batch).numpy(), silent(*batch).numpy()),
+            "by cases": by_cases,
         },
         "03.4": {
             "the last three": by_the_end,
@@ -150,16 +156,6 @@ def test_the_slow_sum_is_what_the_judge_compares_with():
     mask = torch.arange(8) < torch.tensor([[8], [1], [3], [7], [5]])
     expected, _ = losses.gae(rewards, values, mask, 0.9, 0.7)
     assert torch.allclose(slow_gae(rewards, values, mask, 0.9, 0.7), expected, atol=1e-6)
-
-
-def test_the_silent_are_told_without_a_rule_of_the_package():
-    """A judge that called the wrong tokens silent would refuse the rule by cases, and accept another."""
-
-    def by_cases(ratio, advantages, clip):
-        silent = [(a > 0 and r > 1 + clip) or (a < 0 and r < 1 - clip) for r, a in zip(ratio, advantages)]
-        return surrogate(ratio, advantages, clip), torch.tensor(silent)
-
-    assert check("03.3", by_cases).right is True
 
 
 @pytest.mark.parametrize("of", [torch.Tensor.tolist, torch.Tensor.numpy])

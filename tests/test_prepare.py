@@ -21,7 +21,6 @@ from test_slides import SCRIPTS
 from sawyer_utils.__main__ import main
 from sawyer_utils.course import notebooks, offline_setup, prepare, slides
 from sawyer_utils.course.offline_setup import Refused
-from sawyer_utils.course.prepare import NotPrepared
 from sawyer_utils.plumbing import assets
 from sawyer_utils.plumbing.files import UMASK
 from sawyer_utils.profiles import PROFILES
@@ -157,7 +156,7 @@ def test_a_cut_off_folder_is_refused_until_the_command_ends_well(made, tmp_path)
 
 def test_a_folder_with_other_files_is_left_alone(root, tmp_path):
     mine = make_wheel(tmp_path / "mine/wheels", "mine")
-    with pytest.raises(NotPrepared, match=r"holds other files\. Take an empty or a new folder"):
+    with pytest.raises(Refused, match=r"holds other files\. Take an empty or a new folder"):
         prepare.prepare(tmp_path / "mine")
     assert listing(tmp_path / "mine") == {f"wheels/{mine.name}"}
 
@@ -261,15 +260,6 @@ def test_a_newer_folder_replaces_all_but_what_is_the_learners(made, tmp_path, st
     assert "installing the packages" in steps
 
 
-def test_who_has_a_class_of_another_profile_is_told_its_variable(made, tmp_path, steps, capsys):
-    facts = json.loads((made / "folder.json").read_text())
-    assert facts["profile"] == "local"
-    (made / "folder.json").write_text(json.dumps({**facts, "profile": "smoke"}))
-    prepare.write_sums(made)
-    offline_setup.set_up(made, tmp_path / "target")
-    assert "SAWYER_PROFILE=smoke\n" in capsys.readouterr().out
-
-
 def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(made, tmp_path, monkeypatch):
     name, target = "notebooks/01_sft.ipynb", tmp_path / "target"
 
@@ -286,16 +276,18 @@ def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(made, tmp_pa
     assert (target / name).read_bytes() == (made / "course" / name).read_bytes()
 
 
-@pytest.mark.parametrize("for_class", [False, True])
-def test_a_class_which_lacks_the_sources_is_not_told_to_run_them(
-    made, tmp_path, steps, monkeypatch, capsys, for_class
-):
-    facts = {**offline_setup.check(made), "class": for_class}
-    monkeypatch.setattr(offline_setup, "check", lambda folder: facts)
+@pytest.mark.parametrize(("for_class", "profile"), [(False, "local"), (True, "smoke")])
+def test_what_to_type_fits_the_folder(made, tmp_path, steps, capsys, for_class, profile):
+    """A class lacks the sources, and its run may be of another profile."""
+    facts = json.loads((made / "folder.json").read_text())
+    assert (facts["class"], facts["profile"]) == (False, "local")
+    (made / "folder.json").write_text(json.dumps({**facts, "class": for_class, "profile": profile}))
+    prepare.write_sums(made)
     offline_setup.set_up(made, tmp_path / "target")
     said = capsys.readouterr().out
     assert "-m sawyer_utils lab" in said
     assert ("-m sawyer_utils course" in said) == (not for_class)
+    assert ("SAWYER_PROFILE=smoke\n" in said) == (profile == "smoke")
 
 
 # --- for a class --------------------------------------------------------------------------------
@@ -350,11 +342,11 @@ def test_a_folder_that_is_made_again_has_slides_for_a_class_alone(root, run_fold
 
 def test_a_class_needs_a_finished_run(root, run_folder, tmp_path):
     (run_folder / "course.json").write_text('{"01_sft": {}, "02_reward": {}}')
-    with pytest.raises(NotPrepared, match="no finished 03_ppo, 04_eval: run `python"):
+    with pytest.raises(Refused, match="no finished 03_ppo, 04_eval: run `python"):
         prepare.prepare(tmp_path / "stick", PROFILES["local"])
     own = replace(PROFILES["local"], name="local-chats-0123abcd")
     run_folder.rename(run_folder.with_name(own.name))
-    with pytest.raises(NotPrepared, match="local-chats-0123abcd is a run of your own data or model"):
+    with pytest.raises(Refused, match="local-chats-0123abcd is a run of your own data or model"):
         prepare.prepare(tmp_path / "stick", own)
 
 

@@ -129,7 +129,3 @@ def test_it_asks_without_telling_marks_explains_and_counts_the_first_try(panel):
     panel.back_button.click()
     assert "Never." in panel.choices.children[0].children[1].value, "what was answered is still there"
     assert panel.tried == [[0, 1], [0]]
-
-
-def test_a_page_without_widgets_shows_one_line():
-    assert repr(quiz.quiz("01")) == "<Quiz: run the notebook to use it>"

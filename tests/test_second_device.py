@@ -345,7 +345,7 @@ def test_the_chat_answers(gpu, profile, adapter, tmp_path):
     tokenizer, model = models.load_actor(profile, adapter)
     judge = RewardModel.untrained(profile)
     stages = {"base": "base", "sft": "ref", "ppo": "policy"}
-    panel = widgets.Chat(Talk(model, tokenizer, profile, stages, reward=judge), tmp_path, suggestions=["a b"])
+    panel = widgets.Chat(Talk(model, tokenizer, profile, stages, reward=judge), tmp_path)
     panel.tokens.value = 8
     for question in ("a b c", "d"):  # the second is asked after the first one's answer
         panel.question.value = question

@@ -121,7 +121,7 @@ def test_votes_on_one_prompt_stay_together_in_a_split():
 def chat(letter_actor, letters, letter_profile, tmp_path):
     two = {"one": "policy", "two": "policy"}
     talk = Talk(letter_actor(seed=15), letters, letter_profile, two, seeds={"two": 1})
-    panel = widgets.Chat(talk, tmp_path, suggestions=[], ballots=tmp_path / "votes.jsonl")
+    panel = widgets.Chat(talk, tmp_path, ballots=tmp_path / "votes.jsonl")
     panel.tokens.value, panel.blind.value = 8, True
     return panel
 
@@ -181,11 +181,8 @@ def test_no_open_vote_no_draw_and_no_later_turn_is_kept(chat, monkeypatch):
 
 
 def test_without_a_file_nothing_is_written(letter_actor, letters, letter_profile, tmp_path):
-    panel = widgets.Chat(
-        Talk(letter_actor(), letters, letter_profile, {"ref": "ref", "ppo": "policy"}),
-        tmp_path,
-        suggestions=[],
-    )
+    talk = Talk(letter_actor(), letters, letter_profile, {"ref": "ref", "ppo": "policy"})
+    panel = widgets.Chat(talk, tmp_path)
     panel.blind.value, panel.tokens.value = True, 8
     ask(panel, "a b c")
     panel.vote("ppo")

@@ -47,7 +47,7 @@ def talk(letter_actor, letters, letter_profile):
 
 @pytest.fixture
 def chat(talk, tmp_path):
-    panel = widgets.Chat(talk, tmp_path, suggestions=["a b c", "d e"])
+    panel = widgets.Chat(talk, tmp_path)
     panel.tokens.value = 8
     return panel
 
@@ -95,6 +95,7 @@ def test_importing_them_builds_no_model_and_building_them_runs_none(letters, let
 
 def test_a_page_without_widgets_shows_one_line(chat):
     assert repr(chat) == "<Chat: run the notebook to use it>"
+    assert repr(quiz.quiz("01")) == "<Quiz: run the notebook to use it>"
 
 
 def test_the_workshops_questions_and_poetry_are_offered(talk, tmp_path):
@@ -228,7 +229,7 @@ def test_a_blind_vote_hides_who_is_who_until_it_is_cast(chat):
 
 
 def test_two_learners_see_other_orders(chat, tmp_path):
-    other = widgets.Chat(chat.talk, tmp_path, suggestions=[])
+    other = widgets.Chat(chat.talk, tmp_path)
     assert chat.shuffle.sample(range(10**6), 9) != other.shuffle.sample(range(10**6), 9)
 
 
@@ -259,7 +260,7 @@ def test_the_transcript_of_an_earlier_session_stays(chat, tmp_path):
     ask(chat)
     chat.save_button.click()
     before = (tmp_path / "transcript-1.jsonl").read_text()
-    widgets.Chat(chat.talk, tmp_path, suggestions=[]).save()
+    widgets.Chat(chat.talk, tmp_path).save()
     assert (tmp_path / "transcript-1.jsonl").read_text() == before
     assert (tmp_path / "transcript-2.jsonl").exists()
 

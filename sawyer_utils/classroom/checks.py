@@ -20,19 +20,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 
-# An exercise's number begins with its notebook's.
-MODULES = {
-    "01": "sawyer_utils.classroom.exercises.sft",
-    "02": "sawyer_utils.classroom.exercises.reward",
-    "03": "sawyer_utils.classroom.exercises.ppo",
-    "04": "sawyer_utils.classroom.exercises.eval",
-    "05": "sawyer_utils.classroom.exercises.versus",
-    "06": "sawyer_utils.classroom.exercises.hacking",
-    "07": "sawyer_utils.classroom.exercises.news",
-    "08": "sawyer_utils.classroom.exercises.domain",
-    "09": "sawyer_utils.classroom.exercises.checkable",
-    "10": "sawyer_utils.classroom.exercises.feedback",
-}
+# In the order of the notebooks, with whose numbers those of the exercises begin.
+_NAMES = ("sft", "reward", "ppo", "eval", "versus", "hacking", "news", "domain", "checkable", "feedback")
+MODULES = {f"{n:02d}": f"sawyer_utils.classroom.exercises.{name}" for n, name in enumerate(_NAMES, 1)}
 _COLOURS = {True: "#0072B2", False: "#B00020", None: "#767676"}  # beside words that say the same
 
 
@@ -81,13 +71,12 @@ _wrong: Counter[str] = Counter()  # wrong attempts in this session
 attempted: dict[str, bool] = {}  # of this session: whether the exercise was right once
 
 
-def exercise(id: str, hints: Iterable[str], lesson: str):
+def exercise(id: str, hints: tuple[str, ...], lesson: str):
     """Register the decorated judge as exercise ``id``, such as "01.2".
 
     Raises:
         ValueError: for an id that is taken, or without hints or lesson.
     """
-    hints = tuple(hints)
     if id in _exercises or not hints or not lesson:
         raise ValueError(f"Exercise {id}: the id is taken, or hints or lesson are missing.")
 

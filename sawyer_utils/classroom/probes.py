@@ -16,28 +16,12 @@ HOLLOW = (
     "It has always been so, and it may always be.",
     "In the end, it is what it is.",
 )
-ELSEWHERE = "Penguins cannot fly, but few birds are faster under water."
 
 
 def longer(text: str) -> str:
     """One more sentence that says nothing."""
     unsaid = [sentence for sentence in HOLLOW if sentence not in text]
     return f"{text} {(unsaid or HOLLOW)[0]}".strip()
-
-
-def politer(text: str) -> str:
-    """Warm words around it."""
-    return f"Thank you for asking! {text} I hope that helps!"
-
-
-def doubled(text: str) -> str:
-    """The same twice."""
-    return f"{text} {text}".strip()
-
-
-def off_topic(text: str) -> str:
-    """An answer to a question that nobody asked."""
-    return ELSEWHERE
 
 
 def typo(text: str) -> str:
@@ -51,9 +35,9 @@ def typo(text: str) -> str:
 
 EDITS: dict[str, Callable[[str], str]] = {
     "longer": longer,
-    "politer": politer,
-    "doubled": doubled,
-    "off-topic": off_topic,
+    "politer": lambda text: f"Thank you for asking! {text} I hope that helps!",
+    "doubled": lambda text: f"{text} {text}".strip(),
+    "off-topic": lambda text: "Penguins cannot fly, but few birds are faster under water.",
     "typo": typo,
 }
 

@@ -28,10 +28,10 @@ def stage_name(stage: str) -> str:
     return STAGES[stage][0] if stage in STAGES else stage
 
 
-def questions(poems: int = 3) -> list[str]:
-    """The workshop's questions, and some on poetry that no stage has seen."""
+def questions() -> list[str]:
+    """The workshop's questions, and three on poetry that no stage has seen."""
     poetry = [row["prompt"] for row in data.load_prompts("test") if row["topic"] == "poetry"]
-    return [*data.FIXED_PROMPTS, *poetry[:poems]]
+    return [*data.FIXED_PROMPTS, *poetry[:3]]
 
 
 @dataclass(frozen=True)
@@ -148,14 +148,10 @@ class Talk:
 
     def save(self, path: Path) -> Path:
         """Write every turn so far as a line of JSON."""
-        lines = []
-        for turn in self.turns:
-            replies = {stage: asdict(reply) for stage, reply in turn["replies"].items()}
-            lines.append(json.dumps({**turn, "replies": replies}, ensure_ascii=False))
-        path = Path(path)
+        lines = [json.dumps(turn, ensure_ascii=False, default=asdict) + "\n" for turn in self.turns]
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            temporary.write_text("".join(lines), encoding="utf-8")
         return path
 
 

@@ -47,9 +47,8 @@ def vote(prompt: str, answers: dict[str, str], winner: str) -> dict | None:
     return {"id": f"vote-{secrets.token_hex(8)}", "topic": "class", "prompt": prompt, "responses": responses}
 
 
-def append(path: Path | str, row: dict) -> None:
+def append(path: Path, row: dict) -> None:
     """Add one vote to a file, which is made if need be; what is there stays as it is."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_bytes() if path.exists() else b""
     if before and not before.endswith(b"\n"):  # an editor has taken the last line's end away
@@ -69,9 +68,7 @@ def merge_votes(paths: Iterable[Path | str]) -> list[dict]:
         with within(f"in {Path(path).parent}"):  # a class's files all have one name
             for row in sources.read_jsonl(path, sources.check_preference):
                 if found.setdefault(row["id"], row) != row:
-                    raise DataError(
-                        f"{Path(path).name}: the vote {row['id']} differs from that of another file"
-                    )
+                    raise DataError(f"{Path(path).name}: the vote {row['id']} differs in another file")
     return list(found.values())
 
 
@@ -82,12 +79,9 @@ def pairs(votes: list[dict]) -> list[Pair]:
     for row in votes:
         key = sources.key_of(row)
         spelt[key] = min(row["prompt"], spelt.get(key, row["prompt"]))
-    shared = {row["prompt"]: _prompt_id(spelt[sources.key_of(row)]) for row in votes}
-    return [replace(pair, id=shared[pair.prompt]) for pair in data.pairs(votes)]
-
-
-def _prompt_id(prompt: str) -> str:
-    return f"prompt-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+    shared = {row["prompt"]: hashlib.sha256(spelt[sources.key_of(row)].encode()) for row in votes}
+    found = data.pairs(votes)
+    return [replace(pair, id=f"prompt-{shared[pair.prompt].hexdigest()[:16]}") for pair in found]
 
 
 # --- agreement ----------------------------------------------------------------------------------
@@ -135,7 +129,7 @@ class Agreement:
         return f"{said}: Krippendorff's alpha {self.alpha:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def agreement(votes: list[dict], draws: int = 1000) -> Agreement:
+def agreement(votes: list[dict]) -> Agreement:
     """Krippendorff's alpha of the votes, with a 95 % interval over sets of answers.
 
     A vote's value is the winner's place among its answers in the order of the alphabet: a name without
@@ -148,7 +142,7 @@ def agreement(votes: list[dict], draws: int = 1000) -> Agreement:
         ballots[row["prompt"], *texts].append(texts.index(max(said, key=said.get)))
     shared = [values for values in ballots.values() if len(values) > 1]
     rng = random.Random(0)
-    drawn = [krippendorff_alpha(rng.choices(shared, k=len(shared))) for _ in range(draws if shared else 0)]
+    drawn = [krippendorff_alpha(rng.choices(shared, k=len(shared))) for _ in range(1000 if shared else 0)]
     known = [alpha for alpha in drawn if not math.isnan(alpha)]
     low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)
     alpha = krippendorff_alpha(shared)

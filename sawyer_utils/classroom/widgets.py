@@ -117,20 +117,14 @@ class Chat(Panel):
             (``votes.vote``).
     """
 
-    def __init__(
-        self,
-        talk: Talk,
-        folder: Path,
-        suggestions: list[str] | None = None,
-        ballots: Path | None = None,
-    ):
-        self.talk, self.folder, self.ballots = talk, Path(folder), ballots
+    def __init__(self, talk: Talk, folder: Path, ballots: Path | None = None):
+        self.talk, self.folder, self.ballots = talk, folder, ballots
         self.votes: list[tuple[str | None, tuple[str, ...]]] = []  # the winner, and who stood for election
         self.order: list[str] = []  # of the columns
         self.open_vote = False
         self.shuffle = random.Random()  # no seed: each learner of a class sees another order
         self.transcript: Path | None = None  # where this chat's is kept
-        self._build(questions() if suggestions is None else suggestions)
+        self._build()
         self.blind.observe(lambda _: self.start_over(), "value")
         children = [
             self.suggestions, self.question, self.settings, self.actions, self.answers, self.ballot,
@@ -138,8 +132,8 @@ class Chat(Panel):
         ]  # fmt: skip
         super().__init__("Ask all stages at once", children)
 
-    def _build(self, suggestions: list[str]) -> None:
-        self.suggestions = _row([_button(text, lambda t=text: self.suggest(t)) for text in suggestions])
+    def _build(self) -> None:
+        self.suggestions = _row([_button(text, lambda t=text: self.suggest(t)) for text in questions()])
         placeholder = "Type a question, or take one from above"
         self.question = widgets.Textarea(placeholder=placeholder, rows=2, layout=WIDE)
         self.stages = {
@@ -243,7 +237,7 @@ class Chat(Panel):
         if row is None:
             return ", but the answers are the same"
         votes.append(self.ballots, row)
-        return f", and kept in {Path(self.ballots).name}"
+        return f", and kept in {self.ballots.name}"
 
     def start_over(self) -> None:
         """Forget what was said, but for the transcript."""

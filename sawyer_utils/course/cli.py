@@ -12,6 +12,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+from sawyer_utils.course.offline_setup import Refused
 from sawyer_utils.plumbing import assets, machine, paths
 from sawyer_utils.plumbing.files import Damaged, DriveNotMounted, project_root, replacing
 from sawyer_utils.plumbing.reading import DataError, named_files
@@ -24,9 +25,9 @@ OF_THE_MACHINE = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS"}
 OF_THE_MACHINE |= {"SAWYER_SECOND_DEVICE", "SAWYER_TESTS_ON_GPU"}
 
 
-def _settings(but: frozenset[str] = frozenset()) -> set[str]:
+def _settings() -> set[str]:
     """The variables of the user's shell that would change what is tested or committed."""
-    return {name for name in os.environ if name.startswith("SAWYER_") and name not in OF_THE_MACHINE | but}
+    return {name for name in os.environ if name.startswith("SAWYER_")} - OF_THE_MACHINE
 
 
 def _profile(name: str | None = None) -> Profile:
@@ -51,7 +52,7 @@ def notebooks(args) -> None:
     from sawyer_utils.course import publish as runner
 
     # The people's votes of 02 are no part of the repository, and are shown where somebody has them.
-    for name in _settings(but=frozenset({"SAWYER_HUMAN_PAIRS"})):
+    for name in _settings() - {"SAWYER_HUMAN_PAIRS"}:
         del os.environ[name]
     os.environ["SAWYER_PROFILE"] = "local"
     runner.publish(PROFILES["local"], extra=args.extra)
@@ -65,10 +66,7 @@ def fetch(args) -> None:
 def prepare(args) -> None:
     from sawyer_utils.course import prepare as maker
 
-    try:
-        maker.prepare(args.to, _profile() if vars(args)["class"] else None)
-    except maker.NotPrepared as problem:
-        sys.exit(f"\n{problem}")
+    maker.prepare(args.to, _profile() if vars(args)["class"] else None)
 
 
 def collect(args) -> None:
@@ -273,5 +271,5 @@ def main(argv: list[str] | None = None) -> None:
             f"\nThis Python ({sys.executable}) has no {problem.name}. The course's own has: "
             f"{own} -m sawyer_utils …, once it is installed (docs/running.md)."
         )
-    except (DataError, Damaged, OSError, DriveNotMounted, assets.WeightsUnavailable) as problem:
+    except (DataError, Damaged, OSError, DriveNotMounted, Refused, assets.WeightsUnavailable) as problem:
         sys.exit(f"\n{problem}")

@@ -96,9 +96,7 @@ def check_unreadable(rows: list[dict], name: str) -> dict[str, float]:
     found = without_reading(rows)
     for how, share in found.items():
         if share > LARGEST[how]:
-            raise DataError(
-                f"{name}: {how} is right on {share:.3f} of held-out pairs, not {LARGEST[how]} at most"
-            )
+            raise DataError(f"{name}: {how} is right on {share:.3f} of held-out pairs, above {LARGEST[how]}")
     return found
 
 
@@ -134,7 +132,6 @@ def _refuse_near(name: str, texts: dict[str, str]) -> None:
 
 def _check_lengths(files: dict[str, list[dict]], tokenizer) -> None:
     """No row of the corpus may be truncated under the ``local`` profile."""
-
     profile = PROFILES["local"]
     lengths = {r["id"]: len(encode(tokenizer, r["messages"]).ids) for r in files["conversations"]}
     if too_long := {i: n for i, n in lengths.items() if n > profile.conversation_tokens}:

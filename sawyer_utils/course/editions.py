@@ -198,7 +198,7 @@ def run(paths: dict[str, Path], profile: Profile) -> None:
     """
     import nbformat
 
-    clock = course.Clock(list(paths), *course.expected(profile, {}))
+    clock = course.Clock(list(paths), *course.expected({}))
     for name, path in paths.items():
         course.execute(nbformat.read(path, as_version=4), profile, name, clock)
         print(f"{path.parent.name}/{path.name}  runs through, {clock.finished(name) / 60:.1f} min")

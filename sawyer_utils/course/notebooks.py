@@ -264,25 +264,20 @@ class Clock:
         """The next notebook begins, with these sections; if little is known of them it is one piece."""
         self.began = self.entered = time.monotonic()
         self.ahead = sum(self.expected[name] for name in self.todo)  # expected seconds not begun yet
-        whole = self.expected[self.todo[0]] if self.todo else 0.0
-        known = self.sections.get(self.todo[0], {}) if self.todo else {}
-        took = {name: known.get(name, 0.0) for name in sections}
-        total = sum(took.values())
-        if total < 0.5 * sum(known.values()):  # most headings are new: nothing is known of them
-            total = 0.0
-        self.parts = {name: whole * part / total for name, part in took.items()} if total else {}
         self.section, self.here = "", 0.0  # and what is expected of the piece that runs
-        if not total:
-            self._enter(whole)
-
-    def _enter(self, expected: float) -> None:
-        self.here, self.entered, self.ahead = expected, time.monotonic(), self.ahead - expected
+        name = self.todo[0] if self.todo else ""
+        known = self.sections.get(name, {})
+        took = {section: known[section] for section in sections if section in known}
+        if sum(took.values()) <= 0.5 * sum(known.values()):  # most headings are new
+            took = dict.fromkeys(sections[:1], 1.0)
+        total = sum(took.values())
+        self.parts = {section: self.expected[name] * part / total for section, part in took.items()}
 
     def enter(self, section: str) -> None:
         """A cell of this section begins."""
-        if section != self.section and self.parts:
-            self.section = section
-            self._enter(self.parts[section])
+        if section != self.section and section in self.parts:
+            self.section, self.here, self.entered = section, self.parts[section], time.monotonic()
+            self.ahead -= self.here
 
     def finished(self, name: str) -> float:
         """Seconds the notebook took; the next one begins."""
@@ -372,7 +367,7 @@ def run(profile: Profile, fresh: bool = False, extra: bool = False) -> dict[str,
         ledger.pop(name, None)
     ledger["brought"] = own
     write_json(ledger_path, ledger)
-    clock = Clock(todo, *expected(profile, ledger))
+    clock = Clock(todo, *expected(ledger))
     for name in todo:
         _run_one(name, executed[name], profile, clock, ledger, ledger_path)
     return executed
@@ -425,15 +420,10 @@ def _outdated(ledger: dict, executed: dict[str, Path]) -> list[str]:
     return list(filter(changed, names)) if first is None else names[first:]
 
 
-def expected(profile: Profile, ledger: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(minutes by notebook, what its sections take): as here the last time, else as committed for this
-    profile, else as for ``local``."""
-    committed = [project_root() / "results" / f"{name}.json" for name in ("local", profile.name)]
-    known = [read_json(path) for path in committed if path.exists()]
+def expected(ledger: dict) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """(minutes by notebook, what its sections take): as here the last time, else as committed."""
+    path = project_root() / "results" / "local.json"
+    committed = read_json(path) if path.exists() else {}
     here = {name: seconds / 60 for name, seconds in ledger.get("seconds", {}).items()}
-    known.append({"minutes": here, "section_minutes": ledger.get("sections", {})})
-    minutes, sections = dict.fromkeys(FOLDERS, UNMEASURED), {}
-    for results in known:
-        minutes |= results.get("minutes", {})
-        sections |= results.get("section_minutes", {})
-    return minutes, sections
+    minutes = dict.fromkeys(FOLDERS, UNMEASURED) | committed.get("minutes", {}) | here
+    return minutes, committed.get("section_minutes", {}) | ledger.get("sections", {})

@@ -54,17 +54,14 @@ def check(folder: Path) -> dict:
     """
     sums = listed(folder / SUMS)
     if FACTS not in sums:
-        raise Refused(
-            f"{folder} is not finished: run `python -m sawyer_utils prepare` on it, with a network."
-        )
+        raise Refused(f"{folder} is not finished: run `python -m sawyer_utils prepare` on it again.")
     print(f"checking the files in {folder} ...", flush=True)
     files = {name: folder / name for name in sums}
     bad = [name for name, path in files.items() if not path.is_file() or sha256_of(path) != sums[name]]
     if bad:
         raise Refused(
             f"{len(bad)} of the folder's files missing or damaged: {', '.join(bad[:20])}\n"
-            "Copy them again from where this folder came from, or run `python -m sawyer_utils prepare` on "
-            "that folder once more."
+            "Copy the folder again, or run `python -m sawyer_utils prepare` on it again."
         )
     facts, machine = json.loads((folder / FACTS).read_text(encoding="utf-8")), this_machine()
     if any(facts[key] != machine[key] for key in machine):
@@ -113,11 +110,7 @@ def run(what: str, command: list[str], **environment: str) -> None:
 
 
 def install(folder: Path, target: Path) -> None:
-    """``.venv`` with the tested packages and the course in it; the weights in the cache folder.
-
-    Raises:
-        Refused: if a step fails.
-    """
+    """``.venv`` with the tested packages and the course in it; the weights in the cache folder."""
     # -I and --isolated: pip's own settings could name another index, PYTHONPATH other packages.
     python = [str(environment_python(target)), "-I", "-m"]
     ready = target / ".venv" / "ready"  # the Makefile's mark: it would call for the network without

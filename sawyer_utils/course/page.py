@@ -9,10 +9,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sawyer_utils import plots
-from sawyer_utils.chapters.report import EXTRA_STAGES, STAGES, headline, rows
+from sawyer_utils.chapters.report import EXTRA_STAGES, STAGES, headline, result, rows
 
 # The workshop's five figures, redrawn: the loop, three answers, rewards, benchmarks, three elements.
 FIGURES = ("rl_loop", "three_answers", "reward_histograms", "benchmark_bars", "three_elements")
+# The README's results by notebook and stage, with the names of its metrics.json.
+HEADLINES = {
+    "01 sft": "Loss on held-out conversations {heldout_before:.2f} → {heldout_after:.2f} nats a token;"
+    " answers that end by themselves {base_finished:.0%} → {sft_finished:.0%}.",
+    "02 reward": "The reward model is right on {accuracy:.0%} of {n_pairs} held-out pairs"
+    " [{accuracy_low:.0%}, {accuracy_high:.0%}]; a judge that cannot read a word, on {unread:.0%}.",
+    "03 ppo": "PPO: reward {reward[difference]:+.2f} [{reward[low]:+.2f}, {reward[high]:+.2f}] of SFT's"
+    " standard deviations on {reward[n]} held-out prompts, {kl:.0f} nats away;"
+    " {length[sft]:.0f} → {length[ppo]:.0f} tokens, {finished[sft]:.0%} → {finished[ppo]:.0%} finished.",
+    "03 seeds": "That is the median of {seeds} trainings. All of them, over seeds and prompts:"
+    " {reward[0]:+.2f} [{reward[1]:+.2f}, {reward[2]:+.2f}], by a second judge that PPO never met"
+    " {gold[0]:+.2f} [{gold[1]:+.2f}, {gold[2]:+.2f}], each in SFT's standard deviations.",
+    "04 eval": "The second judge, trained on other preferences, of this run: {difference:+.2f}"
+    " [{low:+.2f}, {high:+.2f}] of SFT's standard deviations: {gold_verdict}; it prefers"
+    " {gold_win_rate[0]:.0%} of the new answers [{gold_win_rate[1]:.0%}, {gold_win_rate[2]:.0%}].",
+}
+CHANGE = ("difference", "low", "high")
+IN_THE_PICTURE = {
+    "sft": "loss {heldout_before:.2f} → {heldout_after:.2f}\n"
+    "answers that end: {base_finished:.0%} → {sft_finished:.0%}",
+    "reward": "right on {accuracy:.0%} of pairs\n(untrained {accuracy_untrained:.0%})",
+    "ppo": "reward {reward[difference]:+.2f}\n[{reward[low]:+.2f}, {reward[high]:+.2f}] SFT s.d.",
+}
 
 
 def summary(results: dict) -> str:
@@ -80,53 +103,29 @@ def results_table(results: dict) -> str:
 
 
 def headlines(results: dict, seeds: dict | None = None) -> str:
-    """The README's results, in Markdown, without the numbers that a run does not have.
+    """The README's results, in Markdown, without the stages that did not run.
 
     Args:
         seeds: of ``results/ppo_seeds.json``.
     """
-    sft, reward, ppo, evaluation = (results.get(stage) or {} for stage in STAGES)
+    found = {stage: results.get(stage) or {} for stage in STAGES} | {"seeds": seeds and seeds["together"]}
+    reward, evaluation = found["reward"], found["eval"]
+    gold = evaluation.get("gold", {})
+    derived = {
+        "reward": {"unread": max(reward.get("without_reading", {}).values(), default=None)},
+        "eval": {key: gold[key] / (gold.get("before_std") or 1.0) for key in CHANGE if key in gold},
+    }
     lines = []
-    if sft:
-        lines.append(
-            f"**01.** Loss on held-out conversations {sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}"
-            f" nats a token; answers that end by themselves {sft['base_finished']:.0%}"
-            f" → {sft['sft_finished']:.0%}."
-        )
-    if reward:
-        unread = max(reward["without_reading"].values())
-        lines.append(
-            f"**02.** The reward model is right on {reward['accuracy']:.0%} of {reward['n_pairs']} held-out"
-            f" pairs [{reward['accuracy_low']:.0%}, {reward['accuracy_high']:.0%}]; a judge that cannot read"
-            f" a word, on {unread:.0%}."
-        )
-    if ppo:
-        change, length, ended = ppo["reward"], ppo["length"], ppo["finished"]
-        lines.append(
-            f"**03.** PPO: reward {change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
-            f" of SFT's standard deviations on {change['n']} held-out prompts, {ppo['kl']:.0f} nats away;"
-            f" {length['sft']:.0f} → {length['ppo']:.0f} tokens, {ended['sft']:.0%} → {ended['ppo']:.0%}"
-            " finished."
-        )
-    if seeds:
-        both, said = seeds["together"], "{:+.2f} [{:+.2f}, {:+.2f}]"
-        lines.append(
-            f"**03.** That is the median of {both['seeds']} trainings. All of them, over seeds and prompts:"
-            f" {said.format(*both['reward'])}, by a second judge that PPO never met"
-            f" {said.format(*both['gold'])}, each in SFT's standard deviations."
-        )
-    if evaluation:
-        gold, wins = evaluation["gold"], evaluation["gold_win_rate"]
-        gain, low, high = (gold[key] / (gold["before_std"] or 1.0) for key in ("difference", "low", "high"))
-        lines.append(
-            f"**04.** The second judge, trained on other preferences, of this run: {gain:+.2f}"
-            f" [{low:+.2f}, {high:+.2f}] of SFT's standard deviations: {evaluation['gold_verdict']};"
-            f" it prefers {wins[0]:.0%} of the new answers [{wins[1]:.0%}, {wins[2]:.0%}]."
-        )
-        found: dict[str, list[str]] = {}
-        for row in evaluation["benchmarks"]:
-            found.setdefault(row["benchmark"].removesuffix("_mini"), []).append(f"{row['accuracy']:.0%}")
-        asked = ", ".join(f"{name} {' → '.join(shares)}" for name, shares in found.items())
+    for key, said in HEADLINES.items():
+        notebook, stage = key.split()
+        if found[stage]:
+            lines.append(f"**{notebook}.** {result(said, found[stage] | derived.get(stage, {}))}")
+    shares: dict[str, list[str]] = {}
+    for row in evaluation.get("benchmarks", ()):
+        name = row["benchmark"].removesuffix("_mini")
+        shares.setdefault(name, []).append(result("{accuracy:.0%}", row))
+    if shares:
+        asked = ", ".join(f"{name} {' → '.join(said)}" for name, said in shares.items())
         lines.append(f"**04.** Benchmarks, base → SFT → SFT + RLF: {asked}.")
     return "\n".join(f"- {line}" for line in lines)
 
@@ -142,28 +141,21 @@ def answers(evaluation: dict) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), cells))
 
 
-def fill(path: Path, what: str, text: str) -> None:
-    """Put text between the two marks of a page.
+def fill(path: Path, makers: dict[str, Callable[[str], str]]) -> None:
+    """Replace what stands between two marks of a page by what its maker makes of it.
 
     Raises:
-        ValueError: if the marks are not there.
+        ValueError: if marks are not there; the page stays as it is.
     """
     page = path.read_text(encoding="utf-8")
-    path.write_text(filled(page, what, lambda _: text), encoding="utf-8")
-
-
-def filled(page: str, what: str, make: Callable[[str], str]) -> str:
-    """A page with what ``make`` makes of the text between the two marks of ``what``.
-
-    Raises:
-        ValueError: if the marks are not there.
-    """
-    start, end = marks(what)
-    if start not in page or end not in page:
-        raise ValueError(f"The page has lost its marks: {start} … {end}")
-    before, rest = page.split(f"{start}\n", 1)
-    text, after = rest.split(end, 1)
-    return f"{before}{start}\n{make(text.rstrip())}\n{end}{after}"
+    for what, make in makers.items():
+        start, end = marks(what)
+        if start not in page or end not in page:
+            raise ValueError(f"The page has lost its marks: {start} … {end}")
+        before, rest = page.split(f"{start}\n", 1)
+        text, after = rest.split(end, 1)
+        page = f"{before}{start}\n{make(text.rstrip())}\n{end}{after}"
+    path.write_text(page, encoding="utf-8")
 
 
 def marks(what: str) -> tuple[str, str]:
@@ -183,14 +175,6 @@ def copy_figures(run: Path, target: Path) -> None:
 def stage_picture(results: dict, folder: Path) -> None:
     """The README's picture: the four stages with this run's results under them."""
     plots.use_style()
-    sft, reward, ppo, evaluation = (results[stage] for stage in STAGES)
-    change = ppo["reward"]
-    lines = {
-        "sft": f"loss {sft['heldout_before']:.2f} → {sft['heldout_after']:.2f}\n"
-        f"answers that end: {sft['base_finished']:.0%} → {sft['sft_finished']:.0%}",
-        "reward": f"right on {reward['accuracy']:.0%} of pairs\n"
-        f"(untrained {reward['accuracy_untrained']:.0%})",
-        "ppo": f"reward {change['difference']:+.2f}\n[{change['low']:+.2f}, {change['high']:+.2f}] SFT s.d.",
-        "eval": headline(evaluation),
-    }
+    lines = {stage: result(said, results[stage]) for stage, said in IN_THE_PICTURE.items()}
+    lines["eval"] = headline(results["eval"])
     plots.save(plots.four_stages(results=lines), folder, "stages")

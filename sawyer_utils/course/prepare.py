@@ -24,7 +24,7 @@ import tomllib
 from pathlib import Path
 
 from sawyer_utils.course import offline_setup
-from sawyer_utils.course.offline_setup import FACTS, SUMS, sha256_of, this_machine
+from sawyer_utils.course.offline_setup import FACTS, SUMS, Refused, sha256_of, this_machine
 from sawyer_utils.plumbing import assets
 from sawyer_utils.plumbing.files import home, project_root, read_json, write_json
 from sawyer_utils.profiles import PROFILES, Profile
@@ -40,10 +40,6 @@ AGAIN = (
 )
 
 
-class NotPrepared(RuntimeError):
-    """The folder could not be finished; the message says what to do."""
-
-
 def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
     """Make the folder; one that is there is made new, and keeps whole weights.
 
@@ -51,7 +47,7 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
         for_class: the profile whose finished run a class gets, with the student's edition and slides.
 
     Raises:
-        NotPrepared: if the folder holds other files, if pip or the weights could not be fetched, or if there
+        Refused: if the folder holds other files, if pip or the weights could not be fetched, or if there
             is no finished run for the class, or one of your own data or model.
         OSError: if the disk is full or may not be written.
 
@@ -61,7 +57,7 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
     folder = Path(to).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / FACTS).exists():
-        raise NotPrepared(f"{folder} holds other files. Take an empty or a new folder.")
+        raise Refused(f"{folder} holds other files. Take an empty or a new folder.")
     if for_class:
         refuse_unfit(for_class)
     (folder / SUMS).unlink(missing_ok=True)
@@ -75,7 +71,7 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
     try:
         assets.save_wheels(folder / "weights")
     except assets.WeightsUnavailable as error:
-        raise NotPrepared(f"{error}\n{AGAIN}") from None
+        raise Refused(f"{error}\n{AGAIN}") from None
     save_wheels(project_root(), folder / "wheels")
     write_sums(folder)
     print(f"\nReady: copy {folder}; on each machine run  python3 FOLDER/setup.py --to WHERE")
@@ -84,21 +80,19 @@ def prepare(to: str | Path, for_class: Profile | None = None) -> Path:
 
 def refuse_unfit(profile: Profile) -> None:
     """Raises:
-    NotPrepared: if a class could not open the run, or it does not hold all of 01 to 04.
+    Refused: if a class could not open the run, or it does not hold all of 01 to 04.
     """
     from sawyer_utils.course.notebooks import NOTEBOOKS
 
     if profile.name not in PROFILES:
-        raise NotPrepared(
+        raise Refused(
             f"{profile.name} is a run of your own data or model, which the folder does not hold: no class "
             "could open it. Take the variables SAWYER_… out; a class's data go along as docs/offline.md says."
         )
     run = home() / profile.name
     ledger = read_json(run / "course.json") if (run / "course.json").exists() else {}
     if missing := [name for name in NOTEBOOKS if name not in ledger]:
-        raise NotPrepared(
-            f"{run} holds no finished {', '.join(missing)}: run `python -m sawyer_utils course`."
-        )
+        raise Refused(f"{run} holds no finished {', '.join(missing)}: run `python -m sawyer_utils course`.")
 
 
 def add_class(folder: Path, profile: Profile) -> None:
@@ -146,7 +140,7 @@ def save_wheels(root: Path, wheels: Path) -> None:
     """Fetch the tested set into an empty folder: what an earlier run left could be half a file.
 
     Raises:
-        NotPrepared: if pip fails, which has then said why.
+        Refused: if pip fails, which has then said why.
     """
     shutil.rmtree(wheels, ignore_errors=True)
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
@@ -154,7 +148,7 @@ def save_wheels(root: Path, wheels: Path) -> None:
     command += ["--only-binary", ":all:", "--dest", str(wheels), "-c", str(root / CONSTRAINTS)]
     command += ["-r", str(root / "requirements.txt"), *project["build-system"]["requires"]]
     if subprocess.run(command).returncode:
-        raise NotPrepared(f"The packages could not be fetched; pip says why above. {AGAIN}")
+        raise Refused(f"The packages could not be fetched; pip says why above. {AGAIN}")
 
 
 def write_sums(folder: Path) -> None:

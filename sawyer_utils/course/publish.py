@@ -47,11 +47,12 @@ def publish(profile: Profile, extra: bool = False) -> None:
         results = report.kept(read_json(committed), results)
     write_json(committed, results)
     ship(profile)
-    page.fill(root / "docs" / "results.md", "results", page.results_table(results))
+    page.fill(root / "docs" / "results.md", {"results": lambda _: page.results_table(results)})
     seeds = root / "results" / "ppo_seeds.json"
     seeds = read_json(seeds) if seeds.exists() else None
-    page.fill(root / "README.md", "headlines", page.headlines(results, seeds))
-    page.fill(root / "README.md", "answers", page.answers(results["eval"]))
+    makers = {"headlines": lambda _: page.headlines(results, seeds)}
+    makers |= {"answers": lambda _: page.answers(results["eval"])}
+    page.fill(root / "README.md", makers)
     write_minutes(results["minutes"], root)
     page.stage_picture(results, root / "results")
     page.copy_figures(folder, root / "results" / "figures")

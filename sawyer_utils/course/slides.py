@@ -52,7 +52,7 @@ def chosen(name: str, executed):
         if cell.cell_type == "code":
             cell.outputs = done.outputs
     notebook.cells = list(_with_sections(notebook.cells))
-    if not notebook.cells or _type(notebook.cells[0]) != "slide":
+    if not notebook.cells or notebook.cells[0].metadata["slideshow"]["slide_type"] != "slide":
         raise ValueError(f"{name}: the first marked cell has to be tagged 'slide'.")
     notebook.metadata["title"] = f"SAWYER {name}"
     return notebook
@@ -69,20 +69,12 @@ def _with_sections(cells):
         found = re.findall("^(##?#?) (.*)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
         section = next((heading for level, heading in reversed(found) if level != "###"), section)
         if kind in ("slide", "subslide") and not found:
-            above = new_markdown_cell(f'<p class="section">{section}</p>')
-            yield _typed(above, kind)
+            above = f'<p class="section">{section}</p>'
+            yield new_markdown_cell(above, metadata={"slideshow": {"slide_type": kind}})
             kind = "-"  # goes on with the slide
         if kind:
-            yield _typed(cell, kind)
-
-
-def _typed(cell, kind: str):
-    cell.metadata["slideshow"] = {"slide_type": kind}
-    return cell
-
-
-def _type(cell) -> str:
-    return cell.metadata["slideshow"]["slide_type"]
+            cell.metadata["slideshow"] = {"slide_type": kind}
+            yield cell
 
 
 def page(notebook, scripts: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from sawyer_utils.course import notebooks as course
-from sawyer_utils.course.page import filled
+from sawyer_utils.course.page import fill
 from sawyer_utils.plumbing.files import project_root, read_json
 
 PAGE = project_root() / "docs" / "teaching.md"
@@ -72,11 +72,7 @@ def reading_minutes(name: str) -> dict[str, float]:
 
 def minutes(name: str, results: dict) -> dict[str, tuple[float, float | None, float | None]]:
     """By section of a notebook, and for "all": minutes of reading, of the cells, and of the cells of a run
-    that is already trained, which spares the recorded seconds of the training. None is not measured.
-
-    Raises:
-        ValueError: as :func:`reading_minutes`.
-    """
+    that is already trained, which spares the recorded seconds of the training. None is not measured."""
     took, reading = results.get("section_minutes", {}).get(name, {}), reading_minutes(name)
     section, path = TRAINS[name]
     try:
@@ -168,9 +164,7 @@ def update(path: Path = PAGE, results: dict | None = None) -> None:
     def numbers(table: str) -> str:
         return re.sub(r"^(?P<start>\|.*\|.*\|)[^|]*\| `(?P<path>[^`|]+)` \|$", number_of, table, flags=re.M)
 
-    text = filled(path.read_text(encoding="utf-8"), "numbers", numbers)
-    for name in TRAINS:
-        text = filled(text, name, lambda _, name=name: minutes_table(name, results))
-    for name in PLANS:
-        text = filled(text, name, lambda table: plan(table, results))
-    path.write_text(text, encoding="utf-8")
+    makers = {"numbers": numbers}
+    makers |= {name: lambda _, name=name: minutes_table(name, results) for name in TRAINS}
+    makers |= dict.fromkeys(PLANS, lambda table: plan(table, results))
+    fill(path, makers)

@@ -9,8 +9,6 @@ import torch
 from sawyer_utils.chapters import checkable
 from sawyer_utils.classroom.checks import Wrong, close, exercise, fresh, kind, mistake, number, uniform
 
-# --- predict the number -------------------------------------------------------------------------
-
 
 @exercise(
     "09.1",
@@ -33,9 +31,6 @@ def _(answer):
         "That adds up four chances; more than one of the four may be right.": 4 * 3 / 10,
     }
     return mistake(found, mistakes, "One answer or more of the four has to be right.", 0.002)
-
-
-# --- write this function ------------------------------------------------------------------------
 
 
 @exercise(
@@ -88,9 +83,6 @@ def _(answer):
         said = f"For p = {p:.2f} and n = {n} that is not the chance that all of them agree."
         return mistake(found, mistakes, said)
     return None
-
-
-# --- break it -----------------------------------------------------------------------------------
 
 
 @exercise(

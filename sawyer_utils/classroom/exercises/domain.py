@@ -47,9 +47,6 @@ def p_of(gained: int) -> float:
     return mcnemar_p([False] * 24, [i < gained for i in range(24)])
 
 
-# --- predict the number -------------------------------------------------------------------------
-
-
 @exercise(
     "08.1",
     hints=(
@@ -73,9 +70,6 @@ def _(answer):
     return None
 
 
-# --- write this function ------------------------------------------------------------------------
-
-
 @exercise(
     "08.2",
     hints=(
@@ -96,9 +90,6 @@ def _(answer):
             came = unlike(found / (found + taught), share)
             return f"With {taught} lessons, a share of {share} was asked for and {came} came out."
     return None
-
-
-# --- break it and diagnose ----------------------------------------------------------------------
 
 
 @exercise(

@@ -16,9 +16,6 @@ SOUND = "sound"
 FAULTS = ("wrong sign", "wrong tail", "unpaired", "samples as prompts")
 
 
-# --- 04.1 ---------------------------------------------------------------------------------------
-
-
 @exercise(
     "04.1",
     hints=(
@@ -41,9 +38,6 @@ def placebo(answer):
     if verdict != NO_DIFFERENCE:
         return "The count is fair; nothing has changed, and your verdict says it has."
     return None
-
-
-# --- 04.2 ---------------------------------------------------------------------------------------
 
 
 @exercise(
@@ -72,9 +66,6 @@ def prompts_needed(answer):
     return None
 
 
-# --- 04.3 ---------------------------------------------------------------------------------------
-
-
 @exercise(
     "04.3",
     hints=(
@@ -100,13 +91,13 @@ def audit(answer):
     return None
 
 
-def made_up_interval(fault: str, rng: np.random.Generator, draws: int = 2000) -> Callable:
+def made_up_interval(fault: str, rng: np.random.Generator) -> Callable:
     """``interval(before, after) -> (low, high)`` of (P, S) values, S samples of each of P prompts, that has
     this fault."""
     tail = 0.05 if fault == "wrong tail" else 0.025
 
     def means(values):
-        return values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
+        return values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
 
     def interval(before, after):
         before, after = (np.atleast_2d(np.asarray(x, dtype=float).T).T for x in (before, after))

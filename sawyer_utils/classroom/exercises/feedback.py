@@ -9,9 +9,6 @@ from sawyer_utils.classroom.checks import close, exercise, number, uniform, unli
 WRITER, JUDGE = 0.6, 0.8
 
 
-# --- predict the number -------------------------------------------------------------------------
-
-
 @exercise(
     "10.1",
     hints=(
@@ -33,9 +30,6 @@ def _(answer):
         return "A share lies between 0 and 1."
     side = "more" if value < right else "less"
     return f"Of a thousand made-up pairs the judge is right about {side} of them."
-
-
-# --- write this function ------------------------------------------------------------------------
 
 
 @exercise(

@@ -21,9 +21,6 @@ LOGS = {
 }
 
 
-# --- 06.1 ---------------------------------------------------------------------------------------
-
-
 @exercise(
     "06.1",
     hints=(
@@ -47,9 +44,6 @@ def luckiest(answer):
         return "That would be right for looks with a standard error of one."
     side = "higher" if value < wanted else "lower"
     return f"In 100,000 made-up runs the highest of the five looks is {side} on average."
-
-
-# --- 06.2 ---------------------------------------------------------------------------------------
 
 
 @exercise(
@@ -81,9 +75,6 @@ def turning_point(answer):
         way = "still rises" if found < wanted else "falls already"
         return f"{shown} the curve {way} at your d = {found:.2f}."
     return None
-
-
-# --- 06.3 ---------------------------------------------------------------------------------------
 
 
 @exercise(
@@ -128,9 +119,6 @@ def _not_the_rest(found: torch.Tensor, scores: torch.Tensor, words: torch.Tensor
             f"What you return does not go with the words, but its mean is {unlike(float(found.mean()), 0)}."
         )
     return "It has mean 0 and does not go with the words, but it is not the scores less a straight line."
-
-
-# --- 06.4 ---------------------------------------------------------------------------------------
 
 
 @exercise(

@@ -15,9 +15,6 @@ PARTS = ("neutrality", "similarity", "length")
 NOTHING = "nothing"
 
 
-# --- predict the number -------------------------------------------------------------------------
-
-
 @exercise(
     "07.1",
     hints=(
@@ -38,9 +35,6 @@ def compound(answer):
     if found * wanted <= 0:
         return "The list takes the sentence for praise."
     return "The list hears more praise in it." if found < wanted else "The list hears less praise in it."
-
-
-# --- write this function ------------------------------------------------------------------------
 
 
 @exercise(
@@ -117,17 +111,14 @@ def raw_weights(answer):
     return None
 
 
-def uneven_parts(size: int = 40) -> tuple[dict[str, Tensor], dict[str, float]]:
+def uneven_parts() -> tuple[dict[str, Tensor], dict[str, float]]:
     """Scores of three parts, one of which varies far more than the others, and what each shall weigh."""
     generator = fresh()
     spreads = torch.tensor([0.02, 0.3, 5.0])[torch.randperm(3, generator=generator)].double()
     weights = torch.tensor([0.5, 1.0, 2.0])[torch.randperm(3, generator=generator)].tolist()
-    shifts, raw = torch.randn(3, generator=generator), torch.randn(3, size, generator=generator).double()
+    shifts, raw = torch.randn(3, generator=generator), torch.randn(3, 40, generator=generator).double()
     scores = spreads[:, None] * raw + shifts[:, None]
     return dict(zip(PARTS, scores, strict=True)), dict(zip(PARTS, weights, strict=True))
-
-
-# --- break it and diagnose ----------------------------------------------------------------------
 
 
 @exercise(
@@ -182,9 +173,7 @@ def unpaid(answer):
     return None
 
 
-def made_up_run(
-    missing: str, generator: torch.Generator, size: int = 60, shorter: bool = False
-) -> tuple[dict, dict]:
+def made_up_run(missing: str, generator: torch.Generator, shorter: bool = False) -> tuple[dict, dict]:
     """What ``summaries.measure`` might show of the start and of a run without the part ``missing``.
 
     Args:
@@ -192,7 +181,7 @@ def made_up_run(
     """
 
     def some(mean: float, spread: float) -> Tensor:
-        return mean + spread * torch.randn(size, generator=generator)
+        return mean + spread * torch.randn(60, generator=generator)
 
     before = {"neutrality": some(0.05, 0.2), "similarity": some(0.65, 0.1), "words": some(19, 4).round()}
     calmer = uniform(-0.12, -0.04, generator) if missing == "neutrality" else uniform(0.12, 0.25, generator)

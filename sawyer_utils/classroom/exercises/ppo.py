@@ -15,9 +15,6 @@ SICKNESSES = ("KL running away", "collapse", "never finishing")  # as health.dia
 CLIPS = (0.1, 0.15, 0.25, 0.3)
 
 
-# --- 03.1 ---------------------------------------------------------------------------------------
-
-
 @exercise(
     "03.1",
     hints=(
@@ -40,9 +37,6 @@ def full_price(answer):
     return (
         "The whole answer is right, the second token is not." if right[1] else "Neither of the two is right."
     )
-
-
-# --- 03.2 ---------------------------------------------------------------------------------------
 
 
 @exercise(
@@ -90,9 +84,6 @@ def _wrong_gae(answer, found, returns: Tensor, batch: tuple, settings: tuple) ->
     return "Even without padding, the definition of δ and A in section 3 gives other numbers."
 
 
-# --- 03.3 ---------------------------------------------------------------------------------------
-
-
 @exercise(
     "03.3",
     hints=(
@@ -136,9 +127,6 @@ def _first(wrong: Tensor) -> int:
 
 def _token(ratio: Tensor, advantages: Tensor, clip: float, i: int) -> str:
     return f"ratio {ratio[i]:.2f}, advantage {advantages[i]:+.2f}, clip {clip}"
-
-
-# --- 03.4 ---------------------------------------------------------------------------------------
 
 
 @exercise(

@@ -9,8 +9,6 @@ import torch
 from sawyer_utils.classroom.checks import close, exercise, fresh, mistake, number, unlike
 from sawyer_utils.losses import bradley_terry
 
-# --- predict the number -------------------------------------------------------------------------
-
 
 @exercise(
     "02.1",
@@ -38,9 +36,6 @@ def _(answer):
         "That is the logarithm without its minus sign.": -bradley_terry(difference, 0.5),
     }
     return mistake(found, seen, f"That is too {'small' if found < wanted else 'large'}.", 0.01)
-
-
-# --- write this function ------------------------------------------------------------------------
 
 
 @exercise(
@@ -79,9 +74,6 @@ def _wrong_preference(found: float, difference, margin) -> str:
         "The sign is wrong: a won pair has the higher loss.": -right.mean(),
     }
     return mistake(found, seen, "On fresh scores it is another number than the mean loss of the pairs.")
-
-
-# --- break it and diagnose ----------------------------------------------------------------------
 
 
 @exercise(

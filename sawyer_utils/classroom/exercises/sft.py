@@ -21,9 +21,6 @@ def conversations(rows: int = 3, length: int = 9):
     return logits, ids, torch.arange(length) >= starts
 
 
-# --- predict the number -------------------------------------------------------------------------
-
-
 @exercise(
     "01.1",
     hints=(
@@ -45,9 +42,6 @@ def _(answer):
     if (rank - 1) * (d_out + d_in) > d_out * d_in:
         return "At a smaller rank they hold more than the matrix already."
     return None
-
-
-# --- write this function ------------------------------------------------------------------------
 
 
 @exercise(
@@ -88,9 +82,6 @@ def _wrong_loss(found: float, logits, ids, graded, nll) -> str:
     return mistake(
         found, seen, "On fresh logits it is another number than the mean loss of the graded tokens."
     )
-
-
-# --- break it and diagnose ----------------------------------------------------------------------
 
 
 @exercise(

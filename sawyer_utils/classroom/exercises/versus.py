@@ -18,9 +18,6 @@ def loss_of(chosen: float, rejected: float, ref_chosen: float, ref_rejected: flo
     return float(dpo_loss(*sums, beta=beta))
 
 
-# --- predict the number -------------------------------------------------------------------------
-
-
 @exercise(
     "05.1",
     hints=(
@@ -42,9 +39,6 @@ def _(answer):
     if found >= math.log(2):
         return "The policy has moved in the right direction: the loss is below that of the start."
     return "The direction is right, but not the size."
-
-
-# --- write this function ------------------------------------------------------------------------
 
 
 @exercise(
@@ -74,9 +68,6 @@ def _(answer):
     return None
 
 
-# --- write this function ------------------------------------------------------------------------
-
-
 @exercise(
     "05.3",
     hints=(
@@ -100,9 +91,6 @@ def _(answer):
             f"other {sampled:,.0f}."
         )
     return None
-
-
-# --- break it and diagnose ----------------------------------------------------------------------
 
 
 @exercise(
