@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,22 +19,15 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils.constants import SEQ_CLS_HEAD_NAMES
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PrinterCallback,
-    Trainer,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, Trainer
 
 from sawyer_utils.data import Pair
-from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
-from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
+from sawyer_utils.plumbing import assets, resuming, trainers
+from sawyer_utils.plumbing.adapters import load_adapter, named, save_adapter
 from sawyer_utils.plumbing.files import read_json, replacing, write_json
-from sawyer_utils.plumbing.progress import Clock, LogTo, each
+from sawyer_utils.plumbing.progress import each
 from sawyer_utils.probe import Probe, cross_validated, depths_of, encoder_of, fit, load_frozen
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
@@ -197,8 +189,11 @@ class RewardModel:
 
     def save(self, path: Path | str, base: str) -> None:
         """Save adapter and head as safetensors, atomically; ``base`` is the profile's."""
-        settings = {"base": base, "max_tokens": self.max_tokens}
-        save_adapter(self.model, Path(path), sawyer_reward=settings)
+        save_adapter(self.model, Path(path), sawyer_reward=self.settings(base))
+
+    def settings(self, base: str) -> dict:
+        """What is saved beside the weights."""
+        return {"base": base, "max_tokens": self.max_tokens}
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""
@@ -267,7 +262,7 @@ class FrozenReward(RewardModel):
         return log
 
     def save(self, path: Path | str, base: str) -> None:
-        settings = {"base": base, "max_tokens": self.max_tokens, "encoder": self.model.encoder.source}
+        settings = {**self.settings(base), "encoder": self.model.encoder.source}
         with replacing(Path(path)) as temporary:
             temporary.mkdir()
             save_file({"head": self.model.head.weight.data.cpu()}, temporary / "adapter_model.safetensors")
@@ -279,12 +274,8 @@ class FrozenReward(RewardModel):
         Raises:
             ValueError: if the file is damaged or of another base, naming it.
         """
-        try:
+        with named(path):
             self.model.head.weight.data.copy_(load_file(path / "adapter_model.safetensors")["head"])
-        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-            raise ValueError(
-                f"The judge in {path} cannot be read ({error}). Delete it and run its stage again."
-            ) from error
         return self
 
 
@@ -298,18 +289,19 @@ def _load_probe(base: str, encoder: str, wanted: str) -> tuple[Probe, object]:
 
 
 def reward_trainer(
-    reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, callbacks=(), **options
+    reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, **options
 ) -> Trainer:
     """TRL's RewardTrainer on pre-tokenised pairs, with a margin from the score difference.
 
     Args:
+        folder: of the run.
         options: anything of ``trl.RewardConfig`` to override.
     """
     # A judge that only scores, and with it PPO, needs neither of the two libraries.
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from sawyer_utils.sft import trainer_precision
+    from sawyer_utils.sft import machine_options
 
     rows = []
     for pair in pairs:
@@ -325,7 +317,7 @@ def reward_trainer(
     at_most = max(1, profile.reward_batch // MICRO_BATCHES)
     micro = next(n for n in range(at_most, 0, -1) if profile.reward_batch % n == 0)
     settings = {
-        "output_dir": str(folder),
+        **machine_options(profile, folder),
         "num_train_epochs": profile.reward_epochs,
         "max_steps": profile.reward_max_steps,
         "per_device_train_batch_size": micro,
@@ -338,24 +330,17 @@ def reward_trainer(
         "pad_to_multiple_of": 32,
         "train_sampling_strategy": "sequential",  # trainers.in_batches has chosen the order
         "gradient_checkpointing": False,
-        "logging_steps": 1,
-        "save_strategy": "no",  # resuming.train decides when
-        "save_total_limit": 1,
-        "report_to": "none",
-        "disable_tqdm": True,
         "seed": 0,
-        **trainer_precision(profile),
         **options,
     }
-    trainer = RewardTrainer(
-        model=reward.model,
-        args=trainers.one_gpu(RewardConfig(**settings)),
-        train_dataset=Dataset.from_list(trainers.in_batches(rows, longest)),
-        processing_class=reward.tokenizer,
-        callbacks=list(callbacks),
+    return trainers.ready(
+        RewardTrainer(
+            model=reward.model,
+            args=trainers.one_gpu(RewardConfig(**settings)),
+            train_dataset=Dataset.from_list(trainers.in_batches(rows, longest)),
+            processing_class=reward.tokenizer,
+        )
     )
-    trainers.lower_the_scale(trainer)
-    return trainer
 
 
 def standardised(
@@ -484,10 +469,7 @@ def train_reward(
     resume: str | bool = "auto",
     **options,
 ) -> list[dict]:
-    """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if this very training was cut off there;
-    if it is done, load it. What is there of another one is moved aside (``resuming.claim``).
-
-    Writes ``folder/model`` and ``folder/log.json``; the checkpoint goes when both are there.
+    """Train ``reward`` on pairs by :func:`trainers.run`: ``folder/model`` and ``folder/log.json``.
 
     Args:
         on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
@@ -496,33 +478,22 @@ def train_reward(
 
     Returns:
         The log, ``[{"step": …, "loss": …, "accuracy": …}, …]``.
-
-    Raises:
-        TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
     if isinstance(reward, FrozenReward):
         return _train_head(reward, profile, pairs, Path(folder), on_log, bool(resume))
-    checkpoint, progress = Path(folder) / "checkpoint", LogTo(on_log)
-    options = {**tracking.trainer_options(folder), **options}
-    trainer = reward_trainer(reward, profile, pairs, checkpoint, [Clock(), progress], **options)
-    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
-    halves = {
-        "reward_batch": (profile.reward_batch, 1.0),
-        "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
-    }
-    known = resuming.identity(trainer, profile.reward_base)
-    ours = resuming.claim(folder, known, ("checkpoint", "model", "log.json"), bool(resume))
-    if ours and (log := trainers.finished(Path(folder), "model")):
-        load_policy_weights(reward.model, Path(folder) / "model", "default")
-        return log
-    with memory.explained(trainer.model, halves):
-        resuming.train(trainer, profile.checkpoint_minutes)
-    save = partial(reward.save, Path(folder) / "model", profile.reward_base)
-    trainers.write(progress.log, Path(folder) / "log.json", save)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    del trainer
+    log = trainers.run(
+        reward_trainer(reward, profile, pairs, folder, **options),
+        profile,
+        folder,
+        profile.reward_base,
+        ("reward_batch", "reward_pair_tokens"),
+        on_log,
+        bool(resume),
+        "model",
+        sawyer_reward=reward.settings(profile.reward_base),
+    )
     gc.collect()  # trainer and callbacks hold each other: half a GiB a training
-    return progress.log
+    return log
 
 
 def _train_head(reward: FrozenReward, profile, pairs, folder: Path, on_log, resume: bool) -> list[dict]:

@@ -168,7 +168,7 @@ def test_sft_on_a_4_bit_base_trains_in_fp32(letter_profile, tmp_path):
 
 def test_without_our_cast_trl_would_train_in_bf16(letter_profile, tmp_path, monkeypatch):
     # When this fails, TRL has changed and trainables_to_fp32 can go.
-    monkeypatch.setattr(sft, "trainables_to_fp32", lambda model: None)
+    monkeypatch.setattr(workarounds, "trainables_to_fp32", lambda model: None)
     profile = replace(letter_profile, precision="nf4")
     tokenizer, model = models.load_policy(profile)
     model = models.add_lora(model, rank=4)
