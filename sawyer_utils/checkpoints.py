@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sawyer_utils.models import POLICY, REF, load_policy_weights, restart, save_adapter
+from sawyer_utils.models import POLICY, REF, restart
 from sawyer_utils.plumbing import resuming
+from sawyer_utils.plumbing.adapters import load_policy_weights, named, save_adapter
 from sawyer_utils.plumbing.files import read_json, recover, replacing, write_json
 from sawyer_utils.reward import RunningScale, checked_scores
 
@@ -73,14 +73,10 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     if not (folder / "state.json").exists():
         return False
     state = read_json(folder / "state.json")
-    try:
+    with named(folder):
         head = load_file(folder / "value_head.safetensors")
         moments = load_file(folder / "optimizer.safetensors")
         load_policy_weights(trainer.actor.model, folder / "adapter")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"The checkpoint in {folder} is damaged ({error}). Delete it and run again."
-        ) from error
     trainer.actor.value_head.load_state_dict(head)
     current = trainer.optimizer.state_dict()
     current["state"] = {}

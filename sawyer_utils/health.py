@@ -38,6 +38,9 @@ def describe(
     k3 = losses.kl_k3(batch.logprobs, batch.ref_logprobs)
     reward = batch.scores + missing_stop_penalty * (~batch.finished).float()
     texts = list(zip(batch.prompts, batch.responses, batch.scores.tolist(), strict=True))
+    of_critic = {}
+    if batch.returns is not None:
+        of_critic["explained_variance"] = losses.explained_variance(batch.values, batch.returns, mask)
     return {
         "reward": float(reward.mean()),
         "reward_std": float(reward.std(unbiased=False)),
@@ -49,16 +52,9 @@ def describe(
         "finished": float(batch.finished.float().mean()),
         "distinct_2": distinct_n(batch.responses),
         "samples": [{"prompt": p, "response": r, "score": round(s, 3)} for p, r, s in texts[:4]],
-        **_of_critic(batch),
+        **of_critic,
         **{f"reward_{name}": sum(part) / len(part) for name, part in (parts or {}).items()},
     }
-
-
-def _of_critic(batch: Rollout) -> dict[str, float]:
-    """Nothing without one."""
-    if batch.returns is None:
-        return {}
-    return {"explained_variance": losses.explained_variance(batch.values, batch.returns, batch.response_mask)}
 
 
 def describe_tokens(

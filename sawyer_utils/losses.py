@@ -31,13 +31,9 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     return log_softmax(logits, temperature).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def entropy(logprobs: Tensor, probabilities: Tensor | None = None) -> Tensor:
-    """Entropy of distributions given by their log-probabilities, (…) from (…, V).
-
-    Args:
-        probabilities: (…, V), where they are there already.
-    """
-    return -torch.linalg.vecdot(logprobs.exp() if probabilities is None else probabilities, logprobs)
+def entropy(logprobs: Tensor) -> Tensor:
+    """Entropy of distributions given by their log-probabilities, (…) from (…, V)."""
+    return -torch.linalg.vecdot(logprobs.exp(), logprobs)
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -80,12 +76,6 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """(r − 1) − log r with r = π_ref/π: unbiased too, and never negative."""
     log_ratio = ref_logprobs - logprobs
     return log_ratio.expm1() - log_ratio
-
-
-def kl_exact(logits: Tensor, ref_logits: Tensor) -> Tensor:
-    """Σ_v π(v) (log π(v) − log π_ref(v)) over the whole vocabulary, (…) from logits (…, V)."""
-    p, q = logits.float().log_softmax(-1), ref_logits.float().log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
 
 
 def adapted_kl_coef(kl_coef: float, kl: float, target: float, gain: float = 0.1) -> float:

@@ -100,7 +100,7 @@ class PPOTrainer:
     def rollout(self, prompts: list[str]) -> Rollout:
         """Sample a response a prompt; add log π_old, log π_ref and values from the training path."""
         config, share = self.config, self.processes.part(prompts)
-        sizes = config.response_tokens, config.temperature, config.prompt_tokens, config.generation_batch
+        sizes = config.response_tokens, config.temperature, config.generation_batch
         with merged(self.actor.model):
             batch = sample(self.actor.model.eval(), self.tokenizer, share, *sizes)
         batch = joined(self.processes.gather(batch)).to(self.device)
