@@ -108,14 +108,15 @@ def _check_lengths(model, profile: Profile) -> None:
         )
 
 
-def add_lora(model, rank: int = 16, alpha: int = 32, name: str = "default", task: str = "CAUSAL_LM"):
-    """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer."""
+def add_lora(model, rank: int = 16, alpha: int = 32, name: str = "default", task: str = "CAUSAL_LM", **also):
+    """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer; ``also`` of LoraConfig."""
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,  # PPO needs the same log-probs twice from the same weights
         target_modules="all-linear",
         task_type=task,
+        **also,
     )
     return get_peft_model(model, config, adapter_name=name)
 

@@ -15,18 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, Trainer
+from transformers import AutoConfig, Trainer
 
 from sawyer_utils.data import Pair
+from sawyer_utils.models import add_lora
 from sawyer_utils.plumbing import assets, resuming, trainers
 from sawyer_utils.plumbing.adapters import load_adapter, named, save_adapter
 from sawyer_utils.plumbing.files import read_json, replacing, write_json
+from sawyer_utils.plumbing.judges import encode_pair, load_classifier, load_tokenizer, longest_input
 from sawyer_utils.plumbing.progress import each
 from sawyer_utils.probe import Probe, cross_validated, depths_of, encoder_of, fit, load_frozen
 from sawyer_utils.profiles import Profile
@@ -35,68 +36,6 @@ from sawyer_utils.runtime import choose_precision
 RewardFn = Callable[[list[str], list[str]], list[float]]
 MICRO_BATCHES = 4  # a batch is computed in this many pieces
 MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a difference of 2.25
-
-
-def _load_base(base: str):
-    """A base with a new head of one number, its tokenizer, and the names of the other layers that the base
-    comes without (a pooler, in what was saved without one): they are random, too, and to be trained whole.
-    """
-    path, device = assets.resolve(base), choose_precision().device
-    model, found = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1, dtype=torch.float32, output_loading_info=True
-    )
-    missing = {key.rpartition(".")[0] for key in found["missing_keys"]}
-    new = sorted(name for name in missing if name.split(".")[0] not in SEQ_CLS_HEAD_NAMES)
-    tokenizer = _load_tokenizer(path)
-    if tokenizer.sep_token is None:  # a causal model's head reads the last token that is no padding
-        model.config.pad_token_id = tokenizer.pad_token_id
-    model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
-    return model.to(device), tokenizer, new
-
-
-def _load_tokenizer(path: str | Path):
-    """A judge's tokenizer; a causal model's pads at the end, if it can with another token than the last."""
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    if tokenizer.sep_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token or tokenizer.eos_token
-        tokenizer.padding_side = "right"
-    return tokenizer
-
-
-def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -> list[int]:
-    """What the model reads: ``[CLS] question [SEP] answer [SEP]``; for a causal model, which has no token
-    between two texts, ``Question: …``, ``Answer: …`` and its end token. Of a pair that is too long, the
-    longer text loses its end.
-
-    A "[SEP]" or "</s>" that the texts spell stays text: it is not the token.
-
-    Args:
-        max_tokens: None cuts nothing.
-    """
-    if tokenizer.sep_token is not None:
-        cut = {"truncation": "longest_first", "max_length": max_tokens} if max_tokens else {}
-        return tokenizer(prompt, response, split_special_tokens=True, **cut).input_ids
-    plain = partial(tokenizer, split_special_tokens=True)
-    question = plain(f"Question: {prompt}").input_ids  # with the token that begins a text, if there is one
-    middle = plain("\nAnswer:", add_special_tokens=False).input_ids
-    answer = plain(f" {response}", add_special_tokens=False).input_ids
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token != tokenizer.pad_token else []
-    too_many = len(question + middle + answer + end) - (max_tokens or math.inf)
-    while too_many > 0:
-        (question if len(question) > len(answer) else answer).pop()
-        too_many -= 1
-    return question + middle + answer + end
-
-
-def longest_input(model: nn.Module) -> int | None:
-    """Tokens that an encoder has positions for; None if it counts them another way.
-
-    RoBERTa's table of 514 begins with those of the padding, and 512 are left.
-    """
-    for name, table in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
-            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
@@ -108,7 +47,7 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
     Raises:
         ValueError: if none is left.
     """
-    tokenizer = _load_tokenizer(assets.resolve(profile.reward_base))
+    tokenizer = load_tokenizer(profile.reward_base)
     longest = profile.reward_pair_tokens
     kept, cut = [], 0
     for row in preferences:
@@ -154,19 +93,13 @@ class RewardModel:
         """The pretrained base with a fresh, random head, and with LoRA if it is not to stay frozen
         (``reward_frozen``): a few MB to save."""
         torch.manual_seed(seed)
-        if profile.reward_frozen and _load_tokenizer(assets.resolve(profile.reward_base)).sep_token is None:
+        if profile.reward_frozen and load_tokenizer(profile.reward_base).sep_token is None:
             probe, tokenizer = _load_probe(profile.reward_base, profile.encoder, profile.precision)
             return FrozenReward(probe, tokenizer, profile.reward_pair_tokens)
-        model, tokenizer, new = _load_base(profile.reward_base)
-        config = LoraConfig(
-            r=profile.reward_rank,
-            lora_alpha=2 * profile.reward_rank,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            modules_to_save=new or None,
-            task_type="SEQ_CLS",  # the head is trained and saved whole
-        )
-        return cls(get_peft_model(model, config), tokenizer, profile.reward_pair_tokens)
+        model, tokenizer, new = load_classifier(profile.reward_base, choose_precision().device)
+        whole = {"task": "SEQ_CLS", "modules_to_save": new or None}  # the head and these are trained whole
+        model = add_lora(model, profile.reward_rank, 2 * profile.reward_rank, **whole)
+        return cls(model, tokenizer, profile.reward_pair_tokens)
 
     @classmethod
     def load(cls, path: Path | str, precision: str | None = None) -> RewardModel:
@@ -184,7 +117,7 @@ class RewardModel:
             precision = precision or os.environ.get("SAWYER_PRECISION") or "auto"
             probe, tokenizer = _load_probe(settings["base"], encoder, precision)
             return FrozenReward(probe, tokenizer, longest).load_head(Path(path))
-        model, tokenizer, _ = _load_base(settings["base"])
+        model, tokenizer, _ = load_classifier(settings["base"], choose_precision().device)
         return cls(load_adapter(model, Path(path), "default"), tokenizer, longest)
 
     def save(self, path: Path | str, base: str) -> None:
@@ -228,11 +161,7 @@ class FrozenReward(RewardModel):
     model: Probe
 
     def features(self, prompts: list[str], responses: list[str]) -> torch.Tensor:
-        """(n, features) of what the base makes of the responses, on the CPU.
-
-        Raises:
-            ValueError: if the two lists differ in length.
-        """
+        """(n, features) of what the base makes of the responses, on the CPU."""
         texts = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
         return self.model.features(texts, prompts, responses)
 
@@ -249,8 +178,7 @@ class FrozenReward(RewardModel):
         if not pairs:
             raise ValueError("No pair to learn from.")
         began = time.perf_counter()
-        texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
-        found = dict(zip(texts, self.features(*map(list, zip(*texts, strict=True))), strict=True))
+        found = _of_each_text(pairs, self.features)
         better = torch.stack([found[p.prompt, p.chosen] for p in pairs])
         worse = torch.stack([found[p.prompt, p.rejected] for p in pairs])
         right = cross_validated(better, worse, [pair.id for pair in pairs], self.model.share)
@@ -281,7 +209,7 @@ class FrozenReward(RewardModel):
 
 def _load_probe(base: str, encoder: str, wanted: str) -> tuple[Probe, object]:
     path, precision = assets.resolve(base), choose_precision(wanted)
-    tokenizer = _load_tokenizer(path)
+    tokenizer = load_tokenizer(base)
     model = load_frozen(str(path), precision.device, precision.compute, precision.attention)
     depths = depths_of(AutoConfig.from_pretrained(path).num_hidden_layers)
     probe = Probe(model, depths, encoder_of(encoder), tokenizer.pad_token_id)
@@ -515,7 +443,11 @@ def differences(reward: RewardModel, pairs: list[Pair]) -> list[float]:
     """Score of the chosen minus score of the rejected response, for each pair."""
     if not pairs:
         return []
-    # Each text is scored once, however many pairs it stands in.
-    texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
-    scores = dict(zip(texts, reward.score(*map(list, zip(*texts, strict=True))), strict=True))
+    scores = _of_each_text(pairs, reward.score)
     return [scores[p.prompt, p.chosen] - scores[p.prompt, p.rejected] for p in pairs]
+
+
+def _of_each_text(pairs: list[Pair], ask: Callable) -> dict[tuple[str, str], Any]:
+    """What ``ask(prompts, responses)`` says of each (prompt, response), asked once in however many pairs."""
+    texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
+    return dict(zip(texts, ask(*map(list, zip(*texts, strict=True))), strict=True))
