@@ -37,6 +37,7 @@ from sawyer_utils import checkpoints, health, losses, models, ppo, ppo_config
 from sawyer_utils.actor import ActorCritic, _of_tokens, switch_off_dropout
 from sawyer_utils.chat import add_control_tokens, encode_prompt, token_count
 from sawyer_utils.models import POLICY, REF
+from sawyer_utils.plumbing import adapters
 from sawyer_utils.plumbing.resuming import TrainingInterrupted
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
 from sawyer_utils.profiles import PROFILES
@@ -1438,7 +1439,7 @@ def test_nothing_that_goes_on_lies_on_the_file_it_came_from(make, tmp_path, monk
     """On Windows the next checkpoint could not replace such a file."""
     make(run_dir=tmp_path).train(PROMPTS)
     files = []
-    for module in (checkpoints, models):
+    for module in (checkpoints, adapters):
         read = module.load_file
         monkeypatch.setattr(
             module, "load_file", lambda path, read=read: files.append(read(path)) or files[-1]
