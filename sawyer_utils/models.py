@@ -146,13 +146,9 @@ def load_actor(profile: Profile, sft_adapter: Path):
     return tokenizer, model
 
 
-def activate(model: PeftModel, name: str, trainable: bool | None = None) -> None:
-    """Make ``name`` the adapter in use. Only ``policy`` is trained, whatever PEFT would assume."""
-    model.set_adapter(name)
-    trainable = name == POLICY if trainable is None else trainable
-    for parameter_name, parameter in model.named_parameters():
-        if f".{name}" in parameter_name:
-            parameter.requires_grad_(trainable)
+def activate(model: PeftModel, name: str) -> None:
+    """Make ``name`` the adapter in use, and what is trained unless it is the reference."""
+    model.set_adapter(name, inference_mode=name == REF)
 
 
 @contextmanager

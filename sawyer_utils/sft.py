@@ -30,11 +30,8 @@ def trainer_precision(profile: Profile) -> dict:
 
 
 def machine_options(profile: Profile, folder: Path) -> dict:
-    """Of ``trl.SFTConfig`` what changes no result: number format, memory, log and checkpoints.
-
-    Args:
-        folder: of the run.
-    """
+    """Of ``trl.SFTConfig`` what changes no result of a run in ``folder``: number format, memory, log and
+    checkpoints."""
     return {
         "output_dir": str(Path(folder) / "checkpoint"),
         "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",

@@ -39,7 +39,7 @@ def arguments(profile: Profile, folder: Path) -> dict:
 
 def ready(trainer):
     """The same trainer, as this machine needs it."""
-    models.activate(trainer.model, POLICY, trainable=True)
+    models.activate(trainer.model, POLICY)
     return trainers.ready(trainer)
 
 
