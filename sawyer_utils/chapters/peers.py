@@ -15,6 +15,7 @@ from sawyer_utils.chat import decode, endings
 from sawyer_utils.plumbing import trainers
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
+from sawyer_utils.rollout import mask_after_end
 
 POLICY = "default"  # what TRL calls the adapter that is trained; it copies it to "ref", the frozen one
 
@@ -74,12 +75,7 @@ class TextReward:
     def __call__(self, prompts, completions, completion_ids, **_) -> list[float]:
         texts = [decode(self.tokenizer, ids) for ids in completion_ids]
         scores = checked_scores(self.reward_fn, [prompt[-1]["content"] for prompt in prompts], texts)
-        return [
-            score - self.penalty * (not self._finished(ids))
-            for score, ids in zip(scores, completion_ids, strict=True)
-        ]
-
-    def _finished(self, ids: list[int]) -> bool:
-        """Whether the first token that ends an answer is the stop token; TRL samples on after the others."""
-        ends = set(endings(self.tokenizer))
-        return next((i for i in ids if i in ends), None) == self.tokenizer.eos_token_id
+        ends, stop = endings(self.tokenizer), self.tokenizer.eos_token_id
+        # TRL samples on after the other tokens that end an answer.
+        finished = (mask_after_end(torch.tensor([ids]), ends, stop)[1] for ids in completion_ids)
+        return [s - self.penalty * (not done) for s, done in zip(scores, finished, strict=True)]
