@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 PACKAGE = Path(__file__).parents[1] / "sawyer_utils"
 # What PPO's result hangs on. Comments and docstrings may change.
 PPO_MODULES = ("ppo", "ppo_config", "losses", "actor", "rollout", "chat", "reward", "probe")
+PPO_MODULES += ("plumbing/judges",)
 PPO_DATA = ("prompts.jsonl",)
 
 

@@ -27,8 +27,7 @@ def describe(
 ) -> dict:
     """What a log line says of a batch before its update; KL is a sum over the response, in nats.
 
-    ``reward`` is what the reward function said (scaled and clipped, if the settings ask for it),
-    ``score`` is after the missing-stop penalty.
+    ``reward`` is what the reward function said, ``score`` is after the missing-stop penalty.
 
     Args:
         parts: the scores of each part of a ``reward.Mixture``, whose means are shown one by one.
@@ -38,6 +37,9 @@ def describe(
     k3 = losses.kl_k3(batch.logprobs, batch.ref_logprobs)
     reward = batch.scores + missing_stop_penalty * (~batch.finished).float()
     texts = list(zip(batch.prompts, batch.responses, batch.scores.tolist(), strict=True))
+    of_critic = {}
+    if batch.returns is not None:
+        of_critic["explained_variance"] = losses.explained_variance(batch.values, batch.returns, mask)
     return {
         "reward": float(reward.mean()),
         "reward_std": float(reward.std(unbiased=False)),
@@ -49,16 +51,9 @@ def describe(
         "finished": float(batch.finished.float().mean()),
         "distinct_2": distinct_n(batch.responses),
         "samples": [{"prompt": p, "response": r, "score": round(s, 3)} for p, r, s in texts[:4]],
-        **_of_critic(batch),
+        **of_critic,
         **{f"reward_{name}": sum(part) / len(part) for name, part in (parts or {}).items()},
     }
-
-
-def _of_critic(batch: Rollout) -> dict[str, float]:
-    """Nothing without one."""
-    if batch.returns is None:
-        return {}
-    return {"explained_variance": losses.explained_variance(batch.values, batch.returns, batch.response_mask)}
 
 
 def describe_tokens(

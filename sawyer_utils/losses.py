@@ -31,13 +31,9 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     return log_softmax(logits, temperature).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def entropy(logprobs: Tensor, probabilities: Tensor | None = None) -> Tensor:
-    """Entropy of distributions given by their log-probabilities, (…) from (…, V).
-
-    Args:
-        probabilities: (…, V), where they are there already.
-    """
-    return -torch.linalg.vecdot(logprobs.exp() if probabilities is None else probabilities, logprobs)
+def entropy(logprobs: Tensor) -> Tensor:
+    """Entropy of distributions given by their log-probabilities, (…) from (…, V)."""
+    return -torch.linalg.vecdot(logprobs.exp(), logprobs)
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -54,8 +50,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return x[mask].mean()
 
 
-def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
-    """Scale the masked entries to variance 1 (biased) and, if asked, mean 0; zeros elsewhere.
+def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Shift and scale the masked entries to mean 0 and variance 1 (biased); zeros elsewhere.
 
     With fewer than two entries there is no spread to scale by, and ``x`` comes back as it is.
     """
@@ -63,8 +59,7 @@ def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, eps: float = 1e-8) 
     if values.numel() < 2:
         return torch.where(mask, x, 0.0)
     mean, variance = values.mean(), values.var(unbiased=False)
-    scaled = (x - mean) * torch.rsqrt(variance + eps)
-    return torch.where(mask, scaled if shift_mean else scaled + mean, 0.0)
+    return torch.where(mask, (x - mean) * torch.rsqrt(variance + eps), 0.0)
 
 
 # --- KL divergence ------------------------------------------------------------------------------
@@ -80,12 +75,6 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """(r − 1) − log r with r = π_ref/π: unbiased too, and never negative."""
     log_ratio = ref_logprobs - logprobs
     return log_ratio.expm1() - log_ratio
-
-
-def kl_exact(logits: Tensor, ref_logits: Tensor) -> Tensor:
-    """Σ_v π(v) (log π(v) − log π_ref(v)) over the whole vocabulary, (…) from logits (…, V)."""
-    p, q = logits.float().log_softmax(-1), ref_logits.float().log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
 
 
 def adapted_kl_coef(kl_coef: float, kl: float, target: float, gain: float = 0.1) -> float:

@@ -10,21 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from sawyer_utils.actor import check_output_layer
 from sawyer_utils.chat import add_control_tokens, start_as_phrases
 from sawyer_utils.plumbing import assets, bases, workarounds
-from sawyer_utils.plumbing.files import replacing, write_json
+from sawyer_utils.plumbing.adapters import POLICY, load_adapter, load_policy_weights, save_adapter  # noqa: F401
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
-POLICY, REF = "policy", "ref"
+REF = "ref"
 
 
 def load_tokenizer(profile: Profile):
@@ -110,14 +108,15 @@ def _check_lengths(model, profile: Profile) -> None:
         )
 
 
-def add_lora(model, rank: int = 16, alpha: int = 32, name: str = "default", task: str = "CAUSAL_LM"):
-    """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer."""
+def add_lora(model, rank: int = 16, alpha: int = 32, name: str = "default", task: str = "CAUSAL_LM", **also):
+    """Put a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on every linear layer; ``also`` of LoraConfig."""
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,  # PPO needs the same log-probs twice from the same weights
         target_modules="all-linear",
         task_type=task,
+        **also,
     )
     return get_peft_model(model, config, adapter_name=name)
 
@@ -127,61 +126,6 @@ def count_parameters(model) -> tuple[int, int]:
     if isinstance(model, PeftModel):
         return model.get_nb_trainable_parameters()
     return model.num_parameters(only_trainable=True), model.num_parameters()
-
-
-def save_adapter(model: PeftModel, path: Path, adapter: str = "default", **also) -> None:
-    """Save one adapter as safetensors, atomically: LoRA's weights and nothing of the base.
-
-    Args:
-        also: name -> what ``name.json`` beside it shall hold.
-    """
-    with replacing(Path(path)) as temporary:
-        model.save_pretrained(temporary, selected_adapters=[adapter])
-        nested = temporary / adapter
-        if nested.is_dir():  # PEFT puts any adapter not called "default" one level down
-            for file in nested.iterdir():
-                file.rename(temporary / file.name)
-            nested.rmdir()
-        (temporary / "README.md").unlink(missing_ok=True)  # a template card with nothing in it
-        for name, value in also.items():
-            write_json(temporary / f"{name}.json", value)
-
-
-def load_adapter(model, path: Path, name: str = POLICY, trainable: bool = False):
-    """Load a saved adapter under ``name``, onto a plain base or beside other adapters.
-
-    Raises:
-        ValueError: if the file is damaged, naming it.
-    """
-    with _named(path):
-        if not isinstance(model, PeftModel):
-            return PeftModel.from_pretrained(model, path, adapter_name=name, is_trainable=trainable)
-        model.load_adapter(path, adapter_name=name, is_trainable=trainable)
-    return model
-
-
-@contextmanager
-def _named(path: Path):
-    """What goes wrong with an adapter inside the block is a ValueError that names it."""
-    try:
-        yield
-    except torch.OutOfMemoryError:  # a RuntimeError, and nothing wrong with the file
-        raise
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:  # of another base, too
-        raise ValueError(
-            f"The adapter in {path} cannot be read ({error}). Delete it and run its stage again."
-        ) from error
-
-
-def load_policy_weights(model, folder: Path, name: str = POLICY) -> None:
-    """Overwrite the weights of the adapter ``policy`` (or another), in place, with saved ones.
-
-    Raises:
-        ValueError: if the file is damaged, naming it.
-    """
-    with _named(folder):
-        weights = load_file(Path(folder) / "adapter_model.safetensors")
-        set_peft_model_state_dict(model, weights, adapter_name=name)
 
 
 @torch.no_grad()
@@ -202,13 +146,9 @@ def load_actor(profile: Profile, sft_adapter: Path):
     return tokenizer, model
 
 
-def activate(model: PeftModel, name: str, trainable: bool | None = None) -> None:
-    """Make ``name`` the adapter in use. Only ``policy`` is trained, whatever PEFT would assume."""
-    model.set_adapter(name)
-    trainable = name == POLICY if trainable is None else trainable
-    for parameter_name, parameter in model.named_parameters():
-        if f".{name}" in parameter_name:
-            parameter.requires_grad_(trainable)
+def activate(model: PeftModel, name: str) -> None:
+    """Make ``name`` the adapter in use, and what is trained unless it is the reference."""
+    model.set_adapter(name, inference_mode=name == REF)
 
 
 @contextmanager

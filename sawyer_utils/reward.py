@@ -10,32 +10,24 @@ from __future__ import annotations
 import gc
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.utils.constants import SEQ_CLS_HEAD_NAMES
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PrinterCallback,
-    Trainer,
-)
+from transformers import AutoConfig, Trainer
 
 from sawyer_utils.data import Pair
-from sawyer_utils.models import load_adapter, load_policy_weights, save_adapter
-from sawyer_utils.plumbing import assets, memory, resuming, tracking, trainers
+from sawyer_utils.models import add_lora
+from sawyer_utils.plumbing import assets, resuming, trainers
+from sawyer_utils.plumbing.adapters import load_adapter, named, save_adapter
 from sawyer_utils.plumbing.files import read_json, replacing, write_json
-from sawyer_utils.plumbing.progress import Clock, LogTo, each
+from sawyer_utils.plumbing.judges import encode_pair, load_classifier, load_tokenizer, longest_input
+from sawyer_utils.plumbing.progress import each
 from sawyer_utils.probe import Probe, cross_validated, depths_of, encoder_of, fit, load_frozen
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
@@ -43,68 +35,6 @@ from sawyer_utils.runtime import choose_precision
 RewardFn = Callable[[list[str], list[str]], list[float]]
 MICRO_BATCHES = 4  # a batch is computed in this many pieces
 MARGIN_SCALE = 4.0  # score points per unit of margin: 9 points ask for a difference of 2.25
-
-
-def _load_base(base: str):
-    """A base with a new head of one number, its tokenizer, and the names of the other layers that the base
-    comes without (a pooler, in what was saved without one): they are random, too, and to be trained whole.
-    """
-    path, device = assets.resolve(base), choose_precision().device
-    model, found = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1, dtype=torch.float32, output_loading_info=True
-    )
-    missing = {key.rpartition(".")[0] for key in found["missing_keys"]}
-    new = sorted(name for name in missing if name.split(".")[0] not in SEQ_CLS_HEAD_NAMES)
-    tokenizer = _load_tokenizer(path)
-    if tokenizer.sep_token is None:  # a causal model's head reads the last token that is no padding
-        model.config.pad_token_id = tokenizer.pad_token_id
-    model.name_or_path = ""  # PEFT writes it into the adapter: this machine's path
-    return model.to(device), tokenizer, new
-
-
-def _load_tokenizer(path: str | Path):
-    """A judge's tokenizer; a causal model's pads at the end, if it can with another token than the last."""
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    if tokenizer.sep_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token or tokenizer.eos_token
-        tokenizer.padding_side = "right"
-    return tokenizer
-
-
-def encode_pair(tokenizer, prompt: str, response: str, max_tokens: int | None) -> list[int]:
-    """What the model reads: ``[CLS] question [SEP] answer [SEP]``; for a causal model, which has no token
-    between two texts, ``Question: …``, ``Answer: …`` and its end token. Of a pair that is too long, the
-    longer text loses its end.
-
-    A "[SEP]" or "</s>" that the texts spell stays text: it is not the token.
-
-    Args:
-        max_tokens: None cuts nothing.
-    """
-    if tokenizer.sep_token is not None:
-        cut = {"truncation": "longest_first", "max_length": max_tokens} if max_tokens else {}
-        return tokenizer(prompt, response, split_special_tokens=True, **cut).input_ids
-    plain = partial(tokenizer, split_special_tokens=True)
-    question = plain(f"Question: {prompt}").input_ids  # with the token that begins a text, if there is one
-    middle = plain("\nAnswer:", add_special_tokens=False).input_ids
-    answer = plain(f" {response}", add_special_tokens=False).input_ids
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token != tokenizer.pad_token else []
-    too_many = len(question + middle + answer + end) - (max_tokens or math.inf)
-    while too_many > 0:
-        (question if len(question) > len(answer) else answer).pop()
-        too_many -= 1
-    return question + middle + answer + end
-
-
-def longest_input(model: nn.Module) -> int | None:
-    """Tokens that an encoder has positions for; None if it counts them another way.
-
-    RoBERTa's table of 514 begins with those of the padding, and 512 are left.
-    """
-    for name, table in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
-            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
@@ -116,7 +46,7 @@ def pairs_that_fit(profile: Profile, preferences: list[dict]) -> list[dict]:
     Raises:
         ValueError: if none is left.
     """
-    tokenizer = _load_tokenizer(assets.resolve(profile.reward_base))
+    tokenizer = load_tokenizer(profile.reward_base)
     longest = profile.reward_pair_tokens
     kept, cut = [], 0
     for row in preferences:
@@ -162,19 +92,13 @@ class RewardModel:
         """The pretrained base with a fresh, random head, and with LoRA if it is not to stay frozen
         (``reward_frozen``): a few MB to save."""
         torch.manual_seed(seed)
-        if profile.reward_frozen and _load_tokenizer(assets.resolve(profile.reward_base)).sep_token is None:
+        if profile.reward_frozen and load_tokenizer(profile.reward_base).sep_token is None:
             probe, tokenizer = _load_probe(profile.reward_base, profile.encoder, profile.precision)
             return FrozenReward(probe, tokenizer, profile.reward_pair_tokens)
-        model, tokenizer, new = _load_base(profile.reward_base)
-        config = LoraConfig(
-            r=profile.reward_rank,
-            lora_alpha=2 * profile.reward_rank,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            modules_to_save=new or None,
-            task_type="SEQ_CLS",  # the head is trained and saved whole
-        )
-        return cls(get_peft_model(model, config), tokenizer, profile.reward_pair_tokens)
+        model, tokenizer, new = load_classifier(profile.reward_base, choose_precision().device)
+        whole = {"task": "SEQ_CLS", "modules_to_save": new or None}  # the head and these are trained whole
+        model = add_lora(model, profile.reward_rank, 2 * profile.reward_rank, **whole)
+        return cls(model, tokenizer, profile.reward_pair_tokens)
 
     @classmethod
     def load(cls, path: Path | str, precision: str | None = None) -> RewardModel:
@@ -192,13 +116,16 @@ class RewardModel:
             precision = precision or os.environ.get("SAWYER_PRECISION") or "auto"
             probe, tokenizer = _load_probe(settings["base"], encoder, precision)
             return FrozenReward(probe, tokenizer, longest).load_head(Path(path))
-        model, tokenizer, _ = _load_base(settings["base"])
+        model, tokenizer, _ = load_classifier(settings["base"], choose_precision().device)
         return cls(load_adapter(model, Path(path), "default"), tokenizer, longest)
 
     def save(self, path: Path | str, base: str) -> None:
         """Save adapter and head as safetensors, atomically; ``base`` is the profile's."""
-        settings = {"base": base, "max_tokens": self.max_tokens}
-        save_adapter(self.model, Path(path), sawyer_reward=settings)
+        save_adapter(self.model, Path(path), sawyer_reward=self.settings(base))
+
+    def settings(self, base: str) -> dict:
+        """What is saved beside the weights."""
+        return {"base": base, "max_tokens": self.max_tokens}
 
     def encode(self, prompt: str, response: str) -> list[int]:
         """The token ids that the model reads."""
@@ -233,11 +160,7 @@ class FrozenReward(RewardModel):
     model: Probe
 
     def features(self, prompts: list[str], responses: list[str]) -> torch.Tensor:
-        """(n, features) of what the base makes of the responses, on the CPU.
-
-        Raises:
-            ValueError: if the two lists differ in length.
-        """
+        """(n, features) of what the base makes of the responses, on the CPU."""
         texts = [self.encode(p, r) for p, r in zip(prompts, responses, strict=True)]
         return self.model.features(texts, prompts, responses)
 
@@ -254,8 +177,7 @@ class FrozenReward(RewardModel):
         if not pairs:
             raise ValueError("No pair to learn from.")
         began = time.perf_counter()
-        texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
-        found = dict(zip(texts, self.features(*map(list, zip(*texts, strict=True))), strict=True))
+        found = _of_each_text(pairs, self.features)
         better = torch.stack([found[p.prompt, p.chosen] for p in pairs])
         worse = torch.stack([found[p.prompt, p.rejected] for p in pairs])
         right = cross_validated(better, worse, [pair.id for pair in pairs], self.model.share)
@@ -267,7 +189,7 @@ class FrozenReward(RewardModel):
         return log
 
     def save(self, path: Path | str, base: str) -> None:
-        settings = {"base": base, "max_tokens": self.max_tokens, "encoder": self.model.encoder.source}
+        settings = {**self.settings(base), "encoder": self.model.encoder.source}
         with replacing(Path(path)) as temporary:
             temporary.mkdir()
             save_file({"head": self.model.head.weight.data.cpu()}, temporary / "adapter_model.safetensors")
@@ -279,18 +201,14 @@ class FrozenReward(RewardModel):
         Raises:
             ValueError: if the file is damaged or of another base, naming it.
         """
-        try:
+        with named(path):
             self.model.head.weight.data.copy_(load_file(path / "adapter_model.safetensors")["head"])
-        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-            raise ValueError(
-                f"The judge in {path} cannot be read ({error}). Delete it and run its stage again."
-            ) from error
         return self
 
 
 def _load_probe(base: str, encoder: str, wanted: str) -> tuple[Probe, object]:
     path, precision = assets.resolve(base), choose_precision(wanted)
-    tokenizer = _load_tokenizer(path)
+    tokenizer = load_tokenizer(base)
     model = load_frozen(str(path), precision.device, precision.compute, precision.attention)
     depths = depths_of(AutoConfig.from_pretrained(path).num_hidden_layers)
     probe = Probe(model, depths, encoder_of(encoder), tokenizer.pad_token_id)
@@ -298,18 +216,19 @@ def _load_probe(base: str, encoder: str, wanted: str) -> tuple[Probe, object]:
 
 
 def reward_trainer(
-    reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, callbacks=(), **options
+    reward: RewardModel, profile: Profile, pairs: list[Pair], folder: Path, **options
 ) -> Trainer:
     """TRL's RewardTrainer on pre-tokenised pairs, with a margin from the score difference.
 
     Args:
+        folder: of the run.
         options: anything of ``trl.RewardConfig`` to override.
     """
     # A judge that only scores, and with it PPO, needs neither of the two libraries.
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from sawyer_utils.sft import trainer_precision
+    from sawyer_utils.sft import machine_options
 
     rows = []
     for pair in pairs:
@@ -325,7 +244,7 @@ def reward_trainer(
     at_most = max(1, profile.reward_batch // MICRO_BATCHES)
     micro = next(n for n in range(at_most, 0, -1) if profile.reward_batch % n == 0)
     settings = {
-        "output_dir": str(folder),
+        **machine_options(profile, folder),
         "num_train_epochs": profile.reward_epochs,
         "max_steps": profile.reward_max_steps,
         "per_device_train_batch_size": micro,
@@ -338,24 +257,17 @@ def reward_trainer(
         "pad_to_multiple_of": 32,
         "train_sampling_strategy": "sequential",  # trainers.in_batches has chosen the order
         "gradient_checkpointing": False,
-        "logging_steps": 1,
-        "save_strategy": "no",  # resuming.train decides when
-        "save_total_limit": 1,
-        "report_to": "none",
-        "disable_tqdm": True,
         "seed": 0,
-        **trainer_precision(profile),
         **options,
     }
-    trainer = RewardTrainer(
-        model=reward.model,
-        args=trainers.one_gpu(RewardConfig(**settings)),
-        train_dataset=Dataset.from_list(trainers.in_batches(rows, longest)),
-        processing_class=reward.tokenizer,
-        callbacks=list(callbacks),
+    return trainers.ready(
+        RewardTrainer(
+            model=reward.model,
+            args=trainers.one_gpu(RewardConfig(**settings)),
+            train_dataset=Dataset.from_list(trainers.in_batches(rows, longest)),
+            processing_class=reward.tokenizer,
+        )
     )
-    trainers.lower_the_scale(trainer)
-    return trainer
 
 
 def standardised(
@@ -413,28 +325,6 @@ class Mixture:
         return [sum(scores) for scores in zip(*weighted, strict=True)]
 
 
-@dataclass
-class RunningScale:
-    """The spread of all numbers so far, without keeping them (Welford 1962)."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0  # sum of squared distances from the mean
-
-    def add(self, numbers: list[float]) -> None:
-        for number in numbers:
-            self.count += 1
-            before = number - self.mean
-            self.mean += before / self.count
-            self.squares += before * (number - self.mean)
-
-    @property
-    def std(self) -> float:
-        """Their standard deviation (biased); 1 as long as they are all equal."""
-        spread = math.sqrt(self.squares / max(1, self.count))
-        return spread if spread > 1e-8 else 1.0
-
-
 def checked_scores(
     reward_fn: RewardFn, prompts: list[str], responses: list[str], name: str = "reward function"
 ) -> list[float]:
@@ -484,10 +374,7 @@ def train_reward(
     resume: str | bool = "auto",
     **options,
 ) -> list[dict]:
-    """Train ``reward`` on pairs, going on from ``folder/checkpoint`` if this very training was cut off there;
-    if it is done, load it. What is there of another one is moved aside (``resuming.claim``).
-
-    Writes ``folder/model`` and ``folder/log.json``; the checkpoint goes when both are there.
+    """Train ``reward`` on pairs by :func:`trainers.run`: ``folder/model`` and ``folder/log.json``.
 
     Args:
         on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
@@ -496,33 +383,22 @@ def train_reward(
 
     Returns:
         The log, ``[{"step": …, "loss": …, "accuracy": …}, …]``.
-
-    Raises:
-        TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
     if isinstance(reward, FrozenReward):
         return _train_head(reward, profile, pairs, Path(folder), on_log, bool(resume))
-    checkpoint, progress = Path(folder) / "checkpoint", LogTo(on_log)
-    options = {**tracking.trainer_options(folder), **options}
-    trainer = reward_trainer(reward, profile, pairs, checkpoint, [Clock(), progress], **options)
-    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
-    halves = {
-        "reward_batch": (profile.reward_batch, 1.0),
-        "reward_pair_tokens": (profile.reward_pair_tokens, 1.0),
-    }
-    known = resuming.identity(trainer, profile.reward_base)
-    ours = resuming.claim(folder, known, ("checkpoint", "model", "log.json"), bool(resume))
-    if ours and (log := trainers.finished(Path(folder), "model")):
-        load_policy_weights(reward.model, Path(folder) / "model", "default")
-        return log
-    with memory.explained(trainer.model, halves):
-        resuming.train(trainer, profile.checkpoint_minutes)
-    save = partial(reward.save, Path(folder) / "model", profile.reward_base)
-    trainers.write(progress.log, Path(folder) / "log.json", save)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    del trainer
+    log = trainers.run(
+        reward_trainer(reward, profile, pairs, folder, **options),
+        profile,
+        folder,
+        profile.reward_base,
+        ("reward_batch", "reward_pair_tokens"),
+        on_log,
+        bool(resume),
+        "model",
+        sawyer_reward=reward.settings(profile.reward_base),
+    )
     gc.collect()  # trainer and callbacks hold each other: half a GiB a training
-    return progress.log
+    return log
 
 
 def _train_head(reward: FrozenReward, profile, pairs, folder: Path, on_log, resume: bool) -> list[dict]:
@@ -544,7 +420,11 @@ def differences(reward: RewardModel, pairs: list[Pair]) -> list[float]:
     """Score of the chosen minus score of the rejected response, for each pair."""
     if not pairs:
         return []
-    # Each text is scored once, however many pairs it stands in.
-    texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
-    scores = dict(zip(texts, reward.score(*map(list, zip(*texts, strict=True))), strict=True))
+    scores = _of_each_text(pairs, reward.score)
     return [scores[p.prompt, p.chosen] - scores[p.prompt, p.rejected] for p in pairs]
+
+
+def _of_each_text(pairs: list[Pair], ask: Callable) -> dict[tuple[str, str], Any]:
+    """What ``ask(prompts, responses)`` says of each (prompt, response), asked once in however many pairs."""
+    texts = list(dict.fromkeys((p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)))
+    return dict(zip(texts, ask(*map(list, zip(*texts, strict=True))), strict=True))

@@ -6,8 +6,10 @@ Shapes, here and in ``ppo.py``: B batch, P prompt tokens (left-padded), R respon
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,24 +53,20 @@ class Rollout:
 
     def to(self, device) -> Rollout:
         """The same batch with its tensors on ``device``."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
-        return replace(self, **moved)
+        return self._changed(lambda _, value: value.to(device) if isinstance(value, Tensor) else value)
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def rows(self, index: Tensor) -> Rollout:
         """The chosen rows as a new batch, trimmed to their longest prompt and response."""
-        picked = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+
+        def picked(_, value):
             if isinstance(value, Tensor):
-                value = value[index.to(value.device)]
-            elif value is not None:
-                value = [value[i] for i in index.tolist()]
-            picked[field.name] = value
-        return replace(self, **picked)._trimmed()
+                return value[index.to(value.device)]
+            return [value[i] for i in index.tolist()]
+
+        return self._changed(picked)._trimmed()
 
     def _trimmed(self) -> Rollout:
         width = self.response_mask.shape[1]
@@ -77,14 +75,19 @@ class Rollout:
         # shape leaves a compiled kernel behind.
         cut_right = (width - int(self.lengths.max())) // STEP * STEP
         cut_left = int((prompt.cumsum(1) == 0).all(0).sum()) // STEP * STEP
-        trimmed = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor) and value.dim() == 2:
-                over_both = field.name in ("input_ids", "attention_mask")
-                value = value[:, cut_left if over_both else 0 : value.shape[1] - cut_right]
-            trimmed[field.name] = value
-        return replace(self, **trimmed)
+
+        def trimmed(name, value):
+            if not isinstance(value, Tensor) or value.dim() == 1:
+                return value
+            over_both = name in ("input_ids", "attention_mask")
+            return value[:, cut_left if over_both else 0 : value.shape[1] - cut_right]
+
+        return self._changed(trimmed)
+
+    def _changed(self, change: Callable[[str, Any], Any]) -> Rollout:
+        """A new batch of what ``change(name, value)`` makes of each field that is filled in."""
+        filled = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: change(k, value) for k, value in filled.items() if value is not None})
 
 
 def joined(parts: list[Rollout]) -> Rollout:
@@ -174,7 +177,6 @@ def sample(
     prompts: list[str],
     max_new_tokens: int,
     temperature: float = 1.0,
-    max_prompt_tokens: int | None = None,
     at_once: int | None = None,
 ) -> Rollout:
     """Sample one response a prompt from the model's full distribution (temperature 0: greedy).
@@ -189,16 +191,13 @@ def sample(
             similar length. The rows come back in the order of ``prompts``.
 
     Raises:
-        ValueError: for an empty list, or a prompt longer than ``max_prompt_tokens``.
+        ValueError: for an empty list.
     """
     if not prompts:
         raise ValueError("sample: no prompts.")
     if at_once and at_once < len(prompts):
-        return _in_groups(model, tokenizer, prompts, at_once, max_new_tokens, temperature, max_prompt_tokens)
+        return _in_groups(model, tokenizer, prompts, at_once, max_new_tokens, temperature)
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if max_prompt_tokens and len(ids) > max_prompt_tokens:
-            raise ValueError(f"A prompt of {len(ids)} tokens, over {max_prompt_tokens}: {prompt!r}")
     prompt_ids, prompt_mask = left_pad(encoded, tokenizer.pad_token_id)
     input_ids = _generate(model, tokenizer, prompt_ids, prompt_mask, max_new_tokens, temperature)
     response_ids = input_ids[:, prompt_ids.shape[1] :]

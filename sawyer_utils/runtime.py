@@ -131,16 +131,11 @@ def _sources(profile: Profile, stage: str) -> Iterator[tuple[str, Path]]:
             from sawyer_utils.plumbing import hub
 
             yield f"{elsewhere} on the Hub", hub.fetch_stage(elsewhere, stage)
-    if _shipped(profile, stage):
-        yield "the checkpoint that comes with the course", project_root() / "checkpoints" / "local" / stage
-
-
-def _shipped(profile: Profile, stage: str) -> bool:
-    """Whether the checkpoint that comes with the course is of this profile's base (a judge has its own)."""
     from sawyer_utils.profiles import PROFILES
 
-    base = "reward_base" if stage in ("reward", "gold") else "policy_base"
-    return getattr(profile, base) == getattr(PROFILES["local"], base)
+    base = "reward_base" if stage in ("reward", "gold") else "policy_base"  # a judge has its own
+    if getattr(profile, base) == getattr(PROFILES["local"], base):
+        yield "the checkpoint that comes with the course", project_root() / "checkpoints" / "local" / stage
 
 
 def record(profile: Profile, stage: str, **numbers: Any) -> None:

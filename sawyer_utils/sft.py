@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from sawyer_utils import plots
 from sawyer_utils.chat import encode, that_fit, token_count
 from sawyer_utils.losses import token_logprobs
-from sawyer_utils.models import load_policy_weights, save_adapter
-from sawyer_utils.plumbing import memory, resuming, tracking, trainers
-from sawyer_utils.plumbing.progress import Clock, LogTo, each
-from sawyer_utils.plumbing.workarounds import trainables_to_fp32
+from sawyer_utils.plumbing import tracking, trainers
+from sawyer_utils.plumbing.progress import each
 from sawyer_utils.profiles import Profile
 from sawyer_utils.runtime import choose_precision
 
@@ -34,11 +30,8 @@ def trainer_precision(profile: Profile) -> dict:
 
 
 def machine_options(profile: Profile, folder: Path) -> dict:
-    """Of ``trl.SFTConfig`` what changes no result: number format, memory, log and checkpoints.
-
-    Args:
-        folder: of the run.
-    """
+    """Of ``trl.SFTConfig`` what changes no result of a run in ``folder``: number format, memory, log and
+    checkpoints."""
     return {
         "output_dir": str(Path(folder) / "checkpoint"),
         "gradient_checkpointing": choose_precision(profile.precision).device != "cpu",
@@ -92,7 +85,7 @@ def sft_trainer(
         **machine_options(profile, folder),
         **options,
     }
-    return ready(
+    return trainers.ready(
         SFTTrainer(
             model=model,
             args=trainers.one_gpu(SFTConfig(**settings)),
@@ -100,14 +93,6 @@ def sft_trainer(
             processing_class=tokenizer,
         )
     )
-
-
-def ready(trainer: SFTTrainer) -> SFTTrainer:
-    """The same trainer, with adapters in fp32, a scale at which fp16 can begin, and no line for each step."""
-    trainables_to_fp32(trainer.model)
-    trainers.lower_the_scale(trainer)
-    trainer.remove_callback(PrinterCallback)  # the log is drawn, not printed
-    return trainer
 
 
 def total_steps(profile: Profile, conversations: int) -> int:
@@ -142,43 +127,19 @@ def train_sft(
 def run(
     trainer: SFTTrainer, profile: Profile, folder: Path, on_log=None, resume: str | bool = "auto"
 ) -> list[dict]:
-    """``trainer.train()``, going on from ``folder/checkpoint`` if this very training was cut off there; if it
-    is done, load it. What is there of another one is moved aside (``resuming.claim``).
-
-    Writes ``folder/log.json`` and ``folder/adapter``; the checkpoint goes when both are there.
+    """``trainer.train()`` for a trainer as :func:`sft_trainer` builds it, going on if this very training was
+    cut off (:func:`trainers.run`). Writes ``folder/log.json`` and ``folder/adapter``.
 
     Args:
-        trainer: as :func:`sft_trainer` builds it, with :func:`machine_options`.
         on_log: called with the whole log at each of its entries; a live plot if left out.
         resume: "auto", or False to start over.
-
-    Returns:
-        The log, ``[{"step": …, "loss": …, "seconds": …}, …]``.
-
-    Raises:
-        TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
     """
-    folder, model = Path(folder), ready(trainer).model
-    steps = total_steps(profile, len(trainer.train_dataset))
-    name = folder.name.replace("_", " ")
-    progress = LogTo(on_log or plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder, name=name))
-    trainer.add_callback(Clock())
-    trainer.add_callback(progress)
-    halves = {
-        "sft_micro_batch": (profile.sft_micro_batch, 1.0),
-        "conversation_tokens": (profile.conversation_tokens, 1.0),
-    }
-    known = resuming.identity(trainer, profile.policy_base)
-    ours = resuming.claim(folder, known, ("checkpoint", "adapter", "log.json"), bool(resume))
-    if ours and (log := trainers.finished(folder, "adapter")):
-        load_policy_weights(model, folder / "adapter", model.active_adapter)
-        model.eval()
-        return log
-    with memory.explained(model, halves):
-        resuming.train(trainer, profile.checkpoint_minutes)
-    trainers.write(progress.log, folder / "log.json", lambda: save_adapter(model, folder / "adapter"))
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return progress.log
+    if on_log is None:
+        steps, folder = total_steps(profile, len(trainer.train_dataset)), Path(folder)
+        name = folder.name.replace("_", " ")
+        on_log = plots.LivePlot(plots.loss_curve, steps, every=4, folder=folder, name=name)
+    sizes = "sft_micro_batch", "conversation_tokens"
+    return trainers.run(trainer, profile, folder, profile.policy_base, sizes, on_log, bool(resume))
 
 
 @torch.no_grad()

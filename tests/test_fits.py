@@ -14,6 +14,7 @@ import memory_budget
 import pytest
 import torch
 from conftest import pair_tokenizer
+from peft import LoraConfig, get_peft_model
 from test_ppo_memory import LiveBytes
 from transformers import (
     BertConfig,
@@ -115,7 +116,7 @@ def test_what_autograd_keeps_of_a_layer(shape, precision):
     config = LlamaConfig(vocab_size=32, num_hidden_layers=1, **dict(zip(names, shape, strict=True)))
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     model = LlamaForCausalLM(config).to(dtype).requires_grad_(False)
-    model = reward.get_peft_model(model, reward.LoraConfig(r=1, target_modules="all-linear"))
+    model = get_peft_model(model, LoraConfig(r=1, target_modules="all-linear"))
     decoder, own = model.get_base_model().model, {p.untyped_storage()._cdata for p in model.parameters()}
     states = torch.randn(2, 64, shape[0], dtype=dtype, requires_grad=True)
     turned = decoder.rotary_emb(states, torch.arange(64).unsqueeze(0))
@@ -212,8 +213,8 @@ def judge_of(kind: str, width: int = 32, inner: int = 96, layers: int = 2) -> re
         model = RobertaForSequenceClassification(settings)
     else:
         model = BertForSequenceClassification(BertConfig(**sizes, max_position_embeddings=140))
-    lora = reward.LoraConfig(r=RANK, lora_alpha=8, target_modules="all-linear", task_type="SEQ_CLS")
-    return reward.RewardModel(reward.get_peft_model(model, lora), pair_tokenizer(), 128)
+    lora = LoraConfig(r=RANK, lora_alpha=8, target_modules="all-linear", task_type="SEQ_CLS")
+    return reward.RewardModel(get_peft_model(model, lora), pair_tokenizer(), 128)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert"])

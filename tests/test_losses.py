@@ -109,11 +109,6 @@ def test_whitening_gives_mean_0_and_variance_1_inside_the_mask():
     close(found[mask].mean(), 0.0)
     close(found[mask].var(unbiased=False), 1.0)
     close(found, torch.where(mask, (x - x[mask].mean()) / x[mask].std(unbiased=False), 0.0))
-    # Without the shift the mean stays: the sign of a reward means something.
-    kept = losses.whiten(x, mask, shift_mean=False)
-    close(kept[mask].mean(), x[mask].mean(), 1e-4)
-    close(kept[mask].var(unbiased=False), 1.0)
-    assert not kept[~mask].any()
     for rubbish in RUBBISH:
         assert torch.equal(losses.whiten(spoilt(x, mask, rubbish), mask), found)
 
@@ -169,13 +164,6 @@ def test_k3_is_unbiased_and_never_negative():
     assert (losses.kl_k3(grid, torch.zeros(81)) >= 0).all()
     # exp(x) − 1 loses everything for tiny differences; the answer is x²/2.
     close(losses.kl_k3(tensor([1e-4]), tensor([0.0])) * 1e8, [0.5], 1e-3)
-
-
-def test_the_exact_kl_is_the_sum_over_symbols():
-    p, q = tensor([P, Q, P]).log(), tensor([Q, P, P]).log()
-    expected = [exact_kl(P, Q), exact_kl(Q, P), 0.0]
-    close(losses.kl_exact(p, q), expected)
-    close(losses.kl_exact(p + 3.0, q - 8.0), expected)
 
 
 # --- rewards and advantages ---------------------------------------------------------------------

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from sawyer_utils import models, probe, reward, runtime, sft
 from sawyer_utils.actor import ActorCritic
 from sawyer_utils.data import Pair
-from sawyer_utils.plumbing import workarounds
+from sawyer_utils.plumbing import judges, workarounds
 from sawyer_utils.ppo_config import PPOConfig
 from sawyer_utils.profiles import PROFILES
 from sawyer_utils.reward import RewardModel
@@ -120,9 +120,9 @@ def test_the_judge_is_loaded_in_fp32_with_sdpa_where_its_base_has_it(card, monke
     def note(path, **options):
         raise Told(options)
 
-    monkeypatch.setattr(reward.AutoModelForSequenceClassification, "from_pretrained", note)
+    monkeypatch.setattr(judges.AutoModelForSequenceClassification, "from_pretrained", note)
     with pytest.raises(Told) as caught:
-        reward._load_base("some/base")
+        judges.load_classifier("some/base", "cpu")
     assert caught.value.args[0]["dtype"] == torch.float32
     assert "attn_implementation" not in caught.value.args[0]  # transformers takes SDPA where a base has it
     monkeypatch.setattr(probe.AutoModel, "from_pretrained", note)
@@ -168,7 +168,7 @@ def test_sft_on_a_4_bit_base_trains_in_fp32(letter_profile, tmp_path):
 
 def test_without_our_cast_trl_would_train_in_bf16(letter_profile, tmp_path, monkeypatch):
     # When this fails, TRL has changed and trainables_to_fp32 can go.
-    monkeypatch.setattr(sft, "trainables_to_fp32", lambda model: None)
+    monkeypatch.setattr(workarounds, "trainables_to_fp32", lambda model: None)
     profile = replace(letter_profile, precision="nf4")
     tokenizer, model = models.load_policy(profile)
     model = models.add_lora(model, rank=4)

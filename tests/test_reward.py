@@ -356,32 +356,6 @@ def test_two_steps_of_training_lower_the_loss(letter_profile, tmp_path):
     assert differences(another, PAIRS) == after
 
 
-def test_a_training_that_was_cut_off_goes_on_to_the_same_model(letter_profile, tmp_path):
-    profile = replace(letter_profile, reward_max_steps=4, reward_batch=2, reward_lr=1e-2)
-    pairs = [replace(PAIRS[i % 2], id=str(i), chosen=text) for i, text in enumerate(RESPONSES) if text]
-
-    def run(folder, stop_after=99):
-        def watch(log):
-            if len(log) == stop_after:
-                raise KeyboardInterrupt
-
-        reward = RewardModel.untrained(profile)
-        train_reward(reward, profile, pairs, tmp_path / folder, watch, save_steps=1)
-        return differences(reward, PAIRS)
-
-    whole = run("whole")
-    with pytest.raises(KeyboardInterrupt):
-        run("cut", stop_after=3)
-    assert not (tmp_path / "cut" / "model").exists()
-    steps = []
-    resumed = RewardModel.untrained(profile, seed=5)  # what it starts from must not matter
-    log = train_reward(resumed, profile, pairs, tmp_path / "cut", lambda log: steps.append(len(log)))
-    assert steps[0] > 2, "it should go on, not start over"
-    assert [line["step"] for line in log] == [1, 2, 3, 4]
-    assert differences(resumed, PAIRS) == whole
-    assert differences(RewardModel.load(tmp_path / "cut" / "model"), PAIRS) == whole
-
-
 def test_after_training_forward_is_no_longer_autocast(letter_profile, tmp_path):
     # accelerate leaves it wrapped: the live model would score otherwise than its saved copy.
     profile = replace(letter_profile, reward_max_steps=1, reward_batch=2)

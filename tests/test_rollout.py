@@ -201,15 +201,6 @@ def test_a_response_ends_at_any_control_token_and_the_judge_reads_what_came_befo
     assert ends <= seen
 
 
-def test_a_prompt_that_is_too_long_is_refused_by_name(letters):
-    model, long = build_model(letters), "e f g h i j"
-    width = len(encode_prompt(letters, long))
-    assert len(sample(model, letters, PROMPTS, 2, max_prompt_tokens=width)) == len(PROMPTS)
-    for at_once in (None, 2):
-        with pytest.raises(ValueError, match=long):
-            sample(model, letters, PROMPTS, 2, max_prompt_tokens=width - 1, at_once=at_once)
-
-
 def test_no_prompts_are_refused(letters):
     with pytest.raises(ValueError, match="no prompts"):
         sample(build_model(letters), letters, [], 2)
@@ -276,7 +267,7 @@ def test_the_drawn_token_is_where_the_sum_passes_the_number(monkeypatch):
 def test_greedy_answers_do_not_depend_on_how_many_are_sampled_at_once(letters, letter_actor, at_once):
     prompts = ["a b c d e", "f", "g h", "i j k l m n o", "p q r"]
     model = letter_actor()
-    whole, parts = (sample(model, letters, prompts, 8, 0.0, None, n) for n in (None, at_once))
+    whole, parts = (sample(model, letters, prompts, 8, 0.0, n) for n in (None, at_once))
     assert parts.prompts == prompts
     assert parts.responses == whole.responses
     assert len(set(whole.responses)) > 2

@@ -198,6 +198,33 @@ def test_a_training_goes_on_in_the_number_format_of_another_card(
     assert "starting over" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["dpo", "rloo"], indirect=False)
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_training_by_trl_that_was_cut_off_goes_on_to_the_same_numbers(kind, at, profile, start, tmp_path):
+    """RLOO from where it drew answers last: it takes two steps of each batch of them."""
+    profile = replace(profile, precision="fp32", ppo_minibatches=2)
+
+    def run(folder, on_log):
+        trainer = rloo(profile, start, folder, lengths)
+        if kind == "dpo":
+            trainer = dpo(profile, start, folder, max_steps=4, per_device_train_batch_size=2)
+        return peers.train(trainer, profile, folder, on_log)
+
+    def cut(log):
+        if len(log) == at + 1:
+            raise KeyboardInterrupt
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", cut)
+    shown = []
+    log = run(tmp_path / "cut", lambda log: shown.append(len(log)))
+    assert shown == list(range(3 if kind == "rloo" else at + 1, 5))
+    assert [line["loss"] for line in log] == [line["loss"] for line in whole]
+    one, two = (weights(kind, tmp_path / name) for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
 # --- what is no number --------------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ stand in notebook 05."""
 from __future__ import annotations
 
 import gc
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,10 +12,10 @@ from trl import DPOTrainer
 
 from sawyer_utils import models, sft
 from sawyer_utils.chat import decode, endings
-from sawyer_utils.plumbing import memory, resuming, trainers
-from sawyer_utils.plumbing.progress import Clock, LogTo
+from sawyer_utils.plumbing import trainers
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
+from sawyer_utils.rollout import mask_after_end
 
 POLICY = "default"  # what TRL calls the adapter that is trained; it copies it to "ref", the frozen one
 
@@ -41,42 +40,14 @@ def arguments(profile: Profile, folder: Path) -> dict:
 
 def ready(trainer):
     """The same trainer, as this machine needs it."""
-    models.activate(trainer.model, POLICY, trainable=True)
-    return sft.ready(trainer)
+    models.activate(trainer.model, POLICY)
+    return trainers.ready(trainer)
 
 
 def train(trainer, profile: Profile, folder: Path, on_log=None) -> list[dict]:
-    """Train by one of TRL's trainers, or load what this very training left in ``folder``; what is there of
-    another one is moved aside (``resuming.claim``). Writes ``folder/adapter`` and ``folder/log.json``.
-
-    Args:
-        trainer: built, with a model of :func:`start`.
-        on_log: called with the whole log at each of its entries (e.g. ``plots.LivePlot``).
-
-    Returns:
-        The log, ``[{"step": …, "loss": …, "seconds": …}, …]``.
-
-    Raises:
-        OutOfMemory: with the settings that help most.
-    """
-    ready(trainer)
-    known = resuming.identity(trainer, profile.policy_base)
-    if resuming.claim(folder, known, ("adapter", "log.json")) and (
-        log := trainers.finished(folder, "adapter")
-    ):
-        models.load_policy_weights(trainer.model, folder / "adapter", POLICY)
-        if on_log:
-            on_log(log)
-        return log
-    progress = LogTo(on_log)
-    for callback in (Clock(), progress):
-        trainer.add_callback(callback)
-    halves = {"ppo_micro_batch": (profile.ppo_micro_batch, 1.0), "ppo_batch": (profile.ppo_batch, 1.0)}
-    with memory.explained(trainer.model, halves):
-        trainer.train()
-    save = partial(models.save_adapter, trainer.model, folder / "adapter", POLICY)
-    trainers.write(progress.log, folder / "log.json", save)
-    return progress.log
+    """:func:`trainers.run` of one of TRL's trainers, built with a model of :func:`start`."""
+    sizes = "ppo_micro_batch", "ppo_batch"
+    return trainers.run(ready(trainer), profile, folder, profile.policy_base, sizes, on_log)
 
 
 @torch.no_grad()
@@ -104,12 +75,7 @@ class TextReward:
     def __call__(self, prompts, completions, completion_ids, **_) -> list[float]:
         texts = [decode(self.tokenizer, ids) for ids in completion_ids]
         scores = checked_scores(self.reward_fn, [prompt[-1]["content"] for prompt in prompts], texts)
-        return [
-            score - self.penalty * (not self._finished(ids))
-            for score, ids in zip(scores, completion_ids, strict=True)
-        ]
-
-    def _finished(self, ids: list[int]) -> bool:
-        """Whether the first token that ends an answer is the stop token; TRL samples on after the others."""
-        ends = set(endings(self.tokenizer))
-        return next((i for i in ids if i in ends), None) == self.tokenizer.eos_token_id
+        ends, stop = endings(self.tokenizer), self.tokenizer.eos_token_id
+        # TRL samples on after the other tokens that end an answer.
+        finished = (mask_after_end(torch.tensor([ids]), ends, stop)[1] for ids in completion_ids)
+        return [s - self.penalty * (not done) for s, done in zip(scores, finished, strict=True)]

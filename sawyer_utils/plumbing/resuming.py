@@ -1,8 +1,8 @@
 """Trainings that may be cut off: small checkpoints every few minutes, a Stop button that keeps what was
 learnt, and a second run that goes on from there to the same numbers.
 
-For the two stages that transformers' Trainer runs; PPO has its own checkpoints, and the same button and
-:func:`claim`, which tells a run from another one.
+For all that transformers' Trainer runs (``trainers.run``); PPO has its own checkpoints, and the same button
+and :func:`claim`, which tells a run from another one.
 """
 
 from __future__ import annotations
@@ -85,6 +85,10 @@ class _Keep(TrainerCallback):
         self.saved = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
+        # RLOO and GRPO learn from a batch of answers for several steps; a checkpoint has no answers in it.
+        pieces = getattr(args, "steps_per_generation", None) or args.gradient_accumulation_steps
+        if state.global_step * args.gradient_accumulation_steps % pieces:
+            return
         if self.button.pressed:
             control.should_save = control.should_training_stop = True
         elif time.monotonic() - self.saved >= self.seconds:

@@ -1,16 +1,24 @@
 """What every one of transformers' and TRL's trainers needs here: one GPU, a scale at which fp16 can begin,
-and a log and weights that are both there at the end."""
+checkpoints to go on from, and a log and weights that are both there at the end."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from sawyer_utils.plumbing import memory, resuming, workarounds
+from sawyer_utils.plumbing.adapters import load_policy_weights, save_adapter
 from sawyer_utils.plumbing.files import read_json, write_json
+from sawyer_utils.plumbing.progress import Clock, LogTo
+
+if TYPE_CHECKING:
+    from sawyer_utils.profiles import Profile
 
 # fp16 multiplies the loss, lest small gradients become 0, and skips a step whose gradients overflow. From
 # torch's 65,536 SmolLM2-135M skips its first three steps, half of a short training: 16,384 overflows, 8,192
@@ -25,12 +33,6 @@ def one_gpu(args: TrainingArguments) -> TrainingArguments:
     if args.n_gpu > 1:  # asked first: the answer is what sets it
         args._n_gpu = 1
     return args
-
-
-def lower_the_scale(trainer: Trainer) -> None:
-    """Let fp16's gradient scaler begin at :data:`FP16_SCALE`; a checkpoint brings its own."""
-    if (scaler := trainer.accelerator.scaler) is not None:
-        scaler.load_state_dict({**scaler.state_dict(), "scale": FP16_SCALE})
 
 
 ALIKE = 8  # rows; the same whatever the micro-batch, whose size may change in a run that goes on
@@ -52,6 +54,64 @@ def in_batches(rows: list, lengths: list[int]) -> list:
     starts = torch.randperm(whole // ALIKE, generator=generator) * ALIKE
     order[:whole] = [i for start in starts.tolist() for i in by_length[start : start + ALIKE]]
     return [rows[i] for i in order]
+
+
+def ready(trainer: Trainer) -> Trainer:
+    """The same trainer, with adapters in fp32, a scale at which fp16 can begin (a checkpoint brings its own),
+    and no line for each step: the log is drawn, not printed."""
+    workarounds.trainables_to_fp32(trainer.model)
+    if (scaler := trainer.accelerator.scaler) is not None:
+        scaler.load_state_dict({**scaler.state_dict(), "scale": FP16_SCALE})
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def run(
+    trainer: Trainer,
+    profile: Profile,
+    folder: Path,
+    base: str,
+    sizes: tuple[str, ...],
+    on_log=None,
+    resume: bool = True,
+    weights: str = "adapter",
+    **also,
+) -> list[dict]:
+    """``trainer.train()``, going on from ``folder/checkpoint`` if this very training was cut off there; if it
+    is done, load it. What is there of another one is moved aside (``resuming.claim``).
+
+    Writes ``folder/log.json`` and the adapter; the checkpoint goes when both are there.
+
+    Args:
+        base: the pretrained model's name.
+        sizes: the profile's settings that memory hangs on.
+        on_log: called with the whole log at each of its entries, and with the one that is loaded.
+        weights: the adapter's folder in ``folder``; with what ``also`` says beside it (``save_adapter``).
+
+    Returns:
+        The log, ``[{"step": …, "loss": …, "seconds": …}, …]``.
+
+    Raises:
+        TrainingInterrupted: after the Stop button, with a checkpoint to go on from.
+        OutOfMemory: with the settings that help most.
+    """
+    model, folder = ready(trainer).model, Path(folder)
+    known = resuming.identity(trainer, base)
+    ours = resuming.claim(folder, known, ("checkpoint", weights, "log.json"), resume)
+    if ours and (log := finished(folder, weights)):
+        load_policy_weights(model, folder / weights, "default")
+        model.eval()
+        if on_log:
+            on_log(log)
+        return log
+    progress = LogTo(on_log)
+    for callback in (Clock(), progress):
+        trainer.add_callback(callback)
+    with memory.explained(model, {name: (getattr(profile, name), 1.0) for name in sizes}):
+        resuming.train(trainer, profile.checkpoint_minutes)
+    write(progress.log, folder / "log.json", partial(save_adapter, model, folder / weights, **also))
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return progress.log
 
 
 def finished(folder: Path, weights: str) -> list[dict] | None:
