@@ -20,7 +20,6 @@ from sawyer_utils.reward import checked_scores
 NO_RESULT = ("micro_batch", "generation_batch", "checkpoint_every", "activation_checkpointing", "compute")
 # Settings that are gone, as they stand in the saved runs that they did not change.
 GONE = {"scale_rewards": "False", "score_clip": "None", "whiten_rewards": "False"}
-GONE |= {"top_k": "0", "top_p": "1.0"}
 ANSWERS = [
     "Yes.",
     "I do not know.",

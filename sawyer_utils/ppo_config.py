@@ -19,7 +19,7 @@ class PPOConfig:
 
     Raises:
         ValueError: for a size below 1, a batch without rows, a KL target that nothing is steered by, an
-            unknown baseline, or a critic's settings without a critic.
+            unknown baseline, a critic's settings without a critic, or a sampler whose log-probs are not π's.
     """
 
     steps: int = 24
@@ -43,7 +43,9 @@ class PPOConfig:
     max_update_kl: float | None = None  # nats per token from the sampling policy; ends an update
     max_ratio: float = 10.0  # mean π/π_old of a minibatch beyond which it is not used
     max_grad_norm: float = 1.0
-    temperature: float = 1.0  # there is no top_k and no top_p: deviation 10 in ppo.py
+    temperature: float = 1.0
+    top_k: int = 0  # any other value is refused, see deviation 10 in ppo.py
+    top_p: float = 1.0
     response_tokens: int = 64
     prompt_tokens: int | None = None  # longer prompts are left out of a training, and said
     generation_batch: int | None = None  # prompts sampled at once, of similar length; None: all
@@ -57,9 +59,8 @@ class PPOConfig:
         for name in SIZES:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={value}: it has to be 1 or more.")
-        for name in ("clip", "temperature"):
-            if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"{name}={value}: it has to be above 0.")
+        if self.clip <= 0:
+            raise ValueError(f"clip={self.clip}: it has to be above 0.")
         if self.kl_target is not None and min(self.kl_target, self.kl_coef) <= 0:
             raise ValueError(
                 f"kl_target={self.kl_target} with kl_coef={self.kl_coef}: the one is reached by multiplying "
@@ -73,6 +74,11 @@ class PPOConfig:
             raise ValueError("gamma, lam and critic_warmup are a critic's: without one 1, 1 and 0.")
         if self.batch_size % self.answers or self.answers < 1 + (self.baseline == "group"):
             raise ValueError(f"{self.batch_size} responses are no groups of {self.group_size}.")
+        if self.top_k != 0 or self.top_p != 1.0 or self.temperature <= 0:
+            raise ValueError(
+                "PPO needs samples from the full distribution: top_k=0, top_p=1, temperature > 0. "
+                "The probability that the ratio divides by must be the one that sampled the token."
+            )
 
     @property
     def answers(self) -> int:

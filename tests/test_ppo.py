@@ -887,7 +887,9 @@ def test_activation_checkpointing_is_on_and_changes_nothing(make, compute):  # â
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"top_k": 50}, "full distribution"),  # â„–4
+        ({"top_p": 0.9}, "full distribution"),
+        ({"temperature": 0.0}, "full distribution"),
         *(({name: 0}, f"{name}=0: it has to be 1 or more") for name in ppo_config.SIZES),
         ({"clip": 0.0}, "clip=0.0"),
         ({"kl_target": 0.0}, "kl_target=0.0"),
