@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,10 @@ from sawyer_utils.models import POLICY, REF, restart
 from sawyer_utils.plumbing import resuming
 from sawyer_utils.plumbing.adapters import load_policy_weights, named, save_adapter
 from sawyer_utils.plumbing.files import read_json, recover, replacing, write_json
-from sawyer_utils.reward import checked_scores
+from sawyer_utils.reward import RunningScale, checked_scores
 
 # Of PPOConfig, what changes no result but for rounding.
 NO_RESULT = ("micro_batch", "generation_batch", "checkpoint_every", "activation_checkpointing", "compute")
-# Settings that are gone, as they stand in the saved runs that they did not change.
-GONE = {"scale_rewards": "False", "score_clip": "None", "whiten_rewards": "False"}
 ANSWERS = [
     "Yes.",
     "I do not know.",
@@ -54,6 +53,7 @@ def _write(trainer: PPOTrainer, folder: Path) -> None:
         state = {
             "steps_done": trainer.steps_done,
             "kl_coef": trainer.kl_coef,
+            "score_scale": asdict(trainer.score_scale),
             "scaler": trainer.scaler.state_dict(),
         }
         write_json(new / "state.json", state)
@@ -88,6 +88,7 @@ def load(trainer: PPOTrainer, folder: Path) -> bool:
     if state["scaler"] and trainer.scaler.is_enabled():  # it may go on with another number format
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.steps_done, trainer.kl_coef = state["steps_done"], state["kl_coef"]
+    trainer.score_scale = RunningScale(**state["score_scale"])
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     trainer.log = [json.loads(line) for line in lines]
     return True
@@ -124,18 +125,20 @@ def _pays_the_same(trainer: PPOTrainer) -> bool:
         said = [one["score"] for one in line["samples"]]
     except (OSError, ValueError, LookupError):  # nothing is kept, or it is damaged, which load will say
         return True
-    spread = line.get("reward_std", 0.0)
+    spread, config = line.get("reward_std", 0.0), trainer.config
 
     def near(score: float, other: float) -> bool:  # in 16 bits a score hangs a little on its batch
         return abs(score - other) <= 0.1 * spread + 0.01 * abs(other) + 1e-3
 
-    alone = [checked_scores(trainer.reward_fn, [p], [r])[0] for p, r in asked]
+    alone = [checked_scores(trainer.reward_fn, [p], [r])[0] / line.get("score_scale", 1.0) for p, r in asked]
     together = checked_scores(trainer.reward_fn, *map(list, zip(*asked, strict=True)))
-    if not all(near(a, b) for a, b in zip(alone, together, strict=True)):
+    if not all(near(a, b / line.get("score_scale", 1.0)) for a, b in zip(alone, together, strict=True)):
         print("Whether this run had this reward function cannot be told; if not, start over: resume=False.")
         return True
-    fined = [score - trainer.config.missing_stop_penalty for score in alone]  # of one without its stop token
-    return all(near(a, s) or near(b, s) for a, b, s in zip(alone, fined, said, strict=True))
+    limit = math.inf if config.score_clip is None else config.score_clip
+    paid = [max(-limit, min(limit, score)) for score in alone]
+    fined = [score - config.missing_stop_penalty for score in paid]  # of an answer without its stop token
+    return all(near(a, s) or near(b, s) for a, b, s in zip(paid, fined, said, strict=True))
 
 
 def identity(trainer: PPOTrainer, prompts: list[str]) -> dict:
@@ -151,4 +154,4 @@ def settings_of(trainer: PPOTrainer) -> dict[str, str]:
     """The settings that change a run's result, and its start."""
     start = resuming.digest_of(p for n, p in trainer.actor.model.named_parameters() if f".{REF}" in n)
     settings = {k: str(v) for k, v in asdict(trainer.config).items() if k not in NO_RESULT}
-    return {"start": start, **settings, **GONE}
+    return {"start": start, **settings}

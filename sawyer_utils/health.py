@@ -27,7 +27,8 @@ def describe(
 ) -> dict:
     """What a log line says of a batch before its update; KL is a sum over the response, in nats.
 
-    ``reward`` is what the reward function said, ``score`` is after the missing-stop penalty.
+    ``reward`` is what the reward function said (scaled and clipped, if the settings ask for it),
+    ``score`` is after the missing-stop penalty.
 
     Args:
         parts: the scores of each part of a ``reward.Mixture``, whose means are shown one by one.

@@ -50,8 +50,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return x[mask].mean()
 
 
-def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Shift and scale the masked entries to mean 0 and variance 1 (biased); zeros elsewhere.
+def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+    """Scale the masked entries to variance 1 (biased) and, if asked, mean 0; zeros elsewhere.
 
     With fewer than two entries there is no spread to scale by, and ``x`` comes back as it is.
     """
@@ -59,7 +59,8 @@ def whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     if values.numel() < 2:
         return torch.where(mask, x, 0.0)
     mean, variance = values.mean(), values.var(unbiased=False)
-    return torch.where(mask, (x - mean) * torch.rsqrt(variance + eps), 0.0)
+    scaled = (x - mean) * torch.rsqrt(variance + eps)
+    return torch.where(mask, scaled if shift_mean else scaled + mean, 0.0)
 
 
 # --- KL divergence ------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ Where this differs from the papers, on purpose:
 4. The KL coefficient is constant unless ``kl_target`` is set: Ziegler's adaptive controller
    solves a problem that a run of a few dozen steps does not have.
 5. The value loss reaches the trunk (``value_coef``), as in InstructGPT, unless ``detach_value``.
-   Advantages are whitened over the whole batch, rewards never. With another
+   Advantages are whitened over the whole batch; rewards only if ``whiten_rewards``. With another
    ``baseline`` than the critic nothing learns values, and advantages keep the units of the reward.
 6. Randomness is derived from (seed, step) alone, so a resumed run repeats the run that was cut.
 7. A loss that is not finite stops the run instead of being skipped: it does not get better.
-8. Scores have no running scale and no clip: ``reward.standardised`` sets their scale once, so that
-   a reward means the same in step 1 and in step 100.
+8. Scores have no running scale unless ``scale_rewards``: ``reward.standardised`` sets it once, so that
+   a reward means the same in step 1 and in step 100. The running one shifts nothing.
 9. λ is 1, not 0.95. The critic starts from zero and sees a few hundred answers: below 1 a score is
    then worth less the later it comes, and answers shrink although no one pays for brevity.
 10. Tokens are drawn from the full distribution, never from the top k or the top p: π_old has to be
@@ -50,7 +50,7 @@ from sawyer_utils.plumbing.progress import stage
 from sawyer_utils.plumbing.resuming import StopButton, TrainingInterrupted
 from sawyer_utils.plumbing.trainers import FP16_SCALE
 from sawyer_utils.ppo_config import PPOConfig
-from sawyer_utils.reward import RewardFn, checked_scores
+from sawyer_utils.reward import RewardFn, RunningScale, checked_scores
 from sawyer_utils.rollout import Rollout, joined, prompts_of_step, sample
 from sawyer_utils.runtime import peak_memory_gib, seconds
 
@@ -94,7 +94,7 @@ class PPOTrainer:
         half = config.compute == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, FP16_SCALE, enabled=half)
         self.steps_done = 0
-        self.kl_coef = config.kl_coef
+        self.kl_coef, self.score_scale = config.kl_coef, RunningScale()
         self.log: list[dict] = []
 
     def rollout(self, prompts: list[str]) -> Rollout:
@@ -115,6 +115,11 @@ class PPOTrainer:
         """Ask the reward function; subtract the penalty of unfinished responses; pay each token."""
         ask = partial(checked_scores, self.reward_fn, batch.prompts, batch.responses)
         scores = torch.tensor(self.processes.once(ask))
+        if self.config.scale_rewards:
+            self.score_scale.add(scores.tolist())
+            scores = scores / self.score_scale.std
+        if self.config.score_clip is not None:
+            scores = scores.clamp(-self.config.score_clip, self.config.score_clip)
         unfinished = (~batch.finished).float()
         batch.scores = scores.to(unfinished) - self.config.missing_stop_penalty * unfinished
         kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs)
@@ -125,6 +130,8 @@ class PPOTrainer:
         """GAE of a critic, whose returns are taken before the advantages are whitened; without one, what is
         still paid, less the mean of the group's other answers."""
         config, mask, rewards = self.config, batch.response_mask, batch.rewards
+        if config.whiten_rewards:
+            rewards = losses.whiten(rewards, mask, shift_mean=False)
         if config.baseline == "group":
             batch.advantages = losses.group_advantages(rewards, mask, config.group_size, config.group_scale)
             return batch
@@ -171,6 +178,7 @@ class PPOTrainer:
             raise TrainingStopped(f"Step {self.steps_done}: every response is empty (collapse).")
         line = health.describe(batch, self.config.missing_stop_penalty, getattr(self.reward_fn, "parts", {}))
         line |= {"kl_coef": self.kl_coef}
+        line |= {"score_scale": self.score_scale.std} if self.config.scale_rewards else {}
         line |= self.update(batch)
         clock.append(seconds(self.device))
         phases = ("seconds_rollout", "seconds_score", "seconds_update")

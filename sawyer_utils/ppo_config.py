@@ -42,6 +42,9 @@ class PPOConfig:
     critic_warmup: int = 0  # first steps in which only the critic learns
     max_update_kl: float | None = None  # nats per token from the sampling policy; ends an update
     max_ratio: float = 10.0  # mean π/π_old of a minibatch beyond which it is not used
+    scale_rewards: bool = False  # divide scores by the spread of all so far; before score_clip
+    score_clip: float | None = None  # largest absolute score, before the penalty
+    whiten_rewards: bool = False  # scale token rewards to variance 1; the mean stays
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     top_k: int = 0  # any other value is refused, see deviation 10 in ppo.py

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,28 @@ class Mixture:
             [weight * score for score in self.parts[name]] for name, (_, weight) in self.functions.items()
         ]
         return [sum(scores) for scores in zip(*weighted, strict=True)]
+
+
+@dataclass
+class RunningScale:
+    """The spread of all numbers so far, without keeping them (Welford 1962)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0  # sum of squared distances from the mean
+
+    def add(self, numbers: list[float]) -> None:
+        for number in numbers:
+            self.count += 1
+            before = number - self.mean
+            self.mean += before / self.count
+            self.squares += before * (number - self.mean)
+
+    @property
+    def std(self) -> float:
+        """Their standard deviation (biased); 1 as long as they are all equal."""
+        spread = math.sqrt(self.squares / max(1, self.count))
+        return spread if spread > 1e-8 else 1.0
 
 
 def checked_scores(

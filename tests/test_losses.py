@@ -109,6 +109,11 @@ def test_whitening_gives_mean_0_and_variance_1_inside_the_mask():
     close(found[mask].mean(), 0.0)
     close(found[mask].var(unbiased=False), 1.0)
     close(found, torch.where(mask, (x - x[mask].mean()) / x[mask].std(unbiased=False), 0.0))
+    # Without the shift the mean stays: the sign of a reward means something.
+    kept = losses.whiten(x, mask, shift_mean=False)
+    close(kept[mask].mean(), x[mask].mean(), 1e-4)
+    close(kept[mask].var(unbiased=False), 1.0)
+    assert not kept[~mask].any()
     for rubbish in RUBBISH:
         assert torch.equal(losses.whiten(spoilt(x, mask, rubbish), mask), found)
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import build_actor, build_model, known_model, letter_tokenizer
@@ -40,7 +41,7 @@ from sawyer_utils.plumbing import adapters
 from sawyer_utils.plumbing.resuming import TrainingInterrupted
 from sawyer_utils.ppo import PPOConfig, PPOTrainer, TrainingStopped
 from sawyer_utils.profiles import PROFILES
-from sawyer_utils.reward import Mixture
+from sawyer_utils.reward import Mixture, RunningScale
 from sawyer_utils.rollout import Rollout, prompts_of_step
 
 torch.set_num_threads(1)
@@ -592,6 +593,57 @@ def test_a_wrong_number_of_scores_is_refused(make, wrong):
         trainer.step(PROMPTS[:8])
 
 
+def test_scores_are_clipped_before_the_fine(make):  # №17
+    trainer = make(reward_fn=lambda p, r: [-9.0, 9.0, 0.5] + [0.0] * (len(p) - 3), score_clip=1.5)
+    batch = trainer.score(trainer.rollout(PROMPTS[:8]))
+    fine = 2.0 * (~batch.finished).float()
+    assert batch.scores.tolist() == (torch.tensor([-1.5, 1.5, 0.5, *[0.0] * 5]) - fine).tolist()
+
+
+def test_the_running_scale_is_that_of_all_numbers_so_far():  # №17
+    stream = (1e3 + 5 * torch.randn(7, 8, generator=torch.Generator().manual_seed(0))).double()
+    scale = RunningScale()
+    assert scale.std == 1.0
+    scale.add([3.0] * 8)
+    assert scale.std == 1.0, "equal numbers have no spread to divide by"
+    scale = RunningScale()
+    for i, numbers in enumerate(stream.tolist(), start=1):
+        scale.add(numbers)
+        seen = stream[:i].numpy()
+        assert scale.std == pytest.approx(np.std(seen), rel=1e-9)
+        assert scale.mean == pytest.approx(np.mean(seen), rel=1e-12)
+
+
+def test_scores_are_scaled_but_not_shifted_and_then_clipped(make):  # №17
+    paid = iter([[1.0, 5.0] * 4, [-30.0, 2.0] * 4])
+    trainer = make(
+        reward_fn=lambda p, r: next(paid), scale_rewards=True, score_clip=1.5, missing_stop_penalty=0.0
+    )
+    batch = trainer.rollout(PROMPTS[:8])
+    assert trainer.score(batch).scores.tolist() == [0.5, 1.5] * 4  # their spread is 2
+    std = np.std([1.0, 5.0] * 4 + [-30.0, 2.0] * 4)
+    assert trainer.score(batch).scores.tolist() == pytest.approx([-1.5, 2.0 / std] * 4)
+    plain = make(reward_fn=lambda p, r: [1.0, 5.0] * 4, missing_stop_penalty=0.0)
+    assert plain.score(batch).scores.tolist() == [1.0, 5.0] * 4
+    lines = [make(scale_rewards=switch).step(PROMPTS[:8]) for switch in (False, True)]
+    assert lines[1]["score_scale"] == pytest.approx(lines[0]["reward_std"], rel=1e-5)
+    assert lines[1]["reward_std"] == pytest.approx(1.0, rel=1e-5)
+    assert "score_scale" not in lines[0]
+
+
+def test_whitened_rewards_keep_their_mean(make):  # №16
+    plain, scaled = (opinionated(make(whiten_rewards=flag, gamma=1.0, lam=1.0)) for flag in (False, True))
+    batch, other = ready(plain), ready(scaled)
+    mask = batch.response_mask
+    assert torch.equal(batch.rewards, other.rewards), "what is logged stays in the reward's unit"
+    paid = losses.whiten(batch.rewards, mask, shift_mean=False)
+    assert float(paid[mask].mean()) == pytest.approx(float(batch.rewards[mask].mean()), abs=1e-6)
+    # At γ = λ = 1 a return is the sum of what follows.
+    follows = paid.flip(1).cumsum(1).flip(1) * mask
+    assert torch.allclose(other.returns, follows, atol=1e-5)
+    assert not torch.allclose(batch.returns, follows, atol=1e-2)
+
+
 # --- controls -----------------------------------------------------------------------------------
 
 
@@ -1054,8 +1106,8 @@ def check_same_run(first: PPOTrainer, second: PPOTrainer) -> None:
     assert [numbers(line) for line in first.log] == [numbers(line) for line in second.log]
 
 
-# With these, β moves: it is part of the state, too.
-MOVING = {"kl_target": 0.5, "generation_batch": 3}
+# With these, β and the scores' scale move: they are part of the state, too.
+MOVING = {"kl_target": 0.5, "scale_rewards": True, "generation_batch": 3}
 
 
 @pytest.mark.parametrize(("killed_in", "more"), [(3, {}), (4, {}), (3, GROUPS)])
@@ -1079,6 +1131,8 @@ def test_two_steps_and_two_are_four(make, tmp_path, killed_in, more):  # №33
     assert shown == [2, 3, 4] if killed_in == 3 else [4]
     check_same_run(resumed, whole)
     assert resumed.kl_coef == whole.kl_coef != resumed.config.kl_coef
+    assert resumed.score_scale == whole.score_scale
+    assert whole.score_scale.count == 4 * 8
     # The moments were not merely there; they were right.
     assert any(key.endswith("exp_avg_sq") for key in state_of(resumed))
 
@@ -1256,7 +1310,7 @@ CHANGES_NO_RESULT = {
 def test_every_setting_that_changes_a_result_tells_runs_apart(make):
     trainer = make()
     known = checkpoints.settings_of(trainer)
-    assert known.keys() - checkpoints.GONE == {"start", *vars(trainer.config)} - CHANGES_NO_RESULT
+    assert known.keys() == {"start", *vars(trainer.config)} - CHANGES_NO_RESULT
 
 
 def test_seconds_and_tokens_a_second_are_those_of_the_whole_step(make, monkeypatch):
@@ -1334,7 +1388,9 @@ def few(limit: int):
     return lambda prompts, responses: [float(len(response.split()) < limit) for response in responses]
 
 
-@pytest.mark.parametrize("more", [{}, {"missing_stop_penalty": 3.0}])
+@pytest.mark.parametrize(
+    "more", [{}, {"scale_rewards": True, "score_clip": 0.5, "missing_stop_penalty": 3.0}]
+)
 def test_a_reward_that_only_agrees_on_a_few_answers_is_another_one(make, tmp_path, capsys, more):
     settings = {"steps": 2, "run_dir": tmp_path, "response_tokens": 6, **more}
     first = make(few(2), **settings)

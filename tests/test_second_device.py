@@ -248,11 +248,11 @@ def test_ppo_goes_on_from_a_checkpoint_to_the_same_weights(gpu, profile, adapter
 @pytest.mark.parametrize(
     "options",
     [
-        {"kl_target": 0.5},
+        {"whiten_rewards": True, "score_clip": 1.0, "kl_target": 0.5, "scale_rewards": True},
         {"detach_value": True, "critic_warmup": 1, "max_update_kl": 1e-9},
         {"generation_batch": 2, "activation_checkpointing": False, "temperature": 0.5},
     ],
-    ids=["kl", "critic", "sampling"],
+    ids=["scores", "critic", "sampling"],
 )
 def test_ppos_other_settings_run_on_it(profile, adapter, options):
     with fakegpu.course("fp16"):

@@ -39,10 +39,11 @@ def test_a_run_is_looked_at_before_now_and_then_and_at_the_end(trainer):
     assert all(len(t) == len(k) for t, k in zip(last.tokens, last.kl, strict=True))
 
 
-def test_training_is_the_same_whether_it_is_watched_or_not(trainer):
+@pytest.mark.parametrize("scale_rewards", [False, True])  # whose running scale must not count a look
+def test_training_is_the_same_whether_it_is_watched_or_not(trainer, scale_rewards):
     weights = []
     for watched in (False, True):
-        run = trainer(steps=3)
+        run = trainer(steps=3, scale_rewards=scale_rewards)
         run.run_dir = None
         run.train(PROMPTS * 4, on_step=Watch(run, PROMPTS, every=1) if watched else None)
         weights.append(torch.cat([p.detach().flatten() for p in run.trained]))

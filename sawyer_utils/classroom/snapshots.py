@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -72,9 +72,11 @@ class Watch:
     def take(self) -> Snapshot:
         """Look now; what an interrupted run had seen beyond this step is dropped."""
         step = self.trainer.steps_done
+        scale = replace(self.trainer.score_scale)  # a look is no step
         with torch.random.fork_rng():
             torch.manual_seed(0)  # the same draw each time: what differs is the policy
             batch = self.trainer.score(self.trainer.rollout(self.prompts))
+        self.trainer.score_scale = scale
         taken = snapshot(batch, self.trainer.tokenizer, step)
         self.taken = [*(one for one in self.taken if one.step < step), taken]
         if self.path and is_main_process():
