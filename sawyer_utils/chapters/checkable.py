@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sawyer_utils import runtime
-from sawyer_utils.chapters import versus
+from sawyer_utils.chapters import peers
 from sawyer_utils.data import normalise, talk
 from sawyer_utils.plumbing import memory, sources
 from sawyer_utils.plumbing.files import read_json, write_json
@@ -214,10 +214,10 @@ def tasks(profile: Profile, group: int) -> dict[str, Task]:
 
 
 def answers(profile: Profile, sft: Path, adapter: Path, prompts: list[str], samples=1, seed=0, kl=True):
-    """:func:`versus.sampled` in this chapter's folder, ``samples`` of each prompt."""
+    """:func:`peers.sampled` in this chapter's folder, ``samples`` of each prompt."""
     sizes = prompts, samples, seed, kl, profile.response_tokens, profile.temperature
     path = runtime.run_dir(profile, "checkable") / "answers" / f"{fingerprint(adapter, sizes)}.json"
-    return versus.sampled(profile, sft, adapter, prompts, path, kl, seed=seed, samples=samples)
+    return peers.sampled(profile, sft, adapter, prompts, path, kl, seed=seed, samples=samples)
 
 
 def with_peak(train: Callable[[], list[dict]], folder: Path) -> tuple[list[dict], float]:

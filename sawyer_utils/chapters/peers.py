@@ -1,5 +1,5 @@
-"""What TRL's trainers need to go on from an adapter of SAWYER's, on its chat format; the trainers themselves
-stand in notebook 05."""
+"""What TRL's trainers need to go on from an adapter of SAWYER's, on its chat format, and what came of it; the
+trainers themselves stand in notebooks 05 and 09."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from transformers import GenerationConfig
 from trl import DPOTrainer
 
-from sawyer_utils import models, sft
-from sawyer_utils.chat import decode, endings
+from sawyer_utils import evaluation, models, runtime, sft
+from sawyer_utils.chat import decode, endings, that_fit
 from sawyer_utils.plumbing import trainers
+from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.profiles import Profile
 from sawyer_utils.reward import RewardFn, checked_scores
 from sawyer_utils.rollout import mask_after_end
@@ -79,3 +80,26 @@ class TextReward:
         # TRL samples on after the other tokens that end an answer.
         finished = (mask_after_end(torch.tensor([ids]), ends, stop)[1] for ids in completion_ids)
         return [s - self.penalty * (not done) for s, done in zip(scores, finished, strict=True)]
+
+
+def sampled(profile: Profile, sft: Path, adapter: Path, prompts: list[str], path: Path, kl=True, **options):
+    """What an adapter says to prompts, as lists in one order: "prompt", "response", "length" (tokens),
+    "finished" and, if asked for, "kl" to the SFT model (nats). Sampled once and kept under ``path``; the
+    dice are the same for every adapter, so only training differs.
+
+    Args:
+        options: of :func:`evaluation.answer`.
+    """
+    if not path.exists():
+        tokenizer, model = models.load_actor(profile, sft)
+        models.load_policy_weights(model, adapter)
+        prompts = that_fit(tokenizer, prompts, profile.prompt_tokens)
+        said = evaluation.answer(model, tokenizer, prompts, profile, **options)
+        found = {"prompt": said.prompts, "response": said.responses, "length": said.lengths}
+        found |= {"finished": said.finished, "kl": [0.0] * len(said.prompts)}  # of the SFT model to itself
+        if kl and adapter != sft:
+            compute = runtime.choose_precision(profile.precision).compute
+            found["kl"] = evaluation.kl_to_reference(model, said, models.REF, compute)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, found)
+    return read_json(path)

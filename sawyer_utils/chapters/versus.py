@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sawyer_utils import data, evaluation, models, reward, runtime
-from sawyer_utils.chat import that_fit
+from sawyer_utils.chapters import peers
 from sawyer_utils.plumbing import sources
 from sawyer_utils.plumbing.files import read_json, write_json
 from sawyer_utils.plumbing.resuming import fingerprint
@@ -129,33 +129,10 @@ def _standardised(profile, sft, prompts, judges, path: Path) -> list[reward.Rewa
 # --- measuring ----------------------------------------------------------------------------------
 
 
-def sampled(profile: Profile, sft: Path, adapter: Path, prompts: list[str], path: Path, kl=True, **options):
-    """What an adapter says to prompts, as lists in one order: "prompt", "response", "length" (tokens),
-    "finished" and, if asked for, "kl" to the SFT model (nats). Sampled once and kept under ``path``; the
-    dice are the same for every adapter, so only training differs.
-
-    Args:
-        options: of :func:`evaluation.answer`.
-    """
-    if not path.exists():
-        tokenizer, model = models.load_actor(profile, sft)
-        models.load_policy_weights(model, adapter)
-        prompts = that_fit(tokenizer, prompts, profile.prompt_tokens)
-        said = evaluation.answer(model, tokenizer, prompts, profile, **options)
-        found = {"prompt": said.prompts, "response": said.responses, "length": said.lengths}
-        found |= {"finished": said.finished, "kl": [0.0] * len(said.prompts)}  # of the SFT model to itself
-        if kl and adapter != sft:
-            compute = runtime.choose_precision(profile.precision).compute
-            found["kl"] = evaluation.kl_to_reference(model, said, models.REF, compute)
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, found)
-    return read_json(path)
-
-
 def answers(common: Common, adapter: Path, samples: int, topics: str = "known") -> dict[str, list]:
-    """:func:`sampled` for the test prompts, ``samples`` of each, and what each answer is worth."""
+    """:func:`peers.sampled` for the test prompts, ``samples`` of each, and what each answer is worth."""
     path = common.folder / "answers" / f"{topics}-{samples}-{fingerprint(adapter, common.judges)}.json"
-    found = sampled(common.profile, common.sft, adapter, common.tests[topics], path, samples=samples)
+    found = peers.sampled(common.profile, common.sft, adapter, common.tests[topics], path, samples=samples)
     if "gold" not in found:
         for name, judge in (("proxy", common.reward_fn), ("gold", common.gold)):
             found[name] = list(judge(found["prompt"], found["response"]))
