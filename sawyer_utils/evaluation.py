@@ -554,7 +554,7 @@ class Similarity:
     """Cosine similarity of two texts by an untouched sentence encoder (mean pooling)."""
 
     def __init__(self, source: str = "embedded:minilm-l6"):
-        path = assets.resolve(source)
+        self.source, path = source, assets.resolve(source)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
 
