@@ -22,7 +22,7 @@
 # - test a remedy on the answers that fooled the judge, before you pay for another run.
 #
 # Needs 01, the reward model of 02 and the second judge of 04 (or their shipped checkpoints). About
-# 8 minutes on two CPU cores.
+# 7 minutes on two CPU cores.
 #
 # In our run the reward that PPO was trained on rose by 1.36 standard deviations of SFT's answers; the second judge shows no
 # difference (+0.20), and in the end only a quarter of the answers stop by themselves.

@@ -21,7 +21,7 @@
 # - measure such a writer against chance, length and the order of two answers,
 # - say what a judge and a policy learn from a weak one.
 #
-# Needs 01 to 04 (or their shipped checkpoints). About 3 minutes on two CPU cores.
+# Needs 01 to 04 (or their shipped checkpoints). About 4 minutes on two CPU cores.
 #
 # In our run the writer is right on 0.55 of the held-out pairs; guessing gives one half. A judge learned from its votes,
 # and PPO was paid by that judge. Neither that judge nor 04's second judge shows a difference between the policy and the
