@@ -24,8 +24,8 @@
 # Needs 01, the reward model of 02 and the second judge of 04 (or their shipped checkpoints). About
 # 7 minutes on two CPU cores.
 #
-# In our run the reward that PPO was trained on rose by 1.36 standard deviations of SFT's answers; the second judge shows no
-# difference (+0.20), and in the end only a quarter of the answers stop by themselves.
+# In our run the reward that PPO was trained on rose by 1.06 standard deviations of SFT's answers; the second judge shows no
+# difference (+0.22), and in the end only two in five answers stop by themselves.
 
 # %%
 # Setup, the same in every notebook. In Colab it fetches the course first.
@@ -211,8 +211,8 @@ plots.save(drawings.overoptimisation(table), figures, "overoptimisation", table)
 # %% [markdown]
 # *Proxy and gold over √KL, gold with its interval.*
 #
-# In our run the proxy went from −0.01 to 1.35 and gold from −0.07 to 0.13, at a KL of 10 nats. Answers that end fell
-# from 0.96 to 0.26.
+# In our run the proxy went from 0.16 to 1.23 and gold from 0.07 to 0.28, at a KL of 12 nats. Answers that end fell
+# from 0.89 to 0.40.
 #
 # Gao et al. (2022, arXiv 2210.10760) trained hundreds of runs and found one shape of
 # [over-optimisation](../docs/glossary.md#over-optimisation): with d = √KL, gold follows **R(d) = d (α − β log d)**. It rises, turns and falls, while the
@@ -249,8 +249,9 @@ for name, c in changes.items():
 assert fall.n == len(test) // 2
 
 # %% [markdown]
-# In our run gold is highest at step 8. From the start to there it changed by +0.47 (better), and from there to the end
-# by −0.23 (no difference shown). Gold stops following the proxy; that it falls is not shown.
+# In our run gold is highest at the last step: there is no turn to stop at. On the prompts that did not choose it, gold
+# changed by +0.12 since the start (no difference shown), while the proxy rose by 1.06. The proxy's gain is not gold's;
+# that gold falls is not shown.
 
 # %% [markdown] tags=["slide"]
 # ## 4. What do the texts say?
@@ -378,9 +379,9 @@ plots.save(drawn, figures, "prefers", prefers)
 # *A row a judge: how much higher it scores the hacked answers to held-out prompts than SFT's, in its own standard
 # deviations of SFT's answers. Orange: it would pay for the hack.*
 #
-# In our run the stricter of two scores the hacked answers +1.53, the proxy at equal length +0.33, and the judge that was
-# asked again +0.86: each would still pay for the hack. The votes preferred the hacked answer in 34 of 64 pairs, so there was
-# little to learn from them.
+# In our run the stricter of two scores the hacked answers +1.18 and the judge that was asked again +0.77: both would still
+# pay for the hack. The proxy at equal length (+0.08) would not, and shows no difference, as gold does. The votes preferred
+# the hacked answer in 34 of 64 pairs, so there was little to learn from them.
 #
 # A judge that passes has mended *this* hack; a run may find another. Two remedies get a run, whatever this test says: the
 # leash with its fee, paid by the unmended proxy, and the judge that was asked again, without a leash.
@@ -435,8 +436,9 @@ plots.save(drawings.differences(changes, title), figures, "remedies", remedies)
 # %% [markdown]
 # *A row a run: gold's change since SFT with its 95 % interval, coloured by its verdict.*
 #
-# In our run gold changed by −0.15 with the leash and its fee, and by −0.18 with the judge that was asked again: neither
-# holds. The other two rows pass by gold, and fail by their unfinished answers.
+# In our run gold changed by −0.32 with the leash and its fee (worse), and by −0.17 with the judge that was asked again:
+# neither holds. "No remedy" passes by gold and fails by its unfinished answers; "stopped early", here the last step on half
+# of the prompts, fails by both.
 #
 # Each row is **one training with one seed**. For 03's run, with 02's judge, five seeds were measured:
 
@@ -489,7 +491,7 @@ print({name: f"{share:.0%} of at most two words" for name, share in one_word.ite
 
 # %% [markdown]
 # The decision to stop: every answer of the batch reinforces the stop token, while a word is reinforced only by the few
-# answers that hold it. In our run 40 % of the answers end with at most two words (SFT: 9 %).
+# answers that hold it. In our run 41 % of the answers end with at most two words (SFT: 12 %).
 
 # %% tags=["slide"]
 runtime.record(
