@@ -138,7 +138,9 @@ prompts = data.load_prompts("test", profile.prompts, profile.eval_prompts)
 prompts = chat.that_fit(tokenizer, prompts, profile.prompt_tokens)
 questions = [row["prompt"] for row in prompts]
 with models.using(model, "base"):
-    base_answers = evaluation.answer(model, tokenizer, questions, profile, temperature=0)
+    base_answers = evaluation.answer(
+        model, tokenizer, questions, profile, temperature=0
+    )
     base_fixed = evaluation.answer(model, tokenizer, fixed, profile, temperature=0)
 columns = {f"try {k + 1}": tries.responses[5 * k : 5 * k + 5] for k in range(3)}
 for how, found in (("sampled", tries), ("greedy", base_answers)):
