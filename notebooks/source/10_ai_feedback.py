@@ -357,7 +357,7 @@ print(f"{len(log)} steps, KL to SFT {log[-1]['kl']:.1f} nats")
 # %% [markdown]
 # *PPO's six panels, as in 03.*
 #
-# In our run the reward rises, nearly all of it after the first step, and the KL to the SFT model reaches 4.96 nats a
+# In our run the reward rises, nearly all of it by the first update, and the KL to the SFT model reaches 4.96 nats a
 # response after 6 steps.
 #
 # Now held-out prompts, for the SFT model, this policy, and that of 03, which took four times as many steps: compare
