@@ -7,6 +7,7 @@ are shared out, so that their number stays the same. Run for this release: two p
 ``--multi_gpu`` is needed, too (tests/test_checkable.py). Not run: several GPUs, DeepSpeed, FSDP, vLLM.
 """
 
+import time
 from pathlib import Path
 
 from accelerate import PartialState
@@ -63,6 +64,10 @@ def main() -> None:
         rewards = [line["reward"] for line in trainer.state.log_history if "reward" in line]
         print(f"{trainer.accelerator.num_processes} processes, {len(rewards)} batches:", end=" ")
         print(f"reward {rewards[0]:.2f} → {rewards[-1]:.2f}; adapter in {folder.name}/adapter")
+    trainer.accelerator.wait_for_everyone()
+    # Gloo's threads need the interpreter once more after their last work. Were it at its end by then, it
+    # would wait for them for ever (torch 2.13, one run in thirteen).
+    time.sleep(1)
     trainer.accelerator.end_training()  # the processes part before any of them is gone
 
 

@@ -15,6 +15,7 @@ from test_resuming import train_reward_here, train_sft_here
 from torch import nn
 
 from sawyer_utils.plumbing import memory
+from sawyer_utils.plumbing.progress import Stage
 from sawyer_utils.ppo import PPOConfig, PPOTrainer
 
 GIB = 2**30
@@ -138,6 +139,7 @@ def test_every_training_explains_it_and_keeps_its_checkpoint(card, letters, tmp_
             with pytest.raises(memory.OutOfMemory, match=wanted[name]) as stopped:
                 train(tmp_path / name)
             assert "sft_micro_batch" not in str(stopped.value)
+        assert Stage.current is None, "what comes next is heard"
         assert (tmp_path / name / "checkpoint" / "checkpoint-2" / "trainer_state.json").exists()
 
     config = PPOConfig(steps=2, batch_size=4, minibatches=2, response_tokens=4, checkpoint_every=1)

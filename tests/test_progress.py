@@ -84,11 +84,6 @@ def test_after_an_error_the_next_one_is_heard(told):
         1 / 0
     assert list(each("second", [1, 2])) == [1, 2]
     assert steps(told, "second") == [(0, 2), (1, 2)]
-    Stage("training")  # was stopped, and never ended
-    again = Stage("training")
-    again.tell(1, 2)
-    again.close()
-    assert steps(told, "training") == [(1, 2)]
 
 
 def test_the_seconds_before_a_cut_count():

@@ -254,6 +254,7 @@ def test_other_numbers_that_are_not_finite_are_left_out_and_said(capsys):
     history = [{"step": 1, "loss": 1.0, "entropy": math.inf, "num_tokens": 5}, {"step": 2, "loss": 2.0}]
     state = SimpleNamespace(log_history=history, global_step=2, max_steps=2)
     args, progress = SimpleNamespace(fp16=False), LogTo()
+    progress.close()
     progress.on_train_begin(args, state, None)
     progress.on_log(args, state, None)
     assert progress.log == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]

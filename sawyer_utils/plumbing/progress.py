@@ -31,7 +31,7 @@ class Stage:
 
     def __init__(self, what: str):
         self.what, self.began, self.first = what, time.monotonic(), None
-        if Stage.current is None or what == "training":  # which is inside of nothing
+        if Stage.current is None:
             Stage.current = self
 
     def tell(self, step: int, total: int, numbers: dict[str, float] | None = None) -> None:
@@ -84,9 +84,13 @@ class LogTo(TrainerCallback):
     def __init__(self, on_log: Callable[[Log], None] | None = None):
         self.tell = on_log
         self.log: Log = []
+        self.stage = Stage("training")
+
+    def close(self) -> None:
+        """The training is over, however it ended."""
+        self.stage.close()
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.stage = Stage("training")
         self.stage.tell(state.global_step, state.max_steps)
 
     def on_log(self, args, state, control, **kwargs) -> None:
@@ -105,7 +109,6 @@ class LogTo(TrainerCallback):
             self.tell(self.log)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
-        self.stage.close()
         steps = _steps(state)
         for key, times in Counter(key for line in steps for key in finite(line)[1]).items():
             said = f"{key} was not finite in {times} of {len(steps)} log entries, which leave it out"

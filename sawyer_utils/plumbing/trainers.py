@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,10 +105,10 @@ def run(
         if on_log:
             on_log(log)
         return log
-    progress = LogTo(on_log)
-    for callback in (Clock(), progress):
-        trainer.add_callback(callback)
-    with memory.explained(model, {name: (getattr(profile, name), 1.0) for name in sizes}):
+    halves = {name: (getattr(profile, name), 1.0) for name in sizes}
+    with closing(LogTo(on_log)) as progress, memory.explained(model, halves):
+        for callback in (Clock(), progress):
+            trainer.add_callback(callback)
         resuming.train(trainer, profile.checkpoint_minutes)
     write(progress.log, folder / "log.json", partial(save_adapter, model, folder / weights, **also))
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
