@@ -141,9 +141,9 @@ tokenizer, model = models.load_actor(profile, sft / "adapter")
 limits = {"train": profile.limit, "test": profile.eval_prompts}
 prompts = {}
 for split, limit in limits.items():
-    fitting = data.load_prompts(split, profile.prompts, limit)
+    fitting = data.load_prompts(split, profile.prompts)
     fitting = chat.that_fit(tokenizer, fitting, profile.prompt_tokens)
-    prompts[split] = [row["prompt"] for row in fitting]
+    prompts[split] = [row["prompt"] for row in data.spread(fitting, limit)]
 test = prompts["test"]
 judges = one_sided.score, gold.score
 lab = hacking.Lab(profile, tokenizer, model, prompts["train"], test, *judges, seed_0)

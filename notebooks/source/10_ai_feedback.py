@@ -330,10 +330,9 @@ plots.save(bars, figures, "right", right)
 # %% tags=["slide", "show-code"]
 def prompts_of(split, limit):
     """Prompts of a split that fit."""
-    found = data.load_prompts(split, profile.prompts, limit)
-    return [
-        row["prompt"] for row in chat.that_fit(tokenizer, found, profile.prompt_tokens)
-    ]
+    found = data.load_prompts(split, profile.prompts)
+    found = chat.that_fit(tokenizer, found, profile.prompt_tokens)
+    return [row["prompt"] for row in data.spread(found, limit)]
 
 
 train_prompts = prompts_of("train", profile.limit)
