@@ -4,12 +4,13 @@
         python -m pytest -p on_second_device --nbval-lax --nbval-current-env notebooks/03_ppo.ipynb
 
 The format is fp32, bf16 or fp16. The kernels that nbval starts read their start-up files from ``IPYTHONDIR``:
-here a folder with one file, which puts the device in place before the first cell.
+here a copy of that folder, with a file that puts the device in place before the first cell.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def pytest_configure(config) -> None:
     if number not in ("fp32", "bf16", "fp16"):
         raise pytest.UsageError("on_second_device: SAWYER_SECOND_DEVICE is to be fp32, bf16 or fp16.")
     folder = config._second_device = Path(tempfile.mkdtemp(prefix="second-device-"))
+    if given := os.environ.get("IPYTHONDIR"):
+        shutil.copytree(given, folder, dirs_exist_ok=True)
     startup = folder / "profile_default" / "startup"
-    startup.mkdir(parents=True)
+    startup.mkdir(parents=True, exist_ok=True)
     text = STARTUP.format(tests=str(Path(__file__).parent), number=number, folder=str(folder))
     (startup / "00-second-device.py").write_text(text, encoding="utf-8")
     os.environ["IPYTHONDIR"] = str(folder)

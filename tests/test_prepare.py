@@ -262,8 +262,11 @@ def test_a_newer_folder_replaces_all_but_what_is_the_learners(made, tmp_path, st
 
 def test_a_copy_that_was_cut_off_is_not_taken_for_the_learners_file(made, tmp_path, monkeypatch):
     name, target = "notebooks/01_sft.ipynb", tmp_path / "target"
+    whole = shutil.copyfile
 
     def half(source, place):
+        if not str(source).endswith(name):  # those before it have arrived
+            return whole(source, place)
         Path(place).write_text("the wh")
         raise OSError(28, "No space left on device")
 

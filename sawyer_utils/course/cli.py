@@ -21,8 +21,7 @@ from sawyer_utils.profiles import BESIDE, BROUGHT, PROFILES, Profile, current_pr
 # The files of ``--data FOLDER``, without their endings, and the variables that they stand for.
 KINDS = {name.removeprefix("SAWYER_").lower(): name for name in (*list(BROUGHT.values())[2:], *BESIDE)}
 # Of the variables SAWYER_…, those that say where and how tests and committed notebooks run, not of what.
-OF_THE_MACHINE = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS"}
-OF_THE_MACHINE |= {"SAWYER_SECOND_DEVICE", "SAWYER_TESTS_ON_GPU"}
+OF_THE_MACHINE = {"SAWYER_HOME", "SAWYER_CACHE", "SAWYER_WEIGHTS", "SAWYER_TESTS_ON_GPU"}
 
 
 def _settings() -> set[str]:
@@ -146,8 +145,8 @@ def lab(args) -> None:
 def test(args) -> None:
     """Lint, unit tests, and the committed 01 to 04 under ``smoke``, in one fresh run folder.
 
-    With ``--all`` the extras, each training notebook once more, killed and run again, the student's edition,
-    the notebooks on the second device, in the T4's format, and the rehearsal, too.
+    With ``--all`` the extras, each training notebook once more, killed and run again, and the rehearsal: the
+    student's edition on a pretended T4, with Colab's packages.
     """
     from sawyer_utils.course.notebooks import EXTRAS, NOTEBOOKS, own_package
 
@@ -170,14 +169,10 @@ def test(args) -> None:
         ([*nbval, *core], smoke),
     ]
     if args.all:
-        formats = os.environ.get("SAWYER_SECOND_DEVICE", "fp16")  # of the second device; empty: without it
-        second = {"SAWYER_SECOND_DEVICE": formats, "HF_HUB_OFFLINE": "1"}
         steps += [
             # Each builds on 01 to 04 alone; the cells of one stay together.
             ([*nbval, *side_by_side, "--dist", "loadfile", *extras], one_thread | smoke),
             ([*python, "pytest", "tests/test_killed_notebooks.py"], whole),
-            ([*python, "sawyer_utils", "student", "--run"], smoke),
-            ([*python, "pytest", "tests/test_notebooks_second_device.py"], second),
             ([*python, "sawyer_utils", "rehearse"], {}),
         ]
     fetch(args)
@@ -231,9 +226,9 @@ def _known() -> dict:
         notebooks: ("rebuild the committed, executed notebooks from their sources", extra),
         test: (
             "lint, unit tests, 01 to 04 under the smoke profile",
-            {"--all": _flag("also the extras, killed trainings, editions, a pretended GPU, a rehearsal")},
+            {"--all": _flag("also the extras, killed trainings, and the rehearsal")},
         ),
-        rehearse: ("Colab's packages, a Hub on this machine, and all notebooks (6 minutes)", {}),
+        rehearse: ("Colab's packages, a pretended T4, a Hub on this machine, and all notebooks", {}),
         lab: ("open JupyterLab on the notebooks", {}),
         student: ("write the notebooks without solutions to build/student", {"--colab": colab} | run),
         instructor: ("write them with open answers and teaching notes to build/instructor", run | nbgrader),

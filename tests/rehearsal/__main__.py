@@ -1,6 +1,7 @@
-"""The rehearsal: Colab's packages, a Hub on the loopback address, all notebooks. ``python tests/rehearsal``.
+"""The rehearsal: Colab's packages, a Hub on the loopback address, all notebooks on a pretended T4.
+``python tests/rehearsal``.
 
-Nothing here shows speed, memory, what real weights answer, a GPU, or Colab itself.
+Nothing here shows speed, memory, what real weights answer, a GPU's kernels, or Colab itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what the tests share
@@ -22,9 +24,11 @@ from colab_session import BUILD, NotPlayed, Result, Session, shipped, versions
 from hub_server import GRANTED, HubServer
 
 from sawyer_utils.course.badges import address
+from sawyer_utils.course.editions import student
 from sawyer_utils.course.notebooks import FOLDERS, NOTEBOOKS
 from sawyer_utils.plumbing import colab
 
+T4 = {"SAWYER_SECOND_DEVICE": "fp16"}  # what it computes in
 # What a learner's secrets answer: each of the ways in which they refuse.
 REFUSALS = ("NotebookAccessError", "SecretNotFoundError", "TimeoutException")
 
@@ -52,10 +56,11 @@ def changes(before: dict[str, str], after: dict[str, str]) -> str:
 
 
 def colab_chain(session: Session) -> Iterator[Result]:
-    """All nine, under ``colab``."""
+    """All of them, under ``colab``, as a class gets them: with stubs, and without solutions."""
     for i, name in enumerate(FOLDERS):
-        refusal = REFUSALS[i % len(REFUSALS)]
-        yield session.run(name, title=f"colab: {name}", SAWYER_PROFILE="colab", REHEARSAL_SECRET=refusal)
+        own = {"SAWYER_PROFILE": "colab", "REHEARSAL_SECRET": REFUSALS[i % len(REFUSALS)]}
+        edition = partial(student, branch="class")
+        yield session.run(name, title=f"colab: {name}", edition=edition, **own, **T4)
 
 
 def llama2_chain(session: Session) -> Iterator[Result]:
@@ -68,8 +73,9 @@ def llama2_chain(session: Session) -> Iterator[Result]:
     gate |= {"REHEARSAL_SECRET": "hf_other"}
     yield session.run(title="llama2: gated, another's token", stops=stops, **gate)
     for name in NOTEBOOKS:
-        yield session.run(name, title=f"llama2: {name}", REHEARSAL_SECRET=GRANTED, **profile)
-    yield session.run("01_sft", title="llama2: 01_sft, the copy", SAWYER_MODEL=hub_models.COPY, **profile)
+        yield session.run(name, title=f"llama2: {name}", REHEARSAL_SECRET=GRANTED, **profile, **T4)
+    copy = {"SAWYER_MODEL": hub_models.COPY}
+    yield session.run("01_sft", title="llama2: 01_sft, the copy", **copy, **profile, **T4)
 
 
 CHAINS = {"setup": first_cells, "colab": colab_chain, "llama2": llama2_chain}

@@ -173,19 +173,28 @@ class Session:
             ) from None
 
     def run(
-        self, name: str, *, title: str, setup_only: bool = False, stops: str = "", **environment: str
+        self,
+        name: str,
+        *,
+        title: str,
+        edition=course.build,
+        setup_only: bool = False,
+        stops: str = "",
+        **environment: str,
     ) -> Result:
         """Run a notebook of the working tree by nbval, in /content, in a kernel of its own.
 
         Args:
             name: of the notebook.
             title: of this run, in the table and of its log.
+            edition: makes the notebook of its name.
             setup_only: only the setup cell.
             stops: words that its first failing cell has to say; without them no cell may fail.
-            environment: of the kernel, besides the session's.
+            environment: of the kernel, besides the session's; ``SAWYER_SECOND_DEVICE`` gives it the pretended
+                GPU, once the course is there.
         """
         start = time.monotonic()
-        notebook = course.build(name)
+        notebook = edition(name)
         if setup_only:
             notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:1]
         place = CONTENT / re.sub(r"\W+", "-", title) / f"{name}.ipynb"
@@ -202,6 +211,9 @@ class Session:
             *nbval,
             str(place),
         ]
+        if "SAWYER_SECOND_DEVICE" in environment:
+            command += ["-p", "on_second_device"]
+            environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "tests", self.course)))
         with (BUILD / "logs" / f"{place.parent.name}.log").open("w+", encoding="utf-8") as log:
             own = _environment() | self.own | environment
             code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=place.parent, env=own)

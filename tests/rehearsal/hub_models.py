@@ -47,6 +47,8 @@ SMOLLM2 = {
     "initializer_range": 0.1,  # with the usual 0.02 all tokens are as likely, and mistakes hide
 }
 LLAMA2 = SMOLLM2 | {
+    "hidden_size": 128,  # bitsandbytes' own Python takes no layer of fewer than 16,384 weights
+    "intermediate_size": 256,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "max_position_embeddings": 4096,
@@ -187,7 +189,7 @@ def write_llama2(folder: Path) -> None:
     """Llama-2 and its ungated copy, each in two files; the two have the two settings of ``legacy``."""
     for name, legacy in {GATED: False, COPY: True}.items():
         tokenizer = partial(llama2_tokenizer, legacy=legacy)
-        _write(folder, name, LlamaForCausalLM, LLAMA2, tokenizer, max_shard_size="200KB")
+        _write(folder, name, LlamaForCausalLM, LLAMA2, tokenizer, max_shard_size="800KB")
 
 
 def _write(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 import textwrap
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,12 +17,14 @@ from pathlib import Path
 import colab_session
 import hub_data
 import hub_models
+import on_second_device
 import pytest
 from hub_server import GRANTED, HubServer
 from safetensors.torch import load_file
 
 from sawyer_utils import profiles
 from sawyer_utils.chapters import checkable, choices, summaries
+from sawyer_utils.course import notebooks as course
 from sawyer_utils.plumbing import sources
 
 # In a process of its own: huggingface_hub reads its address once, and the tests' is offline.
@@ -328,3 +332,42 @@ def test_the_rehearsal_cuts_steps_and_nothing_that_decides_what_fits(monkeypatch
         "reward_pair_tokens",
     )
     assert all(getattr(cut, name) == getattr(whole, name) for name in same)
+
+
+class Told:
+    """A session that only notes what it is told to run."""
+
+    def __init__(self):
+        self.runs: list[dict] = []
+
+    def run(self, name, **options):
+        self.runs.append({"name": name, **options})
+
+
+def test_every_notebook_is_rehearsed_on_the_pretended_t4():
+    rehearsal = runpy.run_path(str(Path(colab_session.__file__).with_name("__main__.py")))
+    for chain, names in (("colab_chain", course.FOLDERS), ("llama2_chain", course.NOTEBOOKS)):
+        told = Told()
+        list(rehearsal[chain](told))
+        whole = [run for run in told.runs if not run.get("setup_only")]
+        assert {run["name"] for run in whole} == set(names)
+        assert {run["SAWYER_SECOND_DEVICE"] for run in whole} == {"fp16"}
+        if chain == "colab_chain":  # a class's edition: the code that a student has before the first answer
+            made = [run["edition"](run["name"]) for run in whole]
+            assert not [cell for one in made for cell in one.cells if "solution" in course.tags(cell)]
+            assert all("[![Open in Colab]" in one.cells[0].source for one in made)
+
+
+def test_a_kernel_on_the_second_device_is_still_colabs(tmp_path, monkeypatch):
+    given = tmp_path / "profile_default"
+    given.mkdir()
+    (given / "ipython_kernel_config.py").write_text("c = get_config()")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("SAWYER_SECOND_DEVICE", "fp16")
+    on_second_device.pytest_configure(types.SimpleNamespace())
+    made = Path(os.environ["IPYTHONDIR"]) / "profile_default"
+    assert made != given
+    assert (made / "ipython_kernel_config.py").read_text() == "c = get_config()"
+    (startup,) = (made / "startup").iterdir()
+    assert "_device.stay('fp16')" in startup.read_text()
+    assert [path.name for path in given.iterdir()] == ["ipython_kernel_config.py"]
