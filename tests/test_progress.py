@@ -190,6 +190,21 @@ def test_a_file_that_is_being_written_is_no_trouble(tmp_path, text):
     assert line.startswith("a  cell 3/9  1.5 min in this cell  0.0 min so far, about 5 min left")
 
 
+def test_long_parts_give_back_what_they_have_freed(told, monkeypatch):
+    """At their end, and every few seconds before it; a part of a part does not."""
+    now, times = [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "give_back", lambda: times.append(now[0]))
+    for _ in each("batches", range(4)):
+        now[0] += 3.0
+        list(each("of a batch", "ab"))
+    assert times == [6.0, 12.0]
+    monkeypatch.delenv("SAWYER_PROGRESS")  # nobody has to watch
+    for _ in each("batches", range(3)):
+        now[0] += 6.0
+    assert times[2:] == [18.0, 24.0, 30.0]
+
+
 # --- the time left ------------------------------------------------------------------------------
 
 EXPECTED, SECTIONS = {"a": 4.0, "b": 10.0}, {"a": {"start": 1, "train": 3}, "b": {"start": 5, "end": 5}}

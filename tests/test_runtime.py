@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -508,6 +509,20 @@ def test_a_peak_can_be_forgotten(monkeypatch):
     if not memory.forget_peak_memory():
         pytest.skip("nothing here forgets it")
     assert memory.peak_memory_gib() < before - 0.2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_what_is_freed_between_other_blocks_is_given_back():
+    def resident() -> float:  # MiB
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    blocks = [bytearray(100_000) for _ in range(4000)]  # each too small for a mapping of its own
+    kept = blocks[::200]
+    del blocks
+    before = resident()
+    memory.give_back()
+    assert resident() < before - 200
+    assert len(kept) == 20
 
 
 class Card:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -80,6 +82,13 @@ def forget_peak_memory() -> bool:
         return False
     # A large part of an earlier peak is still there: what was freed, the allocator may have kept.
     return True
+
+
+def give_back() -> None:
+    """Let the C library return what this process has freed. glibc keeps blocks below 32 MB for later, and
+    pieces of them where other blocks still lie: a process of 24 PPO steps grew by 0.6 GiB."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # --- when it did not fit ------------------------------------------------------------------------
