@@ -363,14 +363,14 @@ print(f"{clipped:.0%} of the answers were clipped and had no gradient.")
 # chapter's judge:
 
 # %%
-del trainer
+trainer = None  # memory
 tokenizer, model = models.load_actor(profile, common.sft)
 config = ppo.PPOConfig.from_profile(profile, steps=profile.versus_steps, seed=0)
 trainer = ppo.PPOTrainer(model, tokenizer, common.reward_fn, config, runs / "ppo")
 live = plots.LivePlot(plots.ppo_dashboard, profile.versus_steps, 3)
 logs["ppo"] = trainer.train(train, live)
 models.save_adapter(model, runs / "ppo" / "adapter", models.POLICY)
-del trainer, model
+trainer = model = None
 start, end_kl = (logs["ppo"][i]["kl"] for i in (0, -1))
 print(f"{len(logs['ppo'])} batches, KL to SFT {start:.1f} → {end_kl:.1f} nats")
 

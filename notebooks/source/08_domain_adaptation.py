@@ -267,7 +267,7 @@ pupils = {name: folder / name.replace(" ", "_") for name in courses}
 print({name: f"{len(rows)} conversations" for name, rows in courses.items()})
 
 # %% tags=["slide"]
-del model
+model = None  # memory
 gc.collect()
 
 
