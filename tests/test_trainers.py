@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -415,3 +416,30 @@ def test_gradients_are_clipped_in_true_units(profile, start):
     assert norm > 1e-2, "the limit should bite"
     assert clipped == pytest.approx(1e-3, rel=1e-3)
     assert too == pytest.approx(1e-3, rel=1e-3)
+
+
+NAMED = {
+    "sft": {"sft_micro_batch", "conversation_tokens"},
+    "reward": {"reward_batch", "reward_pair_tokens"},
+    "dpo": {"ppo_micro_batch"},
+    "rloo": {"ppo_micro_batch", "ppo_batch"},
+}
+
+
+def test_without_memory_the_advice_names_settings_of_this_training(
+    kind, profile, start, tmp_path, monkeypatch
+):
+    seen = []
+
+    @contextmanager
+    def explained(model, halves):
+        seen.append(halves)
+        yield
+
+    monkeypatch.setattr(trainers.memory, "explained", explained)
+    train(kind, profile, start, tmp_path)
+    if kind == "sft":  # as a method beside DPO
+        peers.train(trainer_of(kind, profile, start, tmp_path / "beside"), profile, tmp_path / "beside")
+        assert set(seen.pop()) == {"sft_micro_batch"}
+    assert set(seen[0]) == NAMED[kind]
+    assert all(size == getattr(profile, name) for name, (size, _) in seen[0].items())

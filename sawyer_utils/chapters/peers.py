@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from transformers import GenerationConfig
-from trl import DPOTrainer
+from trl import DPOTrainer, SFTTrainer
 
 from sawyer_utils import evaluation, models, runtime, sft
 from sawyer_utils.chat import decode, endings, that_fit
@@ -19,6 +19,8 @@ from sawyer_utils.reward import RewardFn, checked_scores
 from sawyer_utils.rollout import mask_after_end
 
 POLICY = "default"  # what TRL calls the adapter that is trained; it copies it to "ref", the frozen one
+# The profile's settings that a trainer's memory hangs on, as notebooks 05 and 09 build it.
+SIZES = {SFTTrainer: ("sft_micro_batch",), DPOTrainer: ("ppo_micro_batch",)}
 
 
 def start(profile: Profile, adapter: Path):
@@ -47,7 +49,7 @@ def ready(trainer):
 
 def train(trainer, profile: Profile, folder: Path, on_log=None) -> list[dict]:
     """:func:`trainers.run` of one of TRL's trainers, built with a model of :func:`start`."""
-    sizes = "ppo_micro_batch", "ppo_batch"
+    sizes = SIZES.get(type(trainer), ("ppo_micro_batch", "ppo_batch"))  # the others sample, too
     return trainers.run(ready(trainer), profile, folder, profile.policy_base, sizes, on_log)
 
 
