@@ -74,8 +74,8 @@ def llama2_chain(session: Session) -> Iterator[Result]:
     yield session.run(title="llama2: gated, another's token", stops=stops, **gate)
     for name in NOTEBOOKS:
         yield session.run(name, title=f"llama2: {name}", REHEARSAL_SECRET=GRANTED, **profile, **T4)
-    copy = {"SAWYER_MODEL": hub_models.COPY}
-    yield session.run("01_sft", title="llama2: 01_sft, the copy", **copy, **profile, **T4)
+    profile |= {"SAWYER_MODEL": hub_models.COPY}
+    yield session.run("01_sft", title="llama2: 01_sft, the copy", **profile, **T4)
 
 
 CHAINS = {"setup": first_cells, "colab": colab_chain, "llama2": llama2_chain}
